@@ -1,0 +1,60 @@
+#!/bin/sh
+# A real Apache Kafka on this machine, for development and tests; needs a JDK (17 or newer) and, to fetch it, Maven.
+#
+#   kafka.sh fetch               get Kafka's jars once, into .cache/kafka/libs
+#   kafka.sh run [PORT [DIR]]    one broker in the foreground on 127.0.0.1:PORT (0 or none: a free one),
+#                                its data and broker.log in DIR (none: a new folder); SIGTERM or Ctrl-C stops it cleanly
+set -eu
+
+here=$(cd "$(dirname "$0")" && pwd)
+home=${REGMESH_KAFKA_HOME:-$here/../../.cache/kafka}
+libs=$home/libs
+
+fetch() {
+  if [ -f "$home/pom.xml" ] && cmp -s "$here/pom.xml" "$home/pom.xml"; then
+    return
+  fi
+  rm -rf "$libs"
+  mvn -B -q -Dstyle.color=never -f "$here/pom.xml" dependency:copy-dependencies -DincludeScope=runtime "-DoutputDirectory=$libs"
+  cp "$here/pom.xml" "$home/pom.xml" # says that libs are whole, and of which version
+}
+
+new_cluster_id() {
+  python3 -c 'import base64, uuid; print(base64.urlsafe_b64encode(uuid.uuid4().bytes).decode()[:22])'
+}
+
+free_ports() {
+  python3 -c '
+import socket
+held = [socket.create_server(("127.0.0.1", 0)) for _ in range(2)]
+print(*(s.getsockname()[1] for s in held))'
+}
+
+run() {
+  port=$1
+  dir=$2
+  set -- $(free_ports)
+  [ "$port" != 0 ] || port=$1
+  controller_port=$2
+  mkdir -p "$dir"
+  dir=$(cd "$dir" && pwd)
+  sed -e "s#@PORT@#$port#g" -e "s#@CONTROLLER_PORT@#$controller_port#g" -e "s#@DIR@#$dir#g" \
+    "$here/server.properties.template" > "$dir/server.properties"
+  # What the folder's owner wants otherwise: of two lines for one setting, Kafka takes the last.
+  [ ! -f "$dir/extra.properties" ] || cat "$dir/extra.properties" >> "$dir/server.properties"
+  # Short of memory and quick to start, not tuned for load.
+  options="-Xmx512m -XX:+UseSerialGC -XX:TieredStopAtLevel=1"
+  logging="-Dlog4j2.configurationFile=$here/log4j2.properties"
+  if [ ! -f "$dir/data/meta.properties" ]; then
+    java $options -cp "$libs/*" "$logging" "-Dbroker.log=$dir/broker.log" kafka.tools.StorageTool \
+      format "--cluster-id=$(new_cluster_id)" "--config=$dir/server.properties" > "$dir/format.log"
+  fi
+  echo "kafka://127.0.0.1:$port (log: $dir/broker.log)"
+  exec java $options -cp "$libs/*" "$logging" "-Dbroker.log=$dir/broker.log" kafka.Kafka "$dir/server.properties"
+}
+
+case ${1:-} in
+  fetch) fetch ;;
+  run) fetch && run "${2:-0}" "${3:-$(mktemp -d)}" ;;
+  *) sed -n '2,7s/^# \{0,1\}//p' "$0" >&2; exit 2 ;;
+esac

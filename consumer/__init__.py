@@ -1,0 +1,11 @@
+"""The consumer: an agent of one region turns events into copies.
+
+    consume -> match (name, tag) -> lanes -> worker -> attempts -> replicate:
+        survey -> select (resource) -> plan -> copy_blobs -> copy_manifest -> referrers
+    -> complete -> offsets -> commit
+
+`replicate` is the job on one page, `agent` composes it all, `task` holds the values that go from step to step, `tally`
+what is counted on the way. Steps do not know each other. `match`, `select`, `plan` and `offsets` are pure. `begun` and
+`heartbeat` read and write `mesh.<region>.status`; `places` keeps the registries. `referrers` is a page of its own: what
+is about an image goes through the same steps. `subjects` remembers what is about what.
+"""

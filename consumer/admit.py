@@ -1,0 +1,38 @@
+"""May a task write at its destination, as things are now? Asked when it starts and again before it writes.
+
+Its rule wanted the artifact when the event was read. What can change since, or is not the rule's to say: the consent
+of the destination's account, what the source shows to everybody, and whose tag it is.
+"""
+
+from consumer.owners import Owners
+from consumer.public import PublicView
+from consumer.tally import Tally
+from consumer.task import NO_GRANT, NotAdmitted, Task
+from mesh.rules import consent
+from mesh.rules.state import MeshState
+from schemas.completions import Side, TaskError
+
+
+class Admission:
+    """All that is asked before a write, cheapest first."""
+
+    def __init__(self, *, state: MeshState, public: PublicView, owners: Owners) -> None:
+        self._state, self._public, self._owners = state, public, owners
+
+    async def check(self, task: Task, tally: Tally) -> None:
+        """`NotAdmitted`; `LogUnavailable`, or what the source said, when it cannot be told now."""
+        refusal = (
+            task.refusal
+            or self._not_granted(task)
+            or await self._public.refusal(task, tally.newer.is_set)
+            or await self._owners.refusal(task)
+        )
+        if refusal is not None:
+            raise NotAdmitted(refusal)
+
+    def _not_granted(self, task: Task) -> TaskError | None:
+        grant = self._state.get(consent.key_of(task.destination.account, task.source.account))
+        message = consent.refusal(task.source, task.destination, task.destination_repository, grant)
+        return (
+            TaskError(code=NO_GRANT, side=Side.MESH, message=message[:256]) if message is not None else None
+        )

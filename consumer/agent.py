@@ -1,0 +1,265 @@
+"""An agent: the tasks of one region, from the log to the registries and back to the log.
+
+Composed here and nowhere else: one group for each source region (so that a region whose log is away holds up no
+other), one set of lanes, one copier. Stopping goes from the inside out: read no more, let copies finish within the
+drain time, write their ends, commit, leave.
+"""
+
+import asyncio
+from collections.abc import Awaitable, Callable, Coroutine, Iterator
+from dataclasses import dataclass, field
+
+import structlog
+
+from consumer.admit import Admission
+from consumer.attempts import Patience
+from consumer.begun import Begun
+from consumer.consume import Consume, Window
+from consumer.copy_blobs import BlobCopier
+from consumer.heartbeat import Reporter
+from consumer.lanes import Lanes
+from consumer.owners import Owners
+from consumer.places import Places
+from consumer.public import PublicView
+from consumer.tally import Tally
+from consumer.task import Task
+from consumer.worker import Worker
+from mesh.clock import Clock
+from mesh.errors import LogUnavailable, RegmeshError
+from mesh.log.dead_letters import bury
+from mesh.log.port import Log, Record
+from mesh.log.table import Table
+from mesh.metrics import Metrics
+from mesh.rules.state import MeshState
+from mesh.rules.stops import Stops
+from schemas import topics
+from schemas.completions import Side
+from schemas.names import Region
+from schemas.rules import Rule
+from schemas.topology import Instance
+
+log = structlog.get_logger()
+
+
+@dataclass(frozen=True, slots=True)
+class AgentSettings:
+    """Limits of one agent. Times in seconds."""
+
+    tasks_per_destination: int = 8
+    bulk_tasks_per_destination: int = 2  # beside them, of what listings found
+    blobs_per_task: int = 4
+    transfers: int = 16  # blobs on their way at once: what bounds memory
+    drain: float = 25.0  # how long running copies may take to finish when the agent is told to stop
+    heartbeat_every: float = 10.0
+    look_every: float = 30.0  # at the registries
+    progress_every: float = 1.0
+    regions_every: float = 1.0  # how soon a newly declared region is consumed, and an instance looked at
+    patience: Patience = field(default_factory=Patience)
+    window: Window = field(default_factory=Window)
+
+
+class Agent:
+    """`run` until cancelled or told to `stop`."""
+
+    def __init__(
+        self,
+        *,
+        name: str,
+        region: Region,
+        mesh_log: Log,
+        state: MeshState,
+        table: Table,
+        places: Places,
+        clock: Clock,
+        metrics: Metrics,
+        random: Callable[[], float],
+        settings: AgentSettings,
+    ) -> None:
+        self._region, self._log, self._state, self._table = region, mesh_log, state, table
+        self._places, self._clock, self._metrics, self._settings = places, clock, metrics, settings
+        self._reporter = Reporter(agent=name, region=region, log=mesh_log, now=clock.now)
+        begun, stops = Begun(), Stops()
+        self._statuses = Table(
+            mesh_log, topics.status(region), begun.apply, unreadable=self._bury, clock=clock, random=random
+        )
+        self._commands = Table(
+            mesh_log,
+            topics.COMMANDS,
+            lambda it: stops.apply(it.value),
+            unreadable=_ignore,
+            clock=clock,
+            random=random,
+        )
+        copier = BlobCopier(
+            metrics=metrics, blobs_per_task=settings.blobs_per_task, transfers=settings.transfers
+        )
+        self._owners = Owners(
+            log=mesh_log, region=region, state=state, unreadable=_ignore, clock=clock, random=random
+        )
+        public = PublicView(
+            lambda task: places.anonymous(task.source),
+            lambda task: places.registry(task.source, Side.SOURCE),
+            clock,
+        )
+        admission = Admission(state=state, public=public, owners=self._owners)
+        self._worker = Worker(
+            log=mesh_log, places=places, copier=copier, reporter=self._reporter, begun=begun, stops=stops,
+            admission=admission, patience=settings.patience, clock=clock, metrics=metrics, random=random,
+        )  # fmt: skip
+        self._looked_at: list[Instance] = []
+        self._last_look = -settings.look_every
+        self._stopping = asyncio.Event()
+        self._consumers: dict[str, Consume] = {}  # by topic
+
+    def stop(self) -> None:
+        """Begin the drain; `run` returns when it is over."""
+        self._stopping.set()
+
+    async def run(self) -> None:
+        """Consume until stopped. No event is judged before the rules known at the start were read to their end."""
+        await self._log.ensure([topics.status(self._region), topics.COMMANDS])
+        lanes = Lanes(
+            self._run_in_turn,
+            permits_per_destination=self._settings.tasks_per_destination,
+            bulk_permits_per_destination=self._settings.bulk_tasks_per_destination,
+            clock=self._clock,
+        )
+        try:
+            async with asyncio.TaskGroup() as group:
+                beside = [group.create_task(work) for work in self._beside(lanes)]
+                await self._table.caught_up()
+                await self._statuses.caught_up()
+                await self._commands.caught_up()
+                await self._consume_all(lanes)
+                finished = await lanes.drain(self._settings.drain)
+                log.info("drained", action="drained", region=self._region, finished=finished)
+                for task in beside:
+                    task.cancel()
+            await self._leave()
+        finally:
+            await lanes.drain(0)
+            self._owners.close()
+            await self._places.close()
+
+    async def _run_in_turn(self, task: Task, tally: Tally) -> None:
+        async with self._owners.turn(task):
+            await self._worker.run(task, tally)
+
+    def _beside(self, lanes: Lanes) -> list[Coroutine[None, None, None]]:
+        return [
+            self._statuses.run(),
+            self._commands.run(),
+            self._owners.run(),
+            self._every(self._settings.heartbeat_every, self._beat),
+            self._every(self._settings.progress_every, self._progress),
+            self._every(self._settings.regions_every, self._look),
+            _raise_when_failed(lanes),
+        ]
+
+    async def _consume_all(self, lanes: Lanes) -> None:
+        """Two for each region there is, its pushes and its listings; a region that is declared later gets them too."""
+        async with asyncio.TaskGroup() as group:
+            while not self._stopping.is_set():
+                for region, topic, name in self._sources():
+                    if topic not in self._consumers and (
+                        consume := await self._join(region, topic, name, lanes)
+                    ):
+                        self._consumers[topic] = consume
+                        group.create_task(consume.run(self._stopping), name=f"consume {topic}")
+                await self._wait(self._settings.regions_every)
+
+    def _sources(self) -> Iterator[tuple[Region, str, str]]:
+        """Region, topic and the name of our group on it."""
+        for region in (declared.name for declared in self._state.regions()):
+            yield region, topics.events(region), f"mesh.{self._region}.agent.from.{region}"
+            yield region, topics.bulk(region), f"mesh.{self._region}.agent.bulk.from.{region}"
+
+    async def _join(self, source_region: Region, topic: str, name: str, lanes: Lanes) -> Consume | None:
+        try:
+            if await self._log.missing([topic]):
+                await self._log.ensure([topic])
+            group = await self._log.group(name, [topic])
+        except RegmeshError as error:
+            log.warning(
+                "cannot read a region's events", action="join", source_region=source_region, error=str(error)
+            )
+            return None
+        return Consume(
+            region=self._region, source_region=source_region, group=group, bury=self._bury, state=self._state,
+            table=self._table, lanes=lanes, clock=self._clock, metrics=self._metrics, window=self._settings.window,
+        )  # fmt: skip
+
+    async def _bury(self, record: Record, reason: str) -> None:
+        self._metrics.dead_letters.labels(record.partition.topic).inc()
+        await bury(
+            self._log, self._region, raw=record.value or b"", reason=reason, position=record.position,
+            key=record.key, clock=self._clock,
+        )  # fmt: skip
+
+    async def _beat(self) -> None:
+        for consume in self._consumers.values():
+            await consume.report_lag()
+        await self._reporter.beat(
+            rules_rev=self._table.rev, running=len(self._worker.running), places=self._places.states()
+        )
+
+    async def _look(self) -> None:
+        """At the registries, from time to time, and at once when other ones are declared."""
+        used = self._used_instances()
+        now = self._clock.monotonic()
+        if used == self._looked_at and now - self._last_look < self._settings.look_every:
+            return
+        self._looked_at, self._last_look = used, now
+        if await self._places.look(used):
+            await self._beat()  # a place that went or came back is shown at once
+
+    async def _progress(self) -> None:
+        await self._reporter.progress(self._worker.running)
+
+    def _used_instances(self) -> list[Instance]:
+        """Those of this region, and the sources of rules that end here."""
+        here = {
+            instance.name: instance for instance in self._state.instances() if instance.region == self._region
+        }
+        for thing in self._state.things():
+            if isinstance(thing, Rule) and thing.destination in here:
+                source = self._state.instance(thing.source)
+                here |= {source.name: source} if source is not None else {}
+        return list(here.values())
+
+    async def _every(self, seconds: float, act: Callable[[], Awaitable[None]]) -> None:
+        while True:
+            try:
+                await act()
+            except LogUnavailable as error:
+                log.warning("a report waits for the log", action="log_away", error=str(error))
+            await self._clock.sleep(seconds)
+
+    async def _wait(self, seconds: float) -> None:
+        try:
+            async with asyncio.timeout(seconds):
+                await self._stopping.wait()
+        except TimeoutError:
+            return
+
+    async def _leave(self) -> None:
+        for consume in self._consumers.values():
+            await _unless_away(consume.settle())
+            await _unless_away(consume.close())
+        await _unless_away(self._reporter.leave())
+
+
+async def _ignore(record: Record, reason: str) -> None:
+    """Control buries what it cannot read of these; here it stops nothing."""
+    log.warning("command unreadable", action="command_unreadable", position=record.position, reason=reason)
+
+
+async def _raise_when_failed(lanes: Lanes) -> None:
+    await lanes.failed
+
+
+async def _unless_away(closing: Awaitable[None]) -> None:
+    try:
+        await closing
+    except RegmeshError as error:
+        log.warning("the log is away while stopping", action="log_away", error=str(error))

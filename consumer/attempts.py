@@ -1,0 +1,73 @@
+"""Try a task until it ends: short waits between tries, the registry's own wish when it says one.
+
+Being throttled is waiting, not failing: it costs time and no try.
+"""
+
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+
+import structlog
+
+from consumer.tally import Tally
+from consumer.task import Outcome, Task
+from mesh.backoff import delays
+from mesh.clock import Clock
+from mesh.errors import MissingParts, RegmeshError, Throttled
+from mesh.metrics import Metrics
+from schemas.completions import Status
+
+log = structlog.get_logger()
+
+Try = Callable[[bool], Awaitable[Outcome]]  # told whether to send again what the destination claims to have
+
+
+@dataclass(frozen=True, slots=True)
+class Patience:
+    """How long a task is tried. Seconds."""
+
+    tries: int = 5
+    first_wait: float = 0.5
+    longest_wait: float = 8.0
+    longest_throttled: float = 900.0  # of all waits for 429 together
+
+
+async def until_it_ends(
+    task: Task,
+    tally: Tally,
+    once: Try,
+    *,
+    patience: Patience,
+    clock: Clock,
+    metrics: Metrics,
+    random: Callable[[], float],
+) -> Outcome:
+    """The task's outcome; errors become `Failed` when trying again cannot help or has not."""
+    waits = delays(
+        first=patience.first_wait, longest=patience.longest_wait, tries=patience.tries, random=random
+    )
+    throttled, resend = 0.0, False
+    while True:
+        try:
+            return await once(resend)
+        except RegmeshError as error:
+            if isinstance(error, Throttled) and throttled < patience.longest_throttled:
+                wait = error.retry_after if error.retry_after is not None else patience.longest_wait
+                wait = min(max(wait, 0.1), patience.longest_throttled)
+                throttled += wait
+            elif error.retryable and (following := next(waits, None)) is not None:
+                wait = following
+                tally.attempts += 1
+            else:
+                return Outcome(Status.FAILED, tally.digest, error.as_task_error())
+            resend = isinstance(error, MissingParts)
+            metrics.retries.labels(task.destination.place, error.code).inc()
+            log.warning(
+                "task will be tried again",
+                action="retry",
+                task=task.task_id,
+                code=error.code,
+                side=error.side,
+                error=str(error),
+                wait_seconds=round(wait, 2),
+            )
+            await clock.sleep(wait)

@@ -1,0 +1,100 @@
+"""What the log is told when a task ends: the completion, and what follows from an arrival. Pure, but for the append."""
+
+from datetime import datetime, timedelta
+
+from consumer.tally import Tally
+from consumer.task import Outcome, Task
+from mesh.log.port import Append, Log
+from mesh.registry.referrers import is_fallback
+from schemas import codec, topics
+from schemas.completions import Completion, Progress, Status
+from schemas.envelope import MAX_HOPS, make_id
+from schemas.events import Action, Cause, Event, TagState
+from schemas.names import Digest
+
+
+async def complete(task: Task, outcome: Outcome, tally: Tally, now: datetime, log: Log) -> Completion:
+    """Write the end of a task, durably. Raises `LogUnavailable`; writing it again is harmless, ids are the same."""
+    completion = make_completion(task, outcome, tally, now)
+    region = task.destination.region
+    records = [Append(topics.completions(region), completion.key, codec.encode(completion))]
+    if outcome.holds and outcome.digest is not None:
+        records += _arrival(task, outcome.digest, now)
+    records.append(Append(topics.status(region), task.task_id, None))
+    await log.append(records)
+    return completion
+
+
+def make_completion(task: Task, outcome: Outcome, tally: Tally, now: datetime) -> Completion:
+    return Completion(
+        **_work(task, tally, outcome.status, outcome.digest or tally.digest),
+        id=make_id("completion", task.task_id, outcome.status),
+        time=now,
+        end_time=now,
+        bytes_skipped=tally.bytes_skipped,
+        blobs_mounted=tally.blobs_mounted,
+        blobs_transferred=tally.blobs_transferred,
+        lag_ms=max(0, int((now - task.event.occurred_at) / timedelta(milliseconds=1))),
+        error=outcome.error,
+        rebuilt_from=outcome.rebuilt_from,
+    )
+
+
+def make_progress(task: Task, tally: Tally, agent: str, now: datetime) -> Progress:
+    """The record of a task that runs."""
+    work = _work(task, tally, Status.IN_PROGRESS, tally.digest)
+    return Progress(**work, id=make_id("progress", task.task_id), time=now, agent=agent)
+
+
+def _work(task: Task, tally: Tally, status: Status, digest: Digest | None) -> dict[str, object]:
+    """The fields of `schemas.completions.Work`."""
+    return {
+        "task_id": task.task_id,
+        "execution_id": task.execution_id,
+        "rule": task.rule.name,
+        "trigger": task.trigger,
+        "resource_type": tally.resource,
+        "account": task.source.account,
+        "destination_account": task.destination.account,
+        "source_place": task.source.place,
+        "destination_place": task.destination.place,
+        "source_region": task.source.region,
+        "destination_region": task.destination.region,
+        "repository": task.repository,
+        "destination_repository": task.destination_repository,
+        "tag": task.tag,
+        "digest": digest or task.digest,
+        "status": status,
+        "start_time": tally.started,
+        "bytes_total": tally.bytes_total,
+        "bytes_transferred": tally.bytes_transferred,
+        "attempts": tally.attempts,
+        "rules_rev": task.rules_rev,
+        "origin": task.event.origin or task.event.place,
+        "hops": task.event.hops,
+    }
+
+
+def _arrival(task: Task, digest: Digest, now: datetime) -> list[Append]:
+    """What the destination now holds, and the event by which chains go on where a registry sends no notifications."""
+    place, region = task.destination.place, task.destination.region
+    origin = task.event.origin or task.event.place
+    records: list[Append] = []
+    if task.tag is not None and not is_fallback(
+        task.tag
+    ):  # a list of referrers is merged: it has another digest
+        held = TagState(
+            id=make_id("tag", task.task_id, digest), time=now, origin=origin, hops=task.event.hops, place=place,
+            repository=task.destination_repository, tag=task.tag, digest=digest, written_by=Cause.ARRIVAL,
+            tag_version=int(now.timestamp() * 1_000_000),
+        )  # fmt: skip
+        records.append(Append(topics.tags(region), held.key, codec.encode(held)))
+    if task.event.hops < MAX_HOPS:
+        event = Event(
+            id=make_id("arrival", task.task_id, digest), time=now, origin=origin, hops=task.event.hops + 1,
+            action=Action.MANIFEST_PUSH, cause=Cause.ARRIVAL, place=place, region=region,
+            repository=task.destination_repository, tag=task.tag, digest=digest, occurred_at=now,
+            rules_rev=task.rules_rev,
+        )  # fmt: skip
+        records.append(Append(topics.events(region), event.key, codec.encode(event)))
+    return records

@@ -1,0 +1,199 @@
+"""One region's events into lanes, and what is finished back to the log as a commit.
+
+The loop never waits for work: it reads, admits what may begin, holds the rest with its partition paused, commits the
+finished prefix, and reads again. So a copy of any length costs no group membership, and memory is bounded by the
+window of each partition.
+"""
+
+import asyncio
+from collections import Counter, deque
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from functools import partial
+
+import structlog
+
+from consumer.lanes import Lanes
+from consumer.match import match
+from consumer.offsets import Offsets
+from mesh.clock import Clock
+from mesh.errors import LogUnavailable
+from mesh.log.port import Group, Partition, Record
+from mesh.log.table import Table
+from mesh.metrics import Metrics
+from mesh.rules.state import MeshState
+from schemas import codec
+from schemas.events import Event
+from schemas.names import Region
+
+log = structlog.get_logger()
+
+
+@dataclass(frozen=True, slots=True)
+class Window:
+    """How much of the log an agent takes up at once, and how often it says what is finished. Seconds."""
+
+    records_per_partition: int = 256
+    commit_every: float = 1.0
+    commit_after: int = 100  # finished records
+    poll: float = 0.5
+    poll_while_holding: float = 0.02
+    alarm_after: float = 30.0  # of waiting for newer rules
+
+
+@dataclass(slots=True)
+class _Held:
+    """Records of one partition that were read and may not begin yet."""
+
+    records: deque[Record]
+    waiting_since: float | None = None  # for newer rules
+    alarmed: bool = False
+
+
+class Consume:
+    """Reads `mesh.<source region>.events` for the agent of `region`."""
+
+    def __init__(
+        self,
+        *,
+        region: Region,
+        source_region: Region,
+        group: Group,
+        bury: Callable[[Record, str], Awaitable[None]],
+        state: MeshState,
+        table: Table,
+        lanes: Lanes,
+        clock: Clock,
+        metrics: Metrics,
+        window: Window,
+    ) -> None:
+        self._region, self._source_region = region, source_region
+        self._group, self._bury, self._lanes = group, bury, lanes
+        self._state, self._table = state, table
+        self._clock, self._metrics, self._window = clock, metrics, window
+        self._offsets = Offsets()
+        self._held: dict[Partition, _Held] = {}
+        self._since_commit = 0
+        self._last_commit = clock.monotonic()
+
+    async def run(self, stopping: asyncio.Event) -> None:
+        """Until `stopping`; then returns at once, the lanes still running: `settle` commits what they finish."""
+        while not stopping.is_set():
+            try:
+                await self._turn()
+            except LogUnavailable as error:
+                log.warning(
+                    "the log is away; reading goes on when it is back", action="log_away", error=str(error)
+                )
+                await self._clock.sleep(1.0)
+
+    async def settle(self) -> None:
+        """Commit what is finished. Called after the lanes were drained."""
+        await self._commit()
+
+    async def report_lag(self) -> None:
+        """Tell the metrics how many records wait, by what is committed."""
+        waiting: Counter[str] = Counter()
+        for partition, records in (await self._group.lag()).items():
+            waiting[partition.topic] += records
+        for topic, records in waiting.items():
+            self._metrics.group_lag.labels(self._region, topic).set(records)
+
+    async def close(self) -> None:
+        """Leave the group, so that others take over at once."""
+        await self._group.close()
+
+    async def _turn(self) -> None:
+        timeout = self._window.poll_while_holding if self._held else self._window.poll
+        records = await self._group.read(max_records=self._window.records_per_partition, timeout=timeout)
+        for partition in self._group.lost():
+            self._offsets.forget(partition)
+            self._held.pop(partition, None)
+        for record in records:
+            self._held.setdefault(record.partition, _Held(deque())).records.append(record)
+        for partition, held in list(self._held.items()):
+            await self._admit(partition, held)
+        if self._since_commit >= self._window.commit_after or self._commit_is_due():
+            await self._commit()
+
+    async def _admit(self, partition: Partition, held: _Held) -> None:
+        while held.records and self._has_room(partition):
+            record = held.records[0]
+            event = await self._decoded(record)
+            if event is not None and not self._rules_are_as_new_as(event, held):
+                break
+            held.records.popleft()
+            self._offsets.begin(partition, record.offset)
+            self._start(event, partial(self._finish, partition, record.offset))
+        if held.records:
+            self._group.pause([partition])
+        else:
+            del self._held[partition]
+            self._group.resume([partition])
+
+    def _has_room(self, partition: Partition) -> bool:
+        return self._offsets.in_flight(partition) < self._window.records_per_partition
+
+    async def _decoded(self, record: Record) -> Event | None:
+        """The event; None for what cannot be read, which is a dead letter by then."""
+        raw = record.value or b""
+        try:
+            event = codec.decode(raw, Event)
+        except codec.DecodeError as error:
+            await self._bury(record, error.reason)
+            return None
+        if event.region != self._source_region:
+            await self._bury(
+                record, f"an event of region {event.region} on the topic of {self._source_region}"
+            )
+            return None
+        return event
+
+    def _rules_are_as_new_as(self, event: Event, held: _Held) -> bool:
+        """The fence: an event is judged by rules at least as new as those its intake knew."""
+        waits = self._metrics.waiting_for_rules.labels(self._source_region)
+        if self._table.rev >= event.rules_rev:
+            held.waiting_since, held.alarmed = None, False
+            waits.set(0)
+            return True
+        now = self._clock.monotonic()
+        held.waiting_since = now if held.waiting_since is None else held.waiting_since
+        if now - held.waiting_since > self._window.alarm_after and not held.alarmed:
+            held.alarmed = True
+            log.error(
+                "events wait for rules that this agent does not get", action="waiting_for_rules",
+                needs=event.rules_rev, has=self._table.rev, source_region=self._source_region,
+            )  # fmt: skip
+        waits.set(1)
+        return False
+
+    def _start(self, event: Event | None, finish: Callable[[], None]) -> None:
+        """Hand the event's tasks to their lanes; the record is finished when the last of them is."""
+        self._metrics.consumed.labels(self._source_region).inc()
+        tasks = match(event, self._state, self._region) if event is not None else []
+        left = len(tasks)
+        if not left:
+            finish()
+
+        def one_done() -> None:
+            nonlocal left
+            left -= 1
+            if not left:
+                finish()
+
+        for task in tasks:
+            self._lanes.put(task, one_done)
+
+    def _finish(self, partition: Partition, offset: int) -> None:
+        self._offsets.finish(partition, offset)
+        self._since_commit += 1
+
+    def _commit_is_due(self) -> bool:
+        return self._clock.monotonic() - self._last_commit >= self._window.commit_every
+
+    async def _commit(self) -> None:
+        self._since_commit = 0
+        self._last_commit = self._clock.monotonic()
+        if finished := self._offsets.committable():
+            await self._group.commit(finished)
+            self._offsets.committed(finished)

@@ -1,0 +1,128 @@
+"""Lanes: tasks of one repository and destination run in order, one at a time; lanes run side by side.
+
+A destination has a number of permits, so that a slow one holds up only itself. A task that comes in behind another
+with the same target supersedes it: the older one ends when its turn comes, or as soon as it looks.
+
+What a listing found has lanes and a few permits of its own, so that a push never queues up behind it. The two meet at a
+target: only one of them writes it at a time, and a listing's task supersedes no push.
+"""
+
+import asyncio
+from collections import Counter, defaultdict, deque
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+
+from consumer.tally import Tally
+from consumer.task import Task
+from mesh.clock import Clock
+
+
+@dataclass(eq=False, slots=True)
+class Entry:
+    """A task in a lane, and whom to tell when it is done."""
+
+    task: Task
+    tally: Tally
+    done: Callable[[], None]
+
+
+class Lanes:
+    """Runs every task that is put in; `run` must not raise, but for cancellation."""
+
+    def __init__(
+        self,
+        run: Callable[[Task, Tally], Awaitable[None]],
+        *,
+        permits_per_destination: int,
+        bulk_permits_per_destination: int = 2,
+        clock: Clock,
+    ) -> None:
+        self._run = run
+        self._clock = clock
+        self._waiting: dict[tuple[str, ...], deque[Entry]] = {}
+        self._latest: dict[tuple[bool, tuple[str, ...]], Entry] = {}  # by whether it is bulk, and target
+        self._permits = _permits(permits_per_destination)
+        self._bulk_permits = _permits(bulk_permits_per_destination)
+        self._targets = _Targets()
+        self._workers: set[asyncio.Task[None]] = set()
+        self.failed: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+
+    def put(self, task: Task, done: Callable[[], None]) -> None:
+        """Queue a task; `done` is called when its end is on the log."""
+        entry = Entry(task, Tally(started=self._clock.now()), done)
+        for is_bulk in {True, task.is_bulk}:  # a push supersedes either, a listing's task only its like
+            if (older := self._latest.get((is_bulk, task.target))) is not None:
+                older.tally.newer.set()
+        self._latest[task.is_bulk, task.target] = entry
+        lane = self._waiting.get(task.lane)
+        if lane is not None:
+            lane.append(entry)
+            return
+        self._waiting[task.lane] = deque([entry])
+        worker = asyncio.create_task(self._work(task.lane), name="lane " + "/".join(task.lane))
+        self._workers.add(worker)
+        worker.add_done_callback(self._ended)
+
+    @property
+    def idle(self) -> bool:
+        return not self._workers
+
+    async def drain(self, seconds: float) -> bool:
+        """Let what runs and waits finish for so long, then cancel it; True when all finished by itself."""
+        if self._workers:
+            await asyncio.wait(self._workers, timeout=seconds)
+        finished = self.idle
+        for worker in list(self._workers):
+            worker.cancel()
+        await asyncio.gather(*self._workers, return_exceptions=True)
+        return finished
+
+    async def _work(self, lane: tuple[str, ...]) -> None:
+        waiting = self._waiting[lane]
+        try:
+            while waiting:
+                await self._one(waiting[0])
+                waiting.popleft()
+        finally:
+            del self._waiting[lane]
+
+    async def _one(self, entry: Entry) -> None:
+        task = entry.task
+        permits = self._bulk_permits if task.is_bulk else self._permits
+        async with permits[task.destination.name], self._targets.alone(task.target):
+            entry.tally.started = self._clock.now()
+            await self._run(task, entry.tally)
+        if self._latest.get((task.is_bulk, task.target)) is entry:
+            del self._latest[task.is_bulk, task.target]
+        entry.done()
+
+    def _ended(self, worker: asyncio.Task[None]) -> None:
+        self._workers.discard(worker)
+        error = None if worker.cancelled() else worker.exception()
+        if error is not None and not self.failed.done():
+            self.failed.set_exception(error)
+
+
+class _Targets:
+    """One at a time for each target; those that nobody wants are forgotten."""
+
+    def __init__(self) -> None:
+        self._locks: dict[tuple[str, ...], asyncio.Lock] = {}
+        self._users: Counter[tuple[str, ...]] = Counter()
+
+    @asynccontextmanager
+    async def alone(self, target: tuple[str, ...]) -> AsyncIterator[None]:
+        lock = self._locks.setdefault(target, asyncio.Lock())
+        self._users[target] += 1
+        try:
+            async with lock:
+                yield
+        finally:
+            self._users[target] -= 1
+            if not self._users[target]:
+                del self._users[target], self._locks[target]
+
+
+def _permits(number: int) -> defaultdict[str, asyncio.Semaphore]:
+    return defaultdict(lambda: asyncio.Semaphore(number))

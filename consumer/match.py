@@ -1,0 +1,106 @@
+"""Which tasks an event asks of this region. Pure: default deny, so nothing matches that no rule names."""
+
+from collections.abc import Iterable
+
+from consumer.task import FILTERED, UNMAPPABLE, Task
+from mesh.errors import clean
+from mesh.registry.manifests import DOCKER_LIST, DOCKER_MANIFEST
+from mesh.registry.referrers import subject_named
+from mesh.rules import naming
+from mesh.rules.matching import CompiledRule
+from mesh.rules.state import MeshState
+from schemas.completions import Side, TaskError
+from schemas.envelope import MAX_HOPS
+from schemas.events import Action, Event
+from schemas.names import Region
+from schemas.rules import EventBased
+from schemas.topology import Instance
+
+
+def match(event: Event, state: MeshState, region: Region) -> list[Task]:
+    """The tasks for destinations in `region`.
+
+    A referrer follows its subject, so of rules that want its repository all want it, whatever they say of tags. What
+    was pushed by digest alone may be one; if it is not, it travels as a child of what names it. Blob events and deletes
+    ask for nothing yet.
+    """
+    source = state.instance(event.place)
+    if event.action is not Action.MANIFEST_PUSH or not (event.tag or _may_have_subject(event)):
+        return []
+    if source is None or event.hops >= MAX_HOPS:
+        return []
+    return [
+        task
+        for compiled in _asked(event, state)
+        if (destination := _destination(compiled, state, region)) is not None
+        and ((wanted := _wants(compiled, event)) or event.part_of is not None)
+        and (task := _task(event, compiled, source, destination, state.rev, wanted=wanted)) is not None
+    ]
+
+
+def _task(
+    event: Event,
+    compiled: CompiledRule,
+    source: Instance,
+    destination: Instance,
+    rules_rev: int,
+    *,
+    wanted: bool,
+) -> Task | None:
+    """None for an untagged push whose repository has no name there: the tag that names it says so."""
+    rule, repository, refusal = (
+        compiled.rule,
+        event.repository,
+        None if wanted else _not_wanted(event, compiled),
+    )
+    try:
+        repository = naming.destination_of(rule, repository)
+    except naming.Unmappable as error:
+        if event.tag is None:
+            return None
+        refusal = refusal or TaskError(code=UNMAPPABLE, side=Side.MESH, message=clean(str(error)))
+    return Task(
+        event=event,
+        rule=rule,
+        source=source,
+        destination=destination,
+        repository=event.repository,
+        destination_repository=repository,
+        tag=event.tag,
+        digest=event.digest,
+        rules_rev=rules_rev,
+        refusal=refusal,
+    )
+
+
+def _may_have_subject(event: Event) -> bool:
+    """Docker's own types know no subject, and most of what is pushed by digest alone is of those or is a child."""
+    return event.digest is not None and event.media_type not in (DOCKER_MANIFEST, DOCKER_LIST)
+
+
+def _wants(compiled: CompiledRule, event: Event) -> bool:
+    if event.tag is None or subject_named(event.tag) is not None:
+        return compiled.wants_repository(event.repository)
+    return compiled.wants(event.repository, event.tag)
+
+
+def _not_wanted(event: Event, compiled: CompiledRule) -> TaskError:
+    """The rule wanted it when it was listed, and its execution counts on its end."""
+    miss = compiled.early_miss(event.repository, event.tag) if event.tag is not None else None
+    text = f"the rule was changed and does not want it any more: {miss or 'it is not enabled'}"
+    return TaskError(code=FILTERED, side=Side.MESH, message=clean(text))
+
+
+def _asked(event: Event, state: MeshState) -> Iterable[CompiledRule]:
+    """What a listing found is for its own rule alone; what happened is for every rule that waits for events."""
+    if event.part_of is not None:
+        found = state.rule(event.part_of.rule)
+        return [found] if found is not None and str(found.rule.source) == event.place else []
+    near = state.rules_near(event.place, event.repository)
+    return (compiled for compiled in near if isinstance(compiled.rule.trigger, EventBased))
+
+
+def _destination(compiled: CompiledRule, state: MeshState, region: Region) -> Instance | None:
+    """The rule's destination when it is this region's work. Whether the accounts allow it is asked when it runs."""
+    found = state.instance(compiled.rule.destination)
+    return found if found is not None and found.region == region else None

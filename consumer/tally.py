@@ -1,0 +1,46 @@
+"""What a task has done so far, counted while it runs."""
+
+import asyncio
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from datetime import datetime
+
+from mesh.errors import RegmeshError
+from mesh.registry.port import Descriptor
+from schemas.names import Digest
+from schemas.rules import Resource
+
+
+class ExecutionStopped(RegmeshError):
+    """The execution was stopped: what is on its way still arrives, nothing new is begun."""
+
+    code = "stopped"
+
+
+@dataclass(slots=True)
+class Tally:
+    """What a task has done so far; counted over all its attempts. Bytes are of blobs."""
+
+    started: datetime
+    attempts: int = 1
+    begun: bool = False  # its progress is on the log
+    resource: Resource | None = None
+    digest: Digest | None = None
+    bytes_total: int = 0
+    bytes_transferred: int = 0
+    bytes_skipped: int = 0
+    blobs_mounted: int = 0
+    blobs_transferred: int = 0
+    newer: asyncio.Event = field(default_factory=asyncio.Event)  # set when a newer task has the same target
+    is_stopped: Callable[[], bool] = bool  # True once its execution was stopped
+
+    def begin_pass(self, resource: Resource, blobs: Iterable[Descriptor]) -> None:
+        """A pass over an image starts: what it finds at the destination is counted anew, what was sent stays sent."""
+        self.resource = resource
+        self.bytes_total = sum(blob.size for blob in blobs)
+        self.bytes_skipped = 0
+
+    def go_on(self) -> None:
+        """Asked before each next step; raises `ExecutionStopped`."""
+        if self.is_stopped():
+            raise ExecutionStopped("the execution was stopped")

@@ -1,0 +1,153 @@
+"""The life of one task: begun on the log, tried until it ends, its end on the log before anybody calls it done."""
+
+import asyncio
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
+from dataclasses import replace
+from typing import TypeVar
+
+import structlog
+
+from consumer.admit import Admission
+from consumer.attempts import Patience, until_it_ends
+from consumer.begun import Begun
+from consumer.complete import complete
+from consumer.copy_blobs import BlobCopier
+from consumer.heartbeat import Reporter
+from consumer.job import Job
+from consumer.places import Places
+from consumer.replicate import replicate
+from consumer.subjects import Subjects
+from consumer.tally import ExecutionStopped, Tally
+from consumer.task import ALREADY_THERE, NotAdmitted, Outcome, Task
+from mesh.clock import Clock
+from mesh.errors import LogUnavailable
+from mesh.log.port import Log
+from mesh.metrics import Metrics
+from mesh.rules.stops import Stops
+from schemas.completions import Completion, Side, Status
+
+LOG = structlog.get_logger()
+
+_LOG_AGAIN_SECONDS = 1.0
+_LAST_WORDS_SECONDS = 5.0
+
+T = TypeVar("T")
+
+
+class Worker:
+    """Runs tasks, one call each. What runs now is in `running`, an untagged push only when it proved to be a task."""
+
+    def __init__(
+        self,
+        *,
+        log: Log,
+        places: Places,
+        copier: BlobCopier,
+        reporter: Reporter,
+        begun: Begun,
+        admission: Admission,
+        stops: Stops,
+        patience: Patience,
+        clock: Clock,
+        metrics: Metrics,
+        random: Callable[[], float],
+    ) -> None:
+        self._log, self._places, self._copier = log, places, copier
+        self._reporter, self._begun, self._patience = reporter, begun, patience
+        self._stops, self._admission = stops, admission
+        self._clock, self._metrics, self._random = clock, metrics, random
+        self._subjects = Subjects()
+        self._running: dict[str, tuple[Task, Tally]] = {}
+
+    @property
+    def running(self) -> Sequence[tuple[Task, Tally]]:
+        return tuple(it for it in self._running.values() if it[0].tag is not None or it[1].begun)
+
+    async def run(self, task: Task, tally: Tally) -> None:
+        """Raises nothing but its cancellation: what goes wrong is the task's end."""
+        self._running[task.task_id] = (task, tally)
+        self._metrics.running_tasks.labels(task.destination.place).inc()
+        begun_before = task.task_id in self._begun
+        tally.is_stopped = lambda: task.execution_id in self._stops
+        try:
+            outcome = await until_it_ends(
+                task, tally, lambda resend: self._try(task, tally, resend=resend), patience=self._patience,
+                clock=self._clock, metrics=self._metrics, random=self._random,
+            )  # fmt: skip
+            if begun_before or tally.begun:
+                outcome = _as_our_own_work(outcome)
+            if not outcome.is_untold:
+                await _whole(self._end(task, outcome, tally))
+        finally:
+            self._running.pop(task.task_id, None)
+            self._metrics.running_tasks.labels(task.destination.place).dec()
+
+    async def _try(self, task: Task, tally: Tally, *, resend: bool) -> Outcome:
+        source = self._places.registry(task.source, Side.SOURCE)
+        destination = self._places.registry(task.destination, Side.DESTINATION)
+
+        async def begin() -> None:
+            await self._patiently(lambda: self._admission.check(task, tally))
+            if not tally.begun:
+                await self._patiently(lambda: self._reporter.progress([(task, tally)]))
+                tally.begun = True
+
+        job = Job(task, source, destination, self._copier, tally, self._subjects, self._clock, begin)
+        try:
+            tally.go_on()
+            if task.tag is not None:  # an untagged push is a task only when it proves to be one
+                await self._patiently(lambda: self._admission.check(task, tally))
+            return await replicate(job, resend=resend)
+        except NotAdmitted as error:
+            return Outcome(Status.SKIPPED, tally.digest, error.refusal)
+        except ExecutionStopped as error:
+            return Outcome(Status.STOPPED, tally.digest, error.as_task_error())
+
+    async def _end(self, task: Task, outcome: Outcome, tally: Tally) -> None:
+        self._running.pop(
+            task.task_id, None
+        )  # no progress from here on: it would stand for ever over the tombstone
+        await self._reporter.written()
+        completion = await self._patiently(
+            lambda: complete(task, outcome, tally, self._clock.now(), self._log)
+        )
+        self._tell(completion)
+
+    async def _patiently(self, write: Callable[[], Awaitable[T]]) -> T:
+        """The log may be away for long; no task fails for that."""
+        while True:
+            try:
+                return await write()
+            except LogUnavailable as error:
+                LOG.warning("a task waits for the log", action="log_away", error=str(error))
+                await self._clock.sleep(_LOG_AGAIN_SECONDS)
+
+    def _tell(self, completion: Completion) -> None:
+        self._metrics.tasks.labels(completion.rule, completion.status).inc()
+        if completion.status is Status.SUCCEED:
+            self._metrics.lag_seconds.labels(completion.rule).observe(completion.lag_ms / 1000)
+        LOG.info(
+            "task", action="task_ended", task=completion.task_id, rule=completion.rule, status=completion.status,
+            source=completion.source, destination=completion.destination, digest=completion.digest,
+            rebuilt_from=completion.rebuilt_from, bytes=completion.bytes_transferred,
+            skipped=completion.bytes_skipped, attempts=completion.attempts,
+            lag_ms=completion.lag_ms, error=completion.error.model_dump(mode="json") if completion.error else None,
+        )  # fmt: skip
+
+
+def _as_our_own_work(outcome: Outcome) -> Outcome:
+    """Found there already by a task that had begun to bring it: an earlier try did, and was cut before it knew."""
+    if outcome.error is not None and outcome.error.code == ALREADY_THERE:
+        return replace(outcome, status=Status.SUCCEED, error=None)
+    return outcome
+
+
+async def _whole(writing: Coroutine[None, None, None]) -> None:
+    """Not cut in between: when we are cancelled, the write gets a last moment, and then we are."""
+    task = asyncio.ensure_future(writing)
+    try:
+        await asyncio.shield(task)
+    except asyncio.CancelledError:
+        await asyncio.wait([task], timeout=_LAST_WORDS_SECONDS)
+        task.cancel()
+        raise

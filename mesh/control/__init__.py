@@ -1,0 +1,122 @@
+"""Control: what is declared goes in here, and what happened comes out.
+
+    API, mesh.yaml -> declare -> mesh.state ==> every node's table
+    mesh.<region>.completions ==> report -> sync_log (database) -> api
+                                         -> outbox (same transaction) -> deliver -> webhooks
+    mesh.<region>.status ==> running (memory) -> api
+    API, schedule -> commands -> mesh.commands ==> executions (database) -> api
+
+`declare` is the only writer of declared state. `report` is a group, so several controls share the work; `sync_log` and
+`outbox` make doing it twice harmless. `entry`, `log_query` and `webhooks` decide without any I/O.
+"""
+
+import asyncio
+from collections.abc import Callable, Collection
+
+from aiohttp import web
+
+from mesh.clock import Clock
+from mesh.control import guard, webhooks
+from mesh.control.api import Api
+from mesh.control.commands import Commands
+from mesh.control.database import Database
+from mesh.control.declare import Change, Declare
+from mesh.control.deliver import Deliver
+from mesh.control.executions import Executions
+from mesh.control.executions_api import ExecutionsApi
+from mesh.control.outbox import Outbox
+from mesh.control.patience import Patience
+from mesh.control.report import Report
+from mesh.control.retries import Retries
+from mesh.control.running import Running
+from mesh.control.schedule import Schedule
+from mesh.control.sync_log import SyncLog
+from mesh.errors import LogError
+from mesh.log.port import Log
+from mesh.log.table import Table
+from mesh.metrics import Metrics
+from mesh.rules.state import MeshState
+from mesh.secrets import Secrets
+
+__all__ = ["Change", "Control"]
+
+
+class Control:
+    """The role, made of its parts. Whoever builds it follows `mesh.state` with `table` into `state`."""
+
+    def __init__(
+        self,
+        *,
+        log: Log,
+        state: MeshState,
+        table: Table,
+        clock: Clock,
+        metrics: Metrics,
+        secrets: Secrets,
+        random: Callable[[], float],
+        database: str,
+        allowed_hosts: Collection[str] = (),
+        tries: webhooks.Tries | None = None,
+    ) -> None:
+        """`database` is an URL of SQLAlchemy (`InvalidInput` when it is none); it is opened at its first use.
+
+        `allowed_hosts` are names, beside those of loopback, under which the API may be called over loopback.
+        """
+        self._table, self._clock, self._random = table, clock, random
+        self._allowed_hosts = frozenset(allowed_hosts)
+        self._database = Database(database)
+        sync_log = SyncLog(self._database)
+        self._deliver = Deliver(
+            Outbox(self._database), state=state, secrets=secrets, clock=clock, metrics=metrics, random=random,
+            tries=tries or webhooks.Tries(),
+        )  # fmt: skip
+        self._report = Report(
+            sync_log, log=log, state=state, clock=clock, metrics=metrics, random=random, written=self._deliver.wake
+        )  # fmt: skip
+        self._running = Running(log=log, state=state, clock=clock, metrics=metrics, random=random)
+        self._declare = Declare(log=log, state=state, table=table, clock=clock)
+        executions = Executions(self._database)
+        self._commands = Commands(
+            executions, log=log, state=state, clock=clock, metrics=metrics, random=random
+        )
+        self._schedule = Schedule(self._database, self._commands, state=state, clock=clock, random=random)
+        retries = Retries(self._database, self._commands, state)
+        self._api = Api(
+            declare=self._declare, state=state, sync_log=sync_log, running=self._running,
+            executions=ExecutionsApi(executions, self._commands, retries), clock=clock,
+        )  # fmt: skip
+
+    async def run(self) -> None:
+        """Report, follow and deliver until cancelled. Once: then the database is closed."""
+        try:
+            await self._wait_for_state()
+            async with asyncio.TaskGroup() as tasks:
+                tasks.create_task(self._report.run(), name="control report")
+                tasks.create_task(self._running.run(), name="control running")
+                tasks.create_task(self._deliver.run(), name="control deliver")
+                tasks.create_task(self._commands.run(), name="control executions")
+                tasks.create_task(self._schedule.run(), name="control schedule")
+        finally:
+            await self._database.close()
+
+    def routes(self, app: web.Application) -> None:
+        """Add `/api/v1`. What no route of the application takes is answered in JSON too."""
+        app.middlewares.append(guard.answer_unknown_paths)
+        app.add_subapp("/api/v1", self._api.application(self._allowed_hosts))
+
+    async def apply(self, document: object, *, dry_run: bool = False) -> list[Change]:
+        """As `POST /api/v1/apply`. `InvalidInput` with all problems, `LogError` when the log does not take it."""
+        return await self._declare.apply(document, dry_run=dry_run)
+
+    def readiness(self) -> list[str]:
+        """Why it cannot work yet. A database or receiver that is away is no reason: the rest goes on."""
+        return [] if self._table.ready else ["what is declared was not read to its end yet"]
+
+    async def _wait_for_state(self) -> None:
+        """Before that a webhook that is declared would look as if it were not, and its deliveries be closed."""
+        patience = Patience("control", self._clock, self._random)
+        while True:
+            try:
+                return await self._table.caught_up()
+            except LogError as error:
+                await patience.wait(error)

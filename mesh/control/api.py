@@ -1,0 +1,179 @@
+"""The HTTP API under `/api/v1`: what is declared, the sync log, the agents."""
+
+from collections.abc import Collection, Mapping
+from dataclasses import asdict
+from typing import Any
+
+import orjson
+from aiohttp import web
+
+from mesh.clock import Clock
+from mesh.control import guard, log_query
+from mesh.control.declare import Declare, InvalidDocument
+from mesh.control.entry import entry_of, rfc3339, row_of
+from mesh.control.executions_api import ExecutionsApi
+from mesh.control.guard import answer, refuse
+from mesh.control.log_query import LogQuery
+from mesh.control.running import Running
+from mesh.control.sync_log import Page, SyncLog
+from mesh.errors import InvalidInput, clean
+from mesh.rules.declarations import SECTIONS, Problem
+from mesh.rules.explain import explain
+from mesh.rules.state import MeshState
+from schemas.declared import Declared
+from schemas.names import Repository, Tag
+from schemas.topology import Instance
+
+MAX_BODY = 1024 * 1024
+
+
+class Api:
+    """Handlers. What they need is asked of the parts; what goes wrong is told by `guard`."""
+
+    def __init__(
+        self,
+        *,
+        declare: Declare,
+        state: MeshState,
+        sync_log: SyncLog,
+        running: Running,
+        executions: ExecutionsApi,
+        clock: Clock,
+    ) -> None:
+        self._declare, self._state, self._sync_log = declare, state, sync_log
+        self._running, self._executions, self._clock = running, executions, clock
+
+    def application(self, allowed_hosts: Collection[str]) -> web.Application:
+        """To be mounted at `/api/v1`."""
+        app = web.Application(
+            middlewares=[guard.answer_errors, guard.only_own_hosts(allowed_hosts), guard.only_json]
+        )
+        app.router.add_post("/apply", self.apply)
+        app.router.add_get("/logs", self.logs)
+        app.router.add_get("/agents", self.agents)
+        app.router.add_get("/explain/{instance}/{repository:.+}", self.explain)
+        self._executions.routes(app)
+        section = f"/{{section:{'|'.join(SECTIONS)}}}"
+        app.router.add_get(section, self.index)
+        app.router.add_get(section + "/{name}", self.get)
+        app.router.add_put(section + "/{name}", self.put)
+        app.router.add_delete(section + "/{name}", self.delete)
+        return app
+
+    async def index(self, request: web.Request) -> web.Response:
+        """By name."""
+        query = _known(request, "limit", "cursor")
+        limit = log_query.limit("limit", query.get("limit", str(log_query.DEFAULT_LIMIT)))
+        noun = SECTIONS[request.match_info["section"]]
+        things = {thing.key: thing for thing in self._state.things() if thing.noun == noun}
+        after = f"{noun}/{query.get('cursor', '')}"
+        keys = sorted(key for key in things if key > after)
+        page = [self._shown(things[key]) for key in keys[:limit]]
+        return answer({"items": page, "next": page[-1]["name"] if len(keys) > limit else None})
+
+    async def get(self, request: web.Request) -> web.Response:
+        thing = self._state.get(_key(request))
+        return _absent(request) if thing is None else answer(self._shown(thing))
+
+    async def put(self, request: web.Request) -> web.Response:
+        """201 when it is new, else 200. The path names it; a body with another name is refused."""
+        section, name = request.match_info["section"], request.match_info["name"]
+        body = await _json(request)
+        if not isinstance(body, dict):
+            raise InvalidDocument([Problem((), "must be a JSON object")])
+        if section == "instances":
+            body.pop("state", None)  # `get` shows it; who puts back what he got declares nothing by it
+        if body.setdefault("name", name) != name:
+            raise InvalidDocument([Problem(("name",), f"must be {name!r}, as in the path, or be left out")])
+        try:
+            (change,) = await self._declare.apply({section: [body]})
+        except InvalidDocument as error:
+            raise InvalidDocument([Problem(path[2:], text) for path, text in error.problems]) from error
+        shown = self._shown(self._state.get(change.key))
+        return answer(shown, status=201 if change.change == "created" else 200)
+
+    async def delete(self, request: web.Request) -> web.Response:
+        noun = SECTIONS[request.match_info["section"]]
+        removed = await self._declare.remove(noun, request.match_info["name"])
+        return web.Response(status=204) if removed else _absent(request)
+
+    async def apply(self, request: web.Request) -> web.Response:
+        """A whole document: all of it is declared, or with one problem nothing."""
+        dry_run = _flag(_known(request, "dry_run"), "dry_run")
+        changes = await self._declare.apply(await _json(request), dry_run=dry_run)
+        return answer({"items": [change.as_json() for change in changes], "next": None})
+
+    async def logs(self, request: web.Request) -> web.Response:
+        query = log_query.parse(_known(request, *log_query.PARAMETERS), self._clock.now())
+        page = self._in_progress(query) if query.asks_for_running else await self._sync_log.read(query)
+        return answer({"items": [entry_of(row) for row in page.rows], "next": log_query.cursor_of(page.next)})
+
+    async def agents(self, request: web.Request) -> web.Response:
+        """Those that live, with the state of the places that each of them uses."""
+        _known(request, "limit")
+        shown = ("agent", "region", "rules_rev", "running", "places", "time")
+        items = [
+            {field: rfc3339(getattr(heartbeat, field)) for field in shown}
+            for heartbeat in sorted(self._running.agents(), key=lambda one: one.agent)
+        ]
+        return answer({"items": items, "next": None})
+
+    async def explain(self, request: web.Request) -> web.Response:
+        """Every rule of the instance, and what it says of a tag."""
+        instance = self._state.instance(request.match_info["instance"])
+        if instance is None:
+            return refuse(404, "not_found", "no such instance is declared")
+        try:
+            repository = Repository(request.match_info["repository"])
+            tag = Tag(_known(request, "tag").get("tag", ""))
+        except ValueError as error:
+            raise InvalidInput(clean(str(error))) from error
+        found = explain(self._state, instance, repository, tag)
+        return answer({"items": [asdict(verdict) for verdict in found], "next": None})
+
+    def _in_progress(self, query: LogQuery) -> Page:
+        rows = [row for row in map(row_of, self._running.tasks()) if query.admits(row)]
+        rows.sort(key=log_query.position, reverse=True)
+        if query.after is not None:
+            rows = [row for row in rows if log_query.position(row) < query.after]
+        page = rows[: query.limit]
+        return Page(page, log_query.position(page[-1]) if len(rows) > query.limit else None)
+
+    def _shown(self, thing: Declared | None) -> dict[str, Any]:
+        shown = thing.model_dump(mode="json") if thing is not None else {}
+        if isinstance(thing, Instance):
+            shown["state"] = self._running.place_state(thing.place, thing.region)
+        return shown
+
+
+async def _json(request: web.Request) -> Any:
+    raw = await request.clone(client_max_size=MAX_BODY).read()
+    try:
+        return orjson.loads(raw)
+    except orjson.JSONDecodeError as error:
+        raise InvalidInput(f"the body is not JSON: {error}") from error
+
+
+def _known(request: web.Request, *names: str) -> Mapping[str, str]:
+    """The query parameters, each once, and none that we would have to ignore."""
+    for name in request.query:
+        if name not in names:
+            raise InvalidInput(f"{name}: unknown parameter; known are {', '.join(names)}")
+        if len(request.query.getall(name)) > 1:
+            raise InvalidInput(f"{name}: is given more than once")
+    return request.query
+
+
+def _flag(query: Mapping[str, str], name: str) -> bool:
+    text = query.get(name, "false")
+    if text not in ("true", "1", "false", "0"):
+        raise InvalidInput(f"{name}: must be true or false")
+    return text in ("true", "1")
+
+
+def _key(request: web.Request) -> str:
+    return f"{SECTIONS[request.match_info['section']]}/{request.match_info['name']}"
+
+
+def _absent(request: web.Request) -> web.Response:
+    return refuse(404, "not_found", f"{clean(_key(request), 200)} is not declared")

@@ -1,0 +1,144 @@
+"""`mesh.commands`: control writes what people and schedules ask for, and reads back what became of it."""
+
+import itertools
+from collections.abc import Callable, Sequence
+
+import structlog
+
+from mesh.clock import Clock
+from mesh.control.executions import Command, Executions
+from mesh.control.patience import Patience
+from mesh.errors import DatabaseUnavailable, InvalidInput, LogError
+from mesh.log.dead_letters import bury
+from mesh.log.port import Append, Group, Log, Partition, Record
+from mesh.metrics import Metrics
+from mesh.rules.state import MeshState
+from schemas import codec, topics
+from schemas.envelope import make_id
+from schemas.executions import ExecutionListed, ExecutionStart, ExecutionStop, ImageName
+from schemas.names import Region
+from schemas.rules import TriggerKind
+
+LOG = structlog.get_logger()
+
+GROUP = "control.executions"
+_MOST_RECORDS = 200
+_POLL = 0.5  # seconds; executions are settled as often
+_KINDS: dict[str, type[Command]] = {
+    ExecutionStart.kind: ExecutionStart,
+    ExecutionListed.kind: ExecutionListed,
+    ExecutionStop.kind: ExecutionStop,
+}
+
+
+class Commands:
+    def __init__(
+        self,
+        executions: Executions,
+        *,
+        log: Log,
+        state: MeshState,
+        clock: Clock,
+        metrics: Metrics,
+        random: Callable[[], float],
+    ) -> None:
+        self._executions, self._log, self._state = executions, log, state
+        self._clock, self._metrics, self._random = clock, metrics, random
+        self._asked = itertools.count()
+
+    async def start(
+        self,
+        rule: str,
+        trigger: TriggerKind,
+        *,
+        execution_id: str | None = None,
+        repository: str | None = None,
+        tag: str | None = None,
+        images: Sequence[ImageName] = (),
+        dry_run: bool = False,
+    ) -> str:
+        """Ask for an execution; its id. `InvalidInput` when the rule cannot run, `LogError` when it was not taken."""
+        found = self._state.rule(rule)
+        if found is None:
+            raise InvalidInput(f"rule: no rule is named {rule!r}")
+        if not found.rule.enabled:
+            raise InvalidInput(f"rule: {rule!r} is not enabled; set enabled: true and apply it")
+        source = self._state.instance(found.rule.source)
+        assert source is not None  # no rule is declared without, and none is removed while a rule names it
+        now = self._clock.now()
+        asked = make_id("execution", rule, now.isoformat(), str(self._random()), next(self._asked))
+        execution_id = execution_id or asked
+        command = ExecutionStart(
+            id=make_id("start", execution_id), time=now, execution_id=execution_id, region=source.region,
+            rule=found.rule.name, source=found.rule.source, trigger=trigger, repository=repository, tag=tag,
+            images=tuple(images), dry_run=dry_run, rules_rev=self._state.rev,
+        )  # fmt: skip
+        await self._write(command)
+        return execution_id
+
+    async def stop(self, execution_id: str, region: Region) -> None:
+        """Ask for its end. `LogError`."""
+        now = self._clock.now()
+        stop = ExecutionStop(
+            id=make_id("stop", execution_id), time=now, execution_id=execution_id, region=region
+        )
+        await self._write(stop)
+
+    async def run(self) -> None:
+        """Read for ever, while the log and the database come and go."""
+        patience = Patience("executions", self._clock, self._random)
+        while True:
+            try:
+                await self._log.ensure([topics.COMMANDS])
+                await self._read(patience)
+            except (LogError, DatabaseUnavailable) as error:
+                await patience.wait(error)
+
+    async def _write(self, command: Command) -> None:
+        """On the log it counts. It is shown at once too; where the database is away, later."""
+        await self._log.ensure([topics.COMMANDS])
+        await self._log.append([Append(topics.COMMANDS, command.key, codec.encode(command))])
+        try:
+            await self._executions.take([command])
+        except DatabaseUnavailable as error:
+            LOG.warning("an execution is shown later", action="database_away", error=str(error))
+        LOG.info("command", action=command.kind, execution=command.execution_id)
+
+    async def _read(self, patience: Patience) -> None:
+        group = await self._log.group(GROUP, [topics.COMMANDS])
+        try:
+            while True:
+                await self._turn(group)
+                patience.relax()
+        finally:
+            await group.close()
+
+    async def _turn(self, group: Group) -> None:
+        records = await group.read(max_records=_MOST_RECORDS, timeout=_POLL)
+        group.lost()  # nothing stays with us from one turn to the next
+        if records:
+            commands = [command for record in records if (command := await self._decoded(record)) is not None]
+            await self._executions.take(commands)
+            finished: dict[Partition, int] = {}
+            for record in records:
+                finished[record.partition] = max(record.offset + 1, finished.get(record.partition, 0))
+            await group.commit(finished)
+        rules = {str(rule.name): str(rule.source) for rule in self._state.rules()}
+        await self._executions.settle(rules, self._clock.now())
+
+    async def _decoded(self, record: Record) -> Command | None:
+        raw = record.value or b""
+        try:
+            kind = codec.kind_of(raw)
+            if kind not in _KINDS:
+                raise codec.DecodeError(f"{kind[:40]!r} is no command", raw)  # noqa: TRY301
+            return codec.decode(raw, _KINDS[kind])
+        except codec.DecodeError as error:
+            self._metrics.dead_letters.labels(topics.COMMANDS).inc()
+            LOG.warning("command unreadable", action="command_unreadable", reason=error.reason)
+            for region in self._state.regions()[:1]:
+                await bury(
+                    self._log, region.name, raw=raw, reason=error.reason, position=record.position,
+                    key=record.key, clock=self._clock,
+                )  # fmt: skip
+            return None

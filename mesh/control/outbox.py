@@ -1,0 +1,101 @@
+"""The outbox: deliveries that wait, are taken for a try, and end. It survives what the process does not."""
+
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+
+from sqlalchemy import ColumnElement, Connection, delete, select, update
+
+from mesh.control.database import Database
+from mesh.control.tables import deliveries
+from mesh.control.webhooks import CLOSED, DELIVERED, GIVEN_UP, PENDING
+
+_HELD_FOR = timedelta(seconds=60)  # by a try: if its process dies, another takes the delivery after this
+_REMEMBERED = {DELIVERED: timedelta(days=7), CLOSED: timedelta(days=7), GIVEN_UP: timedelta(days=30)}
+_LONGEST_ERROR = 300
+
+
+@dataclass(frozen=True, slots=True)
+class Delivery:
+    id: str
+    webhook: str
+    body: str
+    tries: int  # before this one
+    created_at: datetime
+
+
+class Outbox:
+    """Every method may raise `DatabaseUnavailable`; doing any of them again is harmless."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    async def waiting(self, now: datetime) -> Collection[str]:
+        """The names of the webhooks that a delivery is due to, declared or not."""
+        due = select(deliveries.c.webhook).where(_due(now)).distinct()
+        return await self._database.run(lambda connection: connection.execute(due).scalars().all())
+
+    async def take(self, webhook: str, most: int, now: datetime) -> Sequence[Delivery]:
+        """The oldest due ones. No one else gets them until they are put back or 60 s have passed."""
+        return await self._database.run(lambda connection: _take(connection, webhook, most, now))
+
+    async def end(self, number: str, state: str, now: datetime, error: str | None = None) -> None:
+        """One try more, and the last: delivered, or given up."""
+        await self._set(
+            number, state=state, ended_at=now, tries=deliveries.c.tries + 1, last_error=_cut(error)
+        )
+
+    async def postpone(self, number: str, until: datetime, error: str) -> None:
+        """One try more, and not the last."""
+        await self._set(number, next_try_at=until, tries=deliveries.c.tries + 1, last_error=_cut(error))
+
+    async def put_back(self, numbers: Collection[str], now: datetime) -> None:
+        """As if never taken: the try was cut off by our own stop."""
+        mine = deliveries.c.id.in_(list(numbers)) & (deliveries.c.state == PENDING)
+        await self._database.run(
+            lambda connection: connection.execute(update(deliveries).where(mine).values(next_try_at=now))
+        )
+
+    async def close_all(self, webhook: str, now: datetime) -> int:
+        """Those to a webhook that is not declared any more; how many they were."""
+        its = (deliveries.c.webhook == webhook) & (deliveries.c.state == PENDING)
+        closing = update(deliveries).where(its).values(state=CLOSED, ended_at=now)
+        return await self._database.run(lambda connection: connection.execute(closing).rowcount)
+
+    async def forget(self, now: datetime) -> None:
+        """What ended long ago."""
+        await self._database.run(lambda connection: _forget(connection, now))
+
+    async def _set(self, number: str, **values: object) -> None:
+        mine = (deliveries.c.id == number) & (deliveries.c.state == PENDING)
+        await self._database.run(
+            lambda connection: connection.execute(update(deliveries).where(mine).values(**values))
+        )
+
+
+def _due(now: datetime) -> ColumnElement[bool]:
+    return (deliveries.c.state == PENDING) & (deliveries.c.next_try_at <= now)
+
+
+def _take(connection: Connection, webhook: str, most: int, now: datetime) -> list[Delivery]:
+    column = deliveries.c
+    columns = (column.id, column.webhook, column.body, column.tries, column.created_at, column.next_try_at)
+    due = select(*columns).where(column.webhook == webhook, _due(now))
+    taken = []
+    for *fields, next_try_at in connection.execute(due.order_by(column.next_try_at).limit(most)).all():
+        found = Delivery(*fields)
+        still = (column.id == found.id) & (column.next_try_at == next_try_at) & (column.state == PENDING)
+        claim = update(deliveries).where(still).values(next_try_at=now + _HELD_FOR)
+        if connection.execute(claim).rowcount == 1:  # else another control was faster
+            taken.append(found)
+    return taken
+
+
+def _forget(connection: Connection, now: datetime) -> None:
+    for state, remembered in _REMEMBERED.items():
+        old = (deliveries.c.state == state) & (deliveries.c.ended_at < now - remembered)
+        connection.execute(delete(deliveries).where(old))
+
+
+def _cut(error: str | None) -> str | None:
+    return None if error is None else error[:_LONGEST_ERROR]

@@ -1,0 +1,115 @@
+"""What runs without being asked: scheduled rules at their times, and backfills of rules that are new or changed.
+
+The ids come from the tick or the rule's revision, so a control that is killed in between, and a second control,
+start the same execution and not another one.
+"""
+
+from collections.abc import Callable
+from datetime import datetime
+
+import structlog
+from sqlalchemy import Connection, delete, insert, select, update
+
+from mesh.clock import Clock
+from mesh.control.commands import Commands
+from mesh.control.database import Database
+from mesh.control.patience import Patience
+from mesh.control.tables import executions, schedules
+from mesh.errors import DatabaseUnavailable, InvalidInput, LogError
+from mesh.rules.schedule import BadSchedule, next_tick
+from mesh.rules.state import MeshState
+from schemas.envelope import make_id
+from schemas.rules import EventBased, Rule, Scheduled, TriggerKind
+
+LOG = structlog.get_logger()
+
+_LOOK_EVERY = 1.0  # seconds
+
+
+class Schedule:
+    def __init__(
+        self,
+        database: Database,
+        commands: Commands,
+        *,
+        state: MeshState,
+        clock: Clock,
+        random: Callable[[], float],
+    ) -> None:
+        self._database, self._commands, self._state = database, commands, state
+        self._clock, self._random = clock, random
+        self._backfilled: set[str] = set()  # known to have been started
+
+    async def run(self) -> None:
+        """For ever, while the log and the database come and go."""
+        patience = Patience("schedule", self._clock, self._random)
+        while True:
+            try:
+                await self.look()
+                patience.relax()
+                await self._clock.sleep(_LOOK_EVERY)
+            except (LogError, DatabaseUnavailable) as error:
+                await patience.wait(error)
+
+    async def look(self) -> None:
+        """Start what is due now."""
+        for rule in self._state.rules():
+            if rule.enabled and rule.backfill and isinstance(rule.trigger, EventBased):
+                await self._backfill(rule)
+            elif isinstance(rule.trigger, Scheduled):
+                await self._tick(rule, rule.trigger)
+
+    async def _backfill(self, rule: Rule) -> None:
+        execution_id = make_id("execution", rule.name, "backfill", self._state.rev_of(rule.key))
+        if execution_id in self._backfilled:
+            return
+        await self._start_once(rule, "backfill", execution_id)
+        self._backfilled.add(execution_id)
+
+    async def _tick(self, rule: Rule, trigger: Scheduled) -> None:
+        """One run for all ticks that fell into a time without control; none before the rule was declared."""
+        now = self._clock.now()
+        spec = f"{trigger.cron} {trigger.timezone}"
+        try:
+            due = await self._database.run(lambda connection: _due(connection, rule, spec, trigger, now))
+            if due is None or due > now:
+                return
+            if rule.enabled:
+                await self._start_once(
+                    rule, "scheduled", make_id("execution", rule.name, "tick", due.isoformat())
+                )
+            following = next_tick(trigger, now)
+        except BadSchedule as error:
+            LOG.warning("a schedule cannot run", action="bad_schedule", rule=rule.name, error=str(error))
+            return
+        await self._database.run(lambda connection: _move(connection, rule, due, following))
+
+    async def _start_once(self, rule: Rule, trigger: TriggerKind, execution_id: str) -> None:
+        known = select(executions.c.id).where(executions.c.id == execution_id)
+        if await self._database.run(lambda connection: connection.execute(known).first()) is not None:
+            return
+        try:
+            await self._commands.start(rule.name, trigger, execution_id=execution_id)
+        except InvalidInput as error:  # it was changed just now; the next look sees it as it is
+            LOG.warning(
+                "an execution was not started", action="not_started", rule=rule.name, error=str(error)
+            )
+
+
+def _due(connection: Connection, rule: Rule, spec: str, trigger: Scheduled, now: datetime) -> datetime | None:
+    """When it runs next; None when that was reckoned just now."""
+    here = schedules.c.rule == str(rule.name)
+    row = connection.execute(select(schedules).where(here)).mappings().first()
+    if row is not None and row["spec"] == spec:
+        found: datetime = row["next_time"]
+        return found
+    connection.execute(delete(schedules).where(here))
+    connection.execute(
+        insert(schedules).values(rule=str(rule.name), spec=spec, next_time=next_tick(trigger, now))
+    )
+    return None
+
+
+def _move(connection: Connection, rule: Rule, due: datetime, following: datetime) -> None:
+    here = (schedules.c.rule == str(rule.name)) & (schedules.c.next_time == due)
+    connection.execute(update(schedules).where(here).values(next_time=following))

@@ -1,0 +1,116 @@
+"""The tables of control's database: nothing in them that only one engine can do."""
+
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+from sqlalchemy import BigInteger, Column, Dialect, Index, Integer, MetaData, Table, Text
+from sqlalchemy.types import TypeDecorator
+
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_MICROSECOND = timedelta(microseconds=1)
+
+
+class Moment(TypeDecorator[datetime]):
+    """A time in UTC as microseconds since 1970: sorts and compares alike on every engine, zones forgotten by none."""
+
+    impl = BigInteger
+    cache_ok = True
+
+    def process_bind_param(self, value: datetime | None, dialect: Dialect) -> int | None:  # noqa: ARG002
+        return None if value is None else (value - _EPOCH) // _MICROSECOND
+
+    def process_result_value(self, value: Any, dialect: Dialect) -> datetime | None:  # noqa: ARG002
+        return None if value is None else _EPOCH + value * _MICROSECOND
+
+
+metadata = MetaData()
+
+sync_log = Table(
+    "sync_log",
+    metadata,
+    Column("task_id", Text, primary_key=True),
+    Column("execution_id", Text, nullable=False),
+    Column("rule", Text),
+    Column("replica", Text),
+    Column("trigger", Text, nullable=False),
+    Column("operation", Text, nullable=False),
+    Column("resource_type", Text),
+    Column("account", Text, nullable=False),
+    Column("destination_account", Text, nullable=False),
+    Column("source", Text, nullable=False),
+    Column("destination", Text, nullable=False),
+    Column("source_region", Text, nullable=False),
+    Column("destination_region", Text, nullable=False),
+    Column("repository", Text, nullable=False),
+    Column("tag", Text),
+    Column("digest", Text),
+    Column("status", Text, nullable=False),
+    Column("start_time", Moment, nullable=False),
+    Column("end_time", Moment, nullable=False),
+    Column("bytes_total", BigInteger, nullable=False),
+    Column("bytes_transferred", BigInteger, nullable=False),
+    Column("bytes_skipped", BigInteger, nullable=False),
+    Column("blobs_mounted", BigInteger, nullable=False),
+    Column("attempts", BigInteger, nullable=False),
+    Column("lag_ms", BigInteger, nullable=False),
+    Column("rules_rev", BigInteger, nullable=False),
+    Column("error_code", Text),
+    Column("error_side", Text),
+    Column("error_message", Text),
+    Column("rebuilt_from", Text),
+    Index("sync_log_by_time", "end_time", "task_id"),
+    Index("sync_log_by_status", "status", "end_time", "task_id"),
+    Index("sync_log_by_repository", "repository", "end_time", "task_id"),
+    Index("sync_log_by_execution", "execution_id"),
+)
+
+# The outbox: written in one transaction with the entry that a delivery tells of.
+deliveries = Table(
+    "webhook_deliveries",
+    metadata,
+    Column("id", Text, primary_key=True),  # the `webhook-id` of every try
+    Column("webhook", Text, nullable=False),
+    Column("task_id", Text, nullable=False),
+    Column("event_type", Text, nullable=False),
+    Column("body", Text, nullable=False),  # as it is sent, every time the same bytes
+    Column("state", Text, nullable=False),  # pending, delivered, given_up, closed
+    Column("tries", Integer, nullable=False),
+    Column("created_at", Moment, nullable=False),
+    Column("next_try_at", Moment, nullable=False),  # of a pending one; a try that runs holds it in the future
+    Column("ended_at", Moment),
+    Column("last_error", Text),
+    Index("webhook_deliveries_due", "state", "webhook", "next_try_at"),
+)
+
+# What their tasks came to is counted from the sync log when it is asked for, so nothing is counted twice.
+executions = Table(
+    "executions",
+    metadata,
+    Column("id", Text, primary_key=True),
+    Column("rule", Text, nullable=False),
+    Column("source", Text, nullable=False),
+    Column("region", Text, nullable=False),  # of the source: the key of its commands
+    Column("trigger", Text, nullable=False),
+    Column("repository", Text),
+    Column("tag", Text),
+    Column("dry_run", Integer, nullable=False),
+    Column("status", Text, nullable=False),
+    Column("stopping", Integer, nullable=False),
+    Column("total", BigInteger),  # None until the listing is over
+    Column("start_time", Moment, nullable=False),
+    Column("end_time", Moment),
+    Column("error_code", Text),
+    Column("error_side", Text),
+    Column("error_message", Text),
+    Index("executions_by_time", "start_time", "id"),
+    Index("executions_by_status", "status"),
+)
+
+# When each scheduled rule runs next, so that what falls into a restart is not missed.
+schedules = Table(
+    "schedules",
+    metadata,
+    Column("rule", Text, primary_key=True),
+    Column("spec", Text, nullable=False),  # cron and zone: when they change, the time is reckoned anew
+    Column("next_time", Moment, nullable=False),
+)

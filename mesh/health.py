@@ -1,0 +1,28 @@
+"""What whoever watches a process asks: does it live, is it ready, what does it count."""
+
+from collections.abc import Callable
+
+from aiohttp import web
+from prometheus_client.exposition import CONTENT_TYPE_LATEST, generate_latest
+
+from mesh.metrics import Metrics
+
+
+def add_routes(app: web.Application, metrics: Metrics, readiness: Callable[[], list[str]]) -> None:
+    """`/healthz`, `/readyz` and `/metrics`. `readiness` tells why the process cannot work yet; nothing when it can."""
+
+    async def healthz(_: web.Request) -> web.Response:
+        return web.json_response({"status": "alive"})
+
+    async def readyz(_: web.Request) -> web.Response:
+        reasons = readiness()
+        return web.json_response({"ready": not reasons, "reasons": reasons}, status=503 if reasons else 200)
+
+    async def exposition(_: web.Request) -> web.Response:
+        return web.Response(
+            body=generate_latest(metrics.registry), headers={"Content-Type": CONTENT_TYPE_LATEST}
+        )
+
+    app.router.add_get("/healthz", healthz)
+    app.router.add_get("/readyz", readyz)
+    app.router.add_get("/metrics", exposition)

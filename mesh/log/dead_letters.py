@@ -1,0 +1,27 @@
+"""What could not be read is kept for a human: the bytes, the reason, and where it stood."""
+
+from mesh.clock import Clock
+from mesh.errors import clean
+from mesh.log.port import Append, Log
+from schemas import codec, topics
+from schemas.dead_letters import DeadLetter
+from schemas.envelope import make_id
+from schemas.names import Region
+
+
+async def bury(
+    log: Log, region: Region, *, raw: bytes, reason: str, position: str, key: str, clock: Clock
+) -> None:
+    """Write the dead letter of `raw` to the region's topic, durably; `LogUnavailable` when it cannot.
+
+    Its id comes from the position and the bytes: burying the same again makes a repeat that a reader can see.
+    """
+    letter = DeadLetter(
+        id=make_id("dead_letter", position, raw.hex()),
+        time=clock.now(),
+        reason=clean(reason, 1024),
+        position=position,
+        payload=DeadLetter.encode_payload(raw),
+        payload_size=len(raw),
+    )
+    await log.append([Append(topics.dead_letters(region), key, codec.encode(letter))])

@@ -1,0 +1,5 @@
+"""The engine of the log on Apache Kafka. `engine` is the port; only this package imports aiokafka."""
+
+from mesh.log.kafka.engine import KafkaLog, open_log
+
+__all__ = ["KafkaLog", "open_log"]

@@ -1,0 +1,162 @@
+"""The log on Apache Kafka: the port through aiokafka, kept on a short leash.
+
+Every call ends in time, every client that fails is replaced, and no offset is chosen or committed by the library.
+See `append` for durability, `group` and `member` for groups, `follow` for tables,
+`topics` for what our topics must be, `settings` for the URL.
+"""
+
+import logging
+from collections.abc import AsyncGenerator, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager, aclosing
+
+from aiokafka import TopicPartition
+from aiokafka.admin import AIOKafkaAdminClient
+
+from mesh.clock import Clock
+from mesh.errors import LogError, LogUnavailable
+from mesh.log.kafka import topics as kafka_topics
+from mesh.log.kafka.append import Appender
+from mesh.log.kafka.clients import Kept, borrowed
+from mesh.log.kafka.failures import answering, with_reason_from_logs
+from mesh.log.kafka.follow import Follower
+from mesh.log.kafka.group import KafkaGroup
+from mesh.log.kafka.offsets import Offsets
+from mesh.log.kafka.settings import Cluster, Patience, Secrets, parse
+from mesh.log.port import Append, Batch
+
+
+async def open_log(
+    url: str, *, clock: Clock, secrets: Secrets, patience: Patience | None = None
+) -> "KafkaLog":
+    """Connect to the cluster of `url`; `settings` says what a URL may hold.
+
+    `secrets` gives the value of a named secret, or None. `InvalidInput` for a URL that is wrong, `LogUnavailable` when
+    nobody answers there.
+    """
+    _keep_passwords_out_of_logs()
+    kafka = KafkaLog(parse(url, secrets), clock, patience or Patience())
+    try:
+        await kafka.start()
+    except BaseException:
+        await kafka.close()
+        raise
+    return kafka
+
+
+class KafkaLog:
+    """`mesh.log.port.Log`. Made by `open_log`; used in the event loop that made it."""
+
+    def __init__(self, cluster: Cluster, clock: Clock, patience: Patience) -> None:
+        self._cluster, self._clock, self._patience = cluster, clock, patience
+        self._appender = Appender(cluster, patience, clock)
+        self._admin: Kept[AIOKafkaAdminClient] = Kept(self._make_admin, _close_admin)
+        self._offsets = Offsets(cluster, patience)
+        self._known: set[str] = set()  # topics that exist
+        self._readers: set[KafkaGroup | Follower] = set()
+        self._closed = False
+
+    async def start(self) -> None:
+        """See that Kafka is there, so that a wrong address is told at once and not by the first append."""
+        with with_reason_from_logs():
+            async with answering("start", self._cluster, self._patience.call):
+                await self._appender.start()
+
+    async def append(self, records: Sequence[Append]) -> Sequence[int]:
+        self._check_open()
+        await self._check_topics({record.topic for record in records})
+        return await self._appender.append(records)
+
+    async def group(self, name: str, topics: Sequence[str]) -> KafkaGroup:
+        self._check_open()
+        await self._check_topics(set(topics))
+        group = KafkaGroup(name, topics, self._cluster, self._patience, self._clock, self._offsets)
+        self._readers.add(group)
+        await group.join()
+        return group
+
+    async def follow(
+        self, topic: str, *, start: Mapping[int, int] | None = None
+    ) -> AsyncGenerator[Batch, None]:
+        self._check_open()
+        follower = Follower(
+            topic, self._cluster, self._patience, self._clock, self._offsets, numbers=self._partitions_of
+        )
+        self._readers.add(follower)
+        try:
+            async with aclosing(follower.batches(start or {})) as batches:
+                async for batch in batches:
+                    yield batch
+        finally:
+            self._readers.discard(follower)
+        raise LogUnavailable("the log was closed")
+
+    async def end(self, topic: str) -> Mapping[int, int]:
+        self._check_open()
+        partitions = [TopicPartition(topic, number) for number in await self._partitions_of(topic)]
+        ends = await self._offsets.ends(partitions)
+        return {partition.partition: offset for partition, offset in ends.items()}
+
+    async def ensure(self, topics: Sequence[str]) -> Sequence[str]:
+        self._check_open()
+        kafka_topics.check_names(topics)
+        async with self._administering("make topics") as admin:
+            return await kafka_topics.ensure(admin, topics, self._cluster)
+
+    async def missing(self, topics: Sequence[str]) -> Sequence[str]:
+        self._check_open()
+        kafka_topics.check_names(topics)
+        found = await self._all_partitions()
+        return [name for name in topics if name not in found]
+
+    async def close(self) -> None:
+        """Write what is waiting, leave all groups, let the connections go; in bounded time."""
+        self._closed = True
+        for reader in list(self._readers):
+            await reader.close()
+        await self._appender.close()
+        await self._admin.close()
+        await self._offsets.close()
+
+    async def _check_topics(self, topics: set[str]) -> None:
+        """`LogError` for a topic that does not exist. aiokafka would wait for it, or have the broker make it."""
+        if topics <= self._known:
+            return
+        self._known |= (await self._all_partitions()).keys()
+        for name in sorted(topics - self._known):
+            raise LogError(
+                f"topic {name} does not exist on Kafka at {self._cluster}: run `regmesh topics create`"
+            )
+
+    async def _partitions_of(self, topic: str) -> Sequence[int]:
+        found = await self._all_partitions()
+        if topic not in found:
+            raise LogError(
+                f"topic {topic} does not exist on Kafka at {self._cluster}: run `regmesh topics create`"
+            )
+        return found[topic]
+
+    async def _all_partitions(self) -> dict[str, list[int]]:
+        async with self._administering("list topics") as admin:
+            return await kafka_topics.partitions(admin)
+
+    def _administering(self, what: str) -> AbstractAsyncContextManager[AIOKafkaAdminClient]:
+        return borrowed(self._admin, what, self._cluster, self._patience.call)
+
+    def _make_admin(self) -> AIOKafkaAdminClient:
+        return AIOKafkaAdminClient(
+            **self._cluster.client_options(), request_timeout_ms=int(self._patience.call * 1000)
+        )
+
+    def _check_open(self) -> None:
+        if self._closed:
+            raise LogUnavailable("the log was closed")
+
+
+async def _close_admin(admin: AIOKafkaAdminClient) -> None:
+    await admin.close()
+
+
+def _keep_passwords_out_of_logs() -> None:
+    """At DEBUG this logger prints every request, also the one that carries the password."""
+    connections = logging.getLogger("aiokafka.conn")
+    connections.setLevel(max(connections.level, logging.INFO))

@@ -1,0 +1,189 @@
+"""The embedded log's file: one process opens it, it is what it says, and its schema is ours.
+
+Beside `log.db` stands `log.db.lock`, held with flock while the log is open. It is never removed: who removes a lock
+file can let two processes in.
+"""
+
+import contextlib
+import fcntl
+import os
+import sqlite3
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from mesh.errors import LogError, LogInUse, LogUnavailable
+
+_APPLICATION = 0x72676D6C  # "rgml": tells our file from other SQLite files
+_VERSION = 1
+_REMOTE = frozenset(
+    {"nfs", "nfs4", "cifs", "smb3", "smbfs", "9p", "afs", "ceph", "fuse.sshfs", "fuse.glusterfs"}
+)
+
+# A record's `position` is its partition's id and its offset in one integer: one tree holds all partitions, and a read
+# is a range of it. `compacted` repeats the partition where only the last record of a key stays, and is NULL elsewhere.
+_SCHEMA = """
+CREATE TABLE topics (name TEXT PRIMARY KEY, cleanup TEXT NOT NULL) WITHOUT ROWID;
+CREATE TABLE partitions (
+    id INTEGER PRIMARY KEY, topic TEXT NOT NULL, number INTEGER NOT NULL, next_offset INTEGER NOT NULL,
+    UNIQUE (topic, number));
+CREATE TABLE records (
+    position INTEGER PRIMARY KEY, key TEXT NOT NULL, value BLOB, written_at INTEGER NOT NULL, compacted INTEGER);
+CREATE UNIQUE INDEX latest ON records (compacted, key) WHERE compacted IS NOT NULL;
+CREATE INDEX tombstones ON records (compacted, written_at) WHERE compacted IS NOT NULL AND value IS NULL;
+CREATE TABLE commits (
+    reader TEXT NOT NULL, partition INTEGER NOT NULL, next_offset INTEGER NOT NULL, PRIMARY KEY (reader, partition)
+    ) WITHOUT ROWID;
+"""
+_DAMAGED = frozenset({sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB})
+_FSYNC = frozenset({sqlite3.SQLITE_IOERR_FSYNC, sqlite3.SQLITE_IOERR_DIR_FSYNC})
+
+
+@dataclass(frozen=True, slots=True)
+class File:
+    """An open log: one connection that writes, one that reads, and the lock that makes them the only ones."""
+
+    path: Path
+    writer: sqlite3.Connection
+    reader: sqlite3.Connection
+    lock: int
+
+    def close(self) -> None:
+        """Only when no thread uses the connections any more."""
+        for connection in (self.reader, self.writer):
+            with contextlib.suppress(sqlite3.Error):
+                connection.close()
+        os.close(self.lock)
+
+    def abandon(self) -> None:
+        """Leave all as it is until the process ends: SQLite's close would copy what an fsync may have lost."""
+        _abandoned.append(self)
+
+
+_abandoned: list[File] = []  # a connection without a reference closes itself
+
+
+def open_file(path: Path) -> File:
+    """Open or make the log at `path`; blocks while it is checked.
+
+    `LogInUse` when another process has it, `LogError` when it is damaged, not a log, not local or not writable.
+    """
+    path = path.resolve()
+    _refuse_unfit(path)
+    lock = _lock(path)
+    with contextlib.ExitStack() as undo:
+        undo.callback(os.close, lock)
+        with translated(f"cannot open the embedded log {path}"):
+            writer = undo.enter_context(contextlib.closing(_connect(path)))
+            _prepare(writer, path)
+            reader = undo.enter_context(contextlib.closing(_connect(path)))
+            reader.execute("PRAGMA query_only = ON")
+        undo.pop_all()
+    return File(path, writer, reader, lock)
+
+
+@contextlib.contextmanager
+def translated(doing: str) -> Iterator[None]:
+    """SQLite's errors as ours, with what was being done."""
+    try:
+        yield
+    except sqlite3.Error as error:
+        raise translate(error, doing) from error
+
+
+def translate(error: sqlite3.Error, doing: str) -> LogError:
+    """`LogError` when the file is damaged, else `LogUnavailable`: a full disk may have room later."""
+    if _code(error) & 0xFF in _DAMAGED:
+        return LogError(f"{doing}: the file is damaged ({error}); restore it, or move it away to start anew")
+    return LogUnavailable(f"{doing}: {error}")
+
+
+def is_fatal(error: sqlite3.Error) -> bool:
+    """Whether nothing that this handle says can be trusted any more.
+
+    After a failed fsync the kernel may drop the pages and report the next one as good.
+    """
+    return _code(error) in _FSYNC or _code(error) & 0xFF in _DAMAGED
+
+
+def _code(error: sqlite3.Error) -> int:
+    return getattr(error, "sqlite_errorcode", 0)  # the module's own errors have none
+
+
+def _refuse_unfit(path: Path) -> None:
+    if path.exists() and not path.is_file():
+        raise LogError(f"the embedded log {path} is not a regular file; name a file on a local disk")
+    if not path.parent.is_dir():
+        raise LogError(f"the embedded log {path} has no folder to be in; make {path.parent}")
+    kind = _filesystem(path)
+    if kind in _REMOTE:
+        raise LogError(f"the embedded log {path} is on {kind}, which cannot lock it; put it on a local disk")
+
+
+def _filesystem(path: Path) -> str:
+    """The type of the file system under `path` where the system tells it, else ''."""
+    try:
+        mounts = Path("/proc/self/mounts").read_text(encoding="utf-8", errors="replace").splitlines()
+    except OSError:
+        return ""
+    kinds = {fields[1]: fields[2] for fields in (line.split(" ") for line in mounts) if len(fields) > 2}
+    return next((kinds[str(folder)] for folder in path.parents if str(folder) in kinds), "")
+
+
+def _lock(path: Path) -> int:
+    try:
+        lock = os.open(f"{path}.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    except OSError as error:
+        raise LogError(f"cannot write beside the embedded log {path}: {error.strerror}") from error
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:
+        os.close(lock)
+        raise LogInUse(
+            f"the embedded log {path} is open in another process; one process per embedded log - "
+            "use kafka:// to run roles as separate processes"
+        ) from error
+    return lock
+
+
+def _connect(path: Path) -> sqlite3.Connection:
+    connection = sqlite3.connect(path, timeout=10, isolation_level=None, check_same_thread=False)
+    connection.execute("PRAGMA synchronous = FULL")
+    connection.execute(
+        "PRAGMA secure_delete = OFF"
+    )  # Debian's default writes zeros over every superseded record
+    return connection
+
+
+def _prepare(connection: sqlite3.Connection, path: Path) -> None:
+    _refuse_foreign(connection, path)
+    (mode,) = connection.execute("PRAGMA journal_mode = WAL").fetchone()
+    if mode != "wal":
+        raise LogError(f"the embedded log {path} cannot use a write-ahead log; put it on a local disk")
+    connection.execute("PRAGMA wal_autocheckpoint = 0")  # the writer does it, since SQLite hides its errors
+    connection.execute(f"PRAGMA journal_size_limit = {64 << 20}")
+    (found,) = connection.execute("PRAGMA quick_check(1)").fetchone()
+    if found != "ok":
+        raise LogError(
+            f"the embedded log {path} is damaged ({found}); restore it, or move it away to start anew"
+        )
+    _make_schema(connection)
+
+
+def _refuse_foreign(connection: sqlite3.Connection, path: Path) -> None:
+    (version,) = connection.execute("PRAGMA user_version").fetchone()
+    (application,) = connection.execute("PRAGMA application_id").fetchone()
+    (tables,) = connection.execute("SELECT count(*) FROM sqlite_master").fetchone()
+    if tables and application != _APPLICATION:
+        raise LogError(f"{path} is a SQLite file of another program; name another file for the embedded log")
+    if version > _VERSION:
+        raise LogError(f"the embedded log {path} was made by a newer regmesh; use that version")
+
+
+def _make_schema(connection: sqlite3.Connection) -> None:
+    """Also for a file that has it: the write shows that the file can be written."""
+    (tables,) = connection.execute("SELECT count(*) FROM sqlite_master").fetchone()
+    schema = "" if tables else _SCHEMA
+    connection.executescript(
+        f"BEGIN IMMEDIATE; {schema} PRAGMA application_id = {_APPLICATION}; PRAGMA user_version = {_VERSION}; COMMIT;"
+    )

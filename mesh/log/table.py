@@ -1,0 +1,168 @@
+"""A compacted topic kept materialised: every record, from the oldest on, goes through one callback.
+
+What the callback builds is the owner's; the table knows how far it is, and lets readers wait: for a revision
+(`wait_for`) or for everything that was on the log when they asked (`caught_up`).
+"""
+
+import asyncio
+import random as randomness
+from collections.abc import Awaitable, Callable, Iterator, Mapping
+from contextlib import aclosing
+
+import structlog
+from pydantic import ValidationError
+
+from mesh.backoff import delays
+from mesh.clock import Clock, SystemClock
+from mesh.errors import LogUnavailable
+from mesh.log.port import Batch, Log, Record
+from schemas.codec import DecodeError
+
+LOG = structlog.get_logger()
+_FIRST_WAIT, _LONGEST_WAIT, _TRIES = 0.2, 10.0, 8  # seconds, seconds; after so many the wait grows no more
+
+
+class Table:
+    """Follows `topic` while `run` runs. `apply` gets each record once more after trouble, never out of order."""
+
+    def __init__(
+        self,
+        log: Log,
+        topic: str,
+        apply: Callable[[Record], None],
+        *,
+        unreadable: Callable[[Record, str], Awaitable[None]],
+        clock: Clock | None = None,
+        random: Callable[[], float] = randomness.random,
+    ) -> None:
+        """`unreadable` gets a record that `apply` refused with `DecodeError` or `ValidationError`, and the reason."""
+        self.topic = topic
+        self.ready = False
+        self._log = log
+        self._apply = apply
+        self._unreadable = unreadable
+        self._clock = clock or SystemClock()
+        self._random = random
+        self._positions: Mapping[int, int] = {}
+        self._waiting: list[tuple[Mapping[int, int], asyncio.Future[None]]] = []
+        self._asking: list[asyncio.Future[None]] = []  # for the next barrier
+        self._asked = asyncio.Event()
+
+    @property
+    def rev(self) -> int:
+        """The offset up to which partition 0 is applied, holes included; -1 before any."""
+        return self._positions.get(0, 0) - 1
+
+    async def run(self) -> None:
+        """Follow for ever, while the log comes and goes. Whoever still waits at the end gets `LogUnavailable`."""
+        try:
+            async with asyncio.TaskGroup() as tasks:
+                tasks.create_task(self._follow(), name=f"follow {self.topic}")
+                tasks.create_task(self._set_barriers(), name=f"barriers {self.topic}")
+                tasks.create_task(self._become_ready(), name=f"first read {self.topic}")
+        finally:
+            self._give_up()
+
+    async def wait_for(self, rev: int) -> None:
+        """Return once `rev` >= `rev`. Without an end of its own: give it a time-out."""
+        await self._reached({0: rev + 1})
+
+    async def caught_up(self) -> None:
+        """Return once all that was on the log at this call is applied.
+
+        `LogUnavailable` when the log would not tell its end. Without an end of its own: give it a time-out.
+        """
+        asking = asyncio.get_running_loop().create_future()
+        self._asking.append(asking)
+        self._asked.set()
+        await asking
+
+    async def _reached(self, targets: Mapping[int, int]) -> None:
+        reached = asyncio.get_running_loop().create_future()
+        self._waiting.append((targets, reached))
+        self._answer()
+        await reached
+
+    async def _follow(self) -> None:
+        waits = self._waits()
+        while True:
+            try:
+                async with aclosing(self._log.follow(self.topic, start=self._positions)) as batches:
+                    async for batch in batches:
+                        await self._take(batch)
+                        waits = self._waits()
+            except LogUnavailable as error:
+                LOG.warning(
+                    "table waits for the log", action="table_waits", topic=self.topic, error=str(error)
+                )
+            await self._clock.sleep(next(waits, _LONGEST_WAIT))
+
+    async def _take(self, batch: Batch) -> None:
+        for record in batch.records:
+            try:
+                self._apply(record)
+            except (DecodeError, ValidationError) as error:
+                await self._unreadable(record, _reason(error))
+        self._positions = batch.positions
+        self._answer()
+
+    def _answer(self) -> None:
+        """Release those whose targets are reached, and forget those who stopped waiting."""
+        still = []
+        for targets, waiter in self._waiting:
+            if waiter.done():
+                continue
+            if all(self._positions.get(partition, 0) >= at for partition, at in targets.items()):
+                waiter.set_result(None)
+            else:
+                still.append((targets, waiter))
+        self._waiting = still
+
+    async def _set_barriers(self) -> None:
+        """One question to the log serves all who asked before it was put; who asks during it waits for the next."""
+        while True:
+            await self._asked.wait()
+            self._asked.clear()
+            asking, self._asking = self._asking, []
+            try:
+                ends = await self._log.end(self.topic)
+            except LogUnavailable as error:
+                _fail(asking, str(error))
+            except BaseException:
+                self._asking += asking  # for `_give_up`
+                raise
+            else:
+                self._waiting.extend((ends, waiter) for waiter in asking)
+                self._answer()
+
+    async def _become_ready(self) -> None:
+        waits = self._waits()
+        while not self.ready:
+            try:
+                await self.caught_up()
+                self.ready = True
+            except LogUnavailable:
+                await self._clock.sleep(next(waits, _LONGEST_WAIT))
+
+    def _waits(self) -> Iterator[float]:
+        return delays(first=_FIRST_WAIT, longest=_LONGEST_WAIT, tries=_TRIES, random=self._random)
+
+    def _give_up(self) -> None:
+        _fail(
+            [*self._asking, *(waiter for _, waiter in self._waiting)],
+            f"{self.topic} is not followed any more",
+        )
+        self._asking, self._waiting = [], []
+
+
+def _fail(waiters: list[asyncio.Future[None]], reason: str) -> None:
+    for waiter in waiters:
+        if not waiter.done():
+            waiter.set_exception(LogUnavailable(reason))
+
+
+def _reason(error: DecodeError | ValidationError) -> str:
+    if isinstance(error, DecodeError):
+        return error.reason
+    first = error.errors(include_url=False, include_input=False)[0]
+    return f"{error.title}: {'.'.join(str(part) for part in first['loc'])}: {first['msg']}"[:500]

@@ -1,0 +1,106 @@
+"""Every metric, each with a line of help; `docs/metrics.md` is written from this file.
+
+No digest, tag or repository is ever a label: the number of series must not grow with what is pushed.
+"""
+
+from prometheus_client import REGISTRY, CollectorRegistry, Counter, Gauge, Histogram
+
+_SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300, 1800)
+
+
+class Metrics:
+    """The process's metrics. A test makes its own with a registry of its own."""
+
+    def __init__(self, registry: CollectorRegistry = REGISTRY) -> None:
+        self.registry = registry
+
+        self._of_the_producer()
+        self._of_the_consumer()
+        self._of_the_log()
+        self._of_control()
+
+    def _of_the_producer(self) -> None:
+        counter, histogram = self._counter, self._histogram
+        self.notifications = counter(
+            "notifications_total",
+            "Notifications by their answer: accepted, bad, refused, unavailable.",
+            "instance",
+            "answer",
+        )
+        self.events = counter("events_total", "Events published, by action.", "instance", "action")
+        self.ignored_events = counter(
+            "ignored_events_total",
+            "Events of notifications that ask nothing of us, such as pulls.",
+            "instance",
+        )
+        self.intake_seconds = histogram(
+            "intake_seconds", "From the last byte of a notification to its durable append."
+        )
+        self.stale_stamps = counter(
+            "stale_stamps_total",
+            "Events stamped with the last known rules revision because the newest could not be asked for.",
+        )
+
+    def _of_the_consumer(self) -> None:
+        counter, gauge, histogram = self._counter, self._gauge, self._histogram
+        self.consumed = counter("consumed_total", "Events taken from a region's topic.", "source_region")
+        self.waiting_for_rules = gauge(
+            "waiting_for_rules",
+            "1 while an event waits for newer rules than this agent has.",
+            "source_region",
+        )
+        self.tasks = counter("tasks_total", "Tasks ended, by rule and status.", "rule", "status")
+        self.running_tasks = gauge("running_tasks", "Tasks running now, by destination.", "destination")
+        self.lag_seconds = histogram(
+            "replication_lag_seconds",
+            "From a push, by its registry's clock, to the end of the task that succeeded.",
+            "rule",
+        )
+        self.blob_bytes = counter(
+            "blob_bytes_total", "Bytes of blobs sent from one place to another.", "source", "destination"
+        )
+        self.blobs = counter(
+            "blobs_total",
+            "Blobs by how they came: present, mounted, transferred.",
+            "destination",
+            "how",
+        )
+        self.retries = counter("retries_total", "Tries of a task after its first.", "destination", "code")
+        self.place_up = gauge(
+            "place_up",
+            "1 when the last look at the place's registry found it answering and our credentials taken.",
+            "place",
+        )
+
+    def _of_the_log(self) -> None:
+        counter, gauge = self._counter, self._gauge
+        self.group_lag = gauge(
+            "group_lag_records",
+            "Records between an agent's last commit and the end of its share.",
+            "region",
+            "topic",
+        )
+        self.dead_letters = counter(
+            "dead_letters_total", "Records and payloads that could not be read.", "topic"
+        )
+
+    def _of_control(self) -> None:
+        counter = self._counter
+        self.completions = counter(
+            "completions_total", "Completions written to the sync log, by status.", "status"
+        )
+        self.webhook_deliveries = counter(
+            "webhook_deliveries_total",
+            "Deliveries by outcome: delivered, retried, given_up.",
+            "webhook",
+            "outcome",
+        )
+
+    def _counter(self, name: str, text: str, *labels: str) -> Counter:
+        return Counter(f"regmesh_{name}", text, labels, registry=self.registry)
+
+    def _gauge(self, name: str, text: str, *labels: str) -> Gauge:
+        return Gauge(f"regmesh_{name}", text, labels, registry=self.registry)
+
+    def _histogram(self, name: str, text: str, *labels: str) -> Histogram:
+        return Histogram(f"regmesh_{name}", text, labels, registry=self.registry, buckets=_SECONDS)

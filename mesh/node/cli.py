@@ -1,0 +1,79 @@
+"""`regmesh`: one command for the daemons and for the people at a terminal.
+
+Exit codes: 0 done, 1 failed, 2 wrong use. Errors go to stderr, one line each, saying what to do.
+"""
+
+import sys
+from typing import Any
+
+import typer
+
+from mesh.errors import RegmeshError
+from mesh.node import (
+    commands_daemons,
+    commands_executions,
+    commands_explain,
+    commands_state,
+    commands_sync_log,
+    commands_topics,
+)
+from mesh.node.mesh_file import InvalidFile
+from mesh.node.remote import Refused
+
+# Typer carries its own copy of click, whose names are private; this is that copy's UsageError.
+_UsageError: Any = typer.BadParameter.__base__
+
+app = typer.Typer(
+    name="regmesh",
+    help="A replication mesh for container registries.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+for commands in (
+    commands_daemons, commands_topics, commands_state, commands_executions, commands_sync_log, commands_explain
+):  # fmt: skip
+    commands.register(app)
+
+
+def main() -> None:
+    """The console script."""
+    sys.exit(run(sys.argv[1:]))
+
+
+def run(arguments: list[str]) -> int:
+    """Run one command; its exit code."""
+    try:
+        return int(app(args=arguments, prog_name="regmesh", standalone_mode=False) or 0)
+    except typer.Exit as error:
+        return error.exit_code
+    except (RegmeshError, _UsageError) as error:
+        for line in _lines(error):
+            print(f"regmesh: {line}", file=sys.stderr)
+        return 2 if _is_wrong_use(error) else 1
+    except (typer.Abort, KeyboardInterrupt):
+        return 1
+    except BrokenPipeError:
+        sys.stderr.close()  # the reader of our output went away, as `| head` does
+        return 1
+
+
+def _lines(error: Exception) -> list[str]:
+    if isinstance(error, InvalidFile):
+        return error.problems
+    if isinstance(error, Refused):
+        return error.lines
+    if isinstance(error, _UsageError):
+        where = error.ctx.command_path if error.ctx is not None else "regmesh"
+        return [f"{error.format_message()} (see `{where} --help`)"]
+    return [str(error)]
+
+
+def _is_wrong_use(error: Exception) -> bool:
+    return isinstance(error, (InvalidFile, _UsageError)) or (isinstance(error, Refused) and error.wrong_use)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,216 @@
+"""`regmesh up` and the daemons: producer, agent, control."""
+
+import asyncio
+import sys
+from contextlib import AsyncExitStack
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from mesh import logging
+from mesh.control import Control
+from mesh.control.declare import InvalidDocument
+from mesh.errors import InvalidInput
+from mesh.node import lifecycle, mesh_file, roles, serve
+from mesh.node.demo import run as run_demo
+from mesh.node.node import Node, Trust, open_node
+from mesh.node.options import DEFAULT_DATA, AllowNetwork, DataDir, Listen, LogFormat, LogUrl, TokenRealm
+from mesh.registry.auth import parse_realms
+from mesh.registry.egress import parse_networks
+from mesh.rules import declarations
+from schemas.names import Region
+
+Database = Annotated[
+    str | None,
+    typer.Option(
+        envvar="REGMESH_DATABASE",
+        help="The sync log's database, as SQLAlchemy names it.",
+        metavar="URL",
+        show_default="sqlite in the data directory",
+    ),
+]
+
+
+def register(app: typer.Typer) -> None:
+    for command in (up, demo, producer, agent, control):
+        app.command()(command)
+
+
+def up(
+    file: Annotated[Path, typer.Option("--file", "-f", help="The mesh.yaml to declare.", show_default=False)],
+    log: LogUrl = None,
+    data: DataDir = DEFAULT_DATA,
+    listen: Listen = "127.0.0.1:8080",
+    database: Database = None,
+    allow_network: AllowNetwork = None,
+    token_realm: TokenRealm = None,
+    log_format: LogFormat = "auto",
+) -> None:
+    """Every role in one process: declare FILE, take notifications, copy, keep the sync log, serve the API.
+
+    With the embedded log this is all a small site needs. What FILE no longer names stays declared until
+    `regmesh delete` removes it.
+    """
+    _set_up_logging(log_format)
+    document = mesh_file.read(file)
+    mesh_file.check(document)
+
+    async def main(stopping: asyncio.Event) -> None:
+        async with AsyncExitStack() as stack:
+            node = await stack.enter_async_context(open_node(log, data, _trust(allow_network, token_realm)))
+            control = roles.control(node, database)
+            intake = roles.intake(node)
+            url = await stack.enter_async_context(
+                serve.listening(listen, node, [intake.routes, control.routes])
+            )
+            await _declare(node, control, document)
+            _greet(node, url, document)
+            group = await stack.enter_async_context(asyncio.TaskGroup())
+            beside = [
+                group.create_task(control.run(), name="control"),
+                group.create_task(roles.reconcile(node).run(), name="reconcile"),
+            ]
+            await roles.EveryRegion(node).run(stopping)
+            for task in beside:
+                task.cancel()
+
+    lifecycle.run(main)
+
+
+def demo() -> None:
+    """The main job on embedded parts: a push in one region, pullable in another. Ends by itself with a report."""
+    logging.set_up(json=False, level="warning")
+    run_demo()
+
+
+def producer(
+    log: LogUrl = None,
+    data: DataDir = DEFAULT_DATA,
+    listen: Listen = "127.0.0.1:8081",
+    allow_network: AllowNetwork = None,
+    token_realm: TokenRealm = None,
+    log_format: LogFormat = "auto",
+) -> None:
+    """Put the registries' notifications, and what executions list, onto the log. As many of these as wanted."""
+    _set_up_logging(log_format)
+    trust = _trust(allow_network, token_realm)
+
+    async def main(stopping: asyncio.Event) -> None:
+        async with (
+            open_node(_shared(log), data, trust) as node,
+            serve.listening(listen, node, [roles.intake(node).routes]),
+            asyncio.TaskGroup() as group,
+        ):
+            listing = group.create_task(roles.reconcile(node).run(), name="reconcile")
+            await stopping.wait()
+            listing.cancel()
+
+    lifecycle.run(main)
+
+
+def agent(
+    region: Annotated[
+        str, typer.Option(help="The region whose registries this agent fills.", show_default=False)
+    ],
+    log: LogUrl = None,
+    data: DataDir = DEFAULT_DATA,
+    listen: Listen = "127.0.0.1:8082",
+    allow_network: AllowNetwork = None,
+    token_realm: TokenRealm = None,
+    log_format: LogFormat = "auto",
+) -> None:
+    """Copy what rules send to REGION's registries. Agents of one region share the work."""
+    _set_up_logging(log_format)
+    name = _region(region)
+    trust = _trust(allow_network, token_realm)
+
+    async def main(stopping: asyncio.Event) -> None:
+        async with open_node(_shared(log), data, trust) as node, serve.listening(listen, node, []):
+            running = roles.agent(node, name)
+            async with asyncio.TaskGroup() as group:
+                work = group.create_task(running.run(), name=f"agent {name}")
+                stop = group.create_task(stopping.wait())
+                await asyncio.wait([work, stop], return_when=asyncio.FIRST_COMPLETED)
+                running.stop()
+                stop.cancel()
+
+    lifecycle.run(main)
+
+
+def control(
+    log: LogUrl = None,
+    data: DataDir = DEFAULT_DATA,
+    listen: Listen = "127.0.0.1:8080",
+    database: Database = None,
+    log_format: LogFormat = "auto",
+) -> None:
+    """Keep what is declared, the sync log and the webhooks; serve the API."""
+    _set_up_logging(log_format)
+
+    async def main(stopping: asyncio.Event) -> None:
+        async with open_node(_shared(log), data) as node:
+            role = roles.control(node, database)
+            async with serve.listening(listen, node, [role.routes]), asyncio.TaskGroup() as group:
+                running = group.create_task(role.run(), name="control")
+                await stopping.wait()
+                running.cancel()
+
+    lifecycle.run(main)
+
+
+async def _declare(node: Node, control: Control, file: mesh_file.MeshFile) -> None:
+    """Declare the file beside what the log holds already; with one problem nothing of it is declared."""
+    await node.table.caught_up()
+    try:
+        changes = await control.apply(file.document)
+    except InvalidDocument as error:
+        raise mesh_file.InvalidFile(file.told(error.problems)) from error
+    for change in changes:
+        if change.note is not None:
+            print(f"note: {change.key} {change.note}")
+
+
+def _greet(node: Node, url: str, file: mesh_file.MeshFile) -> None:
+    """Say where everything is, for whoever started this by hand."""
+    print(f"regmesh is up at {url} with {file.path} declared (data in {node.data.absolute()})")
+    for instance in node.state.instances():
+        print(f"  instance {instance.name} in {instance.region}: {instance.url}")
+        print(f"    its registry notifies {url}/v1/notifications/{instance.name}")
+    named = {item.thing.key for item in declarations.judge(file.document)[0]}
+    for thing in node.state.things():
+        if thing.key not in named:
+            noun, _, name = thing.key.partition("/")
+            print(
+                f"  {thing.key} is declared, but not by {file.path}: `regmesh delete {noun} {name}` removes it"
+            )
+    sys.stdout.flush()
+
+
+def _trust(networks: list[str] | None, realms: list[str] | None) -> Trust:
+    """Both come from options, or from the environment with blanks between several."""
+    parse_networks(networks or ())  # what is wrong is said at the start, not at the first redirect
+    parse_realms(realms or ())
+    return Trust(tuple(networks or ()), tuple(realms or ()))
+
+
+def _shared(log: str | None) -> str:
+    if log is None:
+        raise InvalidInput(
+            "a daemon needs the log it shares with the others: --log kafka://HOST:PORT "
+            "(for everything in one process on an embedded log there is `regmesh up`)"
+        )
+    return log
+
+
+def _region(name: str) -> Region:
+    try:
+        return Region(name)
+    except ValueError as error:
+        raise typer.BadParameter(str(error)) from error
+
+
+def _set_up_logging(style: str) -> None:
+    if style not in ("auto", "json", "text"):
+        raise typer.BadParameter(f"--log-format {style!r}: use json, text or auto")
+    logging.set_up(json=style == "json" or (style == "auto" and not sys.stderr.isatty()))

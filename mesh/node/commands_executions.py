@@ -1,0 +1,158 @@
+"""`regmesh sync`, `stop`, `retry`: rules run by hand, and how far they are."""
+
+import asyncio
+import sys
+from collections.abc import Mapping
+from typing import Annotated, Any
+
+import typer
+
+from mesh.node.options import Server
+from mesh.node.output import Columns, size
+from mesh.node.remote import Remote
+
+_LOOK_EVERY = 0.5  # seconds
+_RUNS = "InProgress"
+
+
+def register(app: typer.Typer) -> None:
+    for command in (sync, stop, retry):
+        app.command()(command)
+
+
+def sync(
+    rule: Annotated[str, typer.Argument(help="The rule to run, whatever its trigger.", show_default=False)],
+    repository: Annotated[
+        str | None,
+        typer.Option(help="Only these of what it matches: a name or a pattern.", show_default=False),
+    ] = None,
+    tag: Annotated[
+        str | None, typer.Option(help="Only these tags: a name or a pattern.", show_default=False)
+    ] = None,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Show what would be copied; copy nothing.")
+    ] = False,
+    wait: Annotated[bool, typer.Option("--wait", help="Show progress until it ends.")] = False,
+    server: Server = "http://127.0.0.1:8080",
+) -> None:
+    """Copy now everything that RULE matches at its source. Prints the execution's id.
+
+    With --wait (and with --dry-run, whose answer is the point) it exits 0 when all is at the destination, else 1.
+    """
+    asked = {"rule": rule, "repository": repository, "tag": tag, "dry_run": dry_run}
+    execution_id = Remote(server).call("POST", "/api/v1/executions", body=asked)["id"]
+    print(execution_id, flush=True)
+    if wait or dry_run:
+        ended = asyncio.run(_until_ended(Remote(server), execution_id))
+        if dry_run:
+            asyncio.run(_show_plan(Remote(server), execution_id))
+        _tell(ended)
+
+
+def stop(
+    execution: Annotated[
+        str, typer.Argument(help="Its id, as `regmesh get executions` shows.", show_default=False)
+    ],
+    server: Server = "http://127.0.0.1:8080",
+) -> None:
+    """End an execution: waiting tasks end at once, running ones after the blobs that are on their way."""
+    found = Remote(server).call("POST", f"/api/v1/executions/{execution}/stop", body={})
+    print(
+        f"{execution} {'is being stopped' if found['status'] == _RUNS else 'had ended: ' + found['status']}"
+    )
+
+
+def retry(
+    task: Annotated[
+        str | None, typer.Argument(help="A task's id, as `regmesh logs -o json` shows.", show_default=False)
+    ] = None,
+    failed: Annotated[
+        bool, typer.Option("--failed", help="All that failed and that nothing has made good since.")
+    ] = False,
+    rule: Annotated[
+        str | None, typer.Option(help="With --failed: only of this rule.", show_default=False)
+    ] = None,
+    server: Server = "http://127.0.0.1:8080",
+) -> None:
+    """Try again what failed, as an execution of its own. Prints the ids of the executions."""
+    if (task is None) != failed or (rule is not None and not failed):
+        raise typer.BadParameter("name one task, or say --failed (then also --rule RULE)")
+    if task is not None:
+        print(Remote(server).call("POST", f"/api/v1/tasks/{task}/retry", body={})["id"])
+        return
+    started = Remote(server).call("POST", "/api/v1/retries", body={"rule": rule})["items"]
+    for one in started:
+        print(f"{one['id']} {one['rule']}: {one['total']} to try again")
+    if not started:
+        print("nothing to try again")
+
+
+async def _until_ended(remote: Remote, execution_id: str) -> Mapping[str, Any]:
+    """Follow it; each change is a line, on a terminal over the last one."""
+    said = ""
+    rewrites = sys.stderr.isatty()
+    while True:
+        found: Mapping[str, Any] = await remote.ask("GET", f"/api/v1/executions/{execution_id}")
+        if (line := _line(found)) != said:
+            print(
+                f"\r\x1b[K{line}" if rewrites else line,
+                end="" if rewrites else "\n",
+                file=sys.stderr,
+                flush=True,
+            )
+            said = line
+        if found["status"] != _RUNS:
+            if rewrites:
+                print(file=sys.stderr)
+            return found
+        await asyncio.sleep(_LOOK_EVERY)
+
+
+def _line(found: Mapping[str, Any]) -> str:
+    total = "listing" if found["total"] is None else f"{found['total']} tags"
+    counts = ", ".join(
+        f"{found[name]} {name}" for name in ("succeed", "skipped", "failed", "stopped") if found[name]
+    )
+    sent = f", {size(found['bytes_transferred'])} sent" if found["bytes_transferred"] else ""
+    return f"{found['status']}: {total}{': ' + counts if counts else ''}{sent}"
+
+
+async def _show_plan(remote: Remote, execution_id: str) -> None:
+    query = {"execution": execution_id, "limit": "1000"}
+    async for entry in remote.pages("/api/v1/logs", query, most=None):
+        print(f"{entry['source']} -> {entry['destination']}: {_plan(entry)}")
+
+
+def _plan(entry: Mapping[str, Any]) -> str:
+    error = entry["error"] or {"code": "", "message": ""}
+    return str(error["message"]) if error["code"] == "dry_run" else f"{entry['status']}, {error['message']}"
+
+
+def _tell(ended: Mapping[str, Any]) -> None:
+    if ended["dry_run"]:
+        print(f"{ended['total']} tags, {size(ended['bytes_total'] - ended['bytes_skipped'])} would be sent")
+    if ended["error"] is not None:
+        print(f"regmesh: {ended['error']['message']}", file=sys.stderr)
+    elif ended["failed"]:
+        print(
+            f"regmesh: {ended['failed']} failed; `regmesh logs --execution {ended['id']} --status Failed`",
+            file=sys.stderr,
+        )
+    if ended["status"] != "Succeed":
+        raise typer.Exit(1)
+
+
+COLUMNS: Columns = {
+    "EXECUTION": lambda it: it["id"],
+    "RULE": lambda it: it["rule"],
+    "TRIGGER": lambda it: it["trigger"] + (" (dry run)" if it["dry_run"] else ""),
+    "STATUS": lambda it: it["status"],
+    "TOTAL": lambda it: it["total"],
+    "SUCCEED": lambda it: it["succeed"],
+    "SKIPPED": lambda it: it["skipped"],
+    "FAILED": lambda it: it["failed"],
+    "STOPPED": lambda it: it["stopped"],
+    "SENT": lambda it: size(it["bytes_transferred"]),
+    "STARTED": lambda it: it["start_time"][:19].replace("T", " "),
+    "WHY": lambda it: it["error"]["message"] if it["error"] else "",
+}

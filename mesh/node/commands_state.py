@@ -1,0 +1,147 @@
+"""`regmesh apply`, `get`, `delete`: what is declared."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from mesh.node import commands_executions, mesh_file
+from mesh.node.options import Output, Server
+from mesh.node.output import Columns, Format, show
+from mesh.node.remote import Refused, Remote
+from mesh.rules.declarations import Problem
+
+_KINDS = ("regions", "instances", "grants", "rules", "webhooks", "agents", "executions")
+
+Kind = Annotated[
+    str,
+    typer.Argument(
+        help="region, instance, grant, rule or webhook (get: also agent, execution)", show_default=False
+    ),
+]
+
+
+def register(app: typer.Typer) -> None:
+    app.command()(apply)
+    app.command()(get)
+    app.command()(delete)
+
+
+def apply(
+    file: Annotated[Path, typer.Option("--file", "-f", help="The mesh.yaml to apply.", show_default=False)],
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Show what would change; change nothing.")
+    ] = False,
+    server: Server = "http://127.0.0.1:8080",
+) -> None:
+    """Declare what FILE says. All of it or, with one error, nothing; what it does not name stays as it is."""
+    document = mesh_file.read(file)
+    try:
+        answer = Remote(server).call(
+            "POST", "/api/v1/apply", query={"dry_run": "true"} if dry_run else None, body=document.document
+        )
+    except Refused as error:
+        if not error.problems:
+            raise
+        raise mesh_file.InvalidFile([_located(document, problem) for problem in error.problems]) from error
+    changes = answer["items"]
+    for change in changes:
+        if change["change"] != "unchanged":
+            print(f"{change['key']} {change['change']}{' (dry run)' if dry_run else ''}")
+        if change.get("note"):
+            print(f"note: {change['key']} {change['note']}")
+    unchanged = sum(change["change"] == "unchanged" for change in changes)
+    print(f"{len(changes) - unchanged} changed, {unchanged} unchanged")
+
+
+def get(
+    kind: Kind,
+    name: Annotated[str | None, typer.Argument(help="Only this one.", show_default=False)] = None,
+    output: Output = Format.TABLE,
+    server: Server = "http://127.0.0.1:8080",
+) -> None:
+    """Show what is declared, and how it is: instances with the state of their registries; agents; executions."""
+    section = _section(kind, shown_only=True)
+    remote = Remote(server)
+    if name is not None and section != "agents":
+        show([remote.call("GET", f"/api/v1/{section}/{name}")], _COLUMNS[section], output, one=True)
+        return
+    items = remote.call("GET", f"/api/v1/{section}", query={"limit": "1000"})["items"]
+    show([item for item in items if name in (None, item.get("agent"))], _COLUMNS[section], output)
+
+
+def delete(
+    kind: Kind,
+    name: Annotated[str, typer.Argument(help="Its name.", show_default=False)],
+    server: Server = "http://127.0.0.1:8080",
+) -> None:
+    """Stop declaring something. Refused while something else names it; nothing is deleted at any registry."""
+    section = _section(kind, shown_only=False)
+    Remote(server).call("DELETE", f"/api/v1/{section}/{name}")
+    print(f"{section.removesuffix('s')}/{name} deleted")
+
+
+def _section(kind: str, *, shown_only: bool) -> str:
+    section = kind.lower().rstrip("s") + "s"
+    kinds = _KINDS if shown_only else _KINDS[:-2]  # agents and executions are not declared
+    if section not in kinds:
+        raise typer.BadParameter(f"{kind!r} is no kind: use one of {', '.join(kinds)}")
+    return section
+
+
+def _located(file: mesh_file.MeshFile, problem: Mapping[str, str]) -> str:
+    """The server's problem with the line of our file."""
+    path = tuple(int(part) if part.isdigit() else part for part in _parts(problem["path"]))
+    return file.told([Problem(path, problem["message"])])[0]
+
+
+def _parts(where: str) -> list[str]:
+    return [part for part in where.replace("[", ".").replace("]", "").split(".") if part]
+
+
+def _filters(rule: Mapping[str, Any]) -> str:
+    return ", ".join(
+        f"{part['type']}{'!' if part.get('decoration') == 'excludes' else ''}={part['value']}"
+        for part in rule.get("filters", ())
+    ) or "everything"  # fmt: skip
+
+
+_COLUMNS: Mapping[str, Columns] = {
+    "executions": commands_executions.COLUMNS,
+    "regions": {"NAME": lambda it: it["name"], "JURISDICTION": lambda it: it["jurisdiction"]},
+    "instances": {
+        "NAME": lambda it: it["name"],
+        "ACCOUNT": lambda it: it["account"],
+        "REGION": lambda it: it["region"],
+        "URL": lambda it: it["url"],
+        "STATE": lambda it: it.get("state"),
+    },
+    "grants": {
+        "NAME": lambda it: it["name"],
+        "ACCOUNT": lambda it: it["account"],
+        "FROM": lambda it: it["from"],
+        "NAMESPACES": lambda it: ", ".join(it["namespaces"]),
+    },
+    "rules": {
+        "NAME": lambda it: it["name"],
+        "SOURCE": lambda it: it["source"],
+        "DESTINATION": lambda it: it["destination"],
+        "TRIGGER": lambda it: it["trigger"].get("cron", it["trigger"]["type"]),
+        "FILTERS": _filters,
+        "ENABLED": lambda it: it["enabled"],
+    },
+    "webhooks": {
+        "NAME": lambda it: it["name"],
+        "URL": lambda it: it["url"],
+        "ACCOUNT": lambda it: it["account"],
+        "EVENTS": lambda it: ", ".join(it["event_types"]),
+    },
+    "agents": {
+        "AGENT": lambda it: it["agent"],
+        "REGION": lambda it: it["region"],
+        "RULES REV": lambda it: it["rules_rev"],
+        "RUNNING": lambda it: it["running"],
+        "SEEN": lambda it: it["time"],
+    },
+}

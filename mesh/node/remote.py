@@ -1,0 +1,103 @@
+"""Control's API as the terminal commands call it."""
+
+import asyncio
+from collections.abc import AsyncIterator, Mapping
+from typing import Any
+
+import aiohttp
+import orjson
+
+from mesh.errors import RegmeshError, clean
+
+_TIMEOUT = aiohttp.ClientTimeout(total=30, connect=5)
+
+
+class Refused(RegmeshError):
+    """Control answered, and not with what was asked."""
+
+    code = "refused"
+
+    def __init__(self, lines: list[str], *, wrong_use: bool, problems: list[dict[str, str]]) -> None:
+        super().__init__(lines[0])
+        self.lines = lines
+        self.wrong_use = wrong_use
+        self.problems = problems
+
+
+class Unanswered(RegmeshError):
+    code = "unanswered"
+
+
+class Remote:
+    """One server. Every method raises `Refused` or `Unanswered`, and nothing else."""
+
+    def __init__(self, server: str) -> None:
+        self._server = server.rstrip("/")
+
+    def call(
+        self, method: str, path: str, *, query: Mapping[str, str] | None = None, body: object = None
+    ) -> Any:
+        """One request; its JSON answer, or None when it has no body."""
+        return asyncio.run(self.ask(method, path, query=query, body=body))
+
+    async def ask(
+        self, method: str, path: str, *, query: Mapping[str, str] | None = None, body: object = None
+    ) -> Any:
+        """As `call`, on a running loop."""
+        async with aiohttp.ClientSession(timeout=_TIMEOUT) as session:
+            return await self._call(session, method, path, query=query, body=body)
+
+    async def pages(
+        self, path: str, query: Mapping[str, str], *, most: int | None
+    ) -> AsyncIterator[dict[str, Any]]:
+        """The items of a list, newest first, page by page, `most` of them."""
+        cursor: dict[str, str] = {}
+        given = 0
+        async with aiohttp.ClientSession(timeout=_TIMEOUT) as session:
+            while True:
+                page = await self._call(session, "GET", path, query={**query, **cursor})
+                for item in page["items"]:
+                    if most is not None and given >= most:
+                        return
+                    given += 1
+                    yield item
+                if page["next"] is None:
+                    return
+                cursor = {"cursor": page["next"]}
+
+    async def _call(
+        self,
+        session: aiohttp.ClientSession,
+        method: str,
+        path: str,
+        *,
+        query: Mapping[str, str] | None = None,
+        body: object = None,
+    ) -> Any:
+        data = None if body is None else orjson.dumps(body)
+        headers = {"Content-Type": "application/json"} if data is not None else {}
+        try:
+            async with session.request(
+                method, self._server + path, params=query, data=data, headers=headers
+            ) as response:
+                raw = await response.read()
+        except (aiohttp.ClientError, TimeoutError, ValueError) as error:
+            reason = getattr(error, "strerror", None) or str(error) or type(error).__name__
+            raise Unanswered(
+                f"control at {self._server} does not answer ({clean(str(reason))}); "
+                "start `regmesh up` or `regmesh control`, or name it with --server or REGMESH_SERVER"
+            ) from error
+        return self._read(response.status, raw)
+
+    def _read(self, status: int, raw: bytes) -> Any:
+        try:
+            answer = orjson.loads(raw) if raw else None
+        except orjson.JSONDecodeError:
+            answer = None
+        if status < 400 and (answer is not None or not raw):
+            return answer
+        error = (answer or {}).get("error", {}) if isinstance(answer, dict) else {}
+        message = error.get("message") or f"{self._server} answered {status}; is it control of regmesh?"
+        problems = error.get("problems") or []
+        lines = [f"{problem['path']}: {problem['message']}" for problem in problems] or [clean(message)]
+        raise Refused(lines, wrong_use=status == 400, problems=problems)

@@ -1,0 +1,102 @@
+"""The composition roots: each role built from the node's ports."""
+
+import asyncio
+import os
+import platform
+import secrets as randomness
+from dataclasses import dataclass, field
+
+import structlog
+
+from consumer.agent import Agent, AgentSettings
+from consumer.places import Places
+from mesh.control import Control
+from mesh.node import registries
+from mesh.node.node import Node
+from producer import Intake, Reconcile
+from schemas.names import Region
+
+LOG = structlog.get_logger()
+
+_LOOK_FOR_REGIONS_SECONDS = 0.5
+
+
+def intake(node: Node) -> Intake:
+    return Intake(
+        log=node.log,
+        state=node.state,
+        table=node.table,
+        secrets=node.secrets,
+        clock=node.clock,
+        metrics=node.metrics,
+    )
+
+
+def reconcile(node: Node) -> Reconcile:
+    """The producer's other half: it lists what executions ask for."""
+    return Reconcile(
+        log=node.log,
+        state=node.state,
+        table=node.table,
+        open_endpoint=registries.opener(node),
+        clock=node.clock,
+        random=node.random,
+    )
+
+
+def control(node: Node, database: str | None) -> Control:
+    """The control role; its sync log is in `database`, or in the data directory."""
+    return Control(
+        log=node.log,
+        state=node.state,
+        table=node.table,
+        clock=node.clock,
+        metrics=node.metrics,
+        secrets=node.secrets,
+        random=node.random,
+        database=database or f"sqlite:///{node.data / 'control.db'}",
+    )
+
+
+def agent(node: Node, region: Region, settings: AgentSettings | None = None) -> Agent:
+    name = f"{region}.{platform.node() or 'host'}.{os.getpid()}.{randomness.token_hex(3)}"
+    return Agent(
+        name=name,
+        region=region,
+        mesh_log=node.log,
+        state=node.state,
+        table=node.table,
+        places=Places(
+            registries.opener(node),
+            open_anonymous=registries.opener(node, anonymous=True),
+            metrics=node.metrics,
+        ),
+        clock=node.clock,
+        metrics=node.metrics,
+        random=node.random,
+        settings=settings or AgentSettings(),
+    )
+
+
+@dataclass(slots=True)
+class EveryRegion:
+    """An agent for each declared region, in one process; a region that is declared later gets one too."""
+
+    node: Node
+    agents: dict[Region, Agent] = field(default_factory=dict)
+
+    async def run(self, stopping: asyncio.Event) -> None:
+        """Until `stopping`; then every agent drains."""
+        async with asyncio.TaskGroup() as group:
+            while not stopping.is_set():
+                for region in self.node.state.regions():
+                    if region.name not in self.agents:
+                        started = self.agents[region.name] = agent(self.node, region.name)
+                        group.create_task(started.run(), name=f"agent {region.name}")
+                try:
+                    async with asyncio.timeout(_LOOK_FOR_REGIONS_SECONDS):
+                        await stopping.wait()
+                except TimeoutError:
+                    continue
+            for running in self.agents.values():
+                running.stop()

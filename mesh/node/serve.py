@@ -1,0 +1,57 @@
+"""HTTP for a process: one listener for all its roles, with health, readiness and metrics."""
+
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+
+import structlog
+from aiohttp import web
+
+from mesh import health
+from mesh.errors import InvalidInput, RegmeshError
+from mesh.node.node import Node
+
+LOG = structlog.get_logger()
+
+_FINISH_SECONDS = 5.0  # for requests that run when the process is told to stop
+_MAX_BODY = 16 * 1024 * 1024  # each route has its own, smaller cap
+
+
+class PortTaken(RegmeshError):
+    code = "port_taken"
+
+
+@asynccontextmanager
+async def listening(
+    listen: str, node: Node, routes: list[Callable[[web.Application], None]]
+) -> AsyncIterator[str]:
+    """Serve until the block ends; gives the URL (with the real port when 0 was asked for)."""
+    host, port = parse_address(listen)
+    app = web.Application(client_max_size=_MAX_BODY)
+    health.add_routes(app, node.metrics, node.not_ready)
+    for add in routes:
+        add(app)
+    runner = web.AppRunner(app, access_log=None, handle_signals=False, shutdown_timeout=_FINISH_SECONDS)
+    await runner.setup()
+    try:
+        await _bind(runner, host, port)
+        url = f"http://{'[' + host + ']' if ':' in host else host}:{runner.addresses[0][1]}"
+        LOG.info("listening", action="listen", url=url)
+        yield url
+    finally:
+        await runner.cleanup()
+
+
+def parse_address(listen: str) -> tuple[str, int]:
+    """`HOST:PORT` or `[V6]:PORT`; `InvalidInput` for anything else."""
+    host, colon, port = listen.rpartition(":")
+    if not colon or not host or not port.isascii() or not port.isdigit() or int(port) > 65535:
+        raise InvalidInput(f"{listen!r} is no address to listen on: use HOST:PORT, such as 127.0.0.1:8080")
+    return host.removeprefix("[").removesuffix("]"), int(port)
+
+
+async def _bind(runner: web.AppRunner, host: str, port: int) -> None:
+    try:
+        await web.TCPSite(runner, host, port).start()
+    except OSError as error:
+        reason = error.strerror or str(error)
+        raise PortTaken(f"cannot listen on {host}:{port}: {reason}; choose another with --listen") from error

@@ -1,0 +1,1 @@
+"""OCI registries: `port` is what the steps see, `client` the real one, `builtin` a small registry of our own."""

@@ -1,0 +1,86 @@
+"""How the built-in registry says no, and the names it takes from a request: parsed here or refused."""
+
+import base64
+import binascii
+from bisect import bisect_right
+from collections.abc import Mapping, Sequence
+from urllib.parse import quote
+
+import orjson
+from aiohttp import web
+
+from schemas.names import Digest, Reference, Repository, reference
+
+_MOST = 10_000  # entries of one page
+
+
+class Refused(web.HTTPException):
+    """An answer of 4xx or 5xx with an error code of the OCI Distribution specification."""
+
+    def __init__(
+        self, status: int, code: str, message: str, *, headers: Mapping[str, str] | None = None
+    ) -> None:
+        self.status_code = status
+        body = orjson.dumps({"errors": [{"code": code, "message": message}]}).decode()
+        super().__init__(text=body, content_type="application/json", headers=headers)
+
+
+def credentials_in(request: web.Request) -> tuple[str, str] | None:
+    """User and password of Basic authentication; None when there are none to read."""
+    scheme, _, encoded = request.headers.get("Authorization", "").partition(" ")
+    if scheme.lower() != "basic":
+        return None
+    try:
+        user, colon, password = base64.b64decode(encoded, validate=True).decode().partition(":")
+    except (binascii.Error, UnicodeDecodeError):
+        return None
+    return (user, password) if colon else None
+
+
+def repository_in(request: web.Request) -> Repository:
+    return parse_repository(request.match_info["name"])
+
+
+def parse_repository(text: str) -> Repository:
+    try:
+        return Repository(text)
+    except ValueError as error:
+        raise Refused(400, "NAME_INVALID", str(error)) from error
+
+
+def digest_in(request: web.Request) -> Digest:
+    return parse_digest(request.match_info["digest"])
+
+
+def parse_digest(text: str) -> Digest:
+    try:
+        return Digest(text)
+    except ValueError as error:
+        raise Refused(400, "DIGEST_INVALID", str(error)) from error
+
+
+def reference_in(request: web.Request) -> Reference:
+    return parse_reference(request.match_info["reference"])
+
+
+def parse_reference(text: str) -> Reference:
+    try:
+        return reference(text)
+    except ValueError as error:
+        code = "DIGEST_INVALID" if ":" in text else "MANIFEST_INVALID"
+        raise Refused(400, code, str(error)) from error
+
+
+def page_of(names: Sequence[str], request: web.Request) -> tuple[list[str], dict[str, str]]:
+    """The names that `n` and `last` ask for, and the `Link` to those after them. `names` are in order."""
+    start = bisect_right(names, request.query.get("last", ""))
+    if "n" not in request.query:
+        return list(names[start:]), {}
+    asked = request.query["n"]
+    if not (asked.isascii() and asked.isdecimal()) or len(asked) > len(str(_MOST)):
+        raise Refused(400, "UNSUPPORTED", f"n is a number, at most {_MOST}")
+    size = int(asked)
+    page = list(names[start : start + size])
+    if not page or start + size >= len(names):
+        return page, {}
+    return page, {"Link": f'<{request.path}?n={size}&last={quote(page[-1])}>; rel="next"'}

@@ -1,0 +1,244 @@
+"""The OCI Distribution client: the `Registry` port over HTTP, one `RegistryEndpoint` a place."""
+
+import contextlib
+from collections.abc import AsyncIterator, Callable, Iterable
+from random import SystemRandom
+from typing import TypeVar
+
+import orjson
+from yarl import URL
+
+from mesh.clock import Clock, SystemClock
+from mesh.errors import ContentRefused, InvalidInput, NotFound, Rejected
+from mesh.registry import auth, redirects, upload, verify
+from mesh.registry.download import BlobReader
+from mesh.registry.egress import parse_networks
+from mesh.registry.manifests import INDEX_TYPES, MANIFEST_TYPES, OCI_INDEX
+from mesh.registry.port import MAX_MANIFEST, Descriptor, Manifest, Referrer
+from mesh.registry.referrers import fallback_tag, read_index
+from mesh.registry.transport import Call, Channel, Transport, read_whole
+from mesh.secrets import Credentials
+from schemas.completions import Side
+from schemas.names import Digest, Reference, Repository, Tag
+
+# The last lets registries answer with artifacts of types that nobody has thought of yet.
+_ACCEPT = ", ".join([*sorted(INDEX_TYPES | MANIFEST_TYPES), "*/*"])
+_PAGE = 1000  # tags asked for at once
+_MAX_PAGE_BYTES = 32 * 1024 * 1024  # some registries ignore `n` and send all
+_MAX_PAGES = 10_000
+
+_N = TypeVar("_N")
+_MAX_REFERRERS = 10_000  # of one manifest
+
+
+def open_endpoint(
+    name: str,
+    url: str,
+    credentials: Credentials | None,
+    *,
+    clock: Clock | None = None,
+    random: Callable[[], float] | None = None,
+    allowed_networks: Iterable[str] = (),
+    realms: Iterable[str] = (),
+) -> "RegistryEndpoint":
+    """The place `name` at `url`. To be called on the running event loop, and closed there.
+
+    A registry may send us to public addresses and to `allowed_networks` (CIDRs). Its token server must be on its own
+    host and port, or one of `realms` (origins such as `https://auth.example.com`). `InvalidInput` for what is neither.
+    """
+    return RegistryEndpoint(
+        Transport(
+            name,
+            _parse_base(name, url),
+            credentials,
+            clock=clock or SystemClock(),
+            random=random or SystemRandom().random,
+            networks=parse_networks(allowed_networks),
+            realms=auth.parse_realms(realms),
+        )
+    )
+
+
+class RegistryEndpoint:
+    """A place's registry with its credentials, tokens and connections, shared by all who talk to it."""
+
+    def __init__(self, transport: Transport) -> None:
+        self._transport = transport
+
+    def registry(self, side: Side) -> "RegistryClient":
+        """The registry as one side of a task: its errors say so."""
+        return RegistryClient(Channel(self._transport, side))
+
+    async def ping(self) -> None:
+        """GET /v2/: raises the `RegistryError` that a request would meet now."""
+        channel = Channel(self._transport, Side.SOURCE)
+        async with channel.request(Call("GET", channel.url("")), (200,)):
+            pass
+
+    async def close(self) -> None:
+        await self._transport.close()
+
+
+class RegistryClient:
+    """The `Registry` port. Nothing is retried here but expired tokens and broken downloads: the caller retries."""
+
+    def __init__(self, channel: Channel) -> None:
+        self._channel = channel
+        self._side = channel.side
+
+    async def resolve(self, repository: Repository, reference: Reference) -> Descriptor | None:
+        try:
+            async with self._channel.request(
+                self._manifest("HEAD", repository, reference), (200,)
+            ) as response:
+                size = response.content_length
+                media_type = verify.plain_type(response.headers.get("Content-Type"))
+                digest = verify.claimed_digest(response.headers.get("Docker-Content-Digest"), side=self._side)
+            if size is None or media_type is None or digest is None:
+                return (await self.read_manifest(repository, reference)).descriptor
+        except NotFound:
+            return None
+        if isinstance(reference, Digest):
+            verify.check_stored(digest, reference, side=self._side)
+            return Descriptor(media_type, reference, size)
+        return Descriptor(media_type, digest, size)
+
+    async def read_manifest(self, repository: Repository, reference: Reference) -> Manifest:
+        async with self._channel.request(self._manifest("GET", repository, reference), (200,)) as response:
+            body = await read_whole(response, MAX_MANIFEST)
+        if body is None:
+            raise ContentRefused(f"manifest {reference} is over {MAX_MANIFEST} bytes", side=self._side)
+        return verify.check_manifest(
+            body,
+            wanted=reference,
+            content_type=response.headers.get("Content-Type"),
+            claimed=response.headers.get("Docker-Content-Digest"),
+            side=self._side,
+        )
+
+    async def write_manifest(
+        self, repository: Repository, reference: Reference, manifest: Manifest
+    ) -> Digest | None:
+        call = Call(
+            "PUT",
+            self._channel.url(f"{repository}/manifests/{reference}"),
+            auth.push(repository),
+            headers={"Content-Type": manifest.media_type},
+            body=manifest.body,
+        )
+        async with self._channel.request(call, (200, 201, 202)) as response:
+            stored = verify.claimed_digest(response.headers.get("Docker-Content-Digest"), side=self._side)
+            subject = verify.claimed_digest(response.headers.get("OCI-Subject"), side=self._side)
+        verify.check_stored(stored, manifest.digest, side=self._side)
+        return subject
+
+    async def referrers(self, repository: Repository, subject: Digest) -> list[Referrer]:
+        page: URL | None = self._channel.url(f"{repository}/referrers/{subject}")
+        found: dict[Digest, Referrer] = {}
+        for number in range(_MAX_PAGES):
+            if page is None:
+                return list(found.values())
+            try:
+                listed, page = await self._referrers_page(repository, page)
+            except (NotFound, Rejected) as error:
+                if number or error.status is None:
+                    raise
+                return await self._fallback_referrers(repository, subject)
+            found |= {referrer.descriptor.digest: referrer for referrer in listed}
+            if len(found) > _MAX_REFERRERS:
+                break
+        raise Rejected(f"{subject} has more than {_MAX_REFERRERS} referrers", side=self._side)
+
+    async def blob_size(self, repository: Repository, digest: Digest) -> int | None:
+        call = Call("HEAD", self._channel.url(f"{repository}/blobs/{digest}"), auth.pull(repository))
+        try:
+            async with self._channel.request(call, (200,)) as response:
+                size = response.content_length
+        except NotFound:
+            return None
+        if size is None:
+            raise Rejected(f"the registry does not say the size of {digest}", side=self._side)
+        return size
+
+    @contextlib.asynccontextmanager
+    async def read_blob(
+        self, repository: Repository, blob: Descriptor
+    ) -> AsyncIterator[AsyncIterator[bytes]]:
+        reader = BlobReader(self._channel, repository, blob)
+        try:
+            await reader.open()
+            yield reader
+        finally:
+            reader.close()
+
+    async def mount_blob(self, repository: Repository, digest: Digest, from_repository: Repository) -> bool:
+        return await upload.mount_blob(self._channel, repository, digest, from_repository)
+
+    async def write_blob(
+        self, repository: Repository, blob: Descriptor, chunks: AsyncIterator[bytes]
+    ) -> None:
+        await upload.write_blob(self._channel, repository, blob, chunks)
+
+    async def tags(self, repository: Repository) -> AsyncIterator[Tag]:
+        async for tag in self._listed(f"{repository}/tags/list", "tags", auth.pull(repository), Tag):
+            yield tag
+
+    async def repositories(self) -> AsyncIterator[Repository]:
+        async for repository in self._listed("_catalog", "repositories", auth.catalog(), Repository):
+            yield repository
+
+    async def _listed(
+        self, path: str, field: str, scopes: auth.Scopes, kind: Callable[[str], _N]
+    ) -> AsyncIterator[_N]:
+        page: URL | None = self._channel.url(path, f"?n={_PAGE}")
+        for _ in range(_MAX_PAGES):
+            if page is None:
+                return
+            found, page = await self._page(page, field, scopes, kind)
+            for name in found:
+                yield name
+        raise Rejected(f"{path} has more than {_MAX_PAGES} pages", side=self._side)
+
+    async def _page(
+        self, page: URL, field: str, scopes: auth.Scopes, kind: Callable[[str], _N]
+    ) -> tuple[list[_N], URL | None]:
+        async with self._channel.request(Call("GET", page, scopes), (200,)) as response:
+            body = await read_whole(response, _MAX_PAGE_BYTES)
+        try:
+            found = [kind(name) for name in orjson.loads(body or b"").get(field) or []]
+        except (ValueError, TypeError, AttributeError) as error:
+            raise Rejected(f"the list at {page.path} is none: {error}", side=self._side) from error
+        return found, redirects.next_page(page, response.headers.getall("Link", []), side=self._side)
+
+    async def _referrers_page(self, repository: Repository, page: URL) -> tuple[list[Referrer], URL | None]:
+        """A page and the next one. A registry without the API refuses, or answers with something else altogether."""
+        call = Call("GET", page, auth.pull(repository), headers={"Accept": OCI_INDEX})
+        async with self._channel.request(call, (200,)) as response:
+            body = await read_whole(response, _MAX_PAGE_BYTES)
+        if verify.plain_type(response.headers.get("Content-Type")) != OCI_INDEX:
+            raise Rejected("the answer is no list of referrers", side=self._side, status=response.status)
+        following = redirects.next_page(page, response.headers.getall("Link", []), side=self._side)
+        return read_index(body or b"", self._side), following
+
+    async def _fallback_referrers(self, repository: Repository, subject: Digest) -> list[Referrer]:
+        try:
+            index = await self.read_manifest(repository, fallback_tag(subject))
+        except NotFound:
+            return []
+        return read_index(index.body, self._side) if index.media_type == OCI_INDEX else []
+
+    def _manifest(self, method: str, repository: Repository, reference: Reference) -> Call:
+        url = self._channel.url(f"{repository}/manifests/{reference}")
+        return Call(method, url, auth.pull(repository), headers={"Accept": _ACCEPT})
+
+
+def _parse_base(name: str, text: str) -> URL:
+    """The origin of a registry's URL. The text isn't repeated in the error: it may hold a password."""
+    problem = InvalidInput(f"{name}: not a registry's URL: use http://HOST[:PORT] or https://HOST[:PORT]")
+    try:
+        url = URL(text)
+        if url.scheme not in ("http", "https") or url.user is not None or url.path not in ("", "/"):
+            raise problem
+        return url.origin()
+    except ValueError as error:
+        raise problem from error

@@ -1,0 +1,121 @@
+"""A registry as the steps of a copy see it: one side (source or destination) of a task.
+
+All methods raise `mesh.errors.RegistryError` and nothing else. Bodies are streamed: no method holds a blob.
+"""
+
+import hashlib
+from collections.abc import AsyncIterator
+from contextlib import AbstractAsyncContextManager
+from dataclasses import dataclass
+from typing import Protocol
+
+from schemas.completions import Side
+from schemas.names import Digest, MediaType, Reference, Repository, Tag
+
+MAX_MANIFEST = 4 * 1024 * 1024  # what the specification asks registries to take
+
+
+@dataclass(frozen=True, slots=True)
+class Descriptor:
+    """What a manifest says of a part of it. `size` is in bytes."""
+
+    media_type: MediaType
+    digest: Digest
+    size: int
+
+
+@dataclass(frozen=True, slots=True)
+class Manifest:
+    """A manifest's bytes as they are, never written again from a model; `digest` is of these bytes."""
+
+    media_type: MediaType
+    digest: Digest
+    body: bytes
+
+    @property
+    def descriptor(self) -> Descriptor:
+        return Descriptor(self.media_type, self.digest, len(self.body))
+
+
+@dataclass(frozen=True, slots=True)
+class Referrer:
+    """What a list of referrers says of one of them."""
+
+    descriptor: Descriptor
+    artifact_type: str | None
+
+
+def digest_of(body: bytes, algorithm: str = "sha256") -> Digest:
+    return Digest(f"{algorithm}:{hashlib.new(algorithm, body).hexdigest()}")
+
+
+class Registry(Protocol):
+    async def resolve(self, repository: Repository, reference: Reference) -> Descriptor | None:
+        """HEAD: what `reference` names now, or None when it is not there."""
+        ...
+
+    async def read_manifest(self, repository: Repository, reference: Reference) -> Manifest:
+        """GET, verified: by digest the bytes match it, by tag they match the registry's own header.
+
+        `NotFound`, `ContentMismatch`, `ContentRefused` (over 4 MiB).
+        """
+        ...
+
+    async def write_manifest(
+        self, repository: Repository, reference: Reference, manifest: Manifest
+    ) -> Digest | None:
+        """PUT the bytes as they are. `MissingParts` when the registry lacks what the manifest names.
+
+        Gives the manifest's subject when the registry lists the manifest among that one's referrers; None when it has
+        no subject, or the registry leaves the list to its clients.
+        """
+        ...
+
+    async def referrers(self, repository: Repository, subject: Digest) -> list[Referrer]:
+        """What says that it is about `subject`: by the referrers API, else by the index under the fallback tag."""
+        ...
+
+    async def blob_size(self, repository: Repository, digest: Digest) -> int | None:
+        """HEAD: the blob's size in bytes, or None when it is not in this repository."""
+        ...
+
+    def read_blob(
+        self, repository: Repository, blob: Descriptor
+    ) -> AbstractAsyncContextManager[AsyncIterator[bytes]]:
+        """GET as a verified stream: raises `ContentMismatch` instead of the last chunk when size or digest is wrong.
+
+        A connection that breaks is taken up again by Range, a bounded number of times.
+        """
+        ...
+
+    async def mount_blob(self, repository: Repository, digest: Digest, from_repository: Repository) -> bool:
+        """Take the blob over from another repository of the same registry; False when it would not."""
+        ...
+
+    async def write_blob(
+        self, repository: Repository, blob: Descriptor, chunks: AsyncIterator[bytes]
+    ) -> None:
+        """Upload in one streamed PUT. When `chunks` raises, nothing is committed and its error passes through."""
+        ...
+
+    def tags(self, repository: Repository) -> AsyncIterator[Tag]:
+        """All tags, page by page; `NotFound` when the repository is not there."""
+        ...
+
+    def repositories(self) -> AsyncIterator[Repository]:
+        """All that the registry lists to us, page by page. Many refuse: `Denied`, `NotFound` or `Rejected`."""
+        ...
+
+
+class Endpoint(Protocol):
+    """A place's registry with its credentials and connections, shared by all who talk to it."""
+
+    def registry(self, side: Side) -> Registry:
+        """The registry as one side of a task: its errors say so."""
+        ...
+
+    async def ping(self) -> None:
+        """Raises the `RegistryError` that a request would meet now: unreachable, or credentials refused."""
+        ...
+
+    async def close(self) -> None: ...

@@ -1,0 +1,274 @@
+"""What an operator declares, checked whole: every problem at once, each with its path.
+
+`judge` reads a document (`mesh.yaml`, or the same as JSON) into typed things and judges them together with what is
+declared already. It gives problems instead of raising, so that one run shows all of them.
+"""
+
+import difflib
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Set as AbstractSet
+from datetime import UTC, datetime
+from typing import Any, NamedTuple
+
+from pydantic import ValidationError
+
+from mesh.rules import consent, contradictions, fights, naming
+from mesh.rules.labels import compile_label
+from mesh.rules.patterns import BadPattern, compile_pattern
+from mesh.rules.schedule import BadSchedule, next_tick
+from mesh.rules.versions import compile_range
+from schemas.declared import Declared, Noun
+from schemas.grants import Grant
+from schemas.names import ObjectName
+from schemas.rules import EventBased, Rule, Scheduled
+from schemas.state import KINDS
+from schemas.topology import Instance
+
+SECTIONS: Mapping[str, Noun] = {f"{noun}s": noun for noun in KINDS}
+
+# Fields and sections of the full design: refused with a word of their own, never ignored.
+PLANNED: Mapping[str, frozenset[str]] = {
+    "": frozenset({"replicas"}),
+    "regions": frozenset({"log", "relay", "links"}),
+    "instances": frozenset({"domain"}),
+    "rules": frozenset(
+        {
+            "deletion",
+            "conflict",
+            "prefetch",
+            "speed",
+        }
+    ),
+}
+
+REFERENCES: Mapping[str, Mapping[str, Noun]] = {
+    "instances": {"region": "region"},
+    "rules": {"source": "instance", "destination": "instance"},
+}
+FILTER_TYPES = ("name", "tag", "semver", "resource", "label", "platform")
+_COMPILERS: Mapping[str, Callable[[str], object]] = {
+    "name": compile_pattern, "tag": compile_pattern, "semver": compile_range, "label": compile_label,
+}  # fmt: skip
+TRIGGER_TYPES = ("event_based", "manual", "scheduled")
+
+Path = tuple[str | int, ...]
+
+
+class Problem(NamedTuple):
+    """What is wrong, and where: `("rules", 0, "filters", 1, "value")`."""
+
+    path: Path
+    message: str
+
+    @property
+    def where(self) -> str:
+        """The path for people: `rules[0].filters[1].value`."""
+        parts = (f"[{part}]" if isinstance(part, int) else f".{part}" for part in self.path)
+        return "".join(parts).lstrip(".")
+
+
+class Placed(NamedTuple):
+    """A declared thing and its place in the document."""
+
+    path: Path
+    thing: Declared
+
+
+def judge(document: object, declared: Iterable[Declared] = ()) -> tuple[list[Placed], list[Problem]]:
+    """The things in a document, and everything that is wrong with it beside what is `declared` already."""
+    if document is None:
+        return [], []
+    if not isinstance(document, dict):
+        return [], [Problem((), "must be a mapping with the sections " + ", ".join(SECTIONS))]
+    items, problems = _items(document)
+    placed: list[Placed] = []
+    for path, section, item in items:
+        thing, found = _parse_item(section, path, item)
+        placed += [Placed(path, thing)] if thing is not None else []
+        problems += found
+    everything = {thing.key: thing for thing in declared} | {item.thing.key: item.thing for item in placed}
+    names = everything.keys() | {f"{SECTIONS[section]}/{item.get('name')}" for _, section, item in items}
+    problems += _duplicates(placed)
+    for path, section, item in items:
+        problems += _references(path, section, item, names)
+        problems += _patterns(path, item)
+    for path, thing in placed:
+        if isinstance(thing, Rule):
+            problems += [Problem((*path, *where), text) for where, text in _rule_problems(thing)]
+        if isinstance(thing, Grant):
+            problems += [
+                Problem((*path, *where), text) for where, text in consent.problems(thing, everything)
+            ]
+    new_rules = [(path, thing) for path, thing in placed if isinstance(thing, Rule)]
+    problems += [Problem(where, text) for where, text in fights.problems(new_rules, everything)]
+    return placed, problems + _cycles(placed, everything)
+
+
+def check_removal(key: str, declared: Iterable[Declared]) -> list[str]:
+    """Why the thing at `key` cannot be removed: what still names it."""
+    noun, _, name = key.partition("/")
+    users: list[str] = []
+    for thing in declared:
+        uses_region = isinstance(thing, Instance) and noun == "region" and thing.region == name
+        uses_instance = (
+            isinstance(thing, Rule) and noun == "instance" and name in (thing.source, thing.destination)
+        )
+        if uses_region or uses_instance:
+            users.append(thing.key)
+    return [f"{key} is used by {user}; remove that first" for user in sorted(users)]
+
+
+Item = tuple[Path, str, dict[str, Any]]  # path, section, the raw mapping
+
+
+def _items(document: Mapping[str, Any]) -> tuple[list[Item], list[Problem]]:
+    items: list[Item] = []
+    problems: list[Problem] = []
+    for section, listed in document.items():
+        if section not in SECTIONS:
+            problems.append(Problem((str(section),), _unknown("", str(section), SECTIONS)))
+        elif not isinstance(listed, list):
+            problems.append(Problem((section,), "must be a list"))
+        else:
+            for index, item in enumerate(listed):
+                if isinstance(item, dict):
+                    items.append(((section, index), section, item))
+                else:
+                    problems.append(Problem((section, index), "must be a mapping"))
+    return items, problems
+
+
+def _parse_item(section: str, path: Path, item: Mapping[str, Any]) -> tuple[Declared | None, list[Problem]]:
+    model = KINDS[SECTIONS[section]]
+    try:
+        return model.model_validate(item), []
+    except ValidationError as error:
+        return None, [
+            _problem(section, path, dict(found), model) for found in error.errors(include_url=False)
+        ]
+
+
+def _problem(section: str, path: Path, found: Mapping[str, Any], model: type[Declared]) -> Problem:
+    # A filter's type, by which its model is chosen, follows its index in the location; it is no part of the path.
+    # So it is with a trigger.
+    chosen = {"filters": 2, "trigger": 1}.get(str(found["loc"][0])) if found["loc"] else None
+    loc = tuple(part for at, part in enumerate(found["loc"]) if at != chosen)
+    if found["type"] == "extra_forbidden":
+        inner = (
+            ("type", "cron", "timezone") if loc[0] == "trigger" else ("type", "value", "decoration", "mode")
+        )
+        known = model.model_fields if len(loc) == 1 else inner
+        return Problem((*path, *loc), _unknown(section, str(loc[-1]), known))
+    if found["type"] == "union_tag_invalid":
+        what, types = ("trigger", TRIGGER_TYPES) if loc[0] == "trigger" else ("filter", FILTER_TYPES)
+        near = difflib.get_close_matches(str(found["ctx"]["tag"]).lower(), types, n=1)
+        hint = f"; did you mean {near[0]!r}?" if near else ""
+        message = f"{found['ctx']['tag']!r} is not a {what} type; known are {', '.join(types)}{hint}"
+        return Problem((*path, *loc, "type"), message)
+    message = "is required" if found["type"] == "missing" else str(found["msg"]).removeprefix("Value error, ")
+    return Problem((*path, *loc), message)
+
+
+def _references(path: Path, section: str, item: Mapping[str, Any], names: AbstractSet[str]) -> list[Problem]:
+    """Names of other things that nothing has; asked of the raw mapping, so that a broken item is judged too."""
+    problems = []
+    for field, noun in REFERENCES.get(section, {}).items():
+        name = item.get(field)
+        if isinstance(name, str) and f"{noun}/{name}" not in names:
+            problems.append(Problem((*path, field), _nothing_named(noun, name, names)))
+    return problems
+
+
+def _patterns(path: Path, item: Mapping[str, Any]) -> list[Problem]:
+    """Patterns that cannot run; asked of the raw mapping too."""
+    problems = []
+    filters = item.get("filters")
+    for index, part in enumerate(filters if isinstance(filters, list) else []):
+        compiler = _COMPILERS.get(str(part.get("type"))) if isinstance(part, dict) else None
+        if compiler is not None and isinstance(part.get("value"), str):
+            try:
+                compiler(part["value"])
+            except BadPattern as error:
+                problems.append(Problem((*path, "filters", index, "value"), str(error)))
+    return problems
+
+
+def _unknown(section: str, field: str, known: Iterable[str]) -> str:
+    if field in PLANNED.get(section, ()):
+        return f"{field!r} is planned but not built in this version; remove it"
+    near = difflib.get_close_matches(field, list(known), n=1)
+    hint = f"; did you mean {near[0]!r}?" if near else f"; known are {', '.join(known)}"
+    return f"unknown field {field!r}{hint}"
+
+
+def _duplicates(placed: Sequence[Placed]) -> list[Problem]:
+    first: dict[str, Path] = {}
+    problems = []
+    for path, thing in placed:
+        if thing.key in first:
+            where = Problem(first[thing.key], "").where
+            problems.append(
+                Problem((*path, "name"), f"{thing.key.split('/')[1]!r} is declared at {where} already")
+            )
+        first.setdefault(thing.key, path)
+    return problems
+
+
+def _nothing_named(noun: str, name: str, everything: Iterable[str]) -> str:
+    names = sorted(key.partition("/")[2] for key in everything if key.startswith(f"{noun}/"))
+    near = difflib.get_close_matches(name, names, n=1)
+    hint = f"did you mean {near[0]!r}?" if near else f"declared are: {', '.join(names) or 'none'}"
+    return f"no {noun} is named {name!r}; {hint}"
+
+
+def _rule_problems(rule: Rule) -> Iterable[tuple[Path, str]]:
+    if rule.source == rule.destination:
+        yield ("destination",), "is the source itself"
+    yield from naming.problems(rule)
+    yield from contradictions.problems(rule)
+    yield from _trigger_problems(rule)
+
+
+def _trigger_problems(rule: Rule) -> Iterable[tuple[Path, str]]:
+    if rule.backfill and not isinstance(rule.trigger, EventBased):
+        yield ("backfill",), "is for event_based rules; run this one with `regmesh sync`, or let its schedule"
+    if isinstance(rule.trigger, Scheduled):
+        try:
+            next_tick(rule.trigger, datetime(2000, 1, 1, tzinfo=UTC))
+        except BadSchedule as error:
+            yield ("trigger", error.field), str(error)
+
+
+def _cycles(placed: Sequence[Placed], everything: Mapping[str, Declared]) -> list[Problem]:
+    """Rules whose instances form a circle: refused until convergence of concurrent pushes is built."""
+    onward: dict[ObjectName, list[Rule]] = {}
+    for thing in everything.values():
+        if isinstance(thing, Rule) and thing.source != thing.destination:
+            onward.setdefault(thing.source, []).append(thing)
+    problems = []
+    for path, thing in placed:
+        if isinstance(thing, Rule) and (way := _way(thing.destination, thing.source, onward)):
+            names = " -> ".join([thing.source, *way])
+            problems.append(
+                Problem(
+                    (*path, "destination"), f"makes a cycle of rules ({names}); cycles are not supported yet"
+                )
+            )
+    return problems
+
+
+def _way(start: ObjectName, goal: ObjectName, onward: Mapping[ObjectName, list[Rule]]) -> list[str]:
+    """The instances on a way along the rules from `start` to `goal`, both included; empty when there is none."""
+    if start == goal:
+        return []
+    ways: list[list[ObjectName]] = [[start]]
+    seen = {start}
+    while ways:
+        way = ways.pop()
+        for rule in onward.get(way[-1], ()):
+            if rule.destination == goal:
+                return [*way, goal]
+            if rule.destination not in seen:
+                seen.add(rule.destination)
+                ways.append([*way, rule.destination])
+    return []

@@ -1,0 +1,73 @@
+"""Which rules would take an image, and why the others not: as `match` judges it, told rule by rule. Pure."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+from mesh.rules import consent, naming
+from mesh.rules.matching import CompiledRule
+from mesh.rules.state import MeshState
+from schemas.names import PlaceName, Repository, Tag
+from schemas.rules import LabelFilter, PlatformFilter, ResourceFilter
+from schemas.topology import Instance
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """What one rule says of one tag. `maybe`: filters on what the image is are left, and decided when it is read."""
+
+    rule: str
+    verdict: Literal["yes", "maybe", "no"]
+    destination: str | None  # instance/repository:tag
+    because: str
+
+
+def explain(state: MeshState, source: Instance, repository: Repository, tag: Tag) -> list[Verdict]:
+    """A verdict for each rule of this source, those that would copy first."""
+    found = [
+        _verdict(compiled, state, source, repository, tag)
+        for compiled in state.rules_from(PlaceName(source.name))
+    ]
+    return sorted(found, key=lambda it: (["yes", "maybe", "no"].index(it.verdict), it.rule))
+
+
+def _verdict(
+    compiled: CompiledRule, state: MeshState, source: Instance, repository: Repository, tag: Tag
+) -> Verdict:
+    rule = compiled.rule
+    try:
+        name = naming.destination_of(rule, repository)
+    except naming.Unmappable as error:
+        return Verdict(rule.name, "no", None, str(error))
+    destination = state.instance(rule.destination)
+    target = f"{rule.destination}/{name}:{tag}"
+    miss = _miss(compiled, state, source, destination, repository, name, tag)
+    if miss is not None:
+        return Verdict(rule.name, "no", target, miss)
+    left: list[str] = [
+        part.type for part in rule.filters if isinstance(part, ResourceFilter | LabelFilter | PlatformFilter)
+    ]
+    if rule.public_only:
+        left.append("public_only")
+    if left:
+        return Verdict(rule.name, "maybe", target, f"decided when the image is read: {', '.join(left)}")
+    when = "on push" if rule.trigger.type == "event_based" else f"when it runs ({rule.trigger.type})"
+    return Verdict(rule.name, "yes", target, f"all its filters hold; copied {when}")
+
+
+def _miss(
+    compiled: CompiledRule,
+    state: MeshState,
+    source: Instance,
+    destination: Instance | None,
+    repository: Repository,
+    name: Repository,
+    tag: Tag,
+) -> str | None:
+    if not compiled.rule.enabled:
+        return "the rule is not enabled"
+    if destination is None:
+        return f"its destination {compiled.rule.destination!r} is not declared"
+    if (miss := compiled.early_miss(repository, tag)) is not None:
+        return miss
+    grant = state.get(consent.key_of(destination.account, source.account))
+    return consent.refusal(source, destination, name, grant)

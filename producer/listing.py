@@ -1,0 +1,198 @@
+"""What an execution wants of its source: repositories, then tags by the filters, then what each tag names.
+
+Names are filtered before anything is asked about them: a tag that the rule does not want costs no request.
+"""
+
+import asyncio
+import re
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from itertools import islice
+from typing import NamedTuple, TypeGuard, TypeVar
+
+from mesh.backoff import delays
+from mesh.clock import Clock
+from mesh.errors import Denied, NotFound, RegistryError, Rejected, Throttled
+from mesh.registry.port import Descriptor, Registry
+from mesh.rules.matching import CompiledRule
+from mesh.rules.patterns import compile_pattern
+from schemas.completions import Side
+from schemas.executions import ExecutionStart
+from schemas.names import Repository, Tag
+from schemas.rules import NameFilter
+
+_ASK_TOGETHER = 16  # HEADs at once
+_PLAIN = r"[^*?\[\]{}\\]*"
+_LITERAL = re.compile(_PLAIN)
+_ALTERNATIVES = re.compile(rf"({_PLAIN})\{{({_PLAIN})\}}({_PLAIN})")
+
+T = TypeVar("T")
+
+
+class Found(NamedTuple):
+    repository: Repository
+    tag: Tag
+    descriptor: Descriptor
+
+
+class ListingRefused(RegistryError):
+    """The registry does not tell what it holds; the message says what to configure."""
+
+    code = "listing_refused"
+
+
+@dataclass(frozen=True, slots=True)
+class Endurance:
+    """How often one request of a listing is tried. Seconds."""
+
+    tries: int = 5
+    first_wait: float = 0.5
+    longest_wait: float = 15.0
+    longest_throttled: float = 900.0
+
+
+@dataclass(slots=True)
+class Listing:
+    """One listing. What could not be listed is in `errors`; what could is listed all the same."""
+
+    registry: Registry
+    compiled: CompiledRule
+    start: ExecutionStart
+    clock: Clock
+    random: Callable[[], float]
+    endurance: Endurance = field(default_factory=Endurance)
+    errors: list[RegistryError] = field(default_factory=list)
+
+    async def found(self) -> AsyncGenerator[Found, None]:
+        """Every wanted tag that is there. Raises nothing: what cannot be told is in `errors`.
+
+        A repository that refuses does not hide the others; a registry that does not answer ends it.
+        """
+        try:
+            for repository, tags in await self._wanted():
+                async for one in self._in(repository, tags):
+                    yield one
+        except RegistryError as error:
+            self.errors.append(error)
+
+    async def _in(self, repository: Repository, tags: Sequence[Tag]) -> AsyncIterator[Found]:
+        try:
+            for some in _batches(tags or await self._tags(repository)):
+                for one in await asyncio.gather(*(self._look(repository, tag) for tag in some)):
+                    if one is not None:
+                        yield one
+        except (Denied, Rejected) as error:
+            self.errors.append(error)
+
+    async def _wanted(self) -> Iterable[tuple[Repository, Sequence[Tag]]]:
+        """Repositories, with the tags that the command names; without any, all are listed."""
+        if not self.start.images:
+            return [(name, ()) for name in await self._repositories()]
+        images: dict[Repository, list[Tag]] = {}
+        for image in self.start.images:
+            images.setdefault(image.repository, []).append(image.tag)
+        return images.items()
+
+    async def _repositories(self) -> list[Repository]:
+        names = self._literal_names()
+        if names is None:
+            names = await self._patiently(self._catalog)
+        asked = compile_pattern(self.start.repository) if self.start.repository is not None else None
+        return [
+            name for name in names if self.compiled.wants_repository(name) and (asked is None or asked(name))
+        ]
+
+    def _literal_names(self) -> list[Repository] | None:
+        """The only repositories that there can be, where that can be said without asking; else None."""
+        patterns = [part.value for part in self.compiled.rule.filters if _requires(part)]
+        for pattern in (self.start.repository, *patterns):
+            if pattern is not None and (names := literals(pattern)) is not None:
+                return names
+        return None
+
+    async def _catalog(self) -> list[Repository]:
+        try:
+            return [
+                name async for name in self.registry.repositories() if self.compiled.wants_repository(name)
+            ]
+        except (Denied, NotFound, Rejected) as error:
+            raise ListingRefused(
+                "the source does not list its repositories: name them literally in a name filter "
+                f"('team/app' or 'team/{{a,b}}'), or give credentials that may read /v2/_catalog ({error})",
+                side=Side.SOURCE,
+            ) from error
+
+    async def _tags(self, repository: Repository) -> list[Tag]:
+        asked = compile_pattern(self.start.tag) if self.start.tag is not None else None
+        if self.start.tag is not None and _LITERAL.fullmatch(self.start.tag):
+            tag = _parsed(Tag, self.start.tag)
+            return [tag] if tag is not None and self.compiled.wants(repository, tag) else []
+
+        async def listed() -> list[Tag]:
+            try:
+                return [
+                    tag
+                    async for tag in self.registry.tags(repository)
+                    if self.compiled.wants(repository, tag) and (asked is None or asked(tag))
+                ]
+            except NotFound:
+                return []  # a catalog may name what is gone, or what never had a tag
+
+        return await self._patiently(listed)
+
+    async def _look(self, repository: Repository, tag: Tag) -> Found | None:
+        descriptor = await self._patiently(lambda: self.registry.resolve(repository, tag))
+        return None if descriptor is None else Found(repository, tag, descriptor)
+
+    async def _patiently(self, ask: Callable[[], Awaitable[T]]) -> T:
+        """Being throttled is waiting, and what trying again may help is tried again."""
+        endurance, throttled = self.endurance, 0.0
+        waits = delays(
+            first=endurance.first_wait,
+            longest=endurance.longest_wait,
+            tries=endurance.tries,
+            random=self.random,
+        )
+        while True:
+            try:
+                return await ask()
+            except RegistryError as error:
+                if isinstance(error, Throttled) and throttled < endurance.longest_throttled:
+                    wait = max(
+                        0.1, endurance.longest_wait if error.retry_after is None else error.retry_after
+                    )
+                    throttled += wait
+                elif not error.retryable or (wait := next(waits, 0.0)) == 0.0:
+                    raise
+                await self.clock.sleep(wait)
+
+
+def literals(pattern: str) -> list[Repository] | None:
+    """The names that `pattern` describes when they can be counted: `team/app`, `team/{a,b}`; else None."""
+    if pattern.startswith("re:"):
+        return None
+    if _LITERAL.fullmatch(pattern):
+        names = [pattern]
+    elif found := _ALTERNATIVES.fullmatch(pattern):
+        names = [found[1] + middle + found[3] for middle in found[2].split(",")]
+    else:
+        return None
+    parsed = (_parsed(Repository, name) for name in dict.fromkeys(names))
+    return [name for name in parsed if name is not None]
+
+
+def _requires(part: object) -> TypeGuard[NameFilter]:
+    return isinstance(part, NameFilter) and part.decoration == "matches"
+
+
+def _parsed(kind: Callable[[str], T], text: str) -> T | None:
+    try:
+        return kind(text)
+    except ValueError:
+        return None
+
+
+def _batches(tags: Iterable[Tag]) -> Iterator[list[Tag]]:
+    rest = iter(tags)
+    while some := list(islice(rest, _ASK_TOGETHER)):
+        yield some

@@ -1,0 +1,213 @@
+"""Executions: their commands off `mesh.commands`, and what their listings find onto `mesh.<region>.bulk`.
+
+One group over all producers, so one of them lists an execution. At least once: who is cut in the middle leaves the
+command to another, which finds the same and gives it the same ids. The total is told last.
+"""
+
+import asyncio
+from collections.abc import Awaitable, Callable, Sequence
+from contextlib import aclosing
+from dataclasses import dataclass, field
+
+import structlog
+
+from mesh.clock import Clock
+from mesh.errors import LogError, LogUnavailable, RegmeshError
+from mesh.log.port import Append, Group, Log, Partition, Record
+from mesh.log.table import Table
+from mesh.registry.port import Endpoint
+from mesh.rules.state import MeshState
+from mesh.rules.stops import Stops
+from producer.listing import Endurance, Found, Listing
+from schemas import codec, topics
+from schemas.completions import Side, TaskError
+from schemas.envelope import make_id
+from schemas.events import Action, Cause, Event, PartOf
+from schemas.executions import ExecutionListed, ExecutionStart
+from schemas.topology import Instance
+
+LOG = structlog.get_logger()
+
+GROUP = "producer.reconcile"
+_LOG_AGAIN_SECONDS = 1.0
+_POLL = 0.2  # seconds
+_AT_ONCE = 4  # listings of one partition; the rest of it waits
+_BATCH = 200  # events in one append
+
+
+@dataclass(slots=True)
+class _Share:
+    """The commands of one partition that are being carried out, in order."""
+
+    running: dict[int, asyncio.Task[None]] = field(default_factory=dict)
+
+    def finished(self) -> int | None:
+        """The next offset to read after the finished prefix, which is then forgotten; None when nothing is new."""
+        upto = None
+        while self.running and (first := next(iter(self.running.items())))[1].done():
+            first[1].result()  # what a listing did not foresee ends the process instead of a silence
+            upto = first[0] + 1
+            del self.running[first[0]]
+        return upto
+
+
+class Reconcile:
+    """`run` until cancelled."""
+
+    def __init__(
+        self,
+        *,
+        log: Log,
+        state: MeshState,
+        table: Table,
+        open_endpoint: Callable[[Instance], Endpoint],
+        clock: Clock,
+        random: Callable[[], float],
+        endurance: Endurance | None = None,
+    ) -> None:
+        self._log, self._state, self._table, self._open = log, state, table, open_endpoint
+        self._clock, self._random, self._endurance = clock, random, endurance or Endurance()
+        self._stops = Stops()
+        self._commands = Table(
+            log,
+            topics.COMMANDS,
+            lambda it: self._stops.apply(it.value),
+            unreadable=_ignore,
+            clock=clock,
+            random=random,
+        )
+        self._shares: dict[Partition, _Share] = {}
+
+    async def run(self) -> None:
+        """For ever, while the log comes and goes."""
+        await self._patiently(lambda: self._log.ensure([topics.COMMANDS]))
+        async with asyncio.TaskGroup() as tasks:
+            tasks.create_task(self._commands.run(), name="follow mesh.commands")
+            while True:
+                try:
+                    await self._commands.caught_up()
+                    await self._read()
+                except LogError as error:
+                    LOG.warning("executions wait for the log", action="log_away", error=str(error))
+                    await self._clock.sleep(_LOG_AGAIN_SECONDS)
+
+    async def _read(self) -> None:
+        group = await self._log.group(GROUP, [topics.COMMANDS])
+        try:
+            while True:
+                await self._turn(group)
+        finally:
+            await self._drop(list(self._shares))
+            await group.close()
+
+    async def _turn(self, group: Group) -> None:
+        """Begin what was read, commit what is done. Never waits for a listing, so the membership lives."""
+        records = await group.read(max_records=_AT_ONCE, timeout=_POLL)
+        await self._drop([partition for partition in group.lost() if partition in self._shares])
+        for record in records:
+            share = self._shares.setdefault(record.partition, _Share())
+            work = self._carry_out(record)
+            share.running[record.offset] = asyncio.create_task(work, name=f"listing {record.position}")
+        for partition, share in self._shares.items():
+            if (upto := share.finished()) is not None:
+                await group.commit({partition: upto})
+            (group.pause if len(share.running) >= _AT_ONCE else group.resume)([partition])
+
+    async def _drop(self, partitions: Sequence[Partition]) -> None:
+        """These are another's now, who begins their unfinished commands again."""
+        tasks = [task for one in partitions for task in self._shares.pop(one).running.values()]
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+    async def _carry_out(self, record: Record) -> None:
+        try:
+            if codec.kind_of(record.value or b"") != ExecutionStart.kind:
+                return
+            start = codec.decode(record.value or b"", ExecutionStart)
+        except codec.DecodeError:
+            return  # control buries it
+        await self._table.wait_for(start.rules_rev)
+        total, error = await self._list(start)
+        now = self._clock.now()
+        listed = ExecutionListed(
+            id=make_id("listed", start.execution_id), time=now, execution_id=start.execution_id, region=start.region,
+            total=total, error=error,
+        )  # fmt: skip
+        await self._append([Append(topics.COMMANDS, listed.key, codec.encode(listed))])
+        LOG.info(
+            "execution listed", action="execution_listed", execution=start.execution_id, rule=start.rule, total=total,
+            error=error.message if error else None,
+        )  # fmt: skip
+
+    async def _list(self, start: ExecutionStart) -> tuple[int, TaskError | None]:
+        """How many events were published, and why not all could be."""
+        compiled = self._state.rule(start.rule)
+        source = self._state.instance(compiled.rule.source) if compiled is not None else None
+        if compiled is None or source is None or source.name != start.source or not compiled.rule.enabled:
+            return 0, _told("rule_gone", f"rule {start.rule} is not declared any more, or not enabled")
+        try:
+            endpoint = self._open(source)
+        except RegmeshError as error:
+            return 0, error.as_task_error()
+        listing = Listing(
+            endpoint.registry(Side.SOURCE), compiled, start, self._clock, self._random, self._endurance
+        )
+        try:
+            total = await self._publish(listing, source)
+        finally:
+            await endpoint.close()
+        return total, listing.errors[0].as_task_error() if listing.errors else None
+
+    async def _publish(self, listing: Listing, source: Instance) -> int:
+        """Everything that the listing finds, as events; how many. Ends early when the execution is stopped."""
+        total, batch = 0, list[Append]()
+        async with aclosing(listing.found()) as found:
+            async for one in found:
+                if listing.start.execution_id in self._stops:
+                    break
+                event = self._event(one, listing.start, source)
+                batch.append(Append(topics.bulk(source.region), event.key, codec.encode(event)))
+                total += 1
+                if len(batch) == _BATCH:
+                    await self._append(batch)
+                    batch = []
+        if batch:
+            await self._append(batch)
+        return total
+
+    def _event(self, found: Found, start: ExecutionStart, source: Instance) -> Event:
+        now = self._clock.now()
+        return Event(
+            id=make_id("listed", start.execution_id, found.repository, found.tag), time=now, origin=source.place,
+            action=Action.MANIFEST_PUSH, cause=Cause.LISTING, place=source.place, region=source.region,
+            repository=found.repository, tag=found.tag, digest=found.descriptor.digest,
+            media_type=found.descriptor.media_type, size=found.descriptor.size, occurred_at=now,
+            rules_rev=self._state.rev,
+            part_of=PartOf(
+                execution_id=start.execution_id, rule=start.rule, trigger=start.trigger, dry_run=start.dry_run
+            ),
+        )  # fmt: skip
+
+    async def _append(self, records: Sequence[Append]) -> None:
+        await self._patiently(lambda: self._log.append(records))
+
+    async def _patiently(self, write: Callable[[], Awaitable[object]]) -> None:
+        """The log may be away for long; no execution fails for that."""
+        while True:
+            try:
+                await write()
+            except LogUnavailable as error:
+                LOG.warning("an execution waits for the log", action="log_away", error=str(error))
+                await self._clock.sleep(_LOG_AGAIN_SECONDS)
+            else:
+                return
+
+
+async def _ignore(record: Record, reason: str) -> None:
+    """Control buries it."""
+    LOG.warning("command unreadable", action="command_unreadable", position=record.position, reason=reason)
+
+
+def _told(code: str, message: str) -> TaskError:
+    return TaskError(code=code, side=Side.MESH, message=message)

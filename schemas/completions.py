@@ -1,0 +1,129 @@
+"""How a task ended: the records that the sync log and the webhooks are made of."""
+
+from enum import StrEnum
+from typing import ClassVar, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from schemas.envelope import Record, Time
+from schemas.names import Account, Digest, ObjectName, PlaceName, Region, Repository, Tag
+from schemas.rules import Resource, TriggerKind
+
+
+class Status(StrEnum):
+    PENDING = "Pending"
+    IN_PROGRESS = "InProgress"
+    SUCCEED = "Succeed"
+    FAILED = "Failed"
+    STOPPED = "Stopped"
+    SKIPPED = "Skipped"
+
+
+class Side(StrEnum):
+    """Who has to act on an error."""
+
+    SOURCE = "source"
+    DESTINATION = "destination"
+    LOG = "log"
+    MESH = "mesh"
+
+
+class TaskError(BaseModel):
+    """Why a task did not succeed; `Skipped` carries its reason here too."""
+
+    model_config = ConfigDict(frozen=True)
+
+    code: str
+    side: Side
+    message: str = Field(max_length=256)
+
+
+class Work(Record):
+    """What a task is, whether it runs or has ended."""
+
+    task_id: str
+    execution_id: str
+    rule: ObjectName | None
+    replica: PlaceName | None = None
+    trigger: TriggerKind = "event_based"
+    operation: Literal["copy"] = "copy"
+    resource_type: Resource | None = None  # None until the manifest was read
+    account: Account
+    destination_account: Account
+    source_place: PlaceName
+    destination_place: PlaceName
+    source_region: Region
+    destination_region: Region
+    repository: Repository
+    destination_repository: Repository
+    tag: Tag | None
+    digest: Digest | None
+    status: Status
+    start_time: Time
+    bytes_total: int = Field(default=0, ge=0)
+    bytes_transferred: int = Field(default=0, ge=0)
+    attempts: int = Field(default=1, ge=1)
+    rules_rev: int = Field(ge=-1)
+
+    @property
+    def source(self) -> str:
+        """`instance/repository:tag`, as the sync log shows it."""
+        return f"{self.source_place}/{self.repository}{_suffix(self.tag, self.digest)}"
+
+    @property
+    def destination(self) -> str:
+        return f"{self.destination_place}/{self.destination_repository}{_suffix(self.tag, self.digest)}"
+
+
+class Completion(Work):
+    """The event that ends a task. Topic `mesh.<region>.completions`, key `destination/repository`."""
+
+    kind: ClassVar[str] = "completion"
+
+    end_time: Time
+    bytes_skipped: int = Field(default=0, ge=0)  # already at the destination
+    blobs_mounted: int = Field(default=0, ge=0)
+    blobs_transferred: int = Field(default=0, ge=0)
+    lag_ms: int = Field(ge=0)  # from the push, by the registry's clock, to the end of the task
+    error: TaskError | None = None
+    rebuilt_from: Digest | None = (
+        None  # the source's digest, where `digest` is of an index made of parts of it
+    )
+
+    @property
+    def key(self) -> str:
+        return f"{self.destination_place}/{self.destination_repository}"
+
+
+class Progress(Work):
+    """A task that runs. Topic `mesh.<region>.status`, key task id; the task's end writes a tombstone."""
+
+    kind: ClassVar[str] = "progress"
+
+    agent: str
+
+    @property
+    def key(self) -> str:
+        return self.task_id
+
+
+class Heartbeat(Record):
+    """An agent lives. Topic `mesh.<region>.status`, key agent id, every 10 s; a clean stop writes a tombstone."""
+
+    kind: ClassVar[str] = "heartbeat"
+
+    agent: str
+    region: Region
+    rules_rev: int
+    running: int = Field(ge=0)
+    places: dict[str, str] = Field(default_factory=dict)  # of the places it uses: "Ready" or "Failed: reason"
+
+    @property
+    def key(self) -> str:
+        return self.agent
+
+
+def _suffix(tag: Tag | None, digest: Digest | None) -> str:
+    if tag is not None:
+        return f":{tag}"
+    return f"@{digest}" if digest is not None else ""

@@ -1,0 +1,64 @@
+"""Executions: one run of a rule over what its source holds. All of it on `mesh.commands`, key source region.
+
+control writes ExecutionStart -> a producer of the region lists -> it writes ExecutionListed; anybody ExecutionStop
+"""
+
+from typing import ClassVar
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from schemas.completions import TaskError
+from schemas.envelope import Record
+from schemas.names import ObjectName, Region, Repository, Tag
+from schemas.rules import Pattern, TriggerKind
+
+MOST_IMAGES = 1000  # of one command: it has to stay one small record
+
+
+class ImageName(BaseModel):
+    """One tag at the source of an execution."""
+
+    model_config = ConfigDict(frozen=True)
+
+    repository: Repository
+    tag: Tag
+
+
+class _Command(Record):
+    execution_id: str = Field(min_length=1, max_length=128)
+    region: Region  # of the rule's source
+
+    @property
+    def key(self) -> str:
+        """Keeps the records of an execution in one partition, in order."""
+        return str(self.region)
+
+
+class ExecutionStart(_Command):
+    """Run a rule: list its source and copy what its filters, and `repository` and `tag`, match."""
+
+    kind: ClassVar[str] = "execution_start"
+
+    rule: ObjectName
+    source: ObjectName  # of the rule as it was asked for
+    trigger: TriggerKind
+    repository: Pattern | None = None
+    tag: Pattern | None = None
+    images: tuple[ImageName, ...] = Field(default=(), max_length=MOST_IMAGES)  # these alone, without listing
+    dry_run: bool = False
+    rules_rev: int = Field(ge=-1)  # what control knew; a producer waits until it knows as much
+
+
+class ExecutionListed(_Command):
+    """The listing is over: so many events are on `mesh.<region>.bulk`."""
+
+    kind: ClassVar[str] = "execution_listed"
+
+    total: int = Field(ge=0)
+    error: TaskError | None = None  # not all could be listed
+
+
+class ExecutionStop(_Command):
+    """End the execution: listing stops, waiting tasks end `Stopped`, running ones after their current blobs."""
+
+    kind: ClassVar[str] = "execution_stop"

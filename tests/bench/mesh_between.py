@@ -1,0 +1,180 @@
+"""A mesh between two registries, as real processes: `regmesh up` on the embedded log, or three daemons on Kafka."""
+
+import asyncio
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeVar
+
+import yaml
+
+from mesh.clock import SystemClock
+from mesh.node.engines import open_log
+from mesh.secrets import Secrets
+from schemas import topics
+from schemas.codec import decode
+from schemas.events import Event
+from schemas.names import Region
+from tests import kafka_broker, parts
+from tests.bench import workplace
+from tests.bench.table import progress
+from tests.conftest import why_missing
+from tests.parts import Distribution, Process, until
+
+T = TypeVar("T")
+
+EMBEDDED, KAFKA = "embedded log", "Kafka"
+
+
+@dataclass
+class Mesh:
+    """`game-cn` in beijing notifies it, everything of it is copied to `game-eu` in frankfurt."""
+
+    folder: Path
+    source: Distribution
+    destination: Distribution
+    log: str
+    api: str
+    intake: str
+    processes: dict[str, Process]
+
+    @property
+    def notifications(self) -> str:
+        return f"{self.intake}/v1/notifications/game-cn"
+
+    @property
+    def agent(self) -> Process:
+        """The process that copies."""
+        return self.processes.get("agent") or self.processes["up"]
+
+    def entry(self, tag: str) -> dict[str, Any] | None:
+        """The tag's line in the sync log."""
+        found = parts.get(f"{self.api}/api/v1/logs", tag=tag)
+        return found["items"][0] if found and found["items"] else None
+
+    def until(self, what: str, look: Callable[[], T | None], *, within: float, every: float) -> T:
+        """As `parts.until`, and over at once when the mesh is."""
+
+        def alive() -> T | None:
+            for name, process in self.processes.items():
+                assert process.is_running(), f"{name} ended: {process.said()[-2000:]}"
+            return look()
+
+        return parts.until(what, alive, within=within, every=every)
+
+    def stop(self) -> None:
+        """Cleanly; the log can be read then."""
+        for process in self.processes.values():
+            assert process.stop() == 0, process.said()[-2000:]
+
+    def events(self) -> list[Event]:
+        """What the intake put on the log. To be called after `stop`: the embedded log has one owner."""
+        return asyncio.run(_events(self.log))
+
+
+def logs() -> list[str]:
+    """The logs that can be measured here; says which one can't, and why."""
+    why = why_missing("kafka")
+    if why is not None:
+        progress(f"left out: all rows on Kafka: {why}")
+    return [EMBEDDED] if why is not None else [EMBEDDED, KAFKA]
+
+
+@contextmanager
+def mesh_on(log: str, folder: Path, blobs: Path) -> Iterator[Mesh]:
+    """Everything started and ready: the registries in `blobs`, the broker if there is to be one, the mesh."""
+    with ExitStack() as stack:
+        source, destination = (Distribution(blobs / name, workplace.port()) for name in ("cn", "eu"))
+        api, intake = (f"http://127.0.0.1:{workplace.port()}" for _ in range(2))
+        if log == EMBEDDED:
+            url, intake = f"sqlite://{folder}/data/mesh.db", api
+        else:
+            url = stack.enter_context(broker(folder)).url
+        mesh = Mesh(folder, source, destination, url, api, intake, {})
+        source.notify = mesh.notifications
+        for registry in (source, destination):
+            stack.callback(registry.end)
+            registry.start()
+        stack.callback(_end, mesh)
+        _start_up(mesh) if log == EMBEDDED else _start_daemons(mesh)
+        yield mesh
+
+
+@contextmanager
+def broker(folder: Path) -> Iterator[kafka_broker.Broker]:
+    progress("starting Apache Kafka")
+    started = kafka_broker.start(folder / "kafka")
+    try:
+        yield started
+    finally:
+        started.kill()  # its data is thrown away
+
+
+def _start_up(mesh: Mesh) -> None:
+    _daemon(mesh, "up", mesh.api, "up", "-f", str(_mesh_file(mesh)), "--data", str(mesh.folder / "data"))
+
+
+def _start_daemons(mesh: Mesh) -> None:
+    file = str(_mesh_file(mesh))
+    _run("topics", "create", "--log", mesh.log, "-f", file)
+    agent = f"http://127.0.0.1:{workplace.port()}"
+    roles = {
+        "control": (mesh.api, ()),
+        "producer": (mesh.intake, ()),
+        "agent": (agent, ("--region", "frankfurt")),
+    }
+    for role, (listen, options) in roles.items():
+        data = str(mesh.folder / role)
+        _daemon(mesh, role, listen, role, *options, "--log", mesh.log, "--data", data)
+    _run("apply", "-f", file, "--server", mesh.api)
+
+
+def _daemon(mesh: Mesh, name: str, url: str, *arguments: str) -> None:
+    listen = url.removeprefix("http://")
+    process = parts.regmesh(mesh.folder / f"{name}.log", *arguments, "--listen", listen)
+    mesh.processes[name] = process
+    until(f"{name} is ready", lambda: parts.get(f"{url}/readyz") or not process.is_running(), within=60)
+    assert process.is_running(), process.said()[-2000:]
+
+
+def _run(*arguments: str) -> None:
+    done = parts.run_regmesh(*arguments)
+    assert done.returncode == 0, done.stderr
+
+
+def _end(mesh: Mesh) -> None:
+    for process in mesh.processes.values():
+        process.end()
+
+
+def _mesh_file(mesh: Mesh) -> Path:
+    document = {
+        "regions": [
+            {"name": "beijing", "jurisdiction": "cn-mainland"},
+            {"name": "frankfurt", "jurisdiction": "global"},
+        ],
+        "instances": [
+            {"name": "game-cn", "account": "game", "region": "beijing", "url": mesh.source.url},
+            {"name": "game-eu", "account": "game", "region": "frankfurt", "url": mesh.destination.url},
+        ],
+        "rules": [{"name": "all", "source": "game-cn", "destination": "game-eu"}],
+    }
+    file = mesh.folder / "mesh.yaml"
+    file.write_text(yaml.safe_dump(document))
+    return file
+
+
+async def _events(url: str) -> list[Event]:
+    log = await open_log(url, clock=SystemClock(), secrets=Secrets({}))
+    topic = topics.events(Region("beijing"))
+    found: list[Event] = []
+    try:
+        ends = await log.end(topic)
+        async for batch in log.follow(topic):
+            found += [decode(record.value, Event) for record in batch.records if record.value]
+            if all(batch.positions[number] >= end for number, end in ends.items()):
+                break
+    finally:
+        await log.close()
+    return found

@@ -1,0 +1,145 @@
+"""The engines that the contract suite runs on: each opens the same port over storage that outlives its handles."""
+
+import asyncio
+import shutil
+import time
+from collections.abc import AsyncIterator, Iterator
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Protocol
+from uuid import uuid4
+
+import pytest
+
+from mesh.log.port import Group, Log
+from mesh.log.sqlite import SqliteLog, open_log
+from schemas.names import Region
+
+
+class Engine(Protocol):
+    """What the suite needs of an engine besides the port. One per test."""
+
+    patience: float  # seconds within which partitions must have moved, and appends must have arrived
+
+    async def open(self) -> Log:
+        """A handle on the storage. May be one that was opened before and is still open."""
+        ...
+
+    async def crash(self, log: Log) -> None:
+        """End the handle as a power cut would: nothing is said, and only what was acknowledged is sure to stay."""
+        ...
+
+    async def die(self, log: Log, member: Group) -> None:
+        """Nobody hears of `member` (of the handle `log`) again, which never says that it leaves."""
+        ...
+
+    async def close(self) -> None:
+        """Close every handle that is still open."""
+        ...
+
+
+class AheadClock:
+    """The machine's clock, plus what the test added."""
+
+    def __init__(self) -> None:
+        self.ahead = 0.0  # seconds
+
+    def now(self) -> datetime:
+        return datetime.now(UTC) + timedelta(seconds=self.ahead)
+
+    def monotonic(self) -> float:
+        return time.monotonic() + self.ahead
+
+    async def sleep(self, seconds: float) -> None:
+        await asyncio.sleep(seconds)
+
+
+class SqliteEngine:
+    """One handle at a time, as one process may have. A crash leaves the files as they stand at that moment."""
+
+    patience = 5.0
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._life = 0
+        self._log: SqliteLog | None = None
+        self.clock = AheadClock()
+
+    @property
+    def path(self) -> Path:
+        return self._folder / f"log-{self._life}.db"
+
+    async def open(self) -> SqliteLog:
+        if self._log is None:
+            self._log = await open_log(self.path, clock=self.clock)
+        return self._log
+
+    async def crash(self, log: Log) -> None:
+        assert log is self._log
+        left = [(suffix, Path(f"{self.path}{suffix}")) for suffix in ("", "-wal")]
+        self._life += 1
+        for suffix, file in left:  # before the clean close, which would tidy up
+            shutil.copyfile(file, f"{self.path}{suffix}")
+        await self.close()
+
+    async def die(self, log: Log, member: Group) -> None:
+        self.clock.ahead += 61
+
+    async def close(self) -> None:
+        if self._log is not None:
+            await self._log.close()
+            self._log = None
+
+
+def _engines() -> Iterator[object]:
+    yield pytest.param("sqlite", id="sqlite")
+    if (Path(__file__).parent / "kafka_engine.py").exists():
+        yield pytest.param("kafka", id="kafka", marks=pytest.mark.real("kafka"))
+
+
+@pytest.fixture(scope="session")
+def kafka_bootstrap(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """`host:port` of a cluster for the whole run."""
+    from tests import kafka_broker
+
+    running = kafka_broker.running()
+    if running is not None:
+        yield running
+        return
+    broker = kafka_broker.start(tmp_path_factory.mktemp("kafka"))
+    try:
+        yield broker.bootstrap
+    finally:
+        broker.stop()
+
+
+@pytest.fixture(params=list(_engines()))
+async def engine(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Engine]:
+    """`tests/contract/kafka_engine.py` has `KafkaEngine(bootstrap)`, an `Engine`."""
+    made: Engine
+    if request.param == "sqlite":
+        made = SqliteEngine(tmp_path)
+    else:
+        from tests.contract.kafka_engine import KafkaEngine
+
+        made = KafkaEngine(request.getfixturevalue("kafka_bootstrap"))
+    try:
+        yield made
+    finally:
+        await made.close()
+
+
+@pytest.fixture
+async def log(engine: Engine) -> Log:
+    return await engine.open()
+
+
+@pytest.fixture
+def region() -> Region:
+    """Not used before: one cluster serves all tests."""
+    return Region(f"t{uuid4().hex[:12]}")
+
+
+@pytest.fixture
+def group_name() -> str:
+    return f"g-{uuid4().hex[:12]}"

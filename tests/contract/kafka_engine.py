@@ -1,0 +1,63 @@
+"""The contract suite's view of Kafka: short sessions, and members that fall silent as in a power cut."""
+
+import asyncio
+from contextlib import suppress
+
+from mesh.clock import SystemClock
+from mesh.log.kafka import KafkaLog, open_log
+from mesh.log.kafka.group import KafkaGroup
+from mesh.log.kafka.settings import Patience
+
+# A broker that somebody else runs may refuse sessions under 6 s (group.min.session.timeout.ms).
+PATIENCE = Patience(call=8.0, session=6.0, heartbeat=0.3, rebalance=6.0, stall=30.0, stop=2.0)
+
+
+class KafkaEngine:
+    """Every handle is a client of its own, as one process has."""
+
+    patience = 20.0
+
+    def __init__(self, bootstrap: str) -> None:
+        self._bootstrap = bootstrap
+        self._logs: list[KafkaLog] = []
+
+    async def open(self) -> KafkaLog:
+        log = await open_log(
+            f"kafka://{self._bootstrap}", clock=SystemClock(), secrets=lambda _: None, patience=PATIENCE
+        )
+        self._logs.append(log)
+        return log
+
+    async def crash(self, log: KafkaLog) -> None:
+        for reader in log._readers:
+            if isinstance(reader, KafkaGroup):
+                await self.die(log, reader)
+        await log._appender._producer.close()  # as after a failure: nothing more is written
+
+    async def die(self, log: KafkaLog, member: KafkaGroup) -> None:
+        await member._stop_turn()
+        consumer = member._member._consumer
+        member._member._ended = True
+        member._member = None
+        await fall_silent(consumer)
+
+    async def close(self) -> None:
+        for log in self._logs:
+            await log.close()
+
+
+async def fall_silent(consumer) -> None:
+    """End all that a consumer does, without a word to the group."""
+    consumer._closed = True
+    coordinator = consumer._coordinator
+    for task in (
+        coordinator._coordination_task,
+        coordinator._heartbeat_task,
+        coordinator._commit_refresh_task,
+    ):
+        if task is not None:
+            task.cancel()
+            with suppress(asyncio.CancelledError):
+                await task
+    await consumer._fetcher.close()
+    await consumer._client.close()

@@ -1,0 +1,274 @@
+"""Answers that are refusals, wrong or too large: what each becomes."""
+
+import asyncio
+import json
+import socket
+from collections.abc import AsyncIterator
+from datetime import UTC, datetime
+
+import pytest
+from aiohttp import web
+
+from mesh.clock import ManualClock
+from mesh.errors import (
+    ContentMismatch,
+    ContentRefused,
+    Denied,
+    MissingParts,
+    NotFound,
+    RegistryError,
+    Rejected,
+    ServerFault,
+    Throttled,
+    Unreachable,
+)
+from mesh.registry.client import RegistryClient, open_endpoint
+from mesh.registry.manifests import OCI_INDEX, OCI_MANIFEST
+from mesh.registry.port import MAX_MANIFEST, Descriptor, digest_of
+from schemas.completions import Side
+from schemas.names import MediaType, Repository, Tag
+from tests import images
+from tests.contract import registries
+from tests.contract.registries import Stub
+
+APP = Repository("team/app")
+LATEST = Tag("latest")
+BODY = bytes(3_000_000)
+BLOB = Descriptor(MediaType("application/octet-stream"), digest_of(BODY), len(BODY))
+NOW = datetime(2026, 1, 1, tzinfo=UTC)
+
+
+@pytest.fixture
+async def stub() -> AsyncIterator[Stub]:
+    async with registries.stub() as server:
+        yield server
+
+
+@pytest.fixture
+async def registry(stub: Stub) -> AsyncIterator[RegistryClient]:
+    endpoint = open_endpoint("place", stub.url, None, clock=ManualClock(NOW))
+    yield endpoint.registry(Side.SOURCE)
+    await endpoint.close()
+
+
+@pytest.mark.parametrize(
+    ("status", "code", "error", "retryable"),
+    [
+        (400, "NAME_INVALID", Rejected, False),
+        (401, "UNAUTHORIZED", Denied, False),
+        (403, "DENIED", Denied, False),
+        (404, "NAME_UNKNOWN", NotFound, False),
+        (408, "", ServerFault, True),
+        (418, "", Rejected, False),
+        (429, "TOOMANYREQUESTS", Throttled, True),
+        (500, "UNKNOWN", ServerFault, True),
+        (503, "", ServerFault, True),
+        (204, "", Rejected, False),
+        (304, "", Rejected, False),
+    ],
+)
+async def test_a_refusal_is_an_error_of_its_kind(
+    stub: Stub, registry: RegistryClient, status: int, code: str, error: type[RegistryError], retryable: bool
+):
+    said = {"errors": [{"code": code, "message": "because\r\nof \x1b[31mthis " + "x" * 1000, "detail": None}]}
+    stub.says(status, json.dumps(said).encode() if code else b"")
+    with pytest.raises(error) as caught:
+        await registry.read_manifest(APP, LATEST)
+    assert type(caught.value) is error
+    assert (caught.value.retryable, caught.value.side, caught.value.status) == (
+        retryable,
+        Side.SOURCE,
+        status,
+    )
+    text = str(caught.value)
+    assert f"{stub.url}/v2/team/app/manifests/latest" in text
+    assert code in text
+    assert len(text) < 500
+    assert text.isprintable()
+
+
+@pytest.mark.parametrize(
+    ("header", "seconds"),
+    [
+        ("7", 7.0),
+        ("Thu, 01 Jan 2026 00:01:00 GMT", 60.0),
+        ("Wed, 31 Dec 2025 00:00:00 GMT", 0.0),
+        ("99999999999999999999", 3600.0),
+        ("soon", None),
+        ("-5", None),
+    ],
+)
+async def test_a_throttle_says_how_long(
+    stub: Stub, registry: RegistryClient, header: str, seconds: float | None
+):
+    stub.says(429, Retry_After=header)
+    with pytest.raises(Throttled) as caught:
+        await registry.resolve(APP, LATEST)
+    assert caught.value.retry_after == seconds
+
+
+@pytest.mark.parametrize("code", ["MANIFEST_BLOB_UNKNOWN", "MANIFEST_UNKNOWN", "BLOB_UNKNOWN"])
+async def test_a_manifest_whose_parts_are_missing(stub: Stub, registry: RegistryClient, code: str):
+    stub.says(404, json.dumps({"errors": [{"code": code}]}).encode())
+    with pytest.raises(MissingParts):
+        await registry.write_manifest(APP, LATEST, images.image(layers=[]).manifest)
+
+
+async def test_nobody_at_home_is_named(registry: RegistryClient):
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    for url, reason in (
+        (f"http://127.0.0.1:{port}", "refused"),
+        ("http://nowhere.invalid", "nowhere.invalid"),
+    ):
+        endpoint = open_endpoint("beijing", url, None)
+        with pytest.raises(Unreachable, match=reason) as caught:
+            await endpoint.ping()
+        assert "beijing" in str(caught.value)
+        await endpoint.close()
+        with pytest.raises(Unreachable, match="closed"):
+            await endpoint.ping()
+
+
+async def test_what_is_not_http_is_refused():
+    async def talk(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(b"220 mail.example ESMTP\r\n")
+        writer.close()
+
+    async with await asyncio.start_server(talk, "127.0.0.1", 0) as server:
+        port = server.sockets[0].getsockname()[1]
+        endpoint = open_endpoint("place", f"http://127.0.0.1:{port}", None)
+        with pytest.raises(RegistryError):
+            await endpoint.ping()
+        await endpoint.close()
+
+
+MANIFEST = images.image(layers=[b"layer"]).manifest
+
+
+@pytest.mark.parametrize(
+    ("body", "content_type", "claimed", "error"),
+    [
+        (b" " * (MAX_MANIFEST + 1), OCI_MANIFEST, None, ContentRefused),
+        (b"not json", OCI_MANIFEST, None, ContentRefused),
+        (b"[1]", OCI_MANIFEST, None, ContentRefused),
+        (b"[" * 100_000, OCI_MANIFEST, None, ContentRefused),
+        (b"{}", "", None, ContentRefused),
+        (MANIFEST.body, OCI_INDEX, None, ContentRefused),
+        (b'{"manifests":[],"layers":[]}', "application/json", None, ContentRefused),
+        (b'{"manifests":[],"config":{}}', OCI_INDEX, None, ContentRefused),
+        (b'{"manifests":[],"config":{}}', OCI_MANIFEST, None, ContentRefused),
+        (MANIFEST.body, OCI_MANIFEST, digest_of(b"other"), ContentMismatch),
+        (MANIFEST.body, OCI_MANIFEST, "md5:12", Rejected),
+    ],
+)
+async def test_a_manifest_that_is_none_is_refused(
+    stub: Stub,
+    registry: RegistryClient,
+    body: bytes,
+    content_type: str,
+    claimed: str | None,
+    error: type[RegistryError],
+):
+    headers = {"Content_Type": content_type} | ({"Docker_Content_Digest": claimed} if claimed else {})
+    stub.says(200, body, **headers)
+    with pytest.raises(error) as caught:
+        await registry.read_manifest(APP, LATEST)
+    assert type(caught.value) is error
+
+
+async def test_a_manifest_by_digest_is_that_digest(stub: Stub, registry: RegistryClient):
+    stub.says(200, MANIFEST.body, Content_Type=OCI_MANIFEST)
+    assert await registry.read_manifest(APP, MANIFEST.digest) == MANIFEST
+    for algorithm in ("sha256", "sha512"):
+        with pytest.raises(ContentMismatch):
+            await registry.read_manifest(APP, digest_of(b"other", algorithm))
+
+
+async def test_a_head_without_a_digest_is_asked_again_with_get(stub: Stub, registry: RegistryClient):
+    stub.says(200, MANIFEST.body, Content_Type=f"{OCI_MANIFEST}; charset=utf-8")
+    assert await registry.resolve(APP, LATEST) == MANIFEST.descriptor
+    assert [request.method for request in stub.asked] == ["HEAD", "GET"]
+
+
+async def test_a_head_may_name_the_digest_by_another_algorithm(stub: Stub, registry: RegistryClient):
+    stub.says(200, MANIFEST.body, Content_Type=OCI_MANIFEST, Docker_Content_Digest=MANIFEST.digest)
+    asked = digest_of(MANIFEST.body, "sha512")
+    found = await registry.resolve(APP, asked)
+    assert found is not None
+    assert found.digest == asked
+
+
+async def test_a_head_of_another_digest_is_a_mismatch(stub: Stub, registry: RegistryClient):
+    stub.says(200, MANIFEST.body, Content_Type=OCI_MANIFEST, Docker_Content_Digest=MANIFEST.digest)
+    with pytest.raises(ContentMismatch):
+        await registry.resolve(APP, digest_of(b"other"))
+
+
+async def test_tags_are_followed_page_by_page(stub: Stub, registry: RegistryClient):
+    async def answer(request: web.Request) -> web.StreamResponse:
+        last = int(request.query.get("last", "0"))
+        links = {"Link": f'</v2/team/app/tags/list?last={last + 2}&n=1000>; rel="next"'} if last < 4 else {}
+        return web.json_response({"tags": [f"v{last}", f"v{last + 1}"]}, headers=links)
+
+    stub.answer = answer
+    assert [tag async for tag in registry.tags(APP)] == [f"v{number}" for number in range(6)]
+    assert stub.asked[0].query["n"] == "1000"
+
+
+@pytest.mark.parametrize("link", ["http://127.0.0.1:9/v2/x", "/v2/team/app/tags/list?n=1000", "ftp://x/"])
+async def test_a_next_page_elsewhere_or_the_same_is_refused(stub: Stub, registry: RegistryClient, link: str):
+    stub.says(200, b'{"tags": ["a"]}', Link=f"<{link}>; rel=next")
+    with pytest.raises(Rejected):
+        [tag async for tag in registry.tags(APP)]
+    assert len(stub.asked) == 1
+
+
+@pytest.mark.parametrize("body", [b"", b"[]", b'{"tags": ["../x"]}', b'{"tags": [1]}', b'{"tags": 5}'])
+async def test_a_list_of_tags_that_is_none_is_refused(stub: Stub, registry: RegistryClient, body: bytes):
+    stub.says(200, body)
+    with pytest.raises(Rejected):
+        [tag async for tag in registry.tags(APP)]
+
+
+async def test_an_upload_that_is_refused_at_once_stops_reading_its_source(
+    stub: Stub, registry: RegistryClient
+):
+    taken = 0
+
+    async def endless() -> AsyncIterator[bytes]:
+        nonlocal taken
+        while True:
+            taken += 1
+            yield bytes(1_000_000)
+
+    async def answer(request: web.Request) -> web.StreamResponse:
+        if request.method == "POST":
+            return web.Response(status=202, headers={"Location": "/upload"})
+        return web.Response(status=403 if request.method == "PUT" else 204)
+
+    stub.answer = answer
+    with pytest.raises(RegistryError):
+        await registry.write_blob(APP, Descriptor(BLOB.media_type, BLOB.digest, 10**12), endless())
+    assert taken < 100
+    assert stub.asked[-1].method == "DELETE"
+
+
+async def test_an_upload_that_the_registry_has_forgotten_can_be_tried_again(
+    stub: Stub, registry: RegistryClient
+):
+    async def answer(request: web.Request) -> web.StreamResponse:
+        if request.method == "POST":
+            return web.Response(status=202, headers={"Location": "/upload"})
+        await request.read()
+        return web.json_response({"errors": [{"code": "BLOB_UPLOAD_UNKNOWN"}]}, status=404)
+
+    stub.answer = answer
+
+    async def body() -> AsyncIterator[bytes]:
+        yield BODY
+
+    with pytest.raises(ServerFault) as caught:
+        await registry.write_blob(APP, BLOB, body())
+    assert caught.value.retryable

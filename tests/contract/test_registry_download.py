@@ -1,0 +1,158 @@
+"""Downloads that are cut, wrong or of another size: taken up again where they broke, and never handed over wrong."""
+
+import os
+from collections.abc import AsyncIterator
+from datetime import UTC, datetime
+
+import pytest
+from aiohttp import web
+
+from mesh.clock import ManualClock
+from mesh.errors import ContentMismatch, Rejected, Unreachable
+from mesh.registry.client import RegistryClient, open_endpoint
+from mesh.registry.port import Descriptor, digest_of
+from schemas.completions import Side
+from schemas.names import MediaType, Repository
+from tests.contract import registries
+from tests.contract.registries import Stub
+
+APP = Repository("team/app")
+BODY = os.urandom(3_000_000)
+BLOB = Descriptor(MediaType("application/octet-stream"), digest_of(BODY), len(BODY))
+
+
+@pytest.fixture
+async def stub() -> AsyncIterator[Stub]:
+    async with registries.stub() as server:
+        yield server
+
+
+@pytest.fixture
+def clock() -> ManualClock:
+    return ManualClock(datetime(2026, 1, 1, tzinfo=UTC))
+
+
+@pytest.fixture
+async def registry(stub: Stub, clock: ManualClock) -> AsyncIterator[RegistryClient]:
+    endpoint = open_endpoint("place", stub.url, None, clock=clock, random=lambda: 1.0)
+    yield endpoint.registry(Side.SOURCE)
+    await endpoint.close()
+
+
+async def read(registry: RegistryClient, blob: Descriptor = BLOB) -> bytes:
+    async with registry.read_blob(APP, blob) as chunks:
+        return b"".join([chunk async for chunk in chunks])
+
+
+class Cutter:
+    """Serves BODY, but breaks each of the first answers off after so many bytes."""
+
+    def __init__(self, stub: Stub, cuts: list[int], *, ranges: bool = True) -> None:
+        self.cuts = cuts
+        self.ranges = ranges
+        self.asked: list[str | None] = []
+        stub.answer = self.answer
+
+    async def answer(self, request: web.Request) -> web.StreamResponse:
+        asked = request.headers.get("Range")
+        self.asked.append(asked)
+        start = int(asked.removeprefix("bytes=").removesuffix("-")) if asked and self.ranges else 0
+        headers = {"Content-Range": f"bytes {start}-{len(BODY) - 1}/{len(BODY)}"} if start else {}
+        response = web.StreamResponse(status=206 if start else 200, headers=headers)
+        response.content_length = len(BODY) - start
+        await response.prepare(request)
+        if self.cuts:
+            await response.write(BODY[start : start + self.cuts.pop(0)])
+            assert request.transport is not None
+            request.transport.close()
+        else:
+            await response.write(BODY[start:])
+        return response
+
+
+async def test_a_download_that_breaks_goes_on_where_it_broke(stub: Stub, registry: RegistryClient):
+    cutter = Cutter(stub, [1_000_000, 500_000])
+    assert await read(registry) == BODY
+    assert cutter.asked == [None, "bytes=1000000-", "bytes=1500000-"]
+
+
+async def test_a_registry_without_ranges_sends_again_what_is_then_skipped(
+    stub: Stub, registry: RegistryClient
+):
+    cutter = Cutter(stub, [1_000_000, 1_500_000], ranges=False)
+    assert await read(registry) == BODY
+    assert cutter.asked == [None, "bytes=1000000-", "bytes=1500000-"]
+
+
+async def test_downloads_without_progress_end(stub: Stub, registry: RegistryClient, clock: ManualClock):
+    cutter = Cutter(stub, [10] * 100)
+    with pytest.raises(Unreachable) as caught:
+        await read(registry)
+    assert caught.value.side is Side.SOURCE
+    assert len(cutter.asked) == 8
+    assert 10 < clock.monotonic() < 40
+
+
+async def test_downloads_with_progress_may_break_as_often_as_they_like(stub: Stub, registry: RegistryClient):
+    Cutter(stub, [1024 * 1024 * (number % 2) for number in range(4)])
+    assert await read(registry) == BODY
+
+
+async def test_a_registry_that_is_down_for_a_while_is_waited_for(stub: Stub, registry: RegistryClient):
+    cutter = Cutter(stub, [1_000_000])
+    down = [503, 503, 429]
+
+    async def answer(request: web.Request) -> web.StreamResponse:
+        if cutter.asked and down:
+            return web.Response(status=down.pop(0), headers={"Retry-After": "3"})
+        return await cutter.answer(request)
+
+    stub.answer = answer
+    assert await read(registry) == BODY
+
+
+async def test_another_range_than_asked_is_refused(stub: Stub, registry: RegistryClient):
+    cutter = Cutter(stub, [1_000_000])
+
+    async def answer(request: web.Request) -> web.StreamResponse:
+        if not cutter.asked:
+            return await cutter.answer(request)
+        return web.Response(status=206, body=BODY[5:], headers={"Content-Range": "bytes 5-/9"})
+
+    stub.answer = answer
+    with pytest.raises(Rejected):
+        await read(registry)
+
+
+@pytest.mark.parametrize("position", [0, 1_000_000, len(BODY) - 1])
+async def test_one_wrong_byte_is_found_before_the_last_chunk_is_out(
+    stub: Stub, registry: RegistryClient, position: int
+):
+    stub.says(body=BODY[:position] + bytes([BODY[position] ^ 1]) + BODY[position + 1 :])
+    received = 0
+
+    async def read_on() -> None:
+        nonlocal received
+        async with registry.read_blob(APP, BLOB) as chunks:
+            async for chunk in chunks:
+                received += len(chunk)
+
+    with pytest.raises(ContentMismatch):
+        await read_on()
+    assert received < len(BODY)
+
+
+@pytest.mark.parametrize("body", [BODY[:-1], BODY + b"x", b""])
+async def test_a_body_of_unknown_length_that_is_not_the_size_is_a_mismatch(
+    stub: Stub, registry: RegistryClient, body: bytes
+):
+    async def chunked(request: web.Request) -> web.StreamResponse:
+        response = web.StreamResponse()
+        response.enable_chunked_encoding()
+        await response.prepare(request)
+        await response.write(body)
+        return response
+
+    stub.answer = chunked
+    with pytest.raises(ContentMismatch):
+        await read(registry)

@@ -1,0 +1,250 @@
+"""The HTTP API on a real server: what is declared, how errors are told, who may speak to it."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import orjson
+import pytest
+from aiohttp import ClientSession, web
+from prometheus_client import CollectorRegistry
+
+from mesh import health
+from mesh.control.guard import host_name, is_loopback
+from mesh.metrics import Metrics
+from schemas import topics
+from schemas.names import Region
+from tests.control_site import MESH, Site, completion, control_site, until
+
+
+@pytest.fixture
+async def site(tmp_path: Path) -> AsyncIterator[Site]:
+    async with control_site(tmp_path) as opened:
+        yield opened
+
+
+def with_rule(**told: object) -> dict[str, Any]:
+    return MESH | {"rules": [MESH["rules"][0] | told]}
+
+
+async def test_apply_tells_what_changed(site: Site):
+    status, first = await site.call("POST", "/api/v1/apply", MESH)
+    assert status == 200
+    assert [(item["key"], item["change"], item["rev"]) for item in first["items"]] == [
+        ("region/beijing", "created", 0), ("region/frankfurt", "created", 1), ("instance/game-cn", "created", 2),
+        ("instance/game-eu", "created", 3), ("rule/release-to-eu", "created", 4),
+    ]  # fmt: skip
+    assert site.state.rev == 4  # what was answered holds here already
+    _, again = await site.call("POST", "/api/v1/apply", MESH)
+    assert {(item["change"], item["rev"]) for item in again["items"]} == {("unchanged", 4)}
+    _, changed = await site.call("POST", "/api/v1/apply", with_rule(enabled=False))
+    assert [item["change"] for item in changed["items"]] == ["unchanged"] * 4 + ["changed"]
+    assert site.state.rev == 5
+
+
+async def test_a_dry_run_changes_nothing(site: Site):
+    _, told = await site.call("POST", "/api/v1/apply?dry_run=true", MESH)
+    assert {(item["change"], item["rev"]) for item in told["items"]} == {("created", None)}
+    assert site.state.rev == -1
+    region = Region("beijing")
+    assert topics.events(region) in await site.log.missing(topics.all_topics([region]))
+
+
+async def test_all_problems_at_once_and_nothing_half_applied(site: Site):
+    wrong = with_rule(source="game-cm", filters=[{"type": "nam", "value": "x"}], conflict="lww")
+    status, told = await site.call("POST", "/api/v1/apply", wrong)
+    assert status == 400
+    assert told["error"]["code"] == "invalid_document"
+    problems = {problem["path"]: problem["message"] for problem in told["error"]["problems"]}
+    assert "did you mean 'game-cn'" in problems["rules[0].source"]
+    assert "did you mean 'name'" in problems["rules[0].filters[0].type"]
+    assert "planned but not built" in problems["rules[0].conflict"]
+    assert list(site.state.things()) == []
+
+
+async def test_a_new_region_has_its_topics_before_it_is_declared(site: Site):
+    await site.call("POST", "/api/v1/apply", MESH)
+    assert list(await site.log.missing(topics.all_topics([Region("beijing"), Region("frankfurt")]))) == []
+
+
+async def test_writers_take_turns(site: Site):
+    await site.call("POST", "/api/v1/apply", MESH)
+    bodies = [{"name": f"r{n}", "source": "game-cn", "destination": "game-eu"} for n in range(20)]
+    answers = await asyncio.gather(
+        *(site.call("PUT", f"/api/v1/rules/{body['name']}", body) for body in bodies)
+    )
+    assert {status for status, _ in answers} == {201}
+    _, listed = await site.call("GET", "/api/v1/rules?limit=1000")
+    assert len(listed["items"]) == 21
+
+
+async def test_put_get_delete(site: Site):
+    await site.call("POST", "/api/v1/apply", MESH)
+    rule = {"name": "charts", "source": "game-cn", "destination": "game-eu", "filters": []}
+    assert (await site.call("PUT", "/api/v1/rules/charts", rule))[0] == 201
+    status, shown = await site.call("PUT", "/api/v1/rules/charts", rule | {"enabled": False})
+    assert (status, shown["enabled"]) == (200, False)
+    assert await site.call("GET", "/api/v1/rules/charts") == (200, shown)
+    assert (await site.call("PUT", "/api/v1/rules/charts", shown))[0] == 200  # what is got can be put
+    assert await site.call("DELETE", "/api/v1/rules/charts") == (204, None)
+    assert (await site.call("GET", "/api/v1/rules/charts"))[0] == 404
+    status, told = await site.call("DELETE", "/api/v1/rules/charts")
+    assert (status, told["error"]["code"]) == (404, "not_found")
+
+
+async def test_an_instance_that_was_got_can_be_put(site: Site):
+    await site.call("POST", "/api/v1/apply", MESH)
+    _, shown = await site.call("GET", "/api/v1/instances/game-cn")
+    assert shown["state"] is None
+    assert (await site.call("PUT", "/api/v1/instances/game-cn", shown))[0] == 200
+    assert site.state.rev == 4
+
+
+async def test_what_is_used_is_not_deleted(site: Site):
+    await site.call("POST", "/api/v1/apply", MESH)
+    for path, user in (("instances/game-cn", "rule/release-to-eu"), ("regions/beijing", "instance/game-cn")):
+        status, told = await site.call("DELETE", f"/api/v1/{path}")
+        assert (status, told["error"]["code"]) == (409, "still_used")
+        assert user in told["error"]["message"]
+
+
+@pytest.mark.parametrize(
+    ("body", "path", "message"),
+    [
+        ({"name": "other", "source": "game-cn", "destination": "game-eu"}, "name", "must be 'charts'"),
+        ({"source": "game-cn"}, "destination", "is required"),
+        ({"source": "game-cn", "destination": "nowhere"}, "destination", "no instance is named"),
+        (
+            {"source": "game-cn", "destination": "game-eu", "filters": [{"type": "tag", "value": "re:("}]},
+            "filters[0].value", "is not a pattern",
+        ),
+        ([], "", "must be a JSON object"),
+    ],
+)  # fmt: skip
+async def test_a_put_that_is_wrong(site: Site, body: object, path: str, message: str):
+    await site.call("POST", "/api/v1/apply", MESH)
+    status, told = await site.call("PUT", "/api/v1/rules/charts", body)
+    assert status == 400
+    (problem,) = told["error"]["problems"]
+    assert problem["path"] == path
+    assert message in problem["message"]
+
+
+async def test_lists_are_paged_by_name(site: Site):
+    regions = [{"name": f"region-{n}", "jurisdiction": "global"} for n in range(5)]
+    await site.call("POST", "/api/v1/apply", {"regions": regions})
+    names, cursor = [], ""
+    while True:
+        _, page = await site.call("GET", f"/api/v1/regions?limit=2{cursor}")
+        names += [item["name"] for item in page["items"]]
+        if page["next"] is None:
+            break
+        cursor = f"&cursor={page['next']}"
+    assert names == [region["name"] for region in regions]
+
+
+async def test_the_sync_log_is_paged_and_filtered(site: Site):
+    await site.call("POST", "/api/v1/apply", MESH)
+    await site.report(*(completion(n) for n in range(5)))
+
+    async def all_there() -> bool:
+        return len(await site.logs()) == 5
+
+    await until(all_there)
+    _, first = await site.call("GET", "/api/v1/logs?limit=3&rule=release-to-eu&status=Succeed,Failed")
+    _, rest = await site.call("GET", f"/api/v1/logs?limit=3&cursor={first['next']}")
+    assert [entry["lag_ms"] for entry in first["items"] + rest["items"]] == [4000, 3000, 2000, 1000, 0]
+    assert rest["next"] is None
+    for wrong, name in (
+        ("limit=0", "limit"),
+        ("rul=x", "rul"),
+        ("rule=a&rule=b", "rule"),
+        ("cursor=x", "cursor"),
+    ):
+        status, told = await site.call("GET", f"/api/v1/logs?{wrong}")
+        assert (status, told["error"]["code"]) == (400, "invalid_input")
+        assert told["error"]["message"].startswith(f"{name}: ")
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "status"),
+    [
+        ("GET", "/api/v1/nothing", 404), ("GET", "/nothing", 404), ("GET", "/api/v1/rules/a/b", 404),
+        ("POST", "/api/v1/rules", 405), ("DELETE", "/api/v1/logs", 405), ("GET", "/api/v1/replicas", 404),
+    ],
+)  # fmt: skip
+async def test_what_is_not_there_is_told_in_json(site: Site, method: str, path: str, status: int):
+    got, told = await site.call(method, path)
+    assert got == status
+    assert set(told["error"]) == {"code", "message"}
+
+
+async def test_only_json_of_a_bounded_size(site: Site):
+    form = {"Content-Type": "text/plain"}
+    assert (await site.call("POST", "/api/v1/apply", MESH, headers=form))[0] == 415
+    assert (await site.call("PUT", "/api/v1/rules/x", {}, headers=form))[0] == 415
+    status, told = await site.call("POST", "/api/v1/apply", raw=b"{")
+    assert (status, told["error"]["code"]) == (400, "invalid_input")
+    status, told = await site.call("POST", "/api/v1/apply", raw=b" " * (1024 * 1024 + 1))
+    assert (status, told["error"]["code"]) == (413, "too_large")
+    status, told = await site.call("POST", "/api/v1/apply", raw=b"[" * 100_000)
+    assert status == 400
+    assert list(site.state.things()) == []
+
+
+async def test_only_by_its_own_name(site: Site):
+    for host, status in (
+        ("evil.example", 403), ("evil.example:8080", 403), ("127.0.0.1.evil.example", 403), ("", 403),
+        ("localhost:8080", 200), ("LOCALHOST", 200), ("127.0.0.1", 200), ("[::1]:8080", 200), ("127.8.9.1", 200),
+    ):  # fmt: skip
+        assert (await site.call("GET", "/api/v1/rules", headers={"Host": host}))[0] == status, host
+
+
+async def test_an_error_of_ours_tells_nothing_but_where_to_look(
+    site: Site, capsys: pytest.CaptureFixture[str]
+):
+    async def broken(*_: object, **__: object) -> None:
+        raise ZeroDivisionError("password=hunter2")
+
+    site.control._declare.apply = broken
+    status, told = await site.call("POST", "/api/v1/apply", {})
+    assert (status, told["error"]["code"]) == (500, "internal")
+    assert "hunter2" not in orjson.dumps(told).decode()
+    assert "api_internal" in capsys.readouterr().out
+
+
+async def test_a_log_that_is_away_is_told_with_when_to_come_again(site: Site):
+    await site.log.close()
+    async with site.http.put(f"{site.url}/api/v1/regions/x", json={"jurisdiction": "y"}) as answer:
+        assert (answer.status, answer.headers["Retry-After"]) == (503, "5")
+        assert (await answer.json())["error"]["code"] == "log_unavailable"
+
+
+def test_hosts():
+    assert host_name("a.b:80") == "a.b"
+    assert host_name("[::1") == ""
+    assert is_loopback("::ffff:127.0.0.1")
+    assert not is_loopback("10.0.0.1")
+    assert not is_loopback("localhost.evil.example")
+
+
+async def test_health_readiness_and_metrics():
+    metrics, reasons = Metrics(CollectorRegistry()), ["the table is behind"]
+    metrics.stale_stamps.inc()
+    app = web.Application()
+    health.add_routes(app, metrics, lambda: reasons)
+    runner = web.AppRunner(app)
+    await runner.setup()
+    await web.TCPSite(runner, "127.0.0.1", 0).start()
+    url = f"http://127.0.0.1:{runner.addresses[0][1]}"
+    async with ClientSession() as http:
+        assert (await http.get(f"{url}/healthz")).status == 200
+        behind = await http.get(f"{url}/readyz")
+        assert (behind.status, (await behind.json())["reasons"]) == (503, ["the table is behind"])
+        reasons.clear()
+        assert (await http.get(f"{url}/readyz")).status == 200
+        exposed = await http.get(f"{url}/metrics")
+        assert "regmesh_stale_stamps_total 1.0" in await exposed.text()
+        assert exposed.content_type == "text/plain"
+    await runner.cleanup()

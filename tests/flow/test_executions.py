@@ -1,0 +1,443 @@
+"""Executions whole: asked for at the API, listed by a producer, copied by an agent, counted by control."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pytest
+from prometheus_client import CollectorRegistry
+
+from consumer.agent import Agent, AgentSettings
+from consumer.attempts import Patience
+from consumer.places import Places
+from mesh.clock import SystemClock
+from mesh.log.port import Append
+from mesh.metrics import Metrics
+from mesh.node import cli
+from mesh.registry.builtin import BuiltinRegistry
+from mesh.registry.builtin.faults import Fail, Faults
+from mesh.registry.client import open_endpoint
+from mesh.registry.port import Endpoint
+from producer.listing import Endurance
+from producer.reconcile import Reconcile
+from schemas import codec, topics
+from schemas.events import Action, Event
+from schemas.names import Digest, PlaceName, Region, Repository, Tag
+from schemas.topology import Instance
+from tests import images
+from tests.control_site import Site as ControlSite
+from tests.control_site import control_site, until
+from tests.flow.test_agent import client
+
+CLOCK = SystemClock()
+APP = Repository("game/app")
+QUICK = AgentSettings(
+    patience=Patience(tries=2, first_wait=0.02, longest_wait=0.05),
+    regions_every=0.05,
+    drain=5,
+    progress_every=0.05,
+)
+
+
+def _open(instance: Instance) -> Endpoint:
+    return open_endpoint(instance.name, instance.url, None)
+
+
+@dataclass
+class Mesh:
+    """Control, one producer and one agent on one log, between two registries."""
+
+    control: ControlSite
+    source: BuiltinRegistry
+    destination: BuiltinRegistry
+    tasks: list[asyncio.Task[None]] = field(default_factory=list)
+
+    async def rule(self, **fields: Any) -> None:
+        rule = {
+            "name": "release",
+            "source": "cn",
+            "destination": "eu",
+            "trigger": {"type": "manual"},
+            **fields,
+        }
+        status, answer = await self.control.call("POST", "/api/v1/apply", {"rules": [rule]})
+        assert status == 200, answer
+
+    async def push(self, tag: str, *layers: bytes, repository: Repository = APP) -> Digest:
+        image = images.image(layers=list(layers) or [f"{repository}:{tag}".encode()])
+        async with client(self.source) as registry:
+            await images.push(registry, repository, Tag(tag), image)
+        return image.digest
+
+    async def holds(self, tag: str, repository: Repository = APP) -> Digest | None:
+        async with client(self.destination) as registry:
+            found = await registry.resolve(repository, Tag(tag))
+        return found.digest if found else None
+
+    def agent(self, settings: AgentSettings = QUICK) -> None:
+        metrics = Metrics(CollectorRegistry())
+        agent = Agent(
+            name="agent", region=Region("frankfurt"), mesh_log=self.control.log, state=self.control.state,
+            table=self.control.table, places=Places(_open, open_anonymous=_open, metrics=metrics), clock=CLOCK,
+            metrics=metrics, random=lambda: 0.5, settings=settings,
+        )  # fmt: skip
+        self.tasks.append(asyncio.create_task(agent.run()))
+
+    def producer(self) -> asyncio.Task[None]:
+        reconcile = Reconcile(
+            log=self.control.log, state=self.control.state, table=self.control.table, open_endpoint=_open,
+            clock=CLOCK, random=lambda: 0.5, endurance=Endurance(tries=2, first_wait=0.01, longest_wait=0.02),
+        )  # fmt: skip
+        self.tasks.append(asyncio.create_task(reconcile.run()))
+        return self.tasks[-1]
+
+    async def sync(self, **asked: Any) -> str:
+        status, answer = await self.control.call("POST", "/api/v1/executions", {"rule": "release", **asked})
+        assert status == 201, answer
+        return str(answer["id"])
+
+    async def execution(self, execution_id: str) -> dict[str, Any]:
+        status, answer = await self.control.call("GET", f"/api/v1/executions/{execution_id}")
+        assert status == 200, answer
+        return dict(answer)
+
+    async def ended(self, execution_id: str) -> dict[str, Any]:
+        async def has_ended() -> bool:
+            return (await self.execution(execution_id))["status"] != "InProgress"
+
+        await until(has_ended, timeout=20)
+        return await self.execution(execution_id)
+
+    async def executions(self, **query: str) -> list[dict[str, Any]]:
+        _, answer = await self.control.call("GET", "/api/v1/executions", params=query)
+        return list(answer["items"])
+
+
+@asynccontextmanager
+async def _mesh(folder: Path, faults: Faults | None = None) -> AsyncIterator[Mesh]:
+    source = BuiltinRegistry(folder / "cn", clock=CLOCK, faults=faults)
+    destination = BuiltinRegistry(folder / "eu", clock=CLOCK)
+    await source.start()
+    await destination.start()
+    async with control_site(folder) as control:
+        mesh = Mesh(control, source, destination)
+        document = {
+            "regions": [
+                {"name": "beijing", "jurisdiction": "cn"},
+                {"name": "frankfurt", "jurisdiction": "global"},
+            ],
+            "instances": [
+                {"name": "cn", "account": "game", "region": "beijing", "url": source.url},
+                {"name": "eu", "account": "game", "region": "frankfurt", "url": destination.url},
+            ],
+        }
+        status, answer = await control.call("POST", "/api/v1/apply", document)
+        assert status == 200, answer
+        try:
+            yield mesh
+        finally:
+            for task in mesh.tasks:
+                task.cancel()
+            await asyncio.gather(*mesh.tasks, return_exceptions=True)
+    await source.stop()
+    await destination.stop()
+
+
+@pytest.fixture
+async def mesh(tmp_path: Path) -> AsyncIterator[Mesh]:
+    async with _mesh(tmp_path) as found:
+        yield found
+
+
+@pytest.fixture
+async def running(mesh: Mesh) -> Mesh:
+    mesh.producer()
+    mesh.agent()
+    return mesh
+
+
+async def test_a_manual_run_copies_what_the_filters_match_and_counts_it(running: Mesh) -> None:
+    await running.rule(filters=[{"type": "name", "value": "game/**"}, {"type": "tag", "value": "v*"}])
+    pushed = {tag: await running.push(tag) for tag in ("v1", "v2", "v3")}
+    await running.push("dev")
+    await running.push("v1", repository=Repository("other/app"))
+    ended = await running.ended(await running.sync())
+    assert (ended["status"], ended["trigger"], ended["error"]) == ("Succeed", "manual", None)
+    assert (ended["total"], ended["succeed"], ended["in_progress"]) == (3, 3, 0)
+    assert ended["bytes_transferred"] == ended["bytes_total"] > 0
+    assert {tag: await running.holds(tag) for tag in pushed} == pushed
+    assert await running.holds("dev") is None
+    assert await running.holds("v1", Repository("other/app")) is None
+    entries = await running.control.logs(execution=ended["id"])
+    assert {entry["trigger"] for entry in entries} == {"manual"}
+
+
+async def test_the_same_again_finds_everything_there_and_succeeds(running: Mesh) -> None:
+    await running.rule()
+    await running.push("v1")
+    first = await running.ended(await running.sync())
+    again = await running.ended(await running.sync())
+    assert first["id"] != again["id"]
+    assert (again["status"], again["skipped"], again["bytes_transferred"]) == ("Succeed", 1, 0)
+    assert [one["id"] for one in await running.executions(rule="release")] == [again["id"], first["id"]]
+    assert await running.executions(status="Failed") == []
+
+
+async def test_repository_and_tag_narrow_it_down(running: Mesh) -> None:
+    await running.rule()
+    for repository in (APP, Repository("game/web")):
+        await running.push("v1", repository=repository)
+        await running.push("v2", repository=repository)
+    ended = await running.ended(await running.sync(repository="game/web", tag="*2"))
+    assert ended["total"] == ended["succeed"] == 1
+    assert await running.holds("v2", Repository("game/web")) is not None
+    assert await running.holds("v2") is None
+
+
+async def test_the_same_tag_of_several_repositories_and_several_tags_of_one_digest_all_arrive(
+    running: Mesh,
+) -> None:
+    await running.rule()
+    names = [Repository(f"game/app-{number}") for number in range(4)]
+    for name in names:
+        await running.push("v1", b"one", repository=name)
+        await running.push("latest", b"one", repository=name)
+    ended = await running.ended(await running.sync())
+    assert (ended["status"], ended["total"], ended["succeed"]) == ("Succeed", 8, 8)
+    held = {await running.holds(tag, name) for name in names for tag in ("v1", "latest")}
+    assert len(held) == 1
+    assert None not in held
+
+
+async def test_a_manual_rule_copies_nothing_by_itself(running: Mesh) -> None:
+    await running.rule()
+    digest = await running.push("v1")
+    now = CLOCK.now()
+    event = Event(
+        id="pushed", time=now, action=Action.MANIFEST_PUSH, place=PlaceName("cn"), region=Region("beijing"),
+        repository=APP, tag=Tag("v1"), digest=digest, occurred_at=now, rules_rev=-1,
+    )  # fmt: skip
+    await running.control.log.append(
+        [Append(topics.events(Region("beijing")), event.key, codec.encode(event))]
+    )
+    await running.ended(await running.sync(tag="none"))
+    assert await running.control.logs() == []
+
+
+async def test_a_dry_run_tells_what_would_be_sent_and_writes_nothing(running: Mesh) -> None:
+    await running.rule()
+    await running.push("v1", b"shared" * 100)
+    await running.ended(await running.sync())
+    await running.push("v2", b"shared" * 100, b"new" * 50)
+    held = running.destination.seen.uploads.copy()
+    ended = await running.ended(await running.sync(dry_run=True))
+    assert (ended["status"], ended["total"], ended["skipped"], ended["dry_run"]) == ("Succeed", 2, 2, True)
+    assert (ended["bytes_transferred"], await running.holds("v2")) == (0, None)
+    entries = {entry["tag"]: entry for entry in await running.control.logs(execution=ended["id"])}
+    assert entries["v1"]["error"]["code"] == "already_there"
+    assert entries["v2"]["error"]["code"] == "dry_run"
+    would_send = entries["v2"]["bytes_total"] - entries["v2"]["bytes_skipped"]
+    assert 150 <= would_send < entries["v2"]["bytes_total"]
+    assert f"{would_send} of" in entries["v2"]["error"]["message"]
+    assert running.destination.seen.uploads == held
+
+
+async def test_a_source_that_forbids_listing_fails_with_what_to_configure(tmp_path: Path) -> None:
+    faults = Faults(fail=Fail(1000, "GET", "/v2/_catalog", 403))
+    async with _mesh(tmp_path, faults) as mesh:
+        mesh.producer()
+        mesh.agent()
+        await mesh.rule(filters=[{"type": "name", "value": "game/**"}])
+        await mesh.push("v1")
+        ended = await mesh.ended(await mesh.sync())
+        assert (ended["status"], ended["total"], ended["error"]["code"]) == ("Failed", 0, "listing_refused")
+        assert "name filter" in ended["error"]["message"]
+        assert (await mesh.ended(await mesh.sync(repository="game/app")))["status"] == "Succeed"
+        await mesh.rule(filters=[{"type": "name", "value": "game/{app,web}"}])
+        assert (await mesh.ended(await mesh.sync()))["total"] == 1
+
+
+async def test_a_listing_cut_in_the_middle_is_done_again_with_the_same_tasks(mesh: Mesh) -> None:
+    await mesh.rule()
+    for number in range(40):
+        await mesh.push(f"v{number}", b"one")
+    first = mesh.producer()
+    execution_id = await mesh.sync()
+
+    def has_begun() -> bool:
+        return mesh.source.seen.requests["HEAD", "manifest"] > 5
+
+    await until(has_begun)
+    first.cancel()
+    await asyncio.gather(first, return_exceptions=True)
+    mesh.producer()
+    mesh.agent()
+    ended = await mesh.ended(execution_id)
+    assert (ended["status"], ended["total"]) == ("Succeed", 40)
+    assert ended["succeed"] + ended["skipped"] == 40
+    assert len(await mesh.control.logs(execution=execution_id)) == 40
+    assert mesh.source.seen.requests["GET", "tags"] == 2  # both producers listed it
+
+
+async def test_a_stopped_execution_ends_its_waiting_tasks(mesh: Mesh) -> None:
+    await mesh.rule()
+    for number in range(5):
+        await mesh.push(f"v{number}")
+    mesh.producer()
+    execution_id = await mesh.sync()
+
+    async def is_listed() -> bool:
+        return (await mesh.execution(execution_id))["total"] == 5
+
+    await until(is_listed)
+    assert (await mesh.execution(execution_id))["in_progress"] == 5
+    status, _ = await mesh.control.call("POST", f"/api/v1/executions/{execution_id}/stop", {})
+    assert status == 202
+    mesh.agent()
+    ended = await mesh.ended(execution_id)
+    assert (ended["status"], ended["stopped"]) == ("Stopped", 5)
+    assert await mesh.holds("v0") is None
+
+
+async def test_a_running_task_of_a_stopped_execution_ends_after_its_current_blobs(running: Mesh) -> None:
+    await running.rule()
+    await running.push("v1", *(bytes([number]) * 40_000 for number in range(12)))
+    running.source.faults.slow = 100_000  # bytes/s
+    execution_id = await running.sync()
+    await until(lambda: running.destination.seen.uploads.total() >= 1)
+    await running.control.call("POST", f"/api/v1/executions/{execution_id}/stop", {})
+    ended = await running.ended(execution_id)
+    assert (ended["status"], ended["stopped"]) == ("Stopped", 1)
+    assert 1 <= running.destination.seen.uploads.total() < 12
+    assert await running.holds("v1") is None
+
+
+async def test_an_execution_whose_rule_is_removed_does_not_wait_for_ever(mesh: Mesh) -> None:
+    await mesh.rule()
+    execution_id = await mesh.sync()
+    status, _ = await mesh.control.call("DELETE", "/api/v1/rules/release")
+    assert status == 204
+    ended = await mesh.ended(execution_id)
+    assert (ended["status"], ended["error"]["code"]) == ("Stopped", "rule_gone")
+
+
+async def test_what_the_rule_wants_no_more_is_told_and_counted(mesh: Mesh) -> None:
+    await mesh.rule()
+    await mesh.push("v1")
+    await mesh.push("dev")
+    mesh.producer()
+    execution_id = await mesh.sync()
+
+    async def is_listed() -> bool:
+        return (await mesh.execution(execution_id))["total"] == 2
+
+    await until(is_listed)
+    await mesh.rule(filters=[{"type": "tag", "value": "v*"}])
+    mesh.agent()
+    ended = await mesh.ended(execution_id)
+    assert (ended["status"], ended["succeed"], ended["skipped"]) == ("Succeed", 1, 1)
+    assert await mesh.holds("dev") is None
+
+
+async def test_the_commands_show_progress_and_say_how_it_ended(
+    running: Mesh, capsys: pytest.CaptureFixture[str]
+) -> None:
+    async def regmesh(*arguments: str) -> tuple[int, str, str]:
+        code = await asyncio.to_thread(cli.run, [*arguments, "--server", running.control.url])
+        said = capsys.readouterr()
+        return code, said.out, said.err
+
+    await running.rule()
+    await running.push("v1")
+    code, out, _ = await regmesh("sync", "release", "--dry-run")
+    assert code == 0
+    assert "cn/game/app:v1 -> eu/game/app:v1: would copy 2 of 2 blobs" in out
+    assert await running.holds("v1") is None
+    code, out, err = await regmesh("sync", "release", "--wait")
+    assert (code, await running.holds("v1")) == (0, await running.push("v1"))
+    execution_id = str((await running.executions())[0]["id"])
+    assert execution_id in out.splitlines()
+    assert "Succeed: 1 tags: 1 succeed" in err
+    assert f"{execution_id}  release  manual" in (await regmesh("get", "executions"))[1]
+    assert "cn/game/app:v1" in (await regmesh("logs", "--execution", execution_id))[1]
+    assert "had ended: Succeed" in (await regmesh("stop", execution_id))[1]
+    assert (await regmesh("retry", "--failed"))[:2] == (0, "nothing to try again\n")
+    assert (await regmesh("retry"))[0] == 2
+    running.source.faults.fail = Fail(1000, "GET", "/v2/_catalog", 403)
+    code, _, err = await regmesh("sync", "release", "--wait")
+    assert code == 1
+    assert "name them literally in a name filter" in err
+
+
+async def test_what_failed_is_tried_again_one_by_one_and_together(tmp_path: Path) -> None:
+    faults = Faults()
+    async with _mesh(tmp_path, faults) as mesh:
+        mesh.producer()
+        mesh.agent()
+        await mesh.rule()
+        for tag in ("v1", "v2", "v3"):
+            await mesh.push(tag)
+        faults.fail = Fail(1000, "GET", "/v2/game/app/blobs/", 403)
+        failed = await mesh.ended(await mesh.sync())
+        assert (failed["status"], failed["failed"]) == ("Failed", 3)
+        faults.fail = None
+        entries = await mesh.control.logs(execution=failed["id"])
+        status, answer = await mesh.control.call("POST", f"/api/v1/tasks/{entries[0]['task_id']}/retry", {})
+        assert status == 201
+        assert (await mesh.ended(answer["id"]))["succeed"] == 1
+        assert (await mesh.ended(await mesh.sync(dry_run=True)))["skipped"] == 3  # which makes nothing good
+        status, answer = await mesh.control.call("POST", "/api/v1/retries", {})
+        assert (status, [one["total"] for one in answer["items"]]) == (201, [2])
+        assert (await mesh.ended(answer["items"][0]["id"]))["succeed"] == 2
+        _, answer = await mesh.control.call("POST", "/api/v1/retries", {"rule": "release"})
+        assert answer["items"] == []
+
+
+async def test_a_backfill_brings_what_was_there_once_for_each_change(running: Mesh) -> None:
+    digest = await running.push("v1")
+    await running.rule(trigger={"type": "event_based"}, backfill=True)
+
+    async def backfilled(times: int = 1) -> bool:
+        ended = [one for one in await running.executions() if one["status"] == "Succeed"]
+        return len(ended) == times
+
+    await until(backfilled, timeout=20)
+    (one,) = await running.executions()
+    assert (one["trigger"], one["succeed"], await running.holds("v1")) == ("backfill", 1, digest)
+    await running.rule(trigger={"type": "event_based"}, backfill=True)  # nothing changed
+    await running.rule(
+        trigger={"type": "event_based"}, backfill=True, filters=[{"type": "tag", "value": "v*"}]
+    )
+    await until(lambda: backfilled(2), timeout=20)
+
+
+@pytest.mark.parametrize(
+    ("body", "told"),
+    [
+        ({}, "rule: Field required"),
+        ({"rule": "nothing"}, "no rule is named 'nothing'"),
+        ({"rule": "release", "tag": "re:("}, "tag: "),
+        ({"rule": "release", "colour": "blue"}, "colour: "),
+        ({"rule": "off"}, "'off' is not enabled"),
+    ],
+)
+async def test_what_cannot_run_is_refused_with_the_reason(mesh: Mesh, body: object, told: str) -> None:
+    await mesh.rule()
+    await mesh.rule(name="off", enabled=False)
+    status, answer = await mesh.control.call("POST", "/api/v1/executions", body)
+    assert status == 400
+    assert told in answer["error"]["message"]
+    assert await mesh.executions() == []
+
+
+async def test_an_unknown_execution_or_task_is_told(mesh: Mesh) -> None:
+    for method, path in [
+        ("GET", "executions/none"),
+        ("POST", "executions/none/stop"),
+        ("POST", "tasks/none/retry"),
+    ]:
+        status, _ = await mesh.control.call(method, f"/api/v1/{path}", {} if method == "POST" else None)
+        assert status == 404

@@ -1,0 +1,86 @@
+"""Scheduled rules: at their ticks, each once, also when control was down at the tick."""
+
+from datetime import datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+from mesh.clock import ManualClock
+from mesh.control.commands import Commands
+from mesh.control.database import Database
+from mesh.control.executions import Executions
+from mesh.control.schedule import Schedule
+from tests.control_site import MESH, NOW, Site, control_site
+
+
+async def _schedule(
+    site: Site, folder: Path, start: datetime
+) -> tuple[Schedule, ManualClock, Executions, Database]:
+    """As control makes it, on a clock that the test turns."""
+    clock, database = ManualClock(start), Database(f"sqlite:///{folder / 'schedule.db'}")
+    executions = Executions(database)
+    commands = Commands(
+        executions, log=site.log, state=site.state, clock=clock, metrics=site.metrics, random=lambda: 0.5
+    )
+    return (
+        Schedule(database, commands, state=site.state, clock=clock, random=lambda: 0.5),
+        clock,
+        executions,
+        database,
+    )
+
+
+async def _declare(site: Site, **fields: Any) -> None:
+    rule = {**MESH["rules"][0], **fields}
+    status, answer = await site.call("POST", "/api/v1/apply", {**MESH, "rules": [rule]})
+    assert status == 200, answer
+
+
+async def _triggers(executions: Executions) -> list[str]:
+    return [one["trigger"] for one in await executions.page({}, 100, None)]
+
+
+async def test_a_tick_starts_one_execution_and_none_before_it(tmp_path: Path) -> None:
+    async with control_site(tmp_path, running=False) as site:
+        await _declare(site, trigger={"type": "scheduled", "cron": "0 9 * * *"})
+        schedule, clock, executions, database = await _schedule(site, tmp_path, NOW)
+        for _ in range(3):
+            await schedule.look()
+        assert await _triggers(executions) == []  # 08:00, and the tick of yesterday was before the rule
+        await clock.sleep(3600)
+        for _ in range(3):
+            await schedule.look()
+        assert await _triggers(executions) == ["scheduled"]
+        await clock.sleep(24 * 3600)
+        await schedule.look()
+        assert await _triggers(executions) == ["scheduled"] * 2
+        await database.close()
+
+
+async def test_ticks_that_control_slept_through_run_once_when_it_is_back(tmp_path: Path) -> None:
+    async with control_site(tmp_path, running=False) as site:
+        await _declare(site, trigger={"type": "scheduled", "cron": "0 * * * *"})
+        schedule, _, executions, database = await _schedule(site, tmp_path, NOW)
+        await schedule.look()
+        await database.close()
+        schedule, _, executions, database = await _schedule(
+            site, tmp_path, NOW + timedelta(hours=5, minutes=10)
+        )
+        for _ in range(3):
+            await schedule.look()
+        assert await _triggers(executions) == ["scheduled"]
+        await database.close()
+
+
+async def test_a_changed_schedule_is_reckoned_anew_and_a_disabled_rule_rests(tmp_path: Path) -> None:
+    async with control_site(tmp_path, running=False) as site:
+        await _declare(site, trigger={"type": "scheduled", "cron": "0 9 * * *"})
+        schedule, clock, executions, database = await _schedule(site, tmp_path, NOW)
+        await schedule.look()
+        await _declare(site, trigger={"type": "scheduled", "cron": "0 12 * * *"})
+        await clock.sleep(2 * 3600)
+        await schedule.look()
+        await _declare(site, trigger={"type": "scheduled", "cron": "0 12 * * *"}, enabled=False)
+        await clock.sleep(3 * 3600)
+        await schedule.look()
+        assert await _triggers(executions) == []
+        await database.close()

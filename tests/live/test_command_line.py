@@ -1,0 +1,225 @@
+"""What a user types, and what wrong input gets: a line that says what to do, an exit code, and nothing half started."""
+
+import json
+import socket
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests import parts
+from tests.parts import Process, until
+
+SOUND = """\
+regions:
+  - {name: beijing, jurisdiction: cn-mainland}
+  - {name: frankfurt, jurisdiction: global}
+instances:
+  - {name: game-cn, account: game, region: beijing, url: "http://127.0.0.1:5001"}
+  - {name: game-eu, account: game, region: frankfurt, url: "http://127.0.0.1:5002"}
+rules:
+  - {name: release, source: game-cn, destination: game-eu}
+"""
+
+BROKEN = """\
+regions:
+  - {name: beijing, jurisdiction: cn-mainland}
+instances:
+  - name: game-cn
+    account: game
+    region: bejing
+    url: "http://127.0.0.1:5001"
+    colour: blue
+rules:
+  - name: release
+    source: game-cn
+    destination: game-us
+    filters:
+      - {type: name, value: "game/{a"}
+    conflict: lww
+"""
+
+
+@pytest.fixture
+def sound(tmp_path: Path) -> Path:
+    file = tmp_path / "mesh.yaml"
+    file.write_text(SOUND)
+    return file
+
+
+@pytest.fixture
+def server(tmp_path: Path, sound: Path) -> Iterator[str]:
+    url, daemon = _start(tmp_path, sound)
+    yield url
+    daemon.end()
+
+
+def _start(folder: Path, file: Path) -> tuple[str, Process]:
+    url = f"http://127.0.0.1:{parts.free_port()}"
+    listen = url.removeprefix("http://")
+    daemon = parts.regmesh(
+        folder / "up.log", "up", "-f", str(file), "--data", str(folder / "data"), "--listen", listen
+    )
+    until("up is ready", lambda: parts.get(f"{url}/readyz"))
+    until("the file is declared", lambda: parts.get(f"{url}/api/v1/regions")["items"])
+    return url, daemon
+
+
+def test_a_broken_file_is_told_whole_with_lines_and_nothing_starts(tmp_path: Path) -> None:
+    file = tmp_path / "mesh.yaml"
+    file.write_text(BROKEN)
+    data = tmp_path / "data"
+    done = parts.run_regmesh("up", "-f", str(file), "--data", str(data))
+    assert done.returncode == 2
+    lines = done.stderr.splitlines()
+    for line, path, what in [
+        (6, "instances[0].region", "no region is named 'bejing'; did you mean 'beijing'?"),
+        (8, "instances[0].colour", "unknown field 'colour'"),
+        (12, "rules[0].destination", "no instance is named 'game-us'; did you mean 'game-cn'?"),
+        (14, "rules[0].filters[0].value", "not closed"),
+        (15, "rules[0].conflict", "planned but not built"),
+    ]:
+        assert any(f"{file}:{line}: {path}: " in said and what in said for said in lines), (path, lines)
+    assert len(lines) == 5
+    assert not data.exists()
+
+
+@pytest.mark.parametrize(
+    ("text", "what"),
+    [
+        ("regions: [", "not YAML"),
+        ("regions: []\nregions: []\n", "twice"),
+        ("- a list", "must be a mapping"),
+        ("regions: {}", "must be a list"),
+    ],
+)
+def test_what_is_no_mesh_file_is_told_with_its_line(tmp_path: Path, text: str, what: str) -> None:
+    file = tmp_path / "mesh.yaml"
+    file.write_text(text)
+    done = parts.run_regmesh("up", "-f", str(file), "--data", str(tmp_path / "data"))
+    assert (done.returncode, what in done.stderr) == (2, True), done.stderr
+    assert done.stderr.startswith(f"regmesh: {file}:")
+
+
+def test_a_file_that_is_not_there(tmp_path: Path) -> None:
+    done = parts.run_regmesh("up", "-f", str(tmp_path / "none.yaml"))
+    assert (done.returncode, "cannot be read" in done.stderr) == (2, True)
+
+
+def _fails_in_one_line(*arguments: str) -> str:
+    done = parts.run_regmesh(*arguments)
+    assert done.returncode == 1, done
+    assert len(done.stderr.splitlines()) == 1, done.stderr
+    assert done.stderr.startswith("regmesh: ")
+    return done.stderr
+
+
+def test_wrong_log_urls(sound: Path, tmp_path: Path) -> None:
+    up = ("up", "-f", str(sound), "--data", str(tmp_path / "data"), "--log")
+    assert "is no log: use sqlite:///PATH or kafka://" in _fails_in_one_line(*up, "redis://x")
+    assert "names no file" in _fails_in_one_line(*up, "sqlite:///")
+    port = parts.free_port()
+    assert f"127.0.0.1:{port}" in _fails_in_one_line(
+        "agent", "--region", "a", "--log", f"kafka://127.0.0.1:{port}"
+    )
+    assert "--log" in _fails_in_one_line("producer")
+
+
+def test_a_port_that_is_taken(sound: Path, tmp_path: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        listen = f"127.0.0.1:{taken.getsockname()[1]}"
+        told = _fails_in_one_line(
+            "up", "-f", str(sound), "--data", str(tmp_path / "data"), "--listen", listen
+        )
+    assert f"cannot listen on {listen}" in told
+
+
+def test_a_log_that_is_in_use(server: str, sound: Path, tmp_path: Path) -> None:
+    listen = f"127.0.0.1:{parts.free_port()}"
+    told = _fails_in_one_line("up", "-f", str(sound), "--data", str(tmp_path / "data"), "--listen", listen)
+    assert "is open in another process" in told
+
+
+def test_a_server_that_does_not_answer() -> None:
+    server = f"http://127.0.0.1:{parts.free_port()}"
+    assert "does not answer" in _fails_in_one_line("get", "rules", "--server", server)
+
+
+@pytest.mark.parametrize(
+    "arguments", [["upp"], ["agent"], ["get", "colours"], ["apply"], ["logs", "--limit", "0"], ["up", "-f"]]
+)
+def test_wrong_use_is_exit_2_and_one_line(arguments: list[str]) -> None:
+    done = parts.run_regmesh(*arguments)
+    assert done.returncode == 2
+    assert len(done.stderr.splitlines()) == 1
+
+
+@pytest.mark.parametrize(
+    "command", ["up", "producer", "agent", "control", "apply", "get", "delete", "logs", "demo"]
+)
+def test_every_command_has_help(command: str) -> None:
+    done = parts.run_regmesh(command, "--help")
+    assert done.returncode == 0
+    assert len(done.stdout.splitlines()) > 4
+
+
+def test_apply_get_delete(server: str, sound: Path) -> None:
+    at = ("--server", server)
+    more = sound.with_name("more.yaml")
+    more.write_text("rules:\n  - {name: two, source: game-cn, destination: game-eu}\n")
+    planned = parts.run_regmesh("apply", "-f", str(more), "--dry-run", *at)
+    assert planned.stdout == "rule/two created (dry run)\n1 changed, 0 unchanged\n"
+    assert "two" not in parts.run_regmesh("get", "rules", *at).stdout
+    assert (
+        parts.run_regmesh("apply", "-f", str(more), *at).stdout
+        == "rule/two created\n1 changed, 0 unchanged\n"
+    )
+    assert parts.run_regmesh("apply", "-f", str(more), *at).stdout == "0 changed, 1 unchanged\n"
+    shown = json.loads(parts.run_regmesh("get", "rule", "two", "-o", "json", *at).stdout)
+    assert (shown["source"], shown["destination"], shown["enabled"]) == ("game-cn", "game-eu", True)
+    used = parts.run_regmesh("delete", "instance", "game-eu", *at)
+    assert (used.returncode, "rule/release" in used.stderr) == (1, True), used.stderr
+    assert parts.run_regmesh("delete", "rule", "two", *at).stdout == "rule/two deleted\n"
+    gone = parts.run_regmesh("get", "rule", "two", *at)
+    assert (gone.returncode, "rule/two is not declared" in gone.stderr) == (1, True)
+
+
+def test_apply_tells_the_servers_problems_with_the_files_lines(server: str, sound: Path) -> None:
+    bad = sound.with_name("bad.yaml")
+    bad.write_text("rules:\n\n  - {name: back, source: game-eu, destination: game-cn}\n")
+    done = parts.run_regmesh("apply", "-f", str(bad), "--server", server)
+    assert done.returncode == 2
+    assert done.stderr.startswith(f"regmesh: {bad}:3: rules[0].destination: makes a cycle of rules")
+
+
+def test_explain_says_rule_by_rule_why(server: str, sound: Path) -> None:
+    told = json.loads(
+        parts.run_regmesh("explain", "game-cn/game/app:v1", "-o", "json", "--server", server).stdout
+    )
+    assert [(it["rule"], it["verdict"], it["destination"]) for it in told] == [
+        ("release", "yes", "game-eu/game/app:v1")
+    ]
+    assert parts.run_regmesh("explain", "game-cn", "--server", server).returncode == 2
+    unknown = parts.run_regmesh("explain", "nowhere/app:v1", "--server", server)
+    assert (unknown.returncode, "no such instance" in unknown.stderr) == (1, True)
+
+
+def test_logs_of_nothing_is_an_empty_table_and_bad_times_are_told(server: str) -> None:
+    assert parts.run_regmesh("logs", "--server", server).returncode == 0
+    assert json.loads(parts.run_regmesh("logs", "-o", "json", "--server", server).stdout) == []
+    bad = parts.run_regmesh("logs", "--since", "yesterday", "--server", server)
+    assert (bad.returncode, "since" in bad.stderr) == (2, True)
+
+
+def test_what_is_declared_outlives_a_restart(tmp_path: Path, sound: Path) -> None:
+    url, daemon = _start(tmp_path, sound)
+    extra = sound.with_name("extra.yaml")
+    extra.write_text("rules:\n  - {name: extra, source: game-cn, destination: game-eu}\n")
+    assert parts.run_regmesh("apply", "-f", str(extra), "--server", url).returncode == 0
+    assert daemon.stop() == 0
+    url, daemon = _start(tmp_path, sound)
+    try:
+        assert "extra" in parts.run_regmesh("get", "rules", "--server", url).stdout
+        assert "rule/extra is declared, but not by" in daemon.said()
+    finally:
+        daemon.end()

@@ -1,0 +1,57 @@
+"""An execution on real parts: docker-registry's own listing, daemons, and the command as a user types it."""
+
+import json
+import os
+from pathlib import Path
+
+import pytest
+
+from tests import images, parts
+from tests.live.test_line import Line, kafka, line, receiver, registries
+
+__all__ = ["kafka", "line", "receiver", "registries"]  # fixtures
+
+pytestmark = [pytest.mark.real("docker-registry", "skopeo")]
+
+BY_HAND = """\
+rules:
+  - name: by-hand
+    source: game-cn
+    destination: game-eu
+    trigger: {type: manual}
+    filters:
+      - {type: name, value: "tools/**"}
+      - {type: tag, value: "v*"}
+"""
+
+
+def test_a_rule_run_by_hand_copies_what_is_there_and_says_so(line: Line, tmp_path: Path) -> None:
+    made = {f"v{number}": images.image(layers=[os.urandom(100_000), bytes([number])]) for number in range(3)}
+    made["dev"] = images.image(layers=[b"not wanted"])
+    layout = images.write_layout(tmp_path / "pushed", made)
+    for tag in made:
+        parts.push(layout, tag, line.source, f"tools/app:{tag}")
+    (tmp_path / "by-hand.yaml").write_text(BY_HAND)
+    server = ("--server", line.api)
+    assert parts.run_regmesh("apply", "-f", str(tmp_path / "by-hand.yaml"), *server).returncode == 0
+
+    planned = parts.run_regmesh("sync", "by-hand", "--dry-run", *server)
+    assert planned.returncode == 0, planned.stderr
+    assert planned.stdout.count("would copy 3 of 3 blobs") == 3
+
+    done = parts.run_regmesh("sync", "by-hand", "--wait", *server)
+    assert done.returncode == 0, done.stderr
+    assert "Succeed: 3 tags: 3 succeed" in done.stderr
+    for tag in ("v0", "v1", "v2"):
+        pulled = parts.pull(line.destination, f"tools/app:{tag}", tmp_path / f"pulled-{tag}")
+        assert pulled == made[tag].digest
+    shown = parts.run_regmesh("logs", "--execution", done.stdout.strip(), "-o", "json", *server)
+    assert sorted(entry["tag"] for entry in json.loads(shown.stdout)) == ["v0", "v1", "v2"]
+
+    line.destination.end()
+    failed = parts.run_regmesh("sync", "by-hand", "--tag", "v1", "--wait", *server)
+    assert failed.returncode == 1
+    assert "1 failed" in failed.stderr
+    line.destination.start()
+    again = parts.run_regmesh("retry", "--failed", *server)
+    assert "by-hand: 1 to try again" in again.stdout

@@ -1,0 +1,140 @@
+"""README as a newcomer follows it: its mesh.yaml, its notification stanza and its commands, with free ports put in."""
+
+import json
+import os
+import re
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import yaml
+
+from mesh.rules import declarations
+from tests import images, kafka_broker, parts
+from tests.parts import Distribution, Process, until
+
+README = (Path(__file__).parent.parent.parent / "README.md").read_text()
+BLOCKS = re.findall(r"^```(\w+)\n(.*?)^```$", README, re.MULTILINE | re.DOTALL)
+
+
+def _block(kind: str, first: str) -> str:
+    """The one block of this kind that begins so."""
+    (found,) = [text for language, text in BLOCKS if language == kind and text.startswith(first)]
+    return found
+
+
+class Reader:
+    """Who follows README in a folder of their own, on a machine where the ports it names are taken."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.ports = {port: parts.free_port() for port in (5001, 5002, 8080, 8081, 8082)}
+
+    def with_free_ports(self, text: str) -> str:
+        for port, free in self.ports.items():
+            text = text.replace(f":{port}", f":{free}")
+        return text
+
+    def run(self, command: str, **environment: str) -> subprocess.CompletedProcess[str]:
+        path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
+        server = f"http://127.0.0.1:{self.ports[8080]}"
+        return subprocess.run(
+            ["sh", "-ec", self.with_free_ports(command)], cwd=self.folder, capture_output=True, text=True, timeout=60,
+            check=False, env={**os.environ, "PATH": path, "REGMESH_SERVER": server, **environment},
+        )  # fmt: skip
+
+    def registry(self, port: int, stanza: str | None) -> Distribution:
+        made = Distribution(self.folder / str(port), self.ports[port])
+        made.extra = yaml.safe_load(self.with_free_ports(stanza)) if stanza else {}
+        return made
+
+
+@pytest.fixture
+def reader(tmp_path: Path) -> Reader:
+    made = Reader(tmp_path)
+    (tmp_path / "mesh.yaml").write_text(made.with_free_ports(_block("yaml", "regions:")))
+    images.write_layout(tmp_path / "app", {"v1": images.image(layers=[b"a layer"])})
+    return made
+
+
+@pytest.fixture
+def registries(reader: Reader) -> Iterator[tuple[Distribution, Distribution]]:
+    source = reader.registry(5001, _block("yaml", "notifications:"))
+    destination = reader.registry(5002, None)
+    try:
+        yield source.start(), destination.start()
+    finally:
+        source.end()
+        destination.end()
+
+
+@pytest.mark.real("docker-registry", "skopeo")
+def test_two_registries_of_your_own(reader: Reader, registries: tuple[Distribution, Distribution]) -> None:
+    _, destination = registries
+    assert _block("sh", "regmesh up").strip() == "regmesh up -f mesh.yaml"
+    up = parts.regmesh(
+        reader.folder / "up.log", "up", "-f", str(reader.folder / "mesh.yaml"), "--data", str(reader.folder / "data"),
+        "--listen", f"127.0.0.1:{reader.ports[8080]}",
+    )  # fmt: skip
+    try:
+        until("up is ready", lambda: parts.get(f"http://127.0.0.1:{reader.ports[8080]}/readyz"))
+        push, logs, inspect = _block("sh", "skopeo copy").splitlines()
+        assert reader.run(push).returncode == 0
+        until("the copy", lambda: destination.digest("game/app", "v1-global"))
+        until("the log", lambda: "Succeed" in reader.run(logs).stdout)
+        inspected = reader.run(inspect)
+        assert inspected.returncode == 0, inspected.stderr
+        assert json.loads(inspected.stdout)["Digest"] == destination.digest("game/app", "v1-global")
+        for command in _block("sh", "regmesh apply -f mesh.yaml --dry-run").splitlines():
+            done = reader.run(command)
+            assert done.returncode == 0, (command, done.stderr)
+    finally:
+        up.end()
+
+
+@pytest.mark.real("kafka")
+def test_from_one_file_to_kafka(reader: Reader) -> None:
+    """The commands of that section, in their order, the daemons beside each other."""
+    broker = kafka_broker.start(reader.folder / "kafka")
+    daemons: list[Process] = []
+    try:
+        log = {"REGMESH_LOG": broker.url, "REGMESH_DATA": str(reader.folder / "data")}
+        export, *commands = [line.partition(" #")[0].strip() for line in _block("sh", "export").splitlines()]
+        assert export.startswith("export REGMESH_LOG='kafka://")
+        for command in commands:
+            program, *arguments = reader.with_free_ports(command).split()
+            assert program == "regmesh"
+            if arguments[0] in ("control", "producer", "agent"):
+                daemons.append(
+                    parts.regmesh(reader.folder / f"{arguments[0]}.log", *arguments, environment=log)
+                )
+                until(f"{arguments[0]} listens", lambda: "listening" in daemons[-1].said())
+            else:
+                done = reader.run(command, **log)
+                assert done.returncode == 0, done.stderr
+        assert "release-to-eu" in reader.run("regmesh get rules").stdout
+        assert all(daemon.is_running() for daemon in daemons)
+    finally:
+        for daemon in daemons:
+            daemon.end()
+        broker.stop()
+
+
+def test_every_yaml_of_readme_is_one_that_regmesh_takes() -> None:
+    document = yaml.safe_load(_block("yaml", "regions:")) | yaml.safe_load(_block("yaml", "webhooks:"))
+    assert declarations.judge(document)[1] == []
+
+
+def test_every_command_of_readme_exists() -> None:
+    words = set(re.findall(r"\bregmesh ([a-z]+)\b", "\n".join(text for kind, text in BLOCKS if kind == "sh")))
+    assert words >= {"up", "apply", "get", "delete", "logs", "topics", "control", "producer", "agent"}
+    for word in words:
+        assert parts.run_regmesh(word, "--help").returncode == 0, word
+
+
+def test_every_page_that_readme_names_is_there() -> None:
+    root = Path(__file__).parent.parent.parent
+    for page in re.findall(r"\]\(([^)#:]+)\)", README):
+        assert (root / page).exists(), page

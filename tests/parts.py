@@ -1,0 +1,253 @@
+"""Real parts as processes of the test's own: registries, our daemons, skopeo, a webhook receiver. All on loopback."""
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any, TypeVar
+from urllib.error import HTTPError, URLError
+from urllib.parse import urlencode
+from urllib.request import Request, urlopen
+
+import standardwebhooks
+import yaml
+
+T = TypeVar("T")
+
+
+def free_port() -> int:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port: int = free.getsockname()[1]
+        return port
+
+
+def until(what: str, look: Callable[[], T | None], *, within: float = 30, every: float = 0.05) -> T:
+    """What `look` gives as soon as it gives something true."""
+    deadline = time.monotonic() + within
+    while True:
+        found = look()
+        if found:
+            return found
+        assert time.monotonic() < deadline, f"{what}: not within {within} s"
+        time.sleep(every)
+
+
+def get(url: str, **query: str) -> Any:
+    """The JSON at `url`; None when nobody answers or the answer is no success."""
+    try:
+        with urlopen(f"{url}?{urlencode(query)}" if query else url, timeout=10) as answer:
+            return json.loads(answer.read() or b"null") or {}
+    except (HTTPError, URLError, ConnectionError, TimeoutError, ValueError):
+        return None
+
+
+class Process:
+    """A program that runs until it is stopped. Its output is in `log`."""
+
+    def __init__(self, arguments: list[str], log: Path, environment: Mapping[str, str] | None = None) -> None:
+        self.log = log
+        with log.open("ab") as out:
+            self._process = subprocess.Popen(
+                arguments, stdout=out, stderr=out, env={**os.environ, **(environment or {})}
+            )
+
+    @property
+    def pid(self) -> int:
+        return self._process.pid
+
+    def is_running(self) -> bool:
+        return self._process.poll() is None
+
+    def stop(self, *, within: float = 40) -> int:
+        """SIGTERM, and the exit code."""
+        self._process.send_signal(signal.SIGTERM)
+        return self._process.wait(within)
+
+    def kill(self) -> None:
+        self._process.kill()
+        self._process.wait(10)
+
+    def end(self) -> None:
+        if self.is_running():
+            self.kill()
+
+    def peak_memory(self) -> int:
+        """The most bytes that were resident at once, so far."""
+        status = Path(f"/proc/{self.pid}/status").read_text()
+        line = next(line for line in status.splitlines() if line.startswith("VmHWM"))
+        return int(line.split()[1]) * 1024
+
+    def said(self) -> str:
+        return self.log.read_text(errors="replace")
+
+
+@dataclass
+class Distribution:
+    """Debian's docker-registry, notifying one URL or none."""
+
+    folder: Path
+    port: int = field(default_factory=free_port)
+    notify: str | None = None
+    headers: dict[str, list[str]] = field(default_factory=dict)
+    extra: dict[str, Any] = field(default_factory=dict)  # of its configuration
+    process: Process | None = None
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.port}"
+
+    @property
+    def host(self) -> str:
+        return f"127.0.0.1:{self.port}"
+
+    def start(self) -> "Distribution":
+        self.folder.mkdir(parents=True, exist_ok=True)
+        settings: dict[str, Any] = {
+            "version": 0.1,
+            "log": {"level": "error", "accesslog": {"disabled": True}},
+            "storage": {
+                "filesystem": {"rootdirectory": str(self.folder / "data")},
+                "delete": {"enabled": True},
+            },
+            "http": {"addr": self.host, "secret": "not-one"},
+        }
+        if self.notify is not None:
+            endpoint = {
+                "name": "regmesh", "url": self.notify, "headers": self.headers, "timeout": "1s", "threshold": 3,
+                "backoff": "200ms",
+            }  # fmt: skip
+            settings["notifications"] = {"endpoints": [endpoint]}
+        file = self.folder / "registry.yml"
+        file.write_text(yaml.safe_dump({**settings, **self.extra}))
+        self.process = Process(["docker-registry", "serve", str(file)], self.folder / "registry.log")
+        until(f"{self.url} answers", self._answers)
+        return self
+
+    def _answers(self) -> bool:
+        assert self.process is not None
+        assert self.process.is_running(), self.process.said()
+        try:
+            with urlopen(f"{self.url}/v2/", timeout=10):
+                return True
+        except HTTPError as error:
+            return error.code == 401  # behind authentication
+        except (URLError, ConnectionError, TimeoutError):
+            return False
+
+    def digest(self, repository: str, reference: str) -> str | None:
+        """What the registry answers to a HEAD."""
+        accept = "application/vnd.oci.image.manifest.v1+json, application/vnd.oci.image.index.v1+json"
+        request = Request(
+            f"{self.url}/v2/{repository}/manifests/{reference}", method="HEAD", headers={"Accept": accept}
+        )
+        try:
+            with urlopen(request, timeout=10) as answer:
+                return str(answer.headers["Docker-Content-Digest"])
+        except (HTTPError, URLError):
+            return None
+
+    def end(self) -> None:
+        if self.process is not None:
+            self.process.end()
+
+
+@contextmanager
+def distributions(folder: Path, *names: str) -> Iterator[list[Distribution]]:
+    """Registries that are not started yet, so that they can be told whom to notify."""
+    made = [Distribution(folder / name) for name in names]
+    try:
+        yield made
+    finally:
+        for registry in made:
+            registry.end()
+
+
+def regmesh(log: Path, *arguments: str, environment: Mapping[str, str] | None = None) -> Process:
+    """The command as a user would type it, as a daemon."""
+    return Process([_regmesh(), *arguments, "--log-format", "json"], log, environment)
+
+
+def run_regmesh(*arguments: str) -> subprocess.CompletedProcess[str]:
+    """The command as a user would type it, to its end."""
+    return subprocess.run([_regmesh(), *arguments], capture_output=True, text=True, timeout=60, check=False)
+
+
+def _regmesh() -> str:
+    return str(Path(sys.executable).parent / "regmesh")
+
+
+def skopeo(*arguments: str, within: float = 300) -> str:
+    """Run skopeo; its output. It must succeed."""
+    done = subprocess.run(
+        ["skopeo", "--insecure-policy", *arguments],
+        capture_output=True,
+        text=True,
+        timeout=within,
+        check=False,
+    )
+    assert done.returncode == 0, f"skopeo {' '.join(arguments)}: {done.stderr}"
+    return done.stdout
+
+
+def push(layout: Path, tag: str, registry: Distribution, image: str) -> None:
+    """Push an image of an OCI layout as it is, all platforms of it."""
+    skopeo(
+        "copy", "--all", "--preserve-digests", "--dest-tls-verify=false",
+        f"oci:{layout}:{tag}", f"docker://{registry.host}/{image}",
+    )  # fmt: skip
+
+
+def pull(registry: Distribution, image: str, layout: Path) -> str:
+    """Pull an image, all platforms of it, into a layout; the digest of what came."""
+    skopeo(
+        "copy", "--all", "--preserve-digests", "--src-tls-verify=false",
+        f"docker://{registry.host}/{image}", f"oci:{layout}:pulled",
+    )  # fmt: skip
+    index = json.loads((layout / "index.json").read_text())
+    return str(index["manifests"][0]["digest"])
+
+
+class Receiver:
+    """A webhook receiver in a thread. It believes what is signed with `secret`, and counts what is not."""
+
+    def __init__(self, secret: str) -> None:
+        self.verified: list[dict[str, Any]] = []
+        self.refused = 0
+        verifier = standardwebhooks.Webhook(secret)
+        receiver = self
+
+        class Handler(BaseHTTPRequestHandler):
+            def do_POST(self) -> None:
+                body = self.rfile.read(int(self.headers["Content-Length"]))
+                try:
+                    verifier.verify(body.decode(), dict(self.headers))
+                except standardwebhooks.WebhookVerificationError:
+                    receiver.refused += 1
+                    self.send_response(401)
+                else:
+                    receiver.verified.append(json.loads(body))
+                    self.send_response(204)
+                self.end_headers()
+
+            def log_message(self, *_: object) -> None:
+                pass
+
+        self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self.url = f"http://127.0.0.1:{self._server.server_port}/hook"
+        self._thread = threading.Thread(target=self._server.serve_forever, daemon=True)
+        self._thread.start()
+
+    def close(self) -> None:
+        self._server.shutdown()
+        self._server.server_close()
+        self._thread.join()

@@ -1,0 +1,119 @@
+"""Pushes and listings in the lanes: neither in the other's way, and never both at one tag."""
+
+import asyncio
+from collections.abc import AsyncIterator
+
+import pytest
+
+from consumer.lanes import Lanes
+from consumer.tally import Tally
+from consumer.task import Task
+from mesh.clock import SystemClock
+from mesh.registry.port import digest_of
+from schemas.events import Action, Event, PartOf
+from schemas.names import ObjectName, PlaceName, Region, Repository, Tag
+from schemas.rules import Rule
+from schemas.topology import Instance
+
+CLOCK = SystemClock()
+RULE = Rule.model_validate({"name": "release", "source": "cn", "destination": "eu"})
+
+
+def _instance(name: str) -> Instance:
+    return Instance.model_validate(
+        {"name": name, "account": "game", "region": "beijing", "url": "http://x:5000"}
+    )
+
+
+def _task(name: str, tag: str, *, bulk: bool, dry_run: bool = False) -> Task:
+    """A task whose event is `name`."""
+    part_of = PartOf(execution_id="run", rule=ObjectName("release"), trigger="manual", dry_run=dry_run)
+    digest = digest_of(name.encode())
+    event = Event(
+        id=name, time=CLOCK.now(), action=Action.MANIFEST_PUSH, place=PlaceName("cn"), region=Region("beijing"),
+        repository=Repository("game/app"), tag=Tag(tag), digest=digest, occurred_at=CLOCK.now(), rules_rev=0,
+        part_of=part_of if bulk else None,
+    )  # fmt: skip
+    return Task(
+        event=event, rule=RULE, source=_instance("cn"), destination=_instance("eu"), tag=Tag(tag), digest=digest,
+        repository=event.repository, destination_repository=event.repository, rules_rev=0,
+    )  # fmt: skip
+
+
+class Work:
+    """Tasks that run until they are let go."""
+
+    def __init__(self) -> None:
+        self.running: dict[str, asyncio.Event] = {}
+        self.tallies: dict[str, Tally] = {}
+        self.done: list[str] = []
+        self.lanes = Lanes(self.run, permits_per_destination=4, bulk_permits_per_destination=1, clock=CLOCK)
+
+    async def run(self, task: Task, tally: Tally) -> None:
+        go = self.running[task.event.id] = asyncio.Event()
+        self.tallies[task.event.id] = tally
+        await go.wait()
+        del self.running[task.event.id]
+        self.done.append(task.event.id)
+
+    def put(self, name: str, tag: str, *, bulk: bool, dry_run: bool = False) -> None:
+        self.lanes.put(_task(name, tag, bulk=bulk, dry_run=dry_run), lambda: None)
+
+    async def settle(self) -> set[str]:
+        for _ in range(20):
+            await asyncio.sleep(0)
+        return set(self.running)
+
+    async def finish(self, name: str) -> set[str]:
+        self.running[name].set()
+        return await self.settle()
+
+
+@pytest.fixture
+async def work() -> AsyncIterator[Work]:
+    found = Work()
+    yield found
+    await found.lanes.drain(0)
+
+
+async def test_a_push_does_not_wait_behind_a_listing_of_its_repository(work: Work) -> None:
+    for number in range(3):
+        work.put(f"listed {number}", f"v{number}", bulk=True)
+    assert await work.settle() == {"listed 0"}
+    work.put("push", "new", bulk=False)
+    assert await work.settle() == {"listed 0", "push"}
+
+
+async def test_a_push_and_a_listed_event_never_write_one_tag_at_once(work: Work) -> None:
+    work.put("listed", "v1", bulk=True)
+    await work.settle()
+    work.put("push", "v1", bulk=False)
+    assert await work.settle() == {"listed"}
+    assert work.tallies["listed"].newer.is_set()  # it ends as soon as it looks
+    assert await work.finish("listed") == {"push"}
+    assert await work.finish("push") == set()
+
+
+async def test_a_listed_event_supersedes_no_push(work: Work) -> None:
+    work.put("push", "v1", bulk=False)
+    await work.settle()
+    work.put("listed", "v1", bulk=True)
+    assert await work.settle() == {"push"}
+    assert not work.tallies["push"].newer.is_set()
+    assert await work.finish("push") == {"listed"}
+
+
+async def test_the_newer_of_two_listed_events_of_a_tag_supersedes_the_older(work: Work) -> None:
+    work.put("first", "v1", bulk=True)
+    await work.settle()
+    work.put("second", "v1", bulk=True)
+    assert work.tallies["first"].newer.is_set()
+    assert await work.finish("first") == {"second"}
+
+
+async def test_a_dry_run_is_in_nobodys_way(work: Work) -> None:
+    work.put("push", "v1", bulk=False)
+    work.put("dry", "v1", bulk=True, dry_run=True)
+    assert await work.settle() == {"push", "dry"}
+    work.put("push again", "v1", bulk=False)
+    assert not work.tallies["dry"].newer.is_set()

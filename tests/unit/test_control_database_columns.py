@@ -1,0 +1,30 @@
+"""A database of an older version gets the columns that it lacks, and keeps what it has."""
+
+from pathlib import Path
+
+from sqlalchemy import create_engine, text
+
+from mesh.control.database import Database
+from mesh.control.log_query import parse
+from mesh.control.sync_log import SyncLog
+from tests.control_site import NOW, completion
+
+
+async def test_a_column_that_is_new_is_added_and_old_entries_stay(tmp_path: Path) -> None:
+    url = f"sqlite:///{tmp_path}/control.db"
+    await _write(url, completion(1))
+    engine = create_engine(url)
+    with engine.begin() as connection:
+        connection.execute(text("ALTER TABLE sync_log DROP COLUMN rebuilt_from"))
+    engine.dispose()
+    await _write(url, completion(2, rebuilt_from="sha256:" + "ab" * 32))
+    database = Database(url)
+    rows = (await SyncLog(database).read(parse({}, NOW))).rows
+    await database.close()
+    assert sorted(str(row["rebuilt_from"])[:11] for row in rows) == ["None", "sha256:abab"]
+
+
+async def _write(url: str, one) -> None:
+    database = Database(url)
+    await SyncLog(database).write([one], [], NOW)
+    await database.close()

@@ -1,0 +1,124 @@
+"""What an operator declares is judged whole: every problem at once, each with its path."""
+
+from typing import Any
+
+import pytest
+
+from mesh.rules.declarations import check_removal, judge
+
+
+def _document(**changes: Any) -> dict[str, Any]:
+    return {
+        "regions": [
+            {"name": "beijing", "jurisdiction": "cn"},
+            {"name": "frankfurt", "jurisdiction": "global"},
+        ],
+        "instances": [
+            {"name": "cn", "account": "game", "region": "beijing", "url": "http://127.0.0.1:5001"},
+            {"name": "eu", "account": "game", "region": "frankfurt", "url": "http://127.0.0.1:5002"},
+        ],
+        "rules": [{"name": "release", "source": "cn", "destination": "eu"}],
+        **changes,
+    }
+
+
+def _problems(document: object, declared: Any = ()) -> dict[str, str]:
+    return {problem.where: problem.message for problem in judge(document, declared)[1]}
+
+
+def test_a_sound_document_has_no_problem_and_gives_its_things() -> None:
+    placed, problems = judge(_document())
+    assert problems == []
+    assert [item.thing.key for item in placed] == [
+        "region/beijing", "region/frankfurt", "instance/cn", "instance/eu", "rule/release",
+    ]  # fmt: skip
+
+
+def test_an_empty_file_declares_nothing() -> None:
+    assert judge(None) == ([], [])
+
+
+def test_every_problem_is_told_at_once_with_its_path() -> None:
+    document = _document(
+        regions=[{"name": "Beijing", "jurisdiction": "cn"}],
+        instances=[
+            {"name": "cn", "account": "game", "region": "frankfort", "url": "http://u:p@h/", "domian": 1}
+        ],
+        rules=[
+            {
+                "name": "r",
+                "source": "cn",
+                "destination": "us",
+                "filters": [{"type": "name", "value": "a/{b"}],
+            },
+            {"name": "s", "source": "cn", "filters": [{"type": "Tag", "value": "x"}], "conflict": "lww"},
+        ],
+        rulse=[],
+    )
+    found = _problems(document)
+    assert "region name" in found["regions[0].name"]
+    assert "no region is named 'frankfort'" in found["instances[0].region"]
+    assert "must not carry a user or password" in found["instances[0].url"]
+    assert "unknown field 'domian'" in found["instances[0].domian"]
+    assert "no instance is named 'us'" in found["rules[0].destination"]
+    assert "not closed" in found["rules[0].filters[0].value"]
+    assert "did you mean 'tag'" in found["rules[1].filters[0].type"]
+    assert "planned but not built" in found["rules[1].conflict"]
+    assert found["rules[1].destination"] == "is required"
+    assert "did you mean 'rules'" in found["rulse"]
+
+
+def test_names_declared_before_count() -> None:
+    declared = [item.thing for item in judge(_document())[0]]
+    assert _problems({"rules": [{"name": "two", "source": "cn", "destination": "eu"}]}, declared) == {}
+
+
+@pytest.mark.parametrize(
+    ("rule", "path", "message"),
+    [
+        ({"source": "cn", "destination": "cn"}, "rules[0].destination", "is the source itself"),
+        (
+            {
+                "source": "cn",
+                "destination": "eu",
+                "filters": [{"type": "resource", "value": "image"}, {"type": "resource", "value": "chart"}],
+            },
+            "rules[0].filters[1].value",
+            "can never both hold",
+        ),
+    ],
+)
+def test_rules_that_cannot_work_are_refused(rule: dict[str, Any], path: str, message: str) -> None:
+    document = _document(rules=[{"name": "r", **rule}])
+    document["instances"].append(
+        {"name": "other", "account": "team-b", "region": "beijing", "url": "http://127.0.0.1:5003"}
+    )
+    assert message in _problems(document)[path]
+
+
+def test_cycles_are_refused_also_with_what_was_declared_before() -> None:
+    declared = [item.thing for item in judge(_document())[0]]
+    found = _problems({"rules": [{"name": "back", "source": "eu", "destination": "cn"}]}, declared)
+    assert "eu -> cn -> eu" in found["rules[0].destination"]
+
+
+def test_two_things_of_one_name_are_refused() -> None:
+    document = _document()
+    document["rules"] *= 2
+    assert "rules[0] already" in _problems(document)["rules[1].name"]
+
+
+@pytest.mark.parametrize("document", [[], "text", 7, {"rules": {}}, {"rules": ["x"]}, {1: []}])
+def test_no_shape_of_document_is_a_crash(document: object) -> None:
+    assert judge(document)[1]
+
+
+def test_what_is_used_cannot_be_removed() -> None:
+    declared = [item.thing for item in judge(_document())[0]]
+    assert check_removal("region/beijing", declared) == [
+        "region/beijing is used by instance/cn; remove that first"
+    ]
+    assert check_removal("instance/eu", declared) == [
+        "instance/eu is used by rule/release; remove that first"
+    ]
+    assert check_removal("rule/release", declared) == []

@@ -1,6 +1,7 @@
 """The engines that the contract suite runs on: each opens the same port over storage that outlives its handles."""
 
 import asyncio
+import gc
 import shutil
 import time
 from collections.abc import AsyncIterator, Iterator
@@ -127,6 +128,8 @@ async def engine(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterato
         yield made
     finally:
         await made.close()
+        del made
+        gc.collect()  # what this test left open is told in this test, not in whichever comes later
 
 
 @pytest.fixture

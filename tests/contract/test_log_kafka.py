@@ -1,6 +1,7 @@
 """What only Kafka can do to us: brokers that die or hang, members that die, topics of others, aiokafka's own faults."""
 
 import asyncio
+import gc
 import subprocess
 import sys
 import time
@@ -168,6 +169,22 @@ async def test_without_a_broker_every_call_ends_and_afterwards_all_goes_on(
         while b"surely" not in values(reader.seen):
             await read_once(reader)
     assert (await log.end(topic)).keys() == set(range(12))
+
+
+async def test_a_start_that_is_cut_off_leaves_no_connection_open(kafka_bootstrap):
+    """Wherever it is cut: one that stays open would be told by the collector, as an error of this test."""
+    for step in range(120):
+        opening = asyncio.create_task(
+            open_log(
+                f"kafka://{kafka_bootstrap}", clock=SystemClock(), secrets=lambda _: None, patience=PATIENCE
+            )
+        )
+        await asyncio.sleep(step * 0.0001)
+        opening.cancel()
+        with suppress(asyncio.CancelledError):
+            await (await opening).close()
+        assert opening.done()
+        gc.collect()
 
 
 async def test_a_wrong_address_is_told_in_one_line():

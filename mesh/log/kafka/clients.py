@@ -10,6 +10,7 @@ from contextlib import asynccontextmanager, suppress
 from typing import Any, Generic, Protocol, TypeVar
 
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer
+from aiokafka.consumer.group_coordinator import GroupCoordinator
 from aiokafka.errors import KafkaConnectionError
 
 from mesh.errors import LogUnavailable
@@ -99,10 +100,16 @@ async def borrowed(kept: Kept[C], what: str, where: object, within: float) -> As
 
 
 async def started(client: C, end: Callable[[C], Awaitable[None]]) -> C:
-    """`client`, started; when that fails it is ended, and the error goes on."""
+    """`client`, started; when that fails it is ended, and the error goes on.
+
+    Started in a task of its own, which is not cancelled with us: cut off between its first connection and that one's
+    first answer, aiokafka would forget the connection and nobody could close it.
+    """
+    starting = asyncio.create_task(client.start())
     try:
-        await client.start()
+        await asyncio.shield(starting)
     except BaseException:
+        await _finish(starting, _FOR_CALLS)
         await end(client)
         raise
     return client
@@ -139,9 +146,22 @@ async def end_consumer(consumer: AIOKafkaConsumer, within: float) -> None:
     if await _finishes(consumer.stop(), within):
         return
     # It was cut off in the middle of leaving; this is what it had not come to.
+    if isinstance(consumer._coordinator, GroupCoordinator):  # noqa: SLF001
+        await _end_coordinator(consumer._coordinator)  # noqa: SLF001
     if consumer._fetcher is not None:  # noqa: SLF001
         await _finishes(consumer._fetcher.close(), within)  # noqa: SLF001
     await _finishes(consumer._client.close(), within)  # noqa: SLF001
+
+
+async def _end_coordinator(coordinator: GroupCoordinator) -> None:
+    """Its tasks, left alone, would open connections of a client that was closed."""
+    for task in (
+        coordinator._coordination_task,  # noqa: SLF001
+        coordinator._heartbeat_task,  # noqa: SLF001
+        coordinator._commit_refresh_task,  # noqa: SLF001
+    ):
+        if task is not None:
+            await _finish(task, 0)
 
 
 async def _finishes(ending: Coroutine[Any, Any, None], within: float) -> bool:
@@ -150,10 +170,17 @@ async def _finishes(ending: Coroutine[Any, Any, None], within: float) -> bool:
     In a task of its own: aiokafka cancels and awaits its own tasks, and the cancellation may come out of `stop`.
     """
     task = asyncio.create_task(ending)
+    await _finish(task, within)
+    return task.done() and not task.cancelled() and task.exception() is None
+
+
+async def _finish(task: asyncio.Task[Any], within: float) -> None:
+    """Let `task` come to its end in so many seconds, then cancel it; what it raises is seen and goes no further."""
     try:
         await asyncio.wait([task], timeout=within)
     finally:
         if not task.done():
             task.cancel()
     await asyncio.wait([task], timeout=1)
-    return task.done() and not task.cancelled() and task.exception() is None
+    if task.done() and not task.cancelled():
+        task.exception()

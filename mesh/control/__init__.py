@@ -4,6 +4,7 @@
     mesh.<region>.completions ==> report -> sync_log (database) -> api
                                          -> outbox (same transaction) -> deliver -> webhooks
     mesh.<region>.status ==> running (memory) -> api
+    mesh.<region>.dead-letters ==> letters (memory) -> diagnosis -> api
     API, schedule -> commands -> mesh.commands ==> executions (database) -> api
 
 `declare` is the only writer of declared state. `report` is a group, so several controls share the work; `sync_log` and
@@ -22,8 +23,10 @@ from mesh.control.commands import Commands
 from mesh.control.database import Database
 from mesh.control.declare import Change, Declare
 from mesh.control.deliver import Deliver
+from mesh.control.doctor_api import DoctorApi
 from mesh.control.executions import Executions
 from mesh.control.executions_api import ExecutionsApi
+from mesh.control.letters import Letters
 from mesh.control.outbox import Outbox
 from mesh.control.patience import Patience
 from mesh.control.report import Report
@@ -74,6 +77,7 @@ class Control:
             sync_log, log=log, state=state, clock=clock, metrics=metrics, random=random, written=self._deliver.wake
         )  # fmt: skip
         self._running = Running(log=log, state=state, clock=clock, metrics=metrics, random=random)
+        self._letters = Letters(log=log, state=state, clock=clock, random=random)
         self._declare = Declare(log=log, state=state, table=table, clock=clock)
         executions = Executions(self._database)
         self._commands = Commands(
@@ -83,7 +87,8 @@ class Control:
         retries = Retries(self._database, self._commands, state)
         self._api = Api(
             declare=self._declare, state=state, sync_log=sync_log, running=self._running,
-            executions=ExecutionsApi(executions, self._commands, retries), clock=clock,
+            executions=ExecutionsApi(executions, self._commands, retries),
+            doctor=DoctorApi(state=state, running=self._running, letters=self._letters, retries=retries), clock=clock,
         )  # fmt: skip
 
     async def run(self) -> None:
@@ -93,6 +98,7 @@ class Control:
             async with asyncio.TaskGroup() as tasks:
                 tasks.create_task(self._report.run(), name="control report")
                 tasks.create_task(self._running.run(), name="control running")
+                tasks.create_task(self._letters.run(), name="control dead letters")
                 tasks.create_task(self._deliver.run(), name="control deliver")
                 tasks.create_task(self._commands.run(), name="control executions")
                 tasks.create_task(self._schedule.run(), name="control schedule")

@@ -10,9 +10,10 @@ from aiohttp import web
 from mesh.clock import Clock
 from mesh.control import guard, log_query
 from mesh.control.declare import Declare, InvalidDocument
+from mesh.control.doctor_api import DoctorApi
 from mesh.control.entry import entry_of, rfc3339, row_of
 from mesh.control.executions_api import ExecutionsApi
-from mesh.control.guard import answer, refuse
+from mesh.control.guard import answer, known, refuse
 from mesh.control.log_query import LogQuery
 from mesh.control.running import Running
 from mesh.control.sync_log import Page, SyncLog
@@ -38,10 +39,11 @@ class Api:
         sync_log: SyncLog,
         running: Running,
         executions: ExecutionsApi,
+        doctor: DoctorApi,
         clock: Clock,
     ) -> None:
         self._declare, self._state, self._sync_log = declare, state, sync_log
-        self._running, self._executions, self._clock = running, executions, clock
+        self._running, self._executions, self._doctor, self._clock = running, executions, doctor, clock
 
     def application(self, allowed_hosts: Collection[str]) -> web.Application:
         """To be mounted at `/api/v1`."""
@@ -53,6 +55,7 @@ class Api:
         app.router.add_get("/agents", self.agents)
         app.router.add_get("/explain/{instance}/{repository:.+}", self.explain)
         self._executions.routes(app)
+        self._doctor.routes(app)
         section = f"/{{section:{'|'.join(SECTIONS)}}}"
         app.router.add_get(section, self.index)
         app.router.add_get(section + "/{name}", self.get)
@@ -62,7 +65,7 @@ class Api:
 
     async def index(self, request: web.Request) -> web.Response:
         """By name."""
-        query = _known(request, "limit", "cursor")
+        query = known(request, "limit", "cursor")
         limit = log_query.limit("limit", query.get("limit", str(log_query.DEFAULT_LIMIT)))
         noun = SECTIONS[request.match_info["section"]]
         things = {thing.key: thing for thing in self._state.things() if thing.noun == noun}
@@ -99,18 +102,18 @@ class Api:
 
     async def apply(self, request: web.Request) -> web.Response:
         """A whole document: all of it is declared, or with one problem nothing."""
-        dry_run = _flag(_known(request, "dry_run"), "dry_run")
+        dry_run = _flag(known(request, "dry_run"), "dry_run")
         changes = await self._declare.apply(await _json(request), dry_run=dry_run)
         return answer({"items": [change.as_json() for change in changes], "next": None})
 
     async def logs(self, request: web.Request) -> web.Response:
-        query = log_query.parse(_known(request, *log_query.PARAMETERS), self._clock.now())
+        query = log_query.parse(known(request, *log_query.PARAMETERS), self._clock.now())
         page = self._in_progress(query) if query.asks_for_running else await self._sync_log.read(query)
         return answer({"items": [entry_of(row) for row in page.rows], "next": log_query.cursor_of(page.next)})
 
     async def agents(self, request: web.Request) -> web.Response:
         """Those that live, with the state of the places that each of them uses."""
-        _known(request, "limit")
+        known(request, "limit")
         shown = ("agent", "region", "rules_rev", "running", "places", "time")
         items = [
             {field: rfc3339(getattr(heartbeat, field)) for field in shown}
@@ -125,7 +128,7 @@ class Api:
             return refuse(404, "not_found", "no such instance is declared")
         try:
             repository = Repository(request.match_info["repository"])
-            tag = Tag(_known(request, "tag").get("tag", ""))
+            tag = Tag(known(request, "tag").get("tag", ""))
         except ValueError as error:
             raise InvalidInput(clean(str(error))) from error
         found = explain(self._state, instance, repository, tag)
@@ -152,16 +155,6 @@ async def _json(request: web.Request) -> Any:
         return orjson.loads(raw)
     except orjson.JSONDecodeError as error:
         raise InvalidInput(f"the body is not JSON: {error}") from error
-
-
-def _known(request: web.Request, *names: str) -> Mapping[str, str]:
-    """The query parameters, each once, and none that we would have to ignore."""
-    for name in request.query:
-        if name not in names:
-            raise InvalidInput(f"{name}: unknown parameter; known are {', '.join(names)}")
-        if len(request.query.getall(name)) > 1:
-            raise InvalidInput(f"{name}: is given more than once")
-    return request.query
 
 
 def _flag(query: Mapping[str, str], name: str) -> bool:

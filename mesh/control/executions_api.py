@@ -11,7 +11,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, ValidationError
 from mesh.control import log_query
 from mesh.control.commands import Commands
 from mesh.control.executions import Executions
-from mesh.control.guard import answer, refuse
+from mesh.control.guard import answer, known, refuse
 from mesh.control.log_query import Position
 from mesh.control.retries import Retries
 from mesh.errors import InvalidInput, clean
@@ -105,13 +105,11 @@ class ExecutionsApi:
 
 
 def _query(request: web.Request) -> Mapping[str, str]:
-    for name in request.query:
-        if name not in ("rule", "status", "limit", "cursor"):
-            raise InvalidInput(f"{clean(name, 40)}: unknown parameter; known are rule, status, limit, cursor")
+    query = known(request, "rule", "status", "limit", "cursor")
     statuses = [status.value for status in Status if status not in (Status.PENDING, Status.SKIPPED)]
-    if request.query.get("status", statuses[0]) not in statuses:
+    if query.get("status", statuses[0]) not in statuses:
         raise InvalidInput(f"status: must be one of {', '.join(statuses)}")
-    return request.query
+    return query
 
 
 async def _body(request: web.Request, model: Callable[..., Any]) -> Any:

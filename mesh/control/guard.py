@@ -6,7 +6,7 @@ without asking first.
 """
 
 import ipaddress
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from urllib.parse import urlsplit
 
 import orjson
@@ -152,3 +152,13 @@ def _of_aiohttp(request: web.Request, error: web.HTTPException) -> web.Response:
     if "Allow" in error.headers:
         response.headers["Allow"] = error.headers["Allow"]
     return response
+
+
+def known(request: web.Request, *names: str) -> Mapping[str, str]:
+    """The query parameters, each once, and none that we would have to ignore."""
+    for name in request.query:
+        if name not in names:
+            raise InvalidInput(f"{clean(name, 40)}: unknown parameter; known are {', '.join(names)}")
+        if len(request.query.getall(name)) > 1:
+            raise InvalidInput(f"{name}: is given more than once")
+    return request.query

@@ -1,6 +1,6 @@
 """Trying again what failed: a new execution of the same rule, over the same tags and nothing else."""
 
-from collections import defaultdict
+from collections import Counter, defaultdict
 from typing import Any
 
 from sqlalchemy import Connection, exists, select
@@ -38,6 +38,11 @@ class Retries:
         if row.rule is None or row.tag is None:
             raise InvalidInput(f"task {task_id} is of no rule and tag; the next event tries it again")
         return await self._commands.start(row.rule, "manual", images=[_image(row)])
+
+    async def open_failures(self) -> dict[str, int]:
+        """How many tags of each rule failed and were not made good since."""
+        found = await self._database.run(lambda connection: _failures(connection, None))
+        return dict(Counter(str(row.rule) for row in found))
 
     async def failed(self, rule: ObjectName | None) -> list[dict[str, Any]]:
         """One execution for each rule with failures that nothing has made good since; of all rules, or of one."""

@@ -1,14 +1,12 @@
 """What runs now: agents that live and tasks in progress, followed from the status topics of all regions into memory."""
 
-import asyncio
 from collections.abc import Callable, Iterable
 from datetime import timedelta
 
 import structlog
 
 from mesh.clock import Clock
-from mesh.control.patience import Patience
-from mesh.errors import LogError, LogUnavailable
+from mesh.control.each_region import EachRegion
 from mesh.log.port import Log, Record
 from mesh.log.table import Table
 from mesh.metrics import Metrics
@@ -20,7 +18,6 @@ from schemas.names import Region
 LOG = structlog.get_logger()
 
 LIVES_FOR = timedelta(seconds=30)  # after its last heartbeat; they come every 10 s
-_LOOK_FOR_REGIONS = 1.0  # seconds
 
 
 class Running:
@@ -29,8 +26,11 @@ class Running:
     def __init__(
         self, *, log: Log, state: MeshState, clock: Clock, metrics: Metrics, random: Callable[[], float]
     ) -> None:
-        self._log, self._state, self._clock = log, state, clock
-        self._metrics, self._random = metrics, random
+        self._log, self._clock, self._metrics, self._random = log, clock, metrics, random
+        self._regions = EachRegion(
+            "running", topic_of=topics.status, open_table=self._table,
+            close=lambda region: self._seen.pop(region, None), log=log, state=state, clock=clock, random=random,
+        )  # fmt: skip
         self._seen: dict[Region, dict[str, Heartbeat | Progress]] = {}
 
     def agents(self) -> list[Heartbeat]:
@@ -52,27 +52,7 @@ class Running:
 
     async def run(self) -> None:
         """Follow for ever, also the regions that are declared later."""
-        followers: dict[Region, asyncio.Task[None]] = {}
-        async with asyncio.TaskGroup() as tasks:
-            while True:
-                declared = {region.name for region in self._state.regions()}
-                for region in followers.keys() - declared:
-                    followers.pop(region).cancel()
-                    self._seen.pop(region, None)
-                for region in declared - followers.keys():
-                    followers[region] = tasks.create_task(self._follow(region), name=f"status {region}")
-                await self._clock.sleep(_LOOK_FOR_REGIONS)
-
-    async def _follow(self, region: Region) -> None:
-        patience = Patience("running", self._clock, self._random)
-        topic = topics.status(region)
-        while True:
-            try:
-                if await self._log.missing([topic]):
-                    raise LogUnavailable(f"the topic {topic} does not exist yet")
-                await self._table(topic, region).run()
-            except* LogError as group:
-                await patience.wait(_first(group))
+        await self._regions.run()
 
     def _table(self, topic: str, region: Region) -> Table:
         seen = self._seen[region] = {}
@@ -92,11 +72,6 @@ class Running:
 
     def _all(self) -> Iterable[Heartbeat | Progress]:
         return [one for seen in self._seen.values() for one in seen.values()]
-
-
-def _first(group: BaseExceptionGroup[LogError]) -> LogError:
-    first = group.exceptions[0]
-    return _first(first) if isinstance(first, BaseExceptionGroup) else first
 
 
 def _decoded(raw: bytes) -> Heartbeat | Progress:

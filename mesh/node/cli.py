@@ -11,6 +11,7 @@ import typer
 from mesh.errors import RegmeshError
 from mesh.node import (
     commands_daemons,
+    commands_doctor,
     commands_executions,
     commands_explain,
     commands_state,
@@ -33,7 +34,8 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 for commands in (
-    commands_daemons, commands_topics, commands_state, commands_executions, commands_sync_log, commands_explain
+    commands_daemons, commands_topics, commands_state, commands_executions, commands_sync_log, commands_explain,
+    commands_doctor,
 ):  # fmt: skip
     commands.register(app)
 

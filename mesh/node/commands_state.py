@@ -6,18 +6,21 @@ from typing import Annotated, Any
 
 import typer
 
-from mesh.node import commands_executions, mesh_file
+from mesh.node import commands_doctor, commands_executions, mesh_file
 from mesh.node.options import Output, Server
 from mesh.node.output import Columns, Format, show
 from mesh.node.remote import Refused, Remote
 from mesh.rules.declarations import Problem
 
-_KINDS = ("regions", "instances", "grants", "rules", "webhooks", "agents", "executions")
+_DECLARED = ("regions", "instances", "grants", "rules", "webhooks")
+_LISTED = ("agents", "dead-letters")  # by the API as a whole, not one by one
+_SHOWN = (*_DECLARED, "executions", *_LISTED)
 
 Kind = Annotated[
     str,
     typer.Argument(
-        help="region, instance, grant, rule or webhook (get: also agent, execution)", show_default=False
+        help="region, instance, grant, rule or webhook (get: also agent, execution, dead-letters)",
+        show_default=False,
     ),
 ]
 
@@ -61,14 +64,18 @@ def get(
     output: Output = Format.TABLE,
     server: Server = "http://127.0.0.1:8080",
 ) -> None:
-    """Show what is declared, and how it is: instances with the state of their registries; agents; executions."""
+    """Show what is declared, with the state of each registry; and agents, executions, dead letters."""
     section = _section(kind, shown_only=True)
     remote = Remote(server)
-    if name is not None and section != "agents":
+    if name is not None and section not in _LISTED:
         show([remote.call("GET", f"/api/v1/{section}/{name}")], _COLUMNS[section], output, one=True)
         return
     items = remote.call("GET", f"/api/v1/{section}", query={"limit": "1000"})["items"]
-    show([item for item in items if name in (None, item.get("agent"))], _COLUMNS[section], output)
+    show(
+        [item for item in items if name in (None, item.get("agent"), item.get("id"))],
+        _COLUMNS[section],
+        output,
+    )
 
 
 def delete(
@@ -84,7 +91,7 @@ def delete(
 
 def _section(kind: str, *, shown_only: bool) -> str:
     section = kind.lower().rstrip("s") + "s"
-    kinds = _KINDS if shown_only else _KINDS[:-2]  # agents and executions are not declared
+    kinds = _SHOWN if shown_only else _DECLARED
     if section not in kinds:
         raise typer.BadParameter(f"{kind!r} is no kind: use one of {', '.join(kinds)}")
     return section
@@ -109,6 +116,7 @@ def _filters(rule: Mapping[str, Any]) -> str:
 
 _COLUMNS: Mapping[str, Columns] = {
     "executions": commands_executions.COLUMNS,
+    "dead-letters": commands_doctor.LETTERS,
     "regions": {"NAME": lambda it: it["name"], "JURISDICTION": lambda it: it["jurisdiction"]},
     "instances": {
         "NAME": lambda it: it["name"],

@@ -1,0 +1,126 @@
+"""What is wrong with the mesh now, and what to do about it. Pure: from what control sees to findings for a human."""
+
+from collections.abc import Collection, Iterable, Mapping
+from dataclasses import dataclass
+from enum import StrEnum
+
+from mesh.control.letters import Mailbox
+from mesh.rules import consent
+from mesh.rules.state import MeshState
+from schemas.completions import Heartbeat
+from schemas.names import Region
+from schemas.rules import Rule
+
+
+class Severity(StrEnum):
+    PROBLEM = "problem"  # something does not work
+    NOTE = "note"  # something that a human should know
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    severity: Severity
+    about: str  # region/NAME, instance/NAME, agent/NAME, rule/NAME
+    message: str
+    advice: str
+
+
+@dataclass(frozen=True, slots=True)
+class Sight:
+    """All that is looked at. `failed` counts, by rule, the failed tasks that nothing made good since."""
+
+    state: MeshState
+    agents: Collection[Heartbeat]
+    boxes: Mapping[Region, Mailbox]
+    failed: Mapping[str, int]
+
+
+def diagnose(sight: Sight) -> list[Finding]:
+    """Problems first; empty when all is well."""
+    found = [
+        *_regions(sight), *_agents(sight), *_places(sight), *_rules(sight), *_failed(sight), *_letters(sight)
+    ]  # fmt: skip
+    return sorted(found, key=lambda finding: (finding.severity is not Severity.PROBLEM, finding.about))
+
+
+def _regions(sight: Sight) -> Iterable[Finding]:
+    """Those whose agents would have work, and none lives."""
+    alive = {agent.region for agent in sight.agents}
+    needed = {
+        destination.region
+        for rule in sight.state.rules()
+        if rule.enabled and (destination := sight.state.instance(rule.destination)) is not None
+    }
+    for region in sorted(needed - alive):
+        yield Finding(
+            Severity.PROBLEM, f"region/{region}", "no agent runs there, so nothing is copied into it",
+            f"start `regmesh agent --region {region}`",
+        )  # fmt: skip
+
+
+def _agents(sight: Sight) -> Iterable[Finding]:
+    for agent in sight.agents:
+        if agent.rules_rev < sight.state.rev:
+            yield Finding(
+                Severity.NOTE, f"agent/{agent.agent}",
+                f"told last that it knows the rules of revision {agent.rules_rev}, the newest is {sight.state.rev}",
+                "should this stay so for half a minute, see whether it reaches the log",
+            )  # fmt: skip
+
+
+def _places(sight: Sight) -> Iterable[Finding]:
+    for agent in sight.agents:
+        for place, told in agent.places.items():
+            if told.startswith("Failed"):
+                yield Finding(
+                    Severity.PROBLEM, f"instance/{place}",
+                    f"{told.removeprefix('Failed: ')} (seen from {agent.region})",
+                    "see its URL, its credentials and the way to it from that region",
+                )  # fmt: skip
+
+
+def _rules(sight: Sight) -> Iterable[Finding]:
+    things = {thing.key: thing for thing in sight.state.things()}
+    for rule in sight.state.rules():
+        if not rule.enabled:
+            yield Finding(
+                Severity.NOTE,
+                rule.key,
+                "is not enabled, it copies nothing",
+                "declare it with `enabled: true`",
+            )
+        elif (text := consent.note(rule, things)) is not None:
+            yield Finding(Severity.PROBLEM, rule.key, text, "declare the grant, or remove the rule")
+
+
+def _failed(sight: Sight) -> Iterable[Finding]:
+    declared = {rule.name for rule in sight.state.rules()}
+    for rule, count in sorted(sight.failed.items()):
+        if rule in declared:
+            yield Finding(
+                Severity.PROBLEM, f"{Rule.noun}/{rule}", f"{count} tasks failed and nothing has made them good since",
+                f"`regmesh logs --status Failed --rule {rule}`, then `regmesh retry --failed --rule {rule}`",
+            )  # fmt: skip
+
+
+def _letters(sight: Sight) -> Iterable[Finding]:
+    for region, box in sorted(sight.boxes.items()):
+        for origin, count in sorted(box.counts.items()):
+            noun, _, name = origin.partition("/")
+            is_notification = noun == "notifications" and name
+            yield Finding(
+                Severity.PROBLEM,
+                f"instance/{name}" if is_notification else f"region/{region}",
+                f"{count} {'notification' if is_notification else 'record'}{'s' if count > 1 else ''} of "
+                f"{origin} could not be read: {_last_reason(box, origin)}",
+                "see that the instance's `kind` is what it is; `regmesh get dead-letters` shows them"
+                if is_notification
+                else "`regmesh get dead-letters` shows them; an older version of regmesh may be running",
+            )
+
+
+def _last_reason(box: Mailbox, origin: str) -> str:
+    for letter in reversed(box.newest):
+        if letter.position.partition("[")[0] == origin:
+            return letter.reason
+    return "older than those that are kept here"

@@ -1,0 +1,40 @@
+"""`regmesh doctor`: what is wrong with the mesh, and what to do about it."""
+
+import typer
+
+from mesh.node.options import Output, Server
+from mesh.node.output import Columns, Format, show
+from mesh.node.remote import Remote
+
+_COLUMNS: Columns = {
+    "SEVERITY": lambda it: it["severity"],
+    "ABOUT": lambda it: it["about"],
+    "WHAT": lambda it: it["message"],
+    "DO": lambda it: it["advice"],
+}
+
+LETTERS: Columns = {
+    "TIME": lambda it: it["time"][:19].replace("T", " "),
+    "REGION": lambda it: it["region"],
+    "FROM": lambda it: it["position"],
+    "BYTES": lambda it: it["size"],
+    "REASON": lambda it: it["reason"],
+}
+
+
+def register(app: typer.Typer) -> None:
+    app.command()(doctor)
+
+
+def doctor(output: Output = Format.TABLE, server: Server = "http://127.0.0.1:8080") -> None:
+    """Look at agents, registries, rules, failed tasks and unreadable notifications. Exits 1 when something is wrong.
+
+    Unreadable notifications (dead letters) are shown whole by `regmesh get dead-letters -o json`.
+    """
+    findings = Remote(server).call("GET", "/api/v1/doctor")["items"]
+    if findings or output is not Format.TABLE:
+        show(findings, _COLUMNS, output)
+    else:
+        print("nothing is wrong")
+    if any(finding["severity"] == "problem" for finding in findings):
+        raise typer.Exit(1)

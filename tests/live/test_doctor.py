@@ -1,0 +1,60 @@
+"""`regmesh doctor` and `get dead-letters`, as a user types them, while something is wrong."""
+
+import json
+from pathlib import Path
+from urllib.request import Request, urlopen
+
+from tests import parts
+from tests.parts import until
+
+MESH = """\
+regions:
+  - {name: beijing, jurisdiction: cn-mainland}
+  - {name: frankfurt, jurisdiction: global}
+instances:
+  - {name: game-cn, account: game, region: beijing, url: "http://127.0.0.1:PORT", kind: harbor}
+  - {name: game-eu, account: game, region: frankfurt, url: "http://127.0.0.1:PORT"}
+rules:
+  - {name: release, source: game-cn, destination: game-eu}
+"""
+
+
+def test_a_notification_of_an_unknown_shape_is_accepted_counted_and_shown(tmp_path: Path) -> None:
+    file = tmp_path / "mesh.yaml"
+    file.write_text(MESH.replace("PORT", str(parts.free_port())))
+    url = f"http://127.0.0.1:{parts.free_port()}"
+    listen = url.removeprefix("http://")
+    daemon = parts.regmesh(
+        tmp_path / "up.log", "up", "-f", str(file), "--data", str(tmp_path / "data"), "--listen", listen
+    )
+    try:
+        until("up is ready", lambda: parts.get(f"{url}/readyz"))
+        until("the file is declared", lambda: parts.get(f"{url}/api/v1/regions")["items"])
+        with urlopen(_notification(f"{url}/v1/notifications/game-cn", b'{"a shape of": "nobody"}')) as answer:
+            assert answer.status == 202
+        doctor = until(
+            "the letter and the dead registry are seen",
+            lambda: _findings(url, "notification", "instance/game-eu"),
+        )
+        letter = next(one for one in doctor if "notification" in one["message"])
+        assert letter["about"] == "instance/game-cn"
+        assert letter["message"].startswith("1 notification of notifications/game-cn could not be read: ")
+        told = parts.run_regmesh("doctor", "--server", url)
+        assert told.returncode == 1
+        assert "regmesh get dead-letters" in told.stdout
+        assert "instance/game-eu" in told.stdout  # no registry answers there
+        (shown,) = json.loads(parts.run_regmesh("get", "dead-letters", "-o", "json", "--server", url).stdout)
+        assert json.loads(shown["payload"]) == {"a shape of": "nobody"}
+        assert shown["position"].startswith("notifications/game-cn")
+    finally:
+        daemon.end()
+
+
+def _notification(url: str, body: bytes) -> Request:
+    return Request(url, body, {"Content-Type": "application/json"}, method="POST")
+
+
+def _findings(url: str, *words: str) -> list[dict[str, str]] | None:
+    done = parts.run_regmesh("doctor", "-o", "json", "--server", url)
+    found: list[dict[str, str]] = json.loads(done.stdout)
+    return found if all(word in done.stdout for word in words) else None

@@ -1,0 +1,118 @@
+"""What `regmesh doctor` finds: each finding from its cause, and nothing where all is well."""
+
+from datetime import UTC, datetime
+
+import pytest
+
+from mesh.control.diagnosis import Severity, Sight, diagnose
+from mesh.control.letters import Mailbox
+from mesh.rules.declarations import judge
+from mesh.rules.state import MeshState
+from schemas.codec import encode
+from schemas.completions import Heartbeat
+from schemas.dead_letters import DeadLetter
+from schemas.names import Region
+from schemas.state import StateRecord
+
+NOW = datetime(2026, 3, 1, 8, tzinfo=UTC)
+MESH = {
+    "regions": [{"name": "cn", "jurisdiction": "cn"}, {"name": "eu", "jurisdiction": "global"}],
+    "instances": [
+        {"name": "a", "account": "x", "region": "cn", "url": "http://127.0.0.1:1"},
+        {"name": "b", "account": "x", "region": "eu", "url": "http://127.0.0.1:2"},
+        {"name": "c", "account": "y", "region": "eu", "url": "http://127.0.0.1:3"},
+    ],
+    "rules": [{"name": "r", "source": "a", "destination": "b"}],
+}
+
+
+def state_of(document) -> MeshState:
+    placed, problems = judge(document)
+    assert problems == []
+    state = MeshState()
+    for rev, item in enumerate(placed):
+        value = item.thing.model_dump(mode="json", by_alias=True)
+        record = StateRecord(id=f"s{rev}", time=NOW, noun=item.thing.noun, value=value)
+        state.apply(item.thing.key, encode(record), rev)
+    return state
+
+
+def heartbeat(state: MeshState, **told) -> Heartbeat:
+    fields = {
+        "agent": "eu-1",
+        "region": "eu",
+        "rules_rev": state.rev,
+        "running": 0,
+        "places": {"b": "Ready"},
+    } | told
+    return Heartbeat(id="h", time=NOW, **fields)
+
+
+def letter(position: str, reason: str) -> DeadLetter:
+    return DeadLetter(id=reason, time=NOW, reason=reason, position=position, payload="", payload_size=0)
+
+
+def findings(document=MESH, *, agents=None, boxes=(), failed=()) -> list[tuple[str, str, str]]:
+    state = state_of(document)
+    seen = [heartbeat(state)] if agents is None else [heartbeat(state, **told) for told in agents]
+    sight = Sight(state=state, agents=seen, boxes=dict(boxes), failed=dict(failed))
+    return [(found.severity.value, found.about, found.message) for found in diagnose(sight)]
+
+
+def test_nothing_is_said_when_all_is_well():
+    assert findings() == []
+
+
+def test_a_region_with_work_and_no_agent():
+    ((severity, about, message),) = findings(agents=[])
+    assert (severity, about) == (Severity.PROBLEM, "region/eu")
+    assert "no agent runs there" in message
+
+
+def test_a_registry_that_an_agent_cannot_use():
+    ((severity, about, message),) = findings(agents=[{"places": {"b": "Failed: refused", "a": "Ready"}}])
+    assert (severity, about, message) == ("problem", "instance/b", "refused (seen from eu)")
+
+
+def test_an_agent_that_does_not_know_the_newest_rules():
+    ((severity, about, message),) = findings(agents=[{"rules_rev": 2}])
+    assert (severity, about) == (Severity.NOTE, "agent/eu-1")
+    assert "revision 2, the newest is 5" in message
+
+
+@pytest.mark.parametrize(
+    ("rule", "severity", "word"),
+    [
+        ({"enabled": False}, "note", "not enabled"),
+        ({"destination": "c"}, "problem", "declares a grant"),
+    ],
+)
+def test_a_rule_that_copies_nothing(rule, severity, word):
+    (found,) = findings(MESH | {"rules": [MESH["rules"][0] | rule]})
+    assert found[:2] == (severity, "rule/r")
+    assert word in found[2]
+
+
+def test_failed_tasks_of_rules_that_are_still_declared():
+    ((_, about, message),) = findings(failed={"r": 3, "gone": 7})
+    assert about == "rule/r"
+    assert message.startswith("3 tasks failed")
+
+
+def test_what_could_not_be_read_is_counted_and_its_last_reason_shown():
+    box = Mailbox()
+    for number in range(150):
+        box.take(letter("notifications/a", f"no shape of zot ({number})"))
+    box.take(letter("mesh.cn.events[3]@17", "not JSON"))
+    found = findings(boxes={Region("cn"): box})
+    assert [(about, message) for _, about, message in found] == [
+        ("instance/a", "150 notifications of notifications/a could not be read: no shape of zot (149)"),
+        ("region/cn", "1 record of mesh.cn.events could not be read: not JSON"),
+    ]
+    assert len(box.newest) == 100
+
+
+def test_problems_stand_before_notes():
+    document = MESH | {"rules": [*MESH["rules"], {"name": "off", "source": "a", "destination": "b", "enabled": False,
+                                                  "filters": [{"type": "name", "value": "x/**"}]}]}  # fmt: skip
+    assert [severity for severity, _, _ in findings(document, agents=[])] == ["problem", "note"]

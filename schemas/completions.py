@@ -19,6 +19,10 @@ class Status(StrEnum):
     SKIPPED = "Skipped"
 
 
+# Codes of tasks that end `Skipped` because they may not write: what they were to bring is not at the destination.
+REFUSALS = frozenset({"no_grant", "not_public", "unmappable", "owned_by"})
+
+
 class Side(StrEnum):
     """Who has to act on an error."""
 

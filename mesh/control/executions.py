@@ -13,7 +13,7 @@ from mesh.control.database import Database
 from mesh.control.entry import Row, rfc3339
 from mesh.control.log_query import Position
 from mesh.control.tables import Moment, executions, sync_log
-from schemas.completions import Side, Status, TaskError
+from schemas.completions import REFUSALS, Side, Status, TaskError
 from schemas.executions import ExecutionListed, ExecutionStart, ExecutionStop
 
 Command = ExecutionStart | ExecutionListed | ExecutionStop
@@ -139,7 +139,7 @@ def _as_json(row: Row, counts: Mapping[str, int]) -> dict[str, Any]:
     shown |= {status.value.lower(): counts[status] for status in _ENDS}
     is_running = row["status"] == Status.IN_PROGRESS.value and row["total"] is not None
     shown["in_progress"] = max(0, row["total"] - _ended(counts)) if is_running else 0
-    shown |= {name: counts[name] for name in _SUMS}
+    shown |= {name: counts[name] for name in ("refused", *_SUMS)}
     error = {part: row[f"error_{part}"] for part in ("code", "side", "message")}
     return {**shown, "error": error if error["code"] is not None else None}
 
@@ -151,12 +151,16 @@ def _number_ended(connection: Connection, execution_id: str) -> int:
 
 
 def _counts(connection: Connection, execution_id: str) -> dict[str, int]:
-    """Tasks by status, and the sums of their bytes."""
+    """Tasks by status, of the skipped ones those that were `refused`, and the sums of their bytes."""
     columns = (sync_log.c.status, func.count(), *(func.sum(sync_log.c[name]) for name in _SUMS))
     found = connection.execute(
         select(*columns).where(sync_log.c.execution_id == execution_id).group_by(sync_log.c.status)
     )
     counts = dict.fromkeys((*(status.value for status in _ENDS), *_SUMS), 0)
+    refused = select(func.count()).where(
+        sync_log.c.execution_id == execution_id, sync_log.c.error_code.in_(sorted(REFUSALS))
+    )
+    counts["refused"] = int(connection.execute(refused).scalar_one())
     for status, number, *sums in found:
         counts[status] += number
         for name, amount in zip(_SUMS, sums, strict=True):

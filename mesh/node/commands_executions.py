@@ -111,7 +111,9 @@ async def _until_ended(remote: Remote, execution_id: str) -> Mapping[str, Any]:
 def _line(found: Mapping[str, Any]) -> str:
     total = "listing" if found["total"] is None else f"{found['total']} tags"
     counts = ", ".join(
-        f"{found[name]} {name}" for name in ("succeed", "skipped", "failed", "stopped") if found[name]
+        f"{found[name]} {name}"
+        for name in ("succeed", "skipped", "refused", "failed", "stopped")
+        if found[name]
     )
     sent = f", {size(found['bytes_transferred'])} sent" if found["bytes_transferred"] else ""
     return f"{found['status']}: {total}{': ' + counts if counts else ''}{sent}"
@@ -138,7 +140,12 @@ def _tell(ended: Mapping[str, Any]) -> None:
             f"regmesh: {ended['failed']} failed; `regmesh logs --execution {ended['id']} --status Failed`",
             file=sys.stderr,
         )
-    if ended["status"] != "Succeed":
+    if ended["refused"] and not ended["dry_run"]:
+        print(
+            f"regmesh: {ended['refused']} may not be copied; `regmesh logs --execution {ended['id']} --status Skipped`",
+            file=sys.stderr,
+        )
+    if ended["status"] != "Succeed" or (ended["refused"] and not ended["dry_run"]):
         raise typer.Exit(1)
 
 

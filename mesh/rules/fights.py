@@ -12,9 +12,11 @@ from mesh.rules import naming
 from mesh.rules.patterns import BadPattern, compile_pattern
 from schemas.declared import Declared
 from schemas.names import ObjectName, Repository
-from schemas.rules import NameFilter, ResourceFilter, Rule, TagFilter
+from schemas.rules import NameFilter, PlatformFilter, ResourceFilter, Rule, TagFilter
 
 Path = tuple[str | int, ...]
+
+_Rebuilt = frozenset[PlatformFilter]
 
 _JUDGED_APART: frozenset[str] = frozenset({"name", "tag", "semver", "resource"})
 
@@ -48,16 +50,19 @@ def is_contested(ways: Iterable[Way], repository: Repository) -> bool:
 def problems(
     new: Sequence[tuple[Path, Rule]], everything: Mapping[str, Declared]
 ) -> Iterable[tuple[Path, str]]:
-    """Each new rule that certainly writes tags which another rule writes from another source."""
+    """Each new rule that certainly writes tags which another rule writes from another source, or as another index."""
     rivals = _Rivals(thing for thing in everything.values() if isinstance(thing, Rule) and thing.enabled)
     for path, rule in new:
         if rule.enabled and (found := rivals.of(rule)) is not None:
             other, name = found
-            message = (
-                f"rule {other.name!r} writes the same tags of {name} from another source ({other.source!r})"
+            why = (
+                f"from another source ({other.source!r})"
+                if way_of(rule) != way_of(other)
+                else "with other platforms in a rebuilt index"
             )
             advice = "narrow the filters of one, or give it a destination_namespace"
-            yield (*path, "destination"), f"{message}; {advice}"
+            message = f"rule {other.name!r} writes the same tags of {name} {why}; {advice}"
+            yield (*path, "destination"), message
 
 
 class _Rivals:
@@ -68,9 +73,13 @@ class _Rivals:
         self._below: dict[tuple[str, str], set[Way]] = defaultdict(set)  # the same, and every namespace above
         self._by_way: dict[tuple[str, Way], list[Rule]] = defaultdict(list)
         self._by_name: dict[tuple[str, str], list[Rule]] = defaultdict(list)
+        self._by_index: dict[tuple[str, Way], dict[_Rebuilt, list[Rule]]] = defaultdict(
+            lambda: defaultdict(list)
+        )
         for rule in rules:
             way = way_of(rule)
             self._by_way[rule.destination, way].append(rule)
+            self._by_index[rule.destination, way][_rebuilt(rule)].append(rule)
             self._at[rule.destination, way.namespace or ""].add(way)
             for root in _roots(way.namespace):
                 self._below[rule.destination, root].add(way)
@@ -91,6 +100,9 @@ class _Rivals:
             ways |= self._at[destination, root]
         for way in sorted(ways - {own}, key=str):
             yield from self._by_way[destination, way]
+        for index, rules in self._by_index[destination, own].items():
+            if index != _rebuilt(rule):
+                yield from rules
         if (name := _literal_name(rule)) is not None:
             yield from self._by_name[destination, name[1]]
 
@@ -105,6 +117,8 @@ def _fight_about(one: Rule, other: Rule) -> str | None:
     """What both certainly write from different sources; None when they do not, or when only artifacts can tell."""
     if not _artifacts_meet(one, other):
         return None
+    if way_of(one) == way_of(other) and _rebuilt(one) != _rebuilt(other):
+        return f"{one.destination!r}" if _names_meet(one, other) else None
     names = _literal_name(one), _literal_name(other)
     if names[0] is None and names[1] is None:
         alike = naming.same_mapping(one, other) and one.source != other.source and _names_meet(one, other)
@@ -200,5 +214,14 @@ def _filters(rule: Rule, *types: str) -> frozenset[object]:
 
 
 def _further_filters(rule: Rule) -> frozenset[object]:
-    """Those by what an artifact is: different ones may or may not meet."""
-    return frozenset(part for part in rule.filters if part.type not in _JUDGED_APART)
+    """Those by what an artifact is: different ones may or may not meet. Which index is made of it chooses nothing."""
+    return frozenset(
+        part for part in rule.filters if part.type not in _JUDGED_APART and part not in _rebuilt(rule)
+    )
+
+
+def _rebuilt(rule: Rule) -> _Rebuilt:
+    """By what it makes indexes of its own; rules that differ in this bring different digests under one tag."""
+    return frozenset(
+        part for part in rule.filters if isinstance(part, PlatformFilter) and part.mode == "rebuilt"
+    )

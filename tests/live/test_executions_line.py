@@ -24,6 +24,19 @@ rules:
       - {type: tag, value: "v*"}
 """
 
+FOREIGN = """\
+instances:
+  - {name: shop, account: shop, region: frankfurt, url: "URL"}
+rules:
+  - name: into-a-foreign-account
+    source: game-cn
+    destination: shop
+    trigger: {type: manual}
+    filters:
+      - {type: name, value: "tools/**"}
+      - {type: tag, value: "v*"}
+"""
+
 
 def test_a_rule_run_by_hand_copies_what_is_there_and_says_so(line: Line, tmp_path: Path) -> None:
     made = {f"v{number}": images.image(layers=[os.urandom(100_000), bytes([number])]) for number in range(3)}
@@ -47,6 +60,14 @@ def test_a_rule_run_by_hand_copies_what_is_there_and_says_so(line: Line, tmp_pat
         assert pulled == made[tag].digest
     shown = parts.run_regmesh("logs", "--execution", done.stdout.strip(), "-o", "json", *server)
     assert sorted(entry["tag"] for entry in json.loads(shown.stdout)) == ["v0", "v1", "v2"]
+
+    foreign = FOREIGN.replace("URL", line.destination.url)
+    (tmp_path / "foreign.yaml").write_text(foreign)
+    assert parts.run_regmesh("apply", "-f", str(tmp_path / "foreign.yaml"), *server).returncode == 0
+    refused = parts.run_regmesh("sync", "into-a-foreign-account", "--wait", *server)
+    assert refused.returncode == 1, refused.stderr
+    assert "Succeed: 3 tags: 3 skipped, 3 refused" in refused.stderr
+    assert "3 may not be copied" in refused.stderr
 
     line.destination.end()
     failed = parts.run_regmesh("sync", "by-hand", "--tag", "v1", "--wait", *server)

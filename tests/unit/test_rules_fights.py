@@ -20,7 +20,7 @@ def _tag(value: str, decoration: str = "matches") -> dict[str, str]:
     return {"type": "tag", "value": value, "decoration": decoration}
 
 
-def _rule(name: str, source: str, filters: list[dict[str, str]], **more: Any) -> dict[str, Any]:
+def _rule(name: str, source: str, filters: list[dict[str, Any]], **more: Any) -> dict[str, Any]:
     return {"name": name, "source": source, "destination": "hub", "filters": filters, **more}
 
 
@@ -36,6 +36,10 @@ def _fights(*rules: dict[str, Any]) -> list[str]:
     problems = judge(document)[1]
     assert all("writes the same tags" in problem.message for problem in problems), problems
     return [problem.where for problem in problems]
+
+
+def _rebuilt(*platforms: str) -> dict[str, Any]:
+    return {"type": "platform", "value": list(platforms), "mode": "rebuilt"}
 
 
 NS = {"destination_namespace": "n"}
@@ -55,6 +59,9 @@ FLAT0 = {"destination_namespace": "n", "destination_namespace_replace_count": 0}
         (_rule("a", "cn", [_name("x/app")], **NS), _rule("b", "cn", [_name("y/app")], **NS)),
         (_rule("a", "cn", [_name("n/app")]), _rule("b", "cn", [_name("app")], **FLAT0)),
         (_rule("a", "cn", [_tag("latest")]), _rule("b", "us", [_tag("l*")])),
+        (_rule("a", "cn", ALL), _rule("b", "cn", [_rebuilt("linux/amd64")])),
+        (_rule("a", "cn", [_rebuilt("linux/arm64")]), _rule("b", "cn", [_rebuilt("linux/amd64")])),
+        (_rule("a", "cn", [_rebuilt("linux/amd64")]), _rule("b", "us", ALL)),
     ],
 )
 def test_what_certainly_meets_is_refused_whichever_is_declared_first(
@@ -84,6 +91,11 @@ def test_what_certainly_meets_is_refused_whichever_is_declared_first(
         (_rule("a", "cn", ALL), _rule("b", "us", ALL, enabled=False)),
         (_rule("a", "cn", ALL), _rule("b", "us", ALL) | {"destination": "cn"}),
         (_rule("a", "cn", [{"type": "semver", "value": ">=1"}]), _rule("b", "us", [_tag("latest")])),
+        (
+            _rule("a", "cn", [_rebuilt("linux/amd64")]),
+            _rule("b", "cn", [_rebuilt("linux/amd64"), _name("x/**")]),
+        ),
+        (_rule("a", "cn", [_rebuilt("linux/amd64"), _tag("a")]), _rule("b", "cn", [_tag("b")])),
         # Only an artifact that comes along can tell: these are left to the agent.
         (_rule("a", "cn", [_name("x/**")]), _rule("b", "us", [_name("x/a*")])),
         (_rule("a", "cn", [_name("x/**")], **NS), _rule("b", "us", [_name("y/**")], **NS)),

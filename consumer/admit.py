@@ -24,11 +24,15 @@ class Admission:
         refusal = (
             task.refusal
             or self._not_granted(task)
-            or await self._public.refusal(task, tally.newer.is_set)
+            or await self._not_public(task, tally)
             or await self._owners.refusal(task)
         )
         if refusal is not None:
             raise NotAdmitted(refusal)
+
+    async def _not_public(self, task: Task, tally: Tally) -> TaskError | None:
+        """What is gone nobody can be asked for: a deletion takes back what was public when it came."""
+        return None if task.operation == "delete" else await self._public.refusal(task, tally.newer.is_set)
 
     def _not_granted(self, task: Task) -> TaskError | None:
         grant = self._state.get(consent.key_of(task.destination.account, task.source.account))

@@ -18,7 +18,9 @@ async def complete(task: Task, outcome: Outcome, tally: Tally, now: datetime, lo
     completion = make_completion(task, outcome, tally, now)
     region = task.destination.region
     records = [Append(topics.completions(region), completion.key, codec.encode(completion))]
-    if outcome.holds and outcome.digest is not None:
+    if task.operation == "delete":
+        records += _departure(task, outcome, now)
+    elif outcome.holds and outcome.digest is not None:
         records += _arrival(task, outcome.digest, now)
     records.append(Append(topics.status(region), task.task_id, None))
     await log.append(records)
@@ -53,6 +55,7 @@ def _work(task: Task, tally: Tally, status: Status, digest: Digest | None) -> di
         "execution_id": task.execution_id,
         "rule": task.rule.name,
         "trigger": task.trigger,
+        "operation": task.operation,
         "resource_type": tally.resource,
         "account": task.source.account,
         "destination_account": task.destination.account,
@@ -73,6 +76,26 @@ def _work(task: Task, tally: Tally, status: Status, digest: Digest | None) -> di
         "origin": task.event.origin or task.event.place,
         "hops": task.event.hops,
     }
+
+
+def _departure(task: Task, outcome: Outcome, now: datetime) -> list[Append]:
+    """What the destination does not hold any more, and the event by which chains of rules go on."""
+    if outcome.status is not Status.SUCCEED:
+        return []
+    place, region = task.destination.place, task.destination.region
+    records: list[Append] = []
+    if task.tag is not None:
+        records.append(Append(topics.tags(region), f"{place}/{task.destination_repository}:{task.tag}", None))
+    if task.event.hops < MAX_HOPS:
+        event = Event(
+            id=make_id("departure", task.task_id), time=now, origin=task.event.origin or task.event.place,
+            hops=task.event.hops + 1, cause=Cause.ARRIVAL, place=place, region=region,
+            action=Action.TAG_DELETE if task.tag is not None else Action.MANIFEST_DELETE,
+            repository=task.destination_repository, tag=task.tag, digest=outcome.digest, occurred_at=now,
+            rules_rev=task.rules_rev,
+        )  # fmt: skip
+        records.append(Append(topics.events(region), event.key, codec.encode(event)))
+    return records
 
 
 def _arrival(task: Task, digest: Digest, now: datetime) -> list[Append]:

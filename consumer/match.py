@@ -5,7 +5,7 @@ from collections.abc import Iterable
 from consumer.task import FILTERED, UNMAPPABLE, Task
 from mesh.errors import clean
 from mesh.registry.manifests import DOCKER_LIST, DOCKER_MANIFEST
-from mesh.registry.referrers import subject_named
+from mesh.registry.referrers import is_fallback, subject_named
 from mesh.rules import naming
 from mesh.rules.matching import CompiledRule
 from mesh.rules.state import MeshState
@@ -21,11 +21,11 @@ def match(event: Event, state: MeshState, region: Region) -> list[Task]:
     """The tasks for destinations in `region`.
 
     A referrer follows its subject, so of rules that want its repository all want it, whatever they say of tags. What
-    was pushed by digest alone may be one; if it is not, it travels as a child of what names it. Blob events and deletes
-    ask for nothing yet.
+    was pushed by digest alone may be one; if it is not, it travels as a child of what names it. Deletions are for rules
+    that follow them. Blob events and the deletion of a whole repository ask for nothing.
     """
     source = state.instance(event.place)
-    if event.action is not Action.MANIFEST_PUSH or not (event.tag or _may_have_subject(event)):
+    if not (_may_be_copied(event) or _is_deletion(event)):
         return []
     if source is None or event.hops >= MAX_HOPS:
         return []
@@ -69,8 +69,20 @@ def _task(
         tag=event.tag,
         digest=event.digest,
         rules_rev=rules_rev,
+        operation="delete" if _is_deletion(event) else "copy",
         refusal=refusal,
     )
+
+
+def _may_be_copied(event: Event) -> bool:
+    return event.action is Action.MANIFEST_PUSH and (event.tag is not None or _may_have_subject(event))
+
+
+def _is_deletion(event: Event) -> bool:
+    """One that can be followed. Lists of referrers are merged at the destination, and none goes for its tag's sake."""
+    if event.action is Action.TAG_DELETE:
+        return event.tag is not None and not is_fallback(event.tag)
+    return event.action is Action.MANIFEST_DELETE and event.digest is not None and event.tag is None
 
 
 def _may_have_subject(event: Event) -> bool:
@@ -79,6 +91,8 @@ def _may_have_subject(event: Event) -> bool:
 
 
 def _wants(compiled: CompiledRule, event: Event) -> bool:
+    if _is_deletion(event) and not compiled.rule.deletion:
+        return False
     if event.tag is None or subject_named(event.tag) is not None:
         return compiled.wants_repository(event.repository)
     return compiled.wants(event.repository, event.tag)
@@ -87,6 +101,8 @@ def _wants(compiled: CompiledRule, event: Event) -> bool:
 def _not_wanted(event: Event, compiled: CompiledRule) -> TaskError:
     """The rule wanted it when it was listed, and its execution counts on its end."""
     miss = compiled.early_miss(event.repository, event.tag) if event.tag is not None else None
+    if miss is None and _is_deletion(event) and not compiled.rule.deletion:
+        miss = "it does not follow deletions"
     text = f"the rule was changed and does not want it any more: {miss or 'it is not enabled'}"
     return TaskError(code=FILTERED, side=Side.MESH, message=clean(text))
 

@@ -30,6 +30,7 @@ CREATE TABLE owners (
 """
 _WROTE = "INSERT OR REPLACE INTO owners VALUES (?, ?, ?, ?, ?)"
 _FOUND = "INSERT OR IGNORE INTO owners VALUES (?, ?, ?, ?, ?)"
+_RELEASED = "DELETE FROM owners WHERE place = ? AND repository = ? AND tag = ?"
 
 
 class Owners:
@@ -118,6 +119,10 @@ class Owners:
             return
         end = codec.decode(record.value, Completion)
         if end.tag is None or end.rule is None:
+            return
+        if end.operation == "delete":
+            if end.status is Status.SUCCEED:
+                self._rows.execute(_RELEASED, (place, end.destination_repository, end.tag))
             return
         found = end.error is not None and end.error.code == ALREADY_THERE
         if end.status is Status.SUCCEED or found:

@@ -6,7 +6,7 @@ from mesh.errors import RegmeshError
 from mesh.registry.manifests import Parts
 from mesh.registry.port import Descriptor, Manifest
 from mesh.registry.referrers import subject_named
-from schemas.completions import Side, Status, TaskError
+from schemas.completions import Operation, Side, Status, TaskError
 from schemas.envelope import make_id
 from schemas.events import Event
 from schemas.names import Digest, Reference, Repository, Tag
@@ -27,6 +27,7 @@ class Task:
     tag: Tag | None  # None: a push by digest alone
     digest: Digest | None  # None: the registry did not say; the source's tag tells
     rules_rev: int  # of the table that matched it
+    operation: Operation = "copy"
     refusal: TaskError | None = None  # known before it runs: then it ends `Skipped` with this
 
     @property
@@ -131,8 +132,11 @@ class Outcome:
 
     @property
     def is_untold(self) -> bool:
-        """The end of what was no task: an untagged manifest that is about nothing, as the parts of an index are."""
-        return self.error is not None and self.error.code == NO_REFERRER
+        """The end of what was no task: an untagged manifest that is about nothing, as the parts of an index are.
+
+        So is the deletion of what the destination never had, as most blobs' is.
+        """
+        return self.error is not None and self.error.code in (NO_REFERRER, NOT_HELD)
 
 
 class NotAdmitted(RegmeshError):
@@ -150,6 +154,11 @@ def skipped(code: str, message: str, digest: Digest | None = None) -> Outcome:
 
 
 ALREADY_THERE = "already_there"
+ALREADY_GONE = "already_gone"
+NOT_HELD = "not_held"
+SOURCE_HAS_IT = "source_has_it"
+STILL_TAGGED = "still_tagged"
+DELETION_HELD = "deletion_held"
 SUPERSEDED = "superseded"
 DRY_RUN = "dry_run"
 SOURCE_GONE = "source_gone"

@@ -10,15 +10,17 @@ import structlog
 from consumer.admit import Admission
 from consumer.attempts import Patience, until_it_ends
 from consumer.begun import Begun
+from consumer.bursts import Bursts
 from consumer.complete import complete
 from consumer.copy_blobs import BlobCopier
+from consumer.delete import Deletion, delete
 from consumer.heartbeat import Reporter
 from consumer.job import Job
 from consumer.places import Places
 from consumer.replicate import replicate
 from consumer.subjects import Subjects
 from consumer.tally import ExecutionStopped, Tally
-from consumer.task import ALREADY_THERE, NotAdmitted, Outcome, Task
+from consumer.task import ALREADY_GONE, ALREADY_THERE, NOT_HELD, NotAdmitted, Outcome, Task
 from mesh.clock import Clock
 from mesh.errors import LogUnavailable
 from mesh.log.port import Log
@@ -56,7 +58,7 @@ class Worker:
         self._reporter, self._begun, self._patience = reporter, begun, patience
         self._stops, self._admission = stops, admission
         self._clock, self._metrics, self._random = clock, metrics, random
-        self._subjects = Subjects()
+        self._subjects, self._bursts = Subjects(), Bursts()
         self._running: dict[str, tuple[Task, Tally]] = {}
 
     @property
@@ -86,8 +88,11 @@ class Worker:
         source = self._places.registry(task.source, Side.SOURCE)
         destination = self._places.registry(task.destination, Side.DESTINATION)
 
+        async def admit(one: Task) -> None:
+            await self._patiently(lambda: self._admission.check(one, tally))
+
         async def begin() -> None:
-            await self._patiently(lambda: self._admission.check(task, tally))
+            await admit(task)
             if not tally.begun:
                 await self._patiently(lambda: self._reporter.progress([(task, tally)]))
                 tally.begun = True
@@ -96,7 +101,9 @@ class Worker:
         try:
             tally.go_on()
             if task.tag is not None:  # an untagged push is a task only when it proves to be one
-                await self._patiently(lambda: self._admission.check(task, tally))
+                await admit(task)
+            if task.operation == "delete":
+                return await delete(Deletion(job, admit, self._bursts))
             return await replicate(job, resend=resend)
         except NotAdmitted as error:
             return Outcome(Status.SKIPPED, tally.digest, error.refusal)
@@ -136,8 +143,8 @@ class Worker:
 
 
 def _as_our_own_work(outcome: Outcome) -> Outcome:
-    """Found there already by a task that had begun to bring it: an earlier try did, and was cut before it knew."""
-    if outcome.error is not None and outcome.error.code == ALREADY_THERE:
+    """Found so already by a task that had begun to bring it about: an earlier try did, and was cut before it knew."""
+    if outcome.error is not None and outcome.error.code in (ALREADY_THERE, ALREADY_GONE, NOT_HELD):
         return replace(outcome, status=Status.SUCCEED, error=None)
     return outcome
 

@@ -16,6 +16,8 @@
         Rejected                another 4xx, or an answer that the protocol does not allow
           MissingParts            the registry says that what a manifest names is not there
           SparseRefused           it takes no index of which parts are left out
+          TagDeleteUnsupported    it cannot delete a tag alone, and other tags need the digest
+          DeleteRefused           it deletes nothing, or not this
         ContentMismatch         the bytes are not what their digest or size says
         ContentRefused          we will not copy this: too large, of an unknown type, nested too deep
 
@@ -126,6 +128,14 @@ class MissingParts(Rejected):
 
 class SparseRefused(Rejected):
     code = "sparse_refused"
+
+
+class TagDeleteUnsupported(Rejected):
+    code = "tag_delete_unsupported"
+
+
+class DeleteRefused(Rejected):
+    code = "delete_refused"
 
 
 class ContentMismatch(RegistryError):

@@ -154,6 +154,8 @@ class Reconcile:
             endpoint.registry(Side.SOURCE), compiled, start, self._clock, self._random, self._endurance
         )
         try:
+            if start.operation == "delete":
+                return await self._publish_deletions(start, source), None
             total = await self._publish(listing, source)
         finally:
             await endpoint.close()
@@ -176,6 +178,20 @@ class Reconcile:
             await self._append(batch)
         return total
 
+    async def _publish_deletions(self, start: ExecutionStart, source: Instance) -> int:
+        """What a human confirmed; the agent asks the source before it deletes anything."""
+        now, batch = self._clock.now(), list[Append]()
+        for image in start.images:
+            event = Event(
+                id=make_id("confirmed", start.execution_id, image.repository, image.tag), time=now,
+                origin=source.place, action=Action.TAG_DELETE, cause=Cause.LISTING, place=source.place,
+                region=source.region, repository=image.repository, tag=image.tag, occurred_at=now,
+                rules_rev=self._state.rev, part_of=_part_of(start),
+            )  # fmt: skip
+            batch.append(Append(topics.bulk(source.region), event.key, codec.encode(event)))
+        await self._append(batch)
+        return len(batch)
+
     def _event(self, found: Found, start: ExecutionStart, source: Instance) -> Event:
         now = self._clock.now()
         return Event(
@@ -184,9 +200,7 @@ class Reconcile:
             repository=found.repository, tag=found.tag, digest=found.descriptor.digest,
             media_type=found.descriptor.media_type, size=found.descriptor.size, occurred_at=now,
             rules_rev=self._state.rev,
-            part_of=PartOf(
-                execution_id=start.execution_id, rule=start.rule, trigger=start.trigger, dry_run=start.dry_run
-            ),
+            part_of=_part_of(start),
         )  # fmt: skip
 
     async def _append(self, records: Sequence[Append]) -> None:
@@ -207,6 +221,12 @@ class Reconcile:
 async def _ignore(record: Record, reason: str) -> None:
     """Control buries it."""
     LOG.warning("command unreadable", action="command_unreadable", position=record.position, reason=reason)
+
+
+def _part_of(start: ExecutionStart) -> PartOf:
+    return PartOf(
+        execution_id=start.execution_id, rule=start.rule, trigger=start.trigger, dry_run=start.dry_run
+    )
 
 
 def _told(code: str, message: str) -> TaskError:

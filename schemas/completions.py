@@ -32,6 +32,9 @@ class Side(StrEnum):
     MESH = "mesh"
 
 
+Operation = Literal["copy", "delete"]
+
+
 class TaskError(BaseModel):
     """Why a task did not succeed; `Skipped` carries its reason here too."""
 
@@ -50,7 +53,7 @@ class Work(Record):
     rule: ObjectName | None
     replica: PlaceName | None = None
     trigger: TriggerKind = "event_based"
-    operation: Literal["copy"] = "copy"
+    operation: Operation = "copy"
     resource_type: Resource | None = None  # None until the manifest was read
     account: Account
     destination_account: Account

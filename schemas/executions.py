@@ -7,7 +7,7 @@ from typing import ClassVar
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from schemas.completions import TaskError
+from schemas.completions import Operation, TaskError
 from schemas.envelope import Record
 from schemas.names import ObjectName, Region, Repository, Tag
 from schemas.rules import Pattern, TriggerKind
@@ -46,6 +46,7 @@ class ExecutionStart(_Command):
     tag: Pattern | None = None
     images: tuple[ImageName, ...] = Field(default=(), max_length=MOST_IMAGES)  # these alone, without listing
     dry_run: bool = False
+    operation: Operation = "copy"  # delete: of these images, which a human has confirmed
     rules_rev: int = Field(ge=-1)  # what control knew; a producer waits until it knows as much
 
 

@@ -14,6 +14,7 @@ from mesh.log.port import Append, Group, Log, Partition, Record
 from mesh.metrics import Metrics
 from mesh.rules.state import MeshState
 from schemas import codec, topics
+from schemas.completions import Operation
 from schemas.envelope import make_id
 from schemas.executions import ExecutionListed, ExecutionStart, ExecutionStop, ImageName
 from schemas.names import Region
@@ -56,6 +57,7 @@ class Commands:
         tag: str | None = None,
         images: Sequence[ImageName] = (),
         dry_run: bool = False,
+        operation: Operation = "copy",
     ) -> str:
         """Ask for an execution; its id. `InvalidInput` when the rule cannot run, `LogError` when it was not taken."""
         found = self._state.rule(rule)
@@ -71,7 +73,8 @@ class Commands:
         command = ExecutionStart(
             id=make_id("start", execution_id), time=now, execution_id=execution_id, region=source.region,
             rule=found.rule.name, source=found.rule.source, trigger=trigger, repository=repository, tag=tag,
-            images=tuple(images), dry_run=dry_run, rules_rev=self._state.rev,
+            images=tuple(images), dry_run=dry_run, operation=operation,
+            rules_rev=self._state.rev,
         )  # fmt: skip
         await self._write(command)
         return execution_id

@@ -15,6 +15,7 @@ from schemas.executions import MOST_IMAGES, ImageName
 from schemas.names import ObjectName, Repository, Tag
 
 _AGAIN = (Status.FAILED.value, Status.STOPPED.value)
+_HELD = "deletion_held"  # waits for a human, who says yes by trying it again
 _FINE = (Status.SUCCEED.value, Status.SKIPPED.value)
 
 
@@ -27,17 +28,17 @@ class Retries:
     async def one(self, task_id: str) -> str | None:
         """The id of the new execution; None when no such task has ended. `InvalidInput` when it did not fail."""
         column = sync_log.c
-        wanted = select(column.rule, column.repository, column.tag, column.status).where(
-            column.task_id == task_id
-        )
+        wanted = select(
+            column.rule, column.repository, column.tag, column.status, column.operation, column.error_code
+        ).where(column.task_id == task_id)
         row = await self._database.run(lambda connection: connection.execute(wanted).first())
         if row is None:
             return None
-        if row.status not in _AGAIN:
+        if row.status not in _AGAIN and row.error_code != _HELD:
             raise InvalidInput(f"task {task_id} ended {row.status}: there is nothing to try again")
         if row.rule is None or row.tag is None:
             raise InvalidInput(f"task {task_id} is of no rule and tag; the next event tries it again")
-        return await self._commands.start(row.rule, "manual", images=[_image(row)])
+        return await self._commands.start(row.rule, "manual", images=[_image(row)], operation=row.operation)
 
     async def open_failures(self) -> dict[str, int]:
         """How many tags of each rule failed and were not made good since."""
@@ -47,27 +48,32 @@ class Retries:
     async def failed(self, rule: ObjectName | None) -> list[dict[str, Any]]:
         """One execution for each rule with failures that nothing has made good since; of all rules, or of one."""
         found = await self._database.run(lambda connection: _failures(connection, rule))
-        images: dict[str, list[ImageName]] = defaultdict(list)
+        images: dict[tuple[str, Any], list[ImageName]] = defaultdict(list)
         for row in found:
             declared = self._state.rule(row.rule)
             if declared is not None and declared.rule.enabled:
-                images[row.rule].append(_image(row))
+                images[row.rule, row.operation].append(_image(row))
         started = []
-        for name, wanted in sorted(images.items()):
+        for (name, operation), wanted in sorted(images.items()):
             for at in range(0, len(wanted), MOST_IMAGES):
                 some = wanted[at : at + MOST_IMAGES]
-                execution_id = await self._commands.start(name, "manual", images=some)
+                execution_id = await self._commands.start(name, "manual", images=some, operation=operation)
                 started.append({"id": execution_id, "rule": name, "total": len(some)})
         return started
 
 
 def _failures(connection: Connection, rule: ObjectName | None) -> list[Any]:
     column, later = sync_log.c, sync_log.alias().c
-    same = (later.rule == column.rule) & (later.repository == column.repository) & (later.tag == column.tag)
+    same = (
+        (later.rule == column.rule)
+        & (later.operation == column.operation)
+        & (later.repository == column.repository)
+        & (later.tag == column.tag)
+    )
     real = later.error_code.is_(None) | (later.error_code != "dry_run")
     made_good = exists().where(same, later.status.in_(_FINE), real, later.end_time >= column.end_time)
     wanted = (
-        select(column.rule, column.repository, column.tag)
+        select(column.rule, column.repository, column.tag, column.operation)
         .where(
             column.status == Status.FAILED.value,
             column.rule.is_not(None),
@@ -75,7 +81,7 @@ def _failures(connection: Connection, rule: ObjectName | None) -> list[Any]:
             ~made_good,
         )
         .distinct()
-        .order_by(column.rule, column.repository, column.tag)
+        .order_by(column.rule, column.repository, column.tag, column.operation)
     )
     if rule is not None:
         wanted = wanted.where(column.rule == str(rule))

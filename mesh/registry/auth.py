@@ -43,6 +43,10 @@ def push(repository: Repository) -> Scopes:
     return (f"repository:{repository}:pull,push",)
 
 
+def delete(repository: Repository) -> Scopes:
+    return (f"repository:{repository}:pull,delete",)
+
+
 def catalog() -> Scopes:
     return ("registry:catalog:*",)
 

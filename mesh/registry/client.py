@@ -132,6 +132,11 @@ class RegistryClient:
         verify.check_stored(stored, manifest.digest, side=self._side)
         return subject
 
+    async def delete_manifest(self, repository: Repository, reference: Reference) -> None:
+        url = self._channel.url(f"{repository}/manifests/{reference}")
+        async with self._channel.request(Call("DELETE", url, auth.delete(repository)), (200, 202, 204)):
+            pass
+
     async def referrers(self, repository: Repository, subject: Digest) -> list[Referrer]:
         page: URL | None = self._channel.url(f"{repository}/referrers/{subject}")
         found: dict[Digest, Referrer] = {}

@@ -71,6 +71,13 @@ class Registry(Protocol):
         """
         ...
 
+    async def delete_manifest(self, repository: Repository, reference: Reference) -> None:
+        """DELETE: of a tag that alone, by digest the manifest with all its tags.
+
+        `NotFound`; `Denied` or `Rejected` when the registry does not delete, or no tags alone.
+        """
+        ...
+
     async def referrers(self, repository: Repository, subject: Digest) -> list[Referrer]:
         """What says that it is about `subject`: by the referrers API, else by the index under the fallback tag."""
         ...

@@ -33,7 +33,6 @@ PLANNED: Mapping[str, frozenset[str]] = {
     "instances": frozenset({"domain"}),
     "rules": frozenset(
         {
-            "deletion",
             "conflict",
             "prefetch",
             "speed",

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from mesh.errors import ContentMismatch, MissingParts, NotFound, RegistryError
+from mesh.errors import ContentMismatch, MissingParts, NotFound, RegistryError, Rejected
 from mesh.registry.client import RegistryClient, open_endpoint
 from mesh.registry.port import Descriptor, Manifest, digest_of
 from schemas.completions import Side
@@ -181,6 +181,31 @@ async def test_a_descriptor_of_another_size_is_a_mismatch_before_any_byte(regist
         with pytest.raises(ContentMismatch):
             async with registry.read_blob(APP, Descriptor(BYTES, blob.digest, size)):
                 pass
+
+
+async def test_a_deleted_manifest_takes_its_tags_along(registry: RegistryClient):
+    image = images.image(layers=[b"gone soon"])
+    for tag in ("one", "two"):
+        await images.push(registry, APP, Tag(tag), image)
+    await registry.delete_manifest(APP, image.digest)
+    assert [await registry.resolve(APP, name) for name in (image.digest, Tag("one"), Tag("two"))] == [
+        None
+    ] * 3
+    with pytest.raises(NotFound):
+        await registry.delete_manifest(APP, image.digest)
+
+
+async def test_a_tag_goes_alone_or_not_at_all(registry: RegistryClient):
+    image = images.image(layers=[b"stays"])
+    for tag in ("one", "two"):
+        await images.push(registry, APP, Tag(tag), image)
+    try:
+        await registry.delete_manifest(APP, Tag("one"))
+        kept = ["two"]
+    except Rejected:  # as docker-registry 2.8
+        kept = ["one", "two"]
+    assert sorted([tag async for tag in registry.tags(APP)]) == kept
+    assert await registry.resolve(APP, image.digest) is not None
 
 
 async def test_all_tags_are_listed(registry: RegistryClient):

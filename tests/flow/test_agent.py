@@ -19,6 +19,7 @@ from mesh.log.table import Table
 from mesh.metrics import Metrics
 from mesh.registry.builtin import BuiltinRegistry
 from mesh.registry.builtin.faults import Cut, Fail, Faults, HalfWritten, Lie, Throttle
+from mesh.registry.builtin.manifests import Deletes
 from mesh.registry.client import RegistryClient, RegistryEndpoint, open_endpoint
 from mesh.rules.state import MeshState
 from schemas import codec, topics
@@ -95,11 +96,12 @@ class Site:
         self.log = await open_log(self.file, clock=CLOCK)
 
     async def event(
-        self, tag: str | None, digest: Digest, *, repository: Repository = APP, rules_rev: int = -1
-    ) -> None:
+        self, tag: str | None, digest: Digest | None, *, repository: Repository = APP, rules_rev: int = -1,
+        action: Action = Action.MANIFEST_PUSH,
+    ) -> None:  # fmt: skip
         self._pushes += 1
         event = Event(
-            id=f"event-{self._pushes}", time=CLOCK.now(), origin=PlaceName("cn"), action=Action.MANIFEST_PUSH,
+            id=f"event-{self._pushes}", time=CLOCK.now(), origin=PlaceName("cn"), action=action,
             place=PlaceName("cn"), region=BEIJING, repository=repository, tag=Tag(tag) if tag else None, digest=digest,
             occurred_at=CLOCK.now(), rules_rev=rules_rev,
         )  # fmt: skip
@@ -156,14 +158,20 @@ async def site(tmp_path: Path) -> AsyncIterator[Site]:
 
 @asynccontextmanager
 async def open_site(
-    tmp_path: Path, *, source_lists: bool = True, destination_lists: bool = True, sparse_indexes: bool = False
+    tmp_path: Path,
+    *,
+    source_lists: bool = True,
+    destination_lists: bool = True,
+    sparse_indexes: bool = False,
+    destination_deletes: Deletes = "tags",
 ) -> AsyncIterator[Site]:
     """A site whose registries have the referrers API, or not, and whose destination takes sparse indexes, or not."""
     log = await open_log(tmp_path / "mesh.db", clock=CLOCK)
     source = BuiltinRegistry(tmp_path / "cn", clock=CLOCK, referrers=source_lists)
     destination = BuiltinRegistry(
-        tmp_path / "eu", clock=CLOCK, referrers=destination_lists, sparse_indexes=sparse_indexes
-    )
+        tmp_path / "eu", clock=CLOCK, referrers=destination_lists, sparse_indexes=sparse_indexes,
+        deletes=destination_deletes,
+    )  # fmt: skip
     await source.start()
     await destination.start()
     await log.ensure([topics.STATE, topics.completions(FRANKFURT)])

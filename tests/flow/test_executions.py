@@ -72,6 +72,14 @@ class Mesh:
             await images.push(registry, repository, Tag(tag), image)
         return image.digest
 
+    async def announce_deletion(self, tag: str) -> None:
+        now = CLOCK.now()
+        event = Event(
+            id=f"deleted-{tag}", time=now, origin=PlaceName("cn"), action=Action.TAG_DELETE, place=PlaceName("cn"),
+            region=Region("beijing"), repository=APP, tag=Tag(tag), occurred_at=now, rules_rev=self.control.state.rev,
+        )  # fmt: skip
+        await self.control.log.append([Append(topics.events(event.region), event.key, codec.encode(event))])
+
     async def holds(self, tag: str, repository: Repository = APP) -> Digest | None:
         async with client(self.destination) as registry:
             found = await registry.resolve(repository, Tag(tag))
@@ -441,3 +449,30 @@ async def test_an_unknown_execution_or_task_is_told(mesh: Mesh) -> None:
     ]:
         status, _ = await mesh.control.call(method, f"/api/v1/{path}", {} if method == "POST" else None)
         assert status == 404
+
+
+async def test_a_deletion_that_is_held_goes_when_a_human_tries_it_again(running: Mesh) -> None:
+    await running.rule(trigger={"type": "event_based"}, deletion=True)
+    tags = [f"v{number}" for number in range(22)]
+    for tag in tags:
+        await running.push(tag, b"one image of many tags")
+    assert (await running.ended(await running.sync()))["succeed"] == len(tags)
+    async with client(running.source) as registry:
+        for tag in tags:
+            await registry.delete_manifest(APP, Tag(tag))
+            await running.announce_deletion(tag)
+
+    async def are_held() -> bool:
+        return len(await running.control.logs(status="Skipped")) == 2
+
+    await until(are_held, timeout=20)
+    assert {one["error"]["code"] for one in await running.control.logs(status="Skipped")} == {"deletion_held"}
+    first, second = await running.control.logs(status="Skipped")
+    status, again = await running.control.call("POST", f"/api/v1/tasks/{first['task_id']}/retry", {})
+    assert status == 201
+    ended = await running.ended(again["id"])
+    assert (ended["status"], ended["succeed"], ended["total"]) == ("Succeed", 1, 1)
+    assert await running.holds(first["tag"]) is None
+    assert await running.holds(second["tag"]) is not None
+    _, all_failed = await running.control.call("POST", "/api/v1/retries", {})
+    assert all_failed["items"] == []  # nothing failed, and what is held is not let through by the way

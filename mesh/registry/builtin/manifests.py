@@ -1,6 +1,7 @@
 """The built-in registry's manifests, and what is found through them: tags, referrers, the catalog."""
 
 from collections.abc import Iterable
+from typing import Literal
 
 import orjson
 from aiohttp import web
@@ -22,15 +23,18 @@ from mesh.registry.manifests import INDEX_TYPES, OCI_INDEX
 from mesh.registry.port import MAX_MANIFEST, digest_of
 from schemas.names import Digest, Reference, Repository, Tag
 
+Deletes = Literal["nothing", "digests", "tags"]
+
 
 class Manifests:
     def __init__(
         self, store: Store, *, clock: Clock, faults: Faults, notifier: Notifier, has_referrers: bool = True,
-        takes_sparse: bool = False,
+        takes_sparse: bool = False, deletes: Deletes = "tags",
     ) -> None:  # fmt: skip
         self._store = store
         self._has_referrers = has_referrers
         self._takes_sparse = takes_sparse
+        self._deletes = deletes
         self._clock = clock
         self._faults = faults
         self._notifier = notifier
@@ -67,6 +71,10 @@ class Manifests:
     async def delete(self, request: web.Request) -> web.StreamResponse:
         """A tag alone, or a manifest with all its tags."""
         repository, reference = repository_in(request), reference_in(request)
+        if self._deletes == "nothing":
+            raise Refused(405, "UNSUPPORTED", "this registry deletes nothing")
+        if self._deletes == "digests" and isinstance(reference, Tag):
+            raise Refused(400, "UNSUPPORTED", "this registry deletes by digest alone")
         if isinstance(reference, Tag):
             there = self._store.delete_tag(repository, reference)
             target: dict[str, object] = {"repository": repository, "tag": reference}

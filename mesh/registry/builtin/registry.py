@@ -15,7 +15,7 @@ from aiohttp import web
 from mesh.clock import Clock
 from mesh.registry.builtin.blobs import Blobs
 from mesh.registry.builtin.faults import Faults, Seen
-from mesh.registry.builtin.manifests import Manifests
+from mesh.registry.builtin.manifests import Deletes, Manifests
 from mesh.registry.builtin.notify import Notifier, Notify
 from mesh.registry.builtin.refusals import Refused, credentials_in
 from mesh.registry.builtin.store import Store
@@ -40,7 +40,7 @@ class BuiltinRegistry:
     """One registry on the folder `root`. It may be started again after `stop`, on the same folder.
 
     Without `referrers` it has no referrers API, as registries of before OCI 1.1. With `sparse_indexes` it takes an
-    index before its images.
+    index before its images. `deletes` nothing, manifests by digest alone (as docker-registry 2.8 does), or tags too.
     """
 
     def __init__(
@@ -54,6 +54,7 @@ class BuiltinRegistry:
         fsync: bool = False,
         referrers: bool = True,
         sparse_indexes: bool = False,
+        deletes: Deletes = "tags",
         new_id: Callable[[], str] = _new_id,
     ) -> None:
         self.faults = faults or Faults()
@@ -64,7 +65,7 @@ class BuiltinRegistry:
         self._notifier = Notifier(notify, clock=clock, new_id=new_id)
         self._manifests = Manifests(
             self._store, clock=clock, faults=self.faults, notifier=self._notifier, has_referrers=referrers,
-            takes_sparse=sparse_indexes,
+            takes_sparse=sparse_indexes, deletes=deletes,
         )  # fmt: skip
         self._blobs = Blobs(self._store, clock=clock, faults=self.faults, seen=self.seen)
         self._uploads = Uploads(

@@ -1,0 +1,119 @@
+"""Follow a deletion, on one page: what the source does not have any more goes at the destination too.
+
+The event is a hint. The source is asked before anything is deleted, and a tag that is pushed again meanwhile stays.
+Of a deleted digest the destination's tags are untagged first, one by one, each only if it may be; the digest goes last.
+"""
+
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, replace
+
+from consumer import choose, untag
+from consumer.bursts import Bursts
+from consumer.job import Job
+from consumer.survey import SETTLE_SECONDS
+from consumer.task import (
+    ALREADY_GONE,
+    DELETION_HELD,
+    NOT_HELD,
+    SOURCE_HAS_IT,
+    STILL_TAGGED,
+    SUPERSEDED,
+    NotAdmitted,
+    Outcome,
+    Task,
+    skipped,
+)
+from mesh.registry.port import Descriptor
+from mesh.rules.matching import CompiledRule
+from schemas.completions import Side, Status, TaskError
+from schemas.names import Digest, Tag
+
+_LOOK_SECONDS = 0.25  # between two looks at a source that announced before it deleted
+
+
+@dataclass(frozen=True, slots=True)
+class Deletion:
+    """A delete task with what it asks before it writes. `admit`: `NotAdmitted` when a task may not write."""
+
+    job: Job
+    admit: Callable[[Task], Awaitable[None]]
+    bursts: Bursts
+
+
+async def delete(deletion: Deletion) -> Outcome:
+    """Raises what a registry said when it could not; trying again is safe."""
+    if deletion.job.task.tag is None:
+        return await _delete_digest(deletion, Digest(str(deletion.job.task.digest)))
+    return await _delete_tag(deletion, deletion.job.task.tag)
+
+
+async def _delete_tag(deletion: Deletion, tag: Tag) -> Outcome:
+    job = deletion.job
+    held = await job.destination.resolve(job.task.destination_repository, tag)
+    if held is None:
+        return skipped(ALREADY_GONE, "the destination does not have this tag")
+    job.tally.digest = held.digest
+    if (kept := await _source_keeps(job)) is not None:
+        return replace(kept, digest=held.digest)
+    await _check(deletion, job.task, held)
+    await job.begin()
+    await untag.untag(job, tag, held)
+    return Outcome(Status.SUCCEED, held.digest)
+
+
+async def _delete_digest(deletion: Deletion, digest: Digest) -> Outcome:
+    """Nothing is told where the destination does not hold it: a deleted blob is announced alike."""
+    job = deletion.job
+    repository = job.task.destination_repository
+    held = await job.destination.resolve(repository, digest)
+    if held is None:
+        return skipped(NOT_HELD, "the destination does not have this manifest")
+    job.tally.digest = digest
+    if (kept := await _source_keeps(job)) is not None:
+        return replace(kept, digest=digest)
+    tags = [tag for tag, found in (await untag.tags_of(job)).items() if found.digest == digest]
+    for tag in tags:
+        named = replace(job.task, tag=tag)
+        if not CompiledRule(job.task.rule).wants(job.task.repository, tag):
+            return skipped(
+                STILL_TAGGED, f"the destination's tag {tag} names it, which the rule does not want", digest
+            )
+        if await job.source.resolve(job.task.repository, tag) is not None:
+            return skipped(STILL_TAGGED, f"the tag {tag} names it, and the source has that tag", digest)
+        await deletion.admit(named)
+        await _check(deletion, named, held)
+    if not tags and await untag.is_part(job, digest):
+        return skipped(STILL_TAGGED, "an image that is tagged at the destination has it as a part", digest)
+    await job.begin()
+    for tag in tags:
+        await untag.untag(replace(job, task=replace(job.task, tag=tag)), tag, held)
+    if await job.destination.resolve(repository, digest) is not None:
+        await untag.delete_digest(job, digest)
+    return Outcome(Status.SUCCEED, digest)
+
+
+async def _source_keeps(job: Job) -> Outcome | None:
+    """Why nothing is to be deleted: the source has it (again), after a moment for registries that announce first."""
+    deadline = job.clock.monotonic() + SETTLE_SECONDS
+    while await job.source.resolve(job.task.repository, job.task.reference) is not None:
+        if job.tally.newer.is_set():
+            return skipped(SUPERSEDED, "a newer push of this tag is waiting behind this one")
+        if job.clock.monotonic() >= deadline:
+            return skipped(SOURCE_HAS_IT, "the source has it: it was pushed again, or never deleted")
+        await job.clock.sleep(_LOOK_SECONDS)
+    return None
+
+
+async def _check(deletion: Deletion, task: Task, held: Descriptor) -> None:
+    """`NotAdmitted` when the rule does not want what is there, or a burst of deletions waits for a human."""
+    job = deletion.job
+    if any(part.type in ("resource", "label") for part in task.rule.filters):
+        there = replace(task, repository=task.destination_repository)
+        await choose.choose(replace(job, task=there, source=job.destination), held.digest)
+    if task.is_bulk:
+        return  # a human asked for this very one
+    if not deletion.bursts.knows(task, job.clock.monotonic()):
+        wants = CompiledRule(task.rule).wants
+        deletion.bursts.count(task, sum(wants(task.repository, tag) for tag in await untag.list_tags(job)))
+    if (message := deletion.bursts.refusal(task, job.clock.monotonic())) is not None:
+        raise NotAdmitted(TaskError(code=DELETION_HELD, side=Side.MESH, message=message[:256]))

@@ -1,0 +1,37 @@
+"""Deletions between real registries: docker-registry tells of them, and deletes digests alone."""
+
+import os
+from typing import Any
+
+import pytest
+
+from tests import images, parts
+from tests.live.test_line import Line, kafka, line, receiver, registries
+from tests.parts import until
+
+__all__ = ["kafka", "line", "receiver", "registries"]  # fixtures
+
+pytestmark = [pytest.mark.real("docker-registry", "skopeo")]
+
+
+def test_what_skopeo_deletes_here_is_gone_there(line: Line) -> None:
+    rule = line.document()["rules"][0] | {"deletion": True}
+    applied = parts.run_regmesh("apply", "-f", str(line.mesh_file(rules=[rule])), "--server", line.api)
+    assert applied.returncode == 0, applied.stderr
+    one, other = images.image(layers=[os.urandom(1000)]), images.image(layers=[os.urandom(1000)])
+    layout = images.write_layout(line.folder / "pushed", {"v1": one, "v2": other})
+    for tag in ("v1", "v2"):
+        parts.push(layout, tag, line.source, f"game/app:{tag}")
+        line.ended("game/app", tag)
+
+    parts.skopeo("delete", "--tls-verify=false", f"docker://{line.source.host}/game/app:v1")
+    entry = until("the deletion in the sync log", lambda: _deletions(line, status="Succeed"))[0]
+    assert (entry["operation"], entry["digest"]) == ("delete", one.digest)
+    assert until("it is gone there", lambda: line.destination.digest("game/app", "v1") is None)
+    assert line.destination.digest("game/app", one.digest) is None
+    assert line.destination.digest("game/app", "v2") == other.digest
+    assert _deletions(line, status="Failed") == []
+
+
+def _deletions(line: Line, **query: str) -> list[dict[str, Any]]:
+    return [entry for entry in line.log(**query) if entry["operation"] == "delete"]

@@ -21,6 +21,7 @@ from consumer.lanes import Lanes
 from consumer.owners import Owners
 from consumer.places import Places
 from consumer.public import PublicView
+from consumer.speed import Speeds
 from consumer.tally import Tally
 from consumer.task import Task
 from consumer.worker import Worker
@@ -90,8 +91,12 @@ class Agent:
             clock=clock,
             random=random,
         )
+        speeds = Speeds(state=state, clock=clock, metrics=metrics, transfers=settings.transfers)
         copier = BlobCopier(
-            metrics=metrics, blobs_per_task=settings.blobs_per_task, transfers=settings.transfers
+            metrics=metrics,
+            speeds=speeds,
+            blobs_per_task=settings.blobs_per_task,
+            transfers=settings.transfers,
         )
         self._owners = Owners(
             log=mesh_log, region=region, state=state, unreadable=_ignore, clock=clock, random=random

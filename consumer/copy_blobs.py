@@ -8,6 +8,7 @@ from collections import OrderedDict
 from collections.abc import AsyncIterator, Coroutine, Iterable
 from contextlib import asynccontextmanager
 
+from consumer.speed import Speeds
 from consumer.tally import Tally
 from consumer.task import Task
 from mesh.metrics import Metrics
@@ -22,8 +23,8 @@ Cargo = tuple[PlaceName, Digest]  # a blob on its way to a place
 class BlobCopier:
     """Copies blobs to the places of one region; shared by all its tasks, because they share blobs."""
 
-    def __init__(self, *, metrics: Metrics, blobs_per_task: int, transfers: int) -> None:
-        self.metrics = metrics
+    def __init__(self, *, metrics: Metrics, speeds: Speeds, blobs_per_task: int, transfers: int) -> None:
+        self.metrics, self.speeds = metrics, speeds
         self.holders = Holders()
         self.turns = Turns()
         self.transfers = asyncio.Semaphore(transfers)
@@ -119,7 +120,7 @@ class _Transfer:
         async with self._copier.turns.take(self._cargo) as waited:
             if waited and await self._is_there():
                 return
-            async with self._copier.transfers:
+            async with self._copier.speeds.turn(self._task), self._copier.transfers:
                 await self._stream()
 
     async def _is_there(self) -> bool:
@@ -152,7 +153,7 @@ class _Transfer:
 
     async def _counted(self, chunks: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
         sent = self._copier.metrics.blob_bytes.labels(self._task.source.place, self._task.destination.place)
-        async for chunk in chunks:
+        async for chunk in self._copier.speeds.paced(self._task, chunks):
             self._tally.bytes_transferred += len(chunk)
             sent.inc(len(chunk))
             yield chunk

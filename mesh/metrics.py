@@ -65,6 +65,9 @@ class Metrics:
             "destination",
             "how",
         )
+        self.speed_wait_seconds = counter(
+            "speed_wait_seconds_total", "Time that pieces of blobs waited for a speed limit.", "limit"
+        )
         self.retries = counter("retries_total", "Tries of a task after its first.", "destination", "code")
         self.place_up = gauge(
             "place_up",

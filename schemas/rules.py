@@ -110,6 +110,8 @@ TriggerKind = Literal["event_based", "manual", "scheduled", "backfill"]  # what 
 # but the last. Numbers only, since 0 and false would be taken for each other.
 ReplaceCount = Annotated[int, Field(strict=True, ge=-1, le=127)]
 
+Speed = Annotated[int, Field(strict=True, ge=1024)]  # bytes a second
+
 # Percent of the tags it matches that a rule may delete within ten minutes; more than that, and than 20 tags, waits for
 # a human.
 DeletionShare = Annotated[int, Field(strict=True, ge=0, le=100)]
@@ -129,6 +131,7 @@ class Rule(Declared):
     override: bool = True  # False: a tag that names something else at the destination stays as it is
     deletion: bool = False  # what is deleted at the source is deleted at the destination
     deletion_share: DeletionShare = 20
+    speed: Speed | None = None  # of all that one agent copies for the rule; None = no limit
     public_only: bool = False  # only repositories that an anonymous client may pull
     trigger: Trigger = EventBased()
     backfill: bool = False  # copy what is there already, whenever the rule is new or changed

@@ -3,13 +3,23 @@
 from typing import ClassVar, Literal
 from urllib.parse import urlsplit
 
-from pydantic import field_validator
+from pydantic import BaseModel, ConfigDict, field_validator
 
 from schemas.declared import Declared, Noun
 from schemas.names import Account, ObjectName, PlaceName, Region, SecretName
+from schemas.rules import Speed
 
 # The notification formats that the intake reads; docs/registries.md tells how each registry is set up.
 RegistryKind = Literal["distribution", "gitlab", "harbor", "zot", "quay", "acr", "ecr", "google", "tcr"]
+
+
+class Link(BaseModel):
+    """The way of bytes from the region that declares it to another one."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    to: Region
+    speed: Speed | None = None  # of all that one agent brings along it; None = no limit
 
 
 class RegionDeclaration(Declared):
@@ -19,6 +29,7 @@ class RegionDeclaration(Declared):
 
     name: Region
     jurisdiction: ObjectName
+    links: tuple[Link, ...] = ()  # those that are limited; the others need no mention
 
 
 class Instance(Declared):

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 
 from pydantic import ValidationError
 
-from mesh.rules import consent, contradictions, fights, naming
+from mesh.rules import consent, contradictions, fights, links, naming
 from mesh.rules.labels import compile_label
 from mesh.rules.patterns import BadPattern, compile_pattern
 from mesh.rules.schedule import BadSchedule, next_tick
@@ -22,20 +22,20 @@ from schemas.grants import Grant
 from schemas.names import ObjectName
 from schemas.rules import EventBased, Rule, Scheduled
 from schemas.state import KINDS
-from schemas.topology import Instance
+from schemas.topology import Instance, RegionDeclaration
 
 SECTIONS: Mapping[str, Noun] = {f"{noun}s": noun for noun in KINDS}
 
 # Fields and sections of the full design: refused with a word of their own, never ignored.
 PLANNED: Mapping[str, frozenset[str]] = {
     "": frozenset({"replicas"}),
-    "regions": frozenset({"log", "relay", "links"}),
+    "regions": frozenset({"log", "relay"}),
+    "regions.links": frozenset({"cost"}),
     "instances": frozenset({"domain"}),
     "rules": frozenset(
         {
             "conflict",
             "prefetch",
-            "speed",
         }
     ),
 }
@@ -48,6 +48,11 @@ FILTER_TYPES = ("name", "tag", "semver", "resource", "label", "platform")
 _COMPILERS: Mapping[str, Callable[[str], object]] = {
     "name": compile_pattern, "tag": compile_pattern, "semver": compile_range, "label": compile_label,
 }  # fmt: skip
+_INNER: Mapping[str, Sequence[str]] = {
+    "filters": ("type", "value", "decoration", "mode"),
+    "trigger": ("type", "cron", "timezone"),
+    "links": ("to", "speed"),
+}
 TRIGGER_TYPES = ("event_based", "manual", "scheduled")
 
 Path = tuple[str | int, ...]
@@ -98,6 +103,8 @@ def judge(document: object, declared: Iterable[Declared] = ()) -> tuple[list[Pla
             problems += [
                 Problem((*path, *where), text) for where, text in consent.problems(thing, everything)
             ]
+        if isinstance(thing, RegionDeclaration):
+            problems += [Problem((*path, *where), text) for where, text in links.problems(thing, everything)]
     new_rules = [(path, thing) for path, thing in placed if isinstance(thing, Rule)]
     problems += [Problem(where, text) for where, text in fights.problems(new_rules, everything)]
     return placed, problems + _cycles(placed, everything)
@@ -112,7 +119,12 @@ def check_removal(key: str, declared: Iterable[Declared]) -> list[str]:
         uses_instance = (
             isinstance(thing, Rule) and noun == "instance" and name in (thing.source, thing.destination)
         )
-        if uses_region or uses_instance:
+        links_there = (
+            isinstance(thing, RegionDeclaration)
+            and noun == "region"
+            and name in {link.to for link in thing.links}
+        )
+        if uses_region or uses_instance or links_there:
             users.append(thing.key)
     return [f"{key} is used by {user}; remove that first" for user in sorted(users)]
 
@@ -153,11 +165,9 @@ def _problem(section: str, path: Path, found: Mapping[str, Any], model: type[Dec
     chosen = {"filters": 2, "trigger": 1}.get(str(found["loc"][0])) if found["loc"] else None
     loc = tuple(part for at, part in enumerate(found["loc"]) if at != chosen)
     if found["type"] == "extra_forbidden":
-        inner = (
-            ("type", "cron", "timezone") if loc[0] == "trigger" else ("type", "value", "decoration", "mode")
-        )
-        known = model.model_fields if len(loc) == 1 else inner
-        return Problem((*path, *loc), _unknown(section, str(loc[-1]), known))
+        if len(loc) == 1:
+            return Problem((*path, *loc), _unknown(section, str(loc[0]), model.model_fields))
+        return Problem((*path, *loc), _unknown(f"{section}.{loc[0]}", str(loc[-1]), _INNER[str(loc[0])]))
     if found["type"] == "union_tag_invalid":
         what, types = ("trigger", TRIGGER_TYPES) if loc[0] == "trigger" else ("filter", FILTER_TYPES)
         near = difflib.get_close_matches(str(found["ctx"]["tag"]).lower(), types, n=1)

@@ -122,3 +122,34 @@ def test_what_is_used_cannot_be_removed() -> None:
         "instance/eu is used by rule/release; remove that first"
     ]
     assert check_removal("rule/release", declared) == []
+
+
+@pytest.mark.parametrize(
+    ("link", "where", "what"),
+    [
+        ({"to": "frankfort", "speed": 1_000_000}, "to", "named 'frankfort'; declared are: beijing, frankfurt"),
+        ({"to": "beijing"}, "to", "is the region itself"),
+        ({"to": "frankfurt", "speed": 0}, "speed", "greater than or equal to 1024"),
+        ({"to": "frankfurt", "speed": "1MiB"}, "speed", "valid integer"),
+        ({"to": "frankfurt", "sped": 2048}, "sped", "did you mean 'speed'?"),
+        ({"to": "frankfurt", "cost": 3}, "cost", "planned but not built"),
+    ],
+)  # fmt: skip
+def test_a_link_that_leads_nowhere_is_told(link: dict[str, Any], where: str, what: str) -> None:
+    regions = [
+        {"name": "beijing", "jurisdiction": "cn", "links": [link]},
+        {"name": "frankfurt", "jurisdiction": "global"},
+    ]
+    assert what in _problems(_document(regions=regions))[f"regions[0].links[0].{where}"]
+
+
+def test_a_region_that_a_link_leads_to_is_not_removed() -> None:
+    regions = [
+        {"name": "beijing", "jurisdiction": "cn", "links": [{"to": "paris", "speed": 4096}]},
+        {"name": "frankfurt", "jurisdiction": "global"},
+        {"name": "paris", "jurisdiction": "global"},
+    ]
+    placed, problems = judge(_document(regions=regions))
+    assert problems == []
+    told = check_removal("region/paris", [item.thing for item in placed])
+    assert told == ["region/paris is used by region/beijing; remove that first"]

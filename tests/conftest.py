@@ -53,6 +53,14 @@ def why_missing(part: str) -> str | None:
     """None when the part can be used."""
     if part == "kafka":
         return _why_no_kafka()
+    if part == "distribution-3":
+        from tests import parts
+
+        return (
+            None
+            if parts.DISTRIBUTION_3.exists()
+            else "`make parts` was not run: .cache/parts/bin/registry is missing"
+        )
     return None if shutil.which(part) else f"no {part} on PATH"
 
 

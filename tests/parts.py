@@ -91,15 +91,21 @@ class Process:
         return self.log.read_text(errors="replace")
 
 
+DISTRIBUTION_3 = (
+    Path(__file__).parent.parent / ".cache" / "parts" / "bin" / "registry"
+)  # by .ci/install-parts
+
+
 @dataclass
 class Distribution:
-    """Debian's docker-registry, notifying one URL or none."""
+    """distribution, notifying one URL or none: Debian's docker-registry (2.8), or another program of its kind."""
 
     folder: Path
     port: int = field(default_factory=free_port)
     notify: str | None = None
     headers: dict[str, list[str]] = field(default_factory=dict)
     extra: dict[str, Any] = field(default_factory=dict)  # of its configuration
+    program: str = "docker-registry"
     process: Process | None = None
 
     @property
@@ -129,7 +135,9 @@ class Distribution:
             settings["notifications"] = {"endpoints": [endpoint]}
         file = self.folder / "registry.yml"
         file.write_text(yaml.safe_dump({**settings, **self.extra}))
-        self.process = Process(["docker-registry", "serve", str(file)], self.folder / "registry.log")
+        self.process = Process(
+            [self.program, "serve", str(file)], self.folder / "registry.log", {"OTEL_TRACES_EXPORTER": "none"}
+        )
         until(f"{self.url} answers", self._answers)
         return self
 

@@ -18,6 +18,8 @@ from schemas.completions import Status
 
 log = structlog.get_logger()
 
+_LOOK_SECONDS = 1.0  # between two looks whether a waiting task was stopped
+
 Try = Callable[[bool], Awaitable[Outcome]]  # told whether to send again what the destination claims to have
 
 
@@ -70,4 +72,11 @@ async def until_it_ends(
                 error=str(error),
                 wait_seconds=round(wait, 2),
             )
-            await clock.sleep(wait)
+            await _pause(wait, tally, clock)
+
+
+async def _pause(seconds: float, tally: Tally, clock: Clock) -> None:
+    """Ends early when the task's execution is stopped: the next try tells so."""
+    while seconds > 0 and not tally.is_stopped():
+        await clock.sleep(min(seconds, _LOOK_SECONDS))
+        seconds -= _LOOK_SECONDS

@@ -63,6 +63,7 @@ class Site:
 
     async def start(self) -> Agent:
         state, metrics = MeshState(), Metrics(CollectorRegistry())
+        self.metrics = metrics
 
         async def unreadable(record: object, reason: str) -> None:
             raise AssertionError(reason)

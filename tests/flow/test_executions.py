@@ -18,7 +18,7 @@ from mesh.log.port import Append
 from mesh.metrics import Metrics
 from mesh.node import cli
 from mesh.registry.builtin import BuiltinRegistry
-from mesh.registry.builtin.faults import Fail, Faults
+from mesh.registry.builtin.faults import Fail, Faults, Throttle
 from mesh.registry.client import open_endpoint
 from mesh.registry.port import Endpoint
 from producer.listing import Endurance
@@ -79,6 +79,9 @@ class Mesh:
             region=Region("beijing"), repository=APP, tag=Tag(tag), occurred_at=now, rules_rev=self.control.state.rev,
         )  # fmt: skip
         await self.control.log.append([Append(topics.events(event.region), event.key, codec.encode(event))])
+
+    async def destination_was_asked(self) -> bool:
+        return self.destination.faults.struck["throttle"] > 0
 
     async def holds(self, tag: str, repository: Repository = APP) -> Digest | None:
         async with client(self.destination) as registry:
@@ -308,6 +311,17 @@ async def test_a_stopped_execution_ends_its_waiting_tasks(mesh: Mesh) -> None:
     ended = await mesh.ended(execution_id)
     assert (ended["status"], ended["stopped"]) == ("Stopped", 5)
     assert await mesh.holds("v0") is None
+
+
+async def test_a_task_that_waits_for_a_throttled_registry_is_stopped_in_its_wait(running: Mesh) -> None:
+    await running.rule()
+    await running.push("v1")
+    running.destination.faults.throttle = Throttle(times=1000, retry_after=600)
+    execution_id = await running.sync()
+    await until(running.destination_was_asked, timeout=20)
+    await running.control.call("POST", f"/api/v1/executions/{execution_id}/stop", {})
+    ended = await running.ended(execution_id)  # long before the ten minutes are over
+    assert (ended["status"], ended["stopped"]) == ("Stopped", 1)
 
 
 async def test_a_running_task_of_a_stopped_execution_ends_after_its_current_blobs(running: Mesh) -> None:

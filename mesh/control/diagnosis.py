@@ -27,18 +27,20 @@ class Finding:
 
 @dataclass(frozen=True, slots=True)
 class Sight:
-    """All that is looked at. `failed` counts, by rule, the failed tasks that nothing made good since."""
+    """All that is looked at. By rule: tags that `failed` and that nothing made good since, and `held` deletions."""
 
     state: MeshState
     agents: Collection[Heartbeat]
     boxes: Mapping[Region, Mailbox]
     failed: Mapping[str, int]
+    held: Mapping[str, int]
 
 
 def diagnose(sight: Sight) -> list[Finding]:
     """Problems first; empty when all is well."""
     found = [
-        *_regions(sight), *_agents(sight), *_places(sight), *_rules(sight), *_failed(sight), *_letters(sight)
+        *_regions(sight), *_agents(sight), *_places(sight), *_rules(sight), *_failed(sight), *_held(sight),
+        *_letters(sight),
     ]  # fmt: skip
     return sorted(found, key=lambda finding: (finding.severity is not Severity.PROBLEM, finding.about))
 
@@ -101,6 +103,15 @@ def _failed(sight: Sight) -> Iterable[Finding]:
                 Severity.PROBLEM, f"{Rule.noun}/{rule}", f"{count} tasks failed and nothing has made them good since",
                 f"`regmesh logs --status Failed --rule {rule}`, then `regmesh retry --failed --rule {rule}`",
             )  # fmt: skip
+
+
+def _held(sight: Sight) -> Iterable[Finding]:
+    for rule, count in sorted(sight.held.items()):
+        waiting = f"{count} deletions wait" if count > 1 else "1 deletion waits"
+        yield Finding(
+            Severity.NOTE, f"{Rule.noun}/{rule}", f"{waiting} for a human",
+            f"`regmesh logs --status Skipped --rule {rule} -o json`, then `regmesh retry TASK` for those that shall go",
+        )  # fmt: skip
 
 
 def _letters(sight: Sight) -> Iterable[Finding]:

@@ -30,7 +30,7 @@ class DoctorApi:
         known(request)
         sight = Sight(
             state=self._state, agents=self._running.agents(), boxes=self._letters.boxes(),
-            failed=await self._retries.open_failures(),
+            failed=await self._retries.open_failures(), held=await self._retries.held_deletions(),
         )  # fmt: skip
         return answer({"items": [asdict(finding) for finding in diagnose(sight)], "next": None})
 

@@ -3,7 +3,7 @@
 from collections import Counter, defaultdict
 from typing import Any
 
-from sqlalchemy import Connection, exists, select
+from sqlalchemy import ColumnElement, Connection, exists, select
 
 from mesh.control.commands import Commands
 from mesh.control.database import Database
@@ -16,6 +16,8 @@ from schemas.names import ObjectName, Repository, Tag
 
 _AGAIN = (Status.FAILED.value, Status.STOPPED.value)
 _HELD = "deletion_held"  # waits for a human, who says yes by trying it again
+_FAILED = sync_log.c.status == Status.FAILED.value
+_IS_HELD = sync_log.c.error_code == _HELD
 _FINE = (Status.SUCCEED.value, Status.SKIPPED.value)
 
 
@@ -42,12 +44,17 @@ class Retries:
 
     async def open_failures(self) -> dict[str, int]:
         """How many tags of each rule failed and were not made good since."""
-        found = await self._database.run(lambda connection: _failures(connection, None))
+        found = await self._database.run(lambda connection: _unsettled(connection, _FAILED, None))
+        return dict(Counter(str(row.rule) for row in found))
+
+    async def held_deletions(self) -> dict[str, int]:
+        """How many deletions of each rule wait for a human."""
+        found = await self._database.run(lambda connection: _unsettled(connection, _IS_HELD, None))
         return dict(Counter(str(row.rule) for row in found))
 
     async def failed(self, rule: ObjectName | None) -> list[dict[str, Any]]:
         """One execution for each rule with failures that nothing has made good since; of all rules, or of one."""
-        found = await self._database.run(lambda connection: _failures(connection, rule))
+        found = await self._database.run(lambda connection: _unsettled(connection, _FAILED, rule))
         images: dict[tuple[str, Any], list[ImageName]] = defaultdict(list)
         for row in found:
             declared = self._state.rule(row.rule)
@@ -62,7 +69,8 @@ class Retries:
         return started
 
 
-def _failures(connection: Connection, rule: ObjectName | None) -> list[Any]:
+def _unsettled(connection: Connection, ended: ColumnElement[bool], rule: ObjectName | None) -> list[Any]:
+    """Tags whose task `ended` so, and of which nothing has made it good since; of all rules, or of one."""
     column, later = sync_log.c, sync_log.alias().c
     same = (
         (later.rule == column.rule)
@@ -70,12 +78,12 @@ def _failures(connection: Connection, rule: ObjectName | None) -> list[Any]:
         & (later.repository == column.repository)
         & (later.tag == column.tag)
     )
-    real = later.error_code.is_(None) | (later.error_code != "dry_run")
+    real = later.error_code.is_(None) | later.error_code.not_in(("dry_run", _HELD))
     made_good = exists().where(same, later.status.in_(_FINE), real, later.end_time >= column.end_time)
     wanted = (
         select(column.rule, column.repository, column.tag, column.operation)
         .where(
-            column.status == Status.FAILED.value,
+            ended,
             column.rule.is_not(None),
             column.tag.is_not(None),
             ~made_good,

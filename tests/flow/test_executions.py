@@ -80,6 +80,11 @@ class Mesh:
         )  # fmt: skip
         await self.control.log.append([Append(topics.events(event.region), event.key, codec.encode(event))])
 
+    async def doctor(self) -> list[str]:
+        """What it says of rules."""
+        _, answer = await self.control.call("GET", "/api/v1/doctor")
+        return [it["message"] for it in answer["items"] if it["about"].startswith("rule/")]
+
     async def destination_was_asked(self) -> bool:
         return self.destination.faults.struck["throttle"] > 0
 
@@ -482,11 +487,13 @@ async def test_a_deletion_that_is_held_goes_when_a_human_tries_it_again(running:
     await until(are_held, timeout=20)
     assert {one["error"]["code"] for one in await running.control.logs(status="Skipped")} == {"deletion_held"}
     first, second = await running.control.logs(status="Skipped")
+    assert await running.doctor() == ["2 deletions wait for a human"]
     status, again = await running.control.call("POST", f"/api/v1/tasks/{first['task_id']}/retry", {})
     assert status == 201
     ended = await running.ended(again["id"])
     assert (ended["status"], ended["succeed"], ended["total"]) == ("Succeed", 1, 1)
     assert await running.holds(first["tag"]) is None
     assert await running.holds(second["tag"]) is not None
+    assert await running.doctor() == ["1 deletion waits for a human"]
     _, all_failed = await running.control.call("POST", "/api/v1/retries", {})
     assert all_failed["items"] == []  # nothing failed, and what is held is not let through by the way

@@ -52,10 +52,10 @@ def letter(position: str, reason: str) -> DeadLetter:
     return DeadLetter(id=reason, time=NOW, reason=reason, position=position, payload="", payload_size=0)
 
 
-def findings(document=MESH, *, agents=None, boxes=(), failed=()) -> list[tuple[str, str, str]]:
+def findings(document=MESH, *, agents=None, boxes=(), failed=(), held=()) -> list[tuple[str, str, str]]:
     state = state_of(document)
     seen = [heartbeat(state)] if agents is None else [heartbeat(state, **told) for told in agents]
-    sight = Sight(state=state, agents=seen, boxes=dict(boxes), failed=dict(failed))
+    sight = Sight(state=state, agents=seen, boxes=dict(boxes), failed=dict(failed), held=dict(held))
     return [(found.severity.value, found.about, found.message) for found in diagnose(sight)]
 
 
@@ -97,6 +97,10 @@ def test_failed_tasks_of_rules_that_are_still_declared():
     ((_, about, message),) = findings(failed={"r": 3, "gone": 7})
     assert about == "rule/r"
     assert message.startswith("3 tasks failed")
+
+
+def test_deletions_that_wait_for_a_human_are_no_problem_but_are_told():
+    assert findings(held={"r": 2}) == [("note", "rule/r", "2 deletions wait for a human")]
 
 
 def test_what_could_not_be_read_is_counted_and_its_last_reason_shown():

@@ -8,17 +8,20 @@ drain time, write their ends, commit, leave.
 import asyncio
 from collections.abc import Awaitable, Callable, Coroutine, Iterator
 from dataclasses import dataclass, field
+from functools import partial
 
 import structlog
 
 from consumer.admit import Admission
-from consumer.attempts import Patience
 from consumer.begun import Begun
 from consumer.consume import Consume, Window
 from consumer.copy_blobs import BlobCopier
 from consumer.heartbeat import Reporter
 from consumer.lanes import Lanes
+from consumer.living import Living
 from consumer.owners import Owners
+from consumer.park import Parking
+from consumer.patience import Patience
 from consumer.places import Places
 from consumer.public import PublicView
 from consumer.speed import Speeds
@@ -79,18 +82,20 @@ class Agent:
         self._region, self._log, self._state, self._table = region, mesh_log, state, table
         self._places, self._clock, self._metrics, self._settings = places, clock, metrics, settings
         self._reporter = Reporter(agent=name, region=region, log=mesh_log, now=clock.now)
-        begun, stops = Begun(), Stops()
-        self._statuses = Table(
-            mesh_log, topics.status(region), begun.apply, unreadable=self._bury, clock=clock, random=random
-        )
-        self._commands = Table(
-            mesh_log,
-            topics.COMMANDS,
-            lambda it: stops.apply(it.value),
-            unreadable=_ignore,
-            clock=clock,
-            random=random,
-        )
+        begun, living, stops = Begun(), Living(), Stops()
+        self._parking = Parking(
+            agent=name, region=region, log=mesh_log, state=state, living=living, stops=stops,
+            patience=settings.patience, clock=clock, metrics=metrics, random=random,
+        )  # fmt: skip
+
+        def apply_status(record: Record) -> None:
+            begun.apply(record)
+            living.apply(record)
+
+        follow = partial(Table, mesh_log, clock=clock, random=random)
+        self._statuses = follow(topics.status(region), apply_status, unreadable=self._bury)
+        self._parked = follow(topics.retry(region), self._parking.apply, unreadable=self._bury)
+        self._commands = follow(topics.COMMANDS, lambda it: stops.apply(it.value), unreadable=_ignore)
         speeds = Speeds(state=state, clock=clock, metrics=metrics, transfers=settings.transfers)
         copier = BlobCopier(
             metrics=metrics,
@@ -109,7 +114,8 @@ class Agent:
         admission = Admission(state=state, public=public, owners=self._owners)
         self._worker = Worker(
             log=mesh_log, places=places, copier=copier, reporter=self._reporter, begun=begun, stops=stops,
-            admission=admission, patience=settings.patience, clock=clock, metrics=metrics, random=random,
+            admission=admission, parking=self._parking, patience=settings.patience, clock=clock,
+            metrics=metrics, random=random,
         )  # fmt: skip
         self._looked_at: list[Instance] = []
         self._last_look = -settings.look_every
@@ -122,7 +128,7 @@ class Agent:
 
     async def run(self) -> None:
         """Consume until stopped. No event is judged before the rules known at the start were read to their end."""
-        await self._log.ensure([topics.status(self._region), topics.COMMANDS])
+        await self._log.ensure([topics.status(self._region), topics.retry(self._region), topics.COMMANDS])
         lanes = Lanes(
             self._run_in_turn,
             permits_per_destination=self._settings.tasks_per_destination,
@@ -135,6 +141,8 @@ class Agent:
                 await self._table.caught_up()
                 await self._statuses.caught_up()
                 await self._commands.caught_up()
+                await self._parked.caught_up()
+                beside.append(group.create_task(self._parking.run(lanes), name="parked tasks"))
                 await self._consume_all(lanes)
                 finished = await lanes.drain(self._settings.drain)
                 log.info("drained", action="drained", region=self._region, finished=finished)
@@ -154,6 +162,7 @@ class Agent:
         return [
             self._statuses.run(),
             self._commands.run(),
+            self._parked.run(),
             self._owners.run(),
             self._every(self._settings.heartbeat_every, self._beat),
             self._every(self._settings.progress_every, self._progress),

@@ -4,10 +4,10 @@ Being throttled is waiting, not failing: it costs time and no try.
 """
 
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
 
 import structlog
 
+from consumer.patience import Patience
 from consumer.tally import Tally
 from consumer.task import Outcome, Task
 from mesh.backoff import delays
@@ -21,16 +21,6 @@ log = structlog.get_logger()
 _LOOK_SECONDS = 1.0  # between two looks whether a waiting task was stopped
 
 Try = Callable[[bool], Awaitable[Outcome]]  # told whether to send again what the destination claims to have
-
-
-@dataclass(frozen=True, slots=True)
-class Patience:
-    """How long a task is tried. Seconds."""
-
-    tries: int = 5
-    first_wait: float = 0.5
-    longest_wait: float = 8.0
-    longest_throttled: float = 900.0  # of all waits for 429 together
 
 
 async def until_it_ends(
@@ -60,7 +50,9 @@ async def until_it_ends(
                 wait = following
                 tally.attempts += 1
             else:
-                return Outcome(Status.FAILED, tally.digest, error.as_task_error())
+                return Outcome(
+                    Status.FAILED, tally.digest, error.as_task_error(), may_help_later=error.retryable
+                )
             resend = isinstance(error, MissingParts)
             metrics.retries.labels(task.destination.place, error.code).inc()
             log.warning(

@@ -7,13 +7,18 @@ from consumer.task import Outcome, Task
 from mesh.log.port import Append, Log
 from mesh.registry.referrers import is_fallback
 from schemas import codec, topics
-from schemas.completions import Completion, Progress, Status
+from schemas.completions import Completion, Progress, Status, Work
 from schemas.envelope import MAX_HOPS, make_id
 from schemas.events import Action, Cause, Event, TagState
 from schemas.names import Digest
+from schemas.parked import Parked
+
+_OF_A_RECORD = frozenset({"id", "time", "version"})  # what each record has of its own
 
 
-async def complete(task: Task, outcome: Outcome, tally: Tally, now: datetime, log: Log) -> Completion:
+async def complete(
+    task: Task, outcome: Outcome, tally: Tally, now: datetime, log: Log, *, was_parked: bool = False
+) -> Completion:
     """Write the end of a task, durably. Raises `LogUnavailable`; writing it again is harmless, ids are the same."""
     completion = make_completion(task, outcome, tally, now)
     region = task.destination.region
@@ -23,8 +28,51 @@ async def complete(task: Task, outcome: Outcome, tally: Tally, now: datetime, lo
     elif outcome.holds and outcome.digest is not None:
         records += _arrival(task, outcome.digest, now)
     records.append(Append(topics.status(region), task.task_id, None))
+    if was_parked:
+        records.append(Append(topics.retry(region), task.task_id, None))
     await log.append(records)
     return completion
+
+
+async def complete_parked(parked: Parked, outcome: Outcome, now: datetime, log: Log) -> None:
+    """The same of a task that is parked and does not run."""
+    work = {field: getattr(parked, field) for field in Work.model_fields if field not in _OF_A_RECORD}
+    completion = Completion(
+        **work | {"status": outcome.status},
+        id=make_id("completion", parked.task_id, outcome.status),
+        time=now,
+        end_time=now,
+        lag_ms=_lag_ms(parked.event, now),
+        error=outcome.error,
+    )
+    region = parked.destination_region
+    await log.append(
+        [
+            Append(topics.completions(region), completion.key, codec.encode(completion)),
+            Append(topics.retry(region), parked.task_id, None),
+        ]
+    )
+
+
+def make_parked(
+    task: Task, outcome: Outcome, tally: Tally, agent: str, now: datetime, *,
+    rounds: int, first_parked: datetime, not_before: datetime,
+) -> Parked:  # fmt: skip
+    """The record of a task that is tried again later."""
+    if outcome.error is None:
+        raise ValueError("only a task that failed is parked")
+    return Parked(
+        **_work(task, tally, Status.PENDING, tally.digest),
+        id=make_id("parked", task.task_id, rounds),
+        time=now,
+        event=task.event,
+        agent=agent,
+        error=outcome.error,
+        rounds=rounds,
+        first_parked=first_parked,
+        not_before=not_before,
+        begun=tally.begun,
+    )
 
 
 def make_completion(task: Task, outcome: Outcome, tally: Tally, now: datetime) -> Completion:
@@ -36,7 +84,7 @@ def make_completion(task: Task, outcome: Outcome, tally: Tally, now: datetime) -
         bytes_skipped=tally.bytes_skipped,
         blobs_mounted=tally.blobs_mounted,
         blobs_transferred=tally.blobs_transferred,
-        lag_ms=max(0, int((now - task.event.occurred_at) / timedelta(milliseconds=1))),
+        lag_ms=_lag_ms(task.event, now),
         error=outcome.error,
         rebuilt_from=outcome.rebuilt_from,
     )
@@ -46,6 +94,10 @@ def make_progress(task: Task, tally: Tally, agent: str, now: datetime) -> Progre
     """The record of a task that runs."""
     work = _work(task, tally, Status.IN_PROGRESS, tally.digest)
     return Progress(**work, id=make_id("progress", task.task_id), time=now, agent=agent)
+
+
+def _lag_ms(event: Event, now: datetime) -> int:
+    return max(0, int((now - event.occurred_at) / timedelta(milliseconds=1)))
 
 
 def _work(task: Task, tally: Tally, status: Status, digest: Digest | None) -> dict[str, object]:

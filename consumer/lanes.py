@@ -64,6 +64,10 @@ class Lanes:
         self._workers.add(worker)
         worker.add_done_callback(self._ended)
 
+    def is_busy(self, task: Task) -> bool:
+        """Whether one with the same target waits or runs."""
+        return any((is_bulk, task.target) in self._latest for is_bulk in (True, False))
+
     @property
     def idle(self) -> bool:
         return not self._workers

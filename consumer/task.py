@@ -125,6 +125,8 @@ class Outcome:
         None  # the source's digest, where the destination holds an index of our own making
     )
 
+    may_help_later: bool = False  # of a failure: trying again may help
+
     @property
     def holds(self) -> bool:
         """The destination holds the digest under the tag now."""

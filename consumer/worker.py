@@ -8,7 +8,7 @@ from typing import TypeVar
 import structlog
 
 from consumer.admit import Admission
-from consumer.attempts import Patience, until_it_ends
+from consumer.attempts import until_it_ends
 from consumer.begun import Begun
 from consumer.bursts import Bursts
 from consumer.complete import complete
@@ -16,6 +16,8 @@ from consumer.copy_blobs import BlobCopier
 from consumer.delete import Deletion, delete
 from consumer.heartbeat import Reporter
 from consumer.job import Job
+from consumer.park import Parking
+from consumer.patience import Patience
 from consumer.places import Places
 from consumer.replicate import replicate
 from consumer.subjects import Subjects
@@ -49,6 +51,7 @@ class Worker:
         begun: Begun,
         admission: Admission,
         stops: Stops,
+        parking: Parking,
         patience: Patience,
         clock: Clock,
         metrics: Metrics,
@@ -56,7 +59,7 @@ class Worker:
     ) -> None:
         self._log, self._places, self._copier = log, places, copier
         self._reporter, self._begun, self._patience = reporter, begun, patience
-        self._stops, self._admission = stops, admission
+        self._stops, self._admission, self._parking = stops, admission, parking
         self._clock, self._metrics, self._random = clock, metrics, random
         self._subjects, self._bursts = Subjects(), Bursts()
         self._running: dict[str, tuple[Task, Tally]] = {}
@@ -69,7 +72,9 @@ class Worker:
         """Raises nothing but its cancellation: what goes wrong is the task's end."""
         self._running[task.task_id] = (task, tally)
         self._metrics.running_tasks.labels(task.destination.place).inc()
-        begun_before = task.task_id in self._begun
+        parked = self._parking.get(task.task_id)
+        begun_before = task.task_id in self._begun or (parked is not None and parked.begun)
+        tally.attempts = parked.attempts + 1 if parked is not None else tally.attempts
         tally.is_stopped = lambda: task.execution_id in self._stops
         try:
             outcome = await until_it_ends(
@@ -78,7 +83,10 @@ class Worker:
             )  # fmt: skip
             if begun_before or tally.begun:
                 outcome = _as_our_own_work(outcome)
-            if not outcome.is_untold:
+            tally.begun = tally.begun or begun_before
+            if self._parking.wants(task, outcome):
+                await _whole(self._park(task, outcome, tally))
+            elif not outcome.is_untold or parked is not None:
                 await _whole(self._end(task, outcome, tally))
         finally:
             self._running.pop(task.task_id, None)
@@ -116,9 +124,19 @@ class Worker:
         )  # no progress from here on: it would stand for ever over the tombstone
         await self._reporter.written()
         completion = await self._patiently(
-            lambda: complete(task, outcome, tally, self._clock.now(), self._log)
-        )
+            lambda: complete(
+                task, outcome, tally, self._clock.now(), self._log,
+                was_parked=self._parking.get(task.task_id) is not None,
+            )
+        )  # fmt: skip
         self._tell(completion)
+        await self._patiently(lambda: self._parking.supersede(task))
+
+    async def _park(self, task: Task, outcome: Outcome, tally: Tally) -> None:
+        self._running.pop(task.task_id, None)
+        await self._reporter.written()
+        await self._patiently(lambda: self._parking.park(task, outcome, tally))
+        await self._patiently(lambda: self._parking.supersede(task))
 
     async def _patiently(self, write: Callable[[], Awaitable[T]]) -> T:
         """The log may be away for long; no task fails for that."""

@@ -59,6 +59,10 @@ def status(region: Region) -> str:
     return f"mesh.{region}.status"
 
 
+def retry(region: Region) -> str:
+    return f"mesh.{region}.retry"
+
+
 def tags(region: Region) -> str:
     return f"mesh.{region}.tags"
 

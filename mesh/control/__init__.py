@@ -4,6 +4,7 @@
     mesh.<region>.completions ==> report -> sync_log (database) -> api
                                          -> outbox (same transaction) -> deliver -> webhooks
     mesh.<region>.status ==> running (memory) -> api
+    mesh.<region>.retry ==> parked (memory) -> api
     mesh.<region>.dead-letters ==> letters (memory) -> diagnosis -> api
     API, schedule -> commands -> mesh.commands ==> executions (database) -> api
 
@@ -28,6 +29,8 @@ from mesh.control.executions import Executions
 from mesh.control.executions_api import ExecutionsApi
 from mesh.control.letters import Letters
 from mesh.control.outbox import Outbox
+from mesh.control.parked import ParkedTasks
+from mesh.control.parked_api import ParkedApi
 from mesh.control.patience import Patience
 from mesh.control.report import Report
 from mesh.control.retries import Retries
@@ -84,10 +87,11 @@ class Control:
             executions, log=log, state=state, clock=clock, metrics=metrics, random=random
         )
         self._schedule = Schedule(self._database, self._commands, state=state, clock=clock, random=random)
-        retries = Retries(self._database, self._commands, state)
+        self._parked = ParkedTasks(log=log, state=state, clock=clock, random=random)
+        retries = Retries(self._database, self._commands, state, self._parked)
         self._api = Api(
             declare=self._declare, state=state, sync_log=sync_log, running=self._running,
-            executions=ExecutionsApi(executions, self._commands, retries),
+            executions=ExecutionsApi(executions, self._commands, retries, self._parked), parked=ParkedApi(self._parked),
             doctor=DoctorApi(state=state, running=self._running, letters=self._letters, retries=retries), clock=clock,
         )  # fmt: skip
 
@@ -98,6 +102,7 @@ class Control:
             async with asyncio.TaskGroup() as tasks:
                 tasks.create_task(self._report.run(), name="control report")
                 tasks.create_task(self._running.run(), name="control running")
+                tasks.create_task(self._parked.run(), name="control parked tasks")
                 tasks.create_task(self._letters.run(), name="control dead letters")
                 tasks.create_task(self._deliver.run(), name="control deliver")
                 tasks.create_task(self._commands.run(), name="control executions")

@@ -15,6 +15,7 @@ from mesh.control.entry import entry_of, rfc3339, row_of
 from mesh.control.executions_api import ExecutionsApi
 from mesh.control.guard import answer, known, refuse
 from mesh.control.log_query import LogQuery
+from mesh.control.parked_api import ParkedApi
 from mesh.control.running import Running
 from mesh.control.sync_log import Page, SyncLog
 from mesh.errors import InvalidInput, clean
@@ -40,10 +41,12 @@ class Api:
         running: Running,
         executions: ExecutionsApi,
         doctor: DoctorApi,
+        parked: ParkedApi,
         clock: Clock,
     ) -> None:
         self._declare, self._state, self._sync_log = declare, state, sync_log
-        self._running, self._executions, self._doctor, self._clock = running, executions, doctor, clock
+        self._running, self._clock = running, clock
+        self._parts = (executions, doctor, parked)
 
     def application(self, allowed_hosts: Collection[str]) -> web.Application:
         """To be mounted at `/api/v1`."""
@@ -54,8 +57,8 @@ class Api:
         app.router.add_get("/logs", self.logs)
         app.router.add_get("/agents", self.agents)
         app.router.add_get("/explain/{instance}/{repository:.+}", self.explain)
-        self._executions.routes(app)
-        self._doctor.routes(app)
+        for part in self._parts:
+            part.routes(app)
         section = f"/{{section:{'|'.join(SECTIONS)}}}"
         app.router.add_get(section, self.index)
         app.router.add_get(section + "/{name}", self.get)

@@ -13,6 +13,7 @@ from mesh.control.commands import Commands
 from mesh.control.executions import Executions
 from mesh.control.guard import answer, known, refuse
 from mesh.control.log_query import Position
+from mesh.control.parked import ParkedTasks
 from mesh.control.retries import Retries
 from mesh.errors import InvalidInput, clean
 from mesh.rules.patterns import compile_pattern
@@ -47,8 +48,11 @@ class _Again(_Asked):
 
 
 class ExecutionsApi:
-    def __init__(self, executions: Executions, commands: Commands, retries: Retries) -> None:
-        self._executions, self._commands, self._retries = executions, commands, retries
+    def __init__(
+        self, executions: Executions, commands: Commands, retries: Retries, parked: ParkedTasks
+    ) -> None:
+        self._executions, self._commands = executions, commands
+        self._retries, self._parked = retries, parked
 
     def routes(self, app: web.Application) -> None:
         app.router.add_post("/executions", self.start)
@@ -74,11 +78,11 @@ class ExecutionsApi:
         found = await self._executions.page(equal, limit + 1, after)
         page = found[:limit]
         more = log_query.cursor_of(_position(page[-1])) if len(found) > limit else None
-        return answer({"items": page, "next": more})
+        return answer({"items": [self._shown(one) for one in page], "next": more})
 
     async def get(self, request: web.Request) -> web.Response:
         found = await self._executions.get(request.match_info["id"])
-        return _no_execution(request) if found is None else answer(found)
+        return _no_execution(request) if found is None else answer(self._shown(found))
 
     async def stop(self, request: web.Request) -> web.Response:
         """202: it ends as soon as its agents have heard. One that has ended stays as it is."""
@@ -89,7 +93,15 @@ class ExecutionsApi:
             await self._commands.stop(found["id"], Region(found["region"]))
         return answer(found, status=202)
 
+    def _shown(self, execution: dict[str, Any]) -> dict[str, Any]:
+        return execution | {"parked": self._parked.of_execution(execution["id"])}
+
     async def retry(self, request: web.Request) -> web.Response:
+        """201 with the id of an execution that tries it; 202 with the task's own when it was parked and begins now."""
+        parked = self._parked.get(request.match_info["id"])
+        if parked is not None:
+            await self._parked.try_now(parked)
+            return answer({"id": parked.task_id}, status=202)
         execution_id = await self._retries.one(request.match_info["id"])
         if execution_id is None:
             name = clean(request.match_info["id"], 80)
@@ -100,8 +112,9 @@ class ExecutionsApi:
 
     async def retry_failed(self, request: web.Request) -> web.Response:
         asked = await _body(request, _Again)
+        parked = await self._retries.parked(asked.rule)
         started = await self._retries.failed(asked.rule)
-        return answer({"items": started, "next": None}, status=201)
+        return answer({"items": started, "next": None, "parked": parked}, status=201)
 
 
 def _query(request: web.Request) -> Mapping[str, str]:

@@ -7,6 +7,7 @@ from sqlalchemy import ColumnElement, Connection, exists, select
 
 from mesh.control.commands import Commands
 from mesh.control.database import Database
+from mesh.control.parked import ParkedTasks
 from mesh.control.tables import sync_log
 from mesh.errors import InvalidInput
 from mesh.rules.state import MeshState
@@ -24,8 +25,8 @@ _FINE = (Status.SUCCEED.value, Status.SKIPPED.value)
 class Retries:
     """Every method raises `DatabaseUnavailable` and `LogError`."""
 
-    def __init__(self, database: Database, commands: Commands, state: MeshState) -> None:
-        self._database, self._commands, self._state = database, commands, state
+    def __init__(self, database: Database, commands: Commands, state: MeshState, parked: ParkedTasks) -> None:
+        self._database, self._commands, self._state, self._parked = database, commands, state, parked
 
     async def one(self, task_id: str) -> str | None:
         """The id of the new execution; None when no such task has ended. `InvalidInput` when it did not fail."""
@@ -41,6 +42,12 @@ class Retries:
         if row.rule is None or row.tag is None:
             raise InvalidInput(f"task {task_id} is of no rule and tag; the next event tries it again")
         return await self._commands.start(row.rule, "manual", images=[_image(row)], operation=row.operation)
+
+    async def parked(self, rule: ObjectName | None) -> int:
+        """Try those now that are parked, of all rules or of one; how many."""
+        found = self._parked.of_rule(rule)
+        await self._parked.try_now(*found)
+        return len(found)
 
     async def open_failures(self) -> dict[str, int]:
         """How many tags of each rule failed and were not made good since."""

@@ -72,18 +72,30 @@ def retry(
     rule: Annotated[
         str | None, typer.Option(help="With --failed: only of this rule.", show_default=False)
     ] = None,
+    close: Annotated[
+        bool, typer.Option("--close", help="Do not try TASK, which is parked, again: it ends Stopped.")
+    ] = False,
     server: Server = "http://127.0.0.1:8080",
 ) -> None:
-    """Try again what failed, as an execution of its own. Prints the ids of the executions."""
-    if (task is None) != failed or (rule is not None and not failed):
-        raise typer.BadParameter("name one task, or say --failed (then also --rule RULE)")
+    """Try again what failed, as an execution of its own; what is parked (`regmesh get parked`) is tried at once.
+
+    Prints the ids of the executions, of a parked task its own.
+    """
+    if (task is None) != failed or (rule is not None and not failed) or (close and failed):
+        raise typer.BadParameter("name one task (also --close), or say --failed (also --rule RULE)")
+    if task is not None and close:
+        Remote(server).call("POST", f"/api/v1/tasks/{task}/close", body={})
+        print(f"{task} closed")
+        return
     if task is not None:
         print(Remote(server).call("POST", f"/api/v1/tasks/{task}/retry", body={})["id"])
         return
-    started = Remote(server).call("POST", "/api/v1/retries", body={"rule": rule})["items"]
-    for one in started:
+    answer = Remote(server).call("POST", "/api/v1/retries", body={"rule": rule})
+    for one in answer["items"]:
         print(f"{one['id']} {one['rule']}: {one['total']} to try again")
-    if not started:
+    if answer["parked"]:
+        print(f"{answer['parked']} parked: tried now")
+    if not answer["items"] and not answer["parked"]:
         print("nothing to try again")
 
 
@@ -101,18 +113,23 @@ async def _until_ended(remote: Remote, execution_id: str) -> Mapping[str, Any]:
                 flush=True,
             )
             said = line
-        if found["status"] != _RUNS:
+        if found["status"] != _RUNS or _all_left_is_parked(found):
             if rewrites:
                 print(file=sys.stderr)
             return found
         await asyncio.sleep(_LOOK_EVERY)
 
 
+def _all_left_is_parked(found: Mapping[str, Any]) -> bool:
+    """Nothing of it runs; what is parked may take a day."""
+    return bool(found["parked"]) and found["parked"] == found["in_progress"]
+
+
 def _line(found: Mapping[str, Any]) -> str:
     total = "listing" if found["total"] is None else f"{found['total']} tags"
     counts = ", ".join(
         f"{found[name]} {name}"
-        for name in ("succeed", "skipped", "refused", "failed", "stopped")
+        for name in ("succeed", "skipped", "refused", "failed", "stopped", "parked")
         if found[name]
     )
     sent = f", {size(found['bytes_transferred'])} sent" if found["bytes_transferred"] else ""
@@ -140,6 +157,11 @@ def _tell(ended: Mapping[str, Any]) -> None:
             f"regmesh: {ended['failed']} failed; `regmesh logs --execution {ended['id']} --status Failed`",
             file=sys.stderr,
         )
+    if ended["parked"]:
+        print(
+            f"regmesh: {ended['parked']} failed for now and will be tried again; `regmesh get parked` says why",
+            file=sys.stderr,
+        )
     if ended["refused"] and not ended["dry_run"]:
         print(
             f"regmesh: {ended['refused']} may not be copied; `regmesh logs --execution {ended['id']} --status Skipped`",
@@ -148,6 +170,16 @@ def _tell(ended: Mapping[str, Any]) -> None:
     if ended["status"] != "Succeed" or (ended["refused"] and not ended["dry_run"]):
         raise typer.Exit(1)
 
+
+PARKED: Columns = {
+    "TASK": lambda it: it["task_id"],
+    "RULE": lambda it: it["rule"],
+    "SOURCE": lambda it: it["source"],
+    "DESTINATION": lambda it: it["destination"],
+    "ROUNDS": lambda it: it["rounds"],
+    "TRIED AGAIN": lambda it: it["not_before"][:19].replace("T", " "),
+    "WHY": lambda it: it["error"]["message"],
+}
 
 COLUMNS: Columns = {
     "EXECUTION": lambda it: it["id"],

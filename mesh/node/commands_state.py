@@ -13,13 +13,13 @@ from mesh.node.remote import Refused, Remote
 from mesh.rules.declarations import Problem
 
 _DECLARED = ("regions", "instances", "grants", "rules", "webhooks")
-_LISTED = ("agents", "dead-letters")  # by the API as a whole, not one by one
+_LISTED = ("agents", "dead-letters", "parked")  # by the API as a whole, not one by one
 _SHOWN = (*_DECLARED, "executions", *_LISTED)
 
 Kind = Annotated[
     str,
     typer.Argument(
-        help="region, instance, grant, rule or webhook (get: also agent, execution, dead-letters)",
+        help="region, instance, grant, rule or webhook (get: also agent, execution, dead-letters, parked)",
         show_default=False,
     ),
 ]
@@ -72,7 +72,7 @@ def get(
         return
     items = remote.call("GET", f"/api/v1/{section}", query={"limit": "1000"})["items"]
     show(
-        [item for item in items if name in (None, item.get("agent"), item.get("id"))],
+        [item for item in items if name in (None, item.get("agent"), item.get("id"), item.get("task_id"))],
         _COLUMNS[section],
         output,
     )
@@ -90,7 +90,7 @@ def delete(
 
 
 def _section(kind: str, *, shown_only: bool) -> str:
-    section = kind.lower().rstrip("s") + "s"
+    section = kind.lower() if kind.lower() in _LISTED else kind.lower().rstrip("s") + "s"
     kinds = _SHOWN if shown_only else _DECLARED
     if section not in kinds:
         raise typer.BadParameter(f"{kind!r} is no kind: use one of {', '.join(kinds)}")
@@ -117,6 +117,7 @@ def _filters(rule: Mapping[str, Any]) -> str:
 _COLUMNS: Mapping[str, Columns] = {
     "executions": commands_executions.COLUMNS,
     "dead-letters": commands_doctor.LETTERS,
+    "parked": commands_executions.PARKED,
     "regions": {"NAME": lambda it: it["name"], "JURISDICTION": lambda it: it["jurisdiction"]},
     "instances": {
         "NAME": lambda it: it["name"],

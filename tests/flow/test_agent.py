@@ -10,7 +10,7 @@ import pytest
 from prometheus_client import CollectorRegistry
 
 from consumer.agent import Agent, AgentSettings
-from consumer.attempts import Patience
+from consumer.patience import Patience
 from consumer.places import Places
 from mesh.clock import SystemClock
 from mesh.log.port import Append, Log
@@ -35,7 +35,7 @@ CLOCK = SystemClock()
 BEIJING, FRANKFURT = Region("beijing"), Region("frankfurt")
 APP = Repository("game/app")
 QUICK = AgentSettings(
-    patience=Patience(tries=3, first_wait=0.02, longest_wait=0.05),
+    patience=Patience(tries=3, first_wait=0.02, longest_wait=0.05, parked_for=0),
     regions_every=0.05,
     drain=5,
     progress_every=0.05,

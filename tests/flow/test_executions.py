@@ -3,7 +3,7 @@
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +11,7 @@ import pytest
 from prometheus_client import CollectorRegistry
 
 from consumer.agent import Agent, AgentSettings
-from consumer.attempts import Patience
+from consumer.patience import Patience
 from consumer.places import Places
 from mesh.clock import SystemClock
 from mesh.log.port import Append
@@ -35,7 +35,7 @@ from tests.flow.test_agent import client
 CLOCK = SystemClock()
 APP = Repository("game/app")
 QUICK = AgentSettings(
-    patience=Patience(tries=2, first_wait=0.02, longest_wait=0.05),
+    patience=Patience(tries=2, first_wait=0.02, longest_wait=0.05, parked_for=0),
     regions_every=0.05,
     drain=5,
     progress_every=0.05,
@@ -497,3 +497,37 @@ async def test_a_deletion_that_is_held_goes_when_a_human_tries_it_again(running:
     assert await running.doctor() == ["1 deletion waits for a human"]
     _, all_failed = await running.control.call("POST", "/api/v1/retries", {})
     assert all_failed["items"] == []  # nothing failed, and what is held is not let through by the way
+
+
+async def test_what_is_parked_is_listed_tried_at_once_and_closed(mesh: Mesh) -> None:
+    mesh.producer()
+    mesh.agent(replace(QUICK, patience=replace(QUICK.patience, parked_for=600, first_park=600)))
+    await mesh.rule()
+    await mesh.push("v1", b"one")
+    await mesh.push("v2", b"two")
+    mesh.destination.faults.fail = Fail(times=10_000, method="PUT", path=f"/v2/{APP}/manifests/")
+    execution_id = await mesh.sync()
+
+    async def both_are() -> bool:
+        return (await mesh.execution(execution_id))["parked"] == 2
+
+    await until(both_are, timeout=20)
+    running = await mesh.execution(execution_id)
+    assert (running["status"], running["in_progress"], running["failed"]) == ("InProgress", 2, 0)
+    _, listed = await mesh.control.call("GET", "/api/v1/parked")
+    first, second = listed["items"]
+    assert {(one["status"], one["error"]["code"], one["rounds"]) for one in (first, second)} == {
+        ("Pending", "server_fault", 1)
+    }
+    status, _ = await mesh.control.call("POST", f"/api/v1/tasks/{first['task_id']}/close", {})
+    assert status == 202
+    mesh.destination.faults.fail = None
+    status, answer = await mesh.control.call("POST", f"/api/v1/tasks/{second['task_id']}/retry", {})
+    assert (status, answer["id"]) == (202, second["task_id"])
+    ended = await mesh.ended(execution_id)
+    assert (ended["status"], ended["stopped"], ended["succeed"], ended["parked"]) == ("Stopped", 1, 1, 0)
+    assert (await mesh.holds(first["tag"]), await mesh.holds(second["tag"]) is None) == (None, False)
+    (told,) = await mesh.control.logs(status="Stopped")
+    assert (told["task_id"], told["error"]["code"]) == (first["task_id"], "closed")
+    status, _ = await mesh.control.call("POST", f"/api/v1/tasks/{first['task_id']}/close", {})
+    assert status == 404

@@ -282,7 +282,7 @@ def test_an_unreachable_registry_stops_only_its_own_place(line: Line) -> None:
     image = images.image(layers=[b"x"])
     parts.push(images.write_layout(line.folder / "pushed", {"v1": image}), "v1", line.source, "game/app:v1")
     assert line.ended("game/app", "v1")["rule"] == "release-to-eu"
-    failed = until("the failure", lambda: line.log(status="Failed"), within=60)[0]
+    failed = until("the failure", lambda: parts.get(f"{line.api}/api/v1/parked")["items"], within=60)[0]
     assert (failed["rule"], failed["error"]["code"], failed["error"]["side"]) == (
         "to-gone",
         "unreachable",

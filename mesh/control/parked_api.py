@@ -1,0 +1,45 @@
+"""`/api/v1/parked`, and what is done with one parked task."""
+
+from typing import Any
+
+from aiohttp import web
+
+from mesh.control import log_query
+from mesh.control.entry import entry_of, rfc3339, row_of
+from mesh.control.guard import answer, known, refuse
+from mesh.control.parked import ParkedTasks
+from mesh.errors import clean
+from schemas.parked import Parked
+
+
+class ParkedApi:
+    def __init__(self, parked: ParkedTasks) -> None:
+        self._parked = parked
+
+    def routes(self, app: web.Application) -> None:
+        app.router.add_get("/parked", self.index)
+        app.router.add_post("/tasks/{id}/close", self.close)
+
+    async def index(self, request: web.Request) -> web.Response:
+        """The next to be tried first."""
+        query = known(request, "limit")
+        limit = log_query.limit("limit", query.get("limit", str(log_query.DEFAULT_LIMIT)))
+        return answer({"items": [_shown(one) for one in self._parked.all()[:limit]], "next": None})
+
+    async def close(self, request: web.Request) -> web.Response:
+        """202: it ends `Stopped`."""
+        name = request.match_info["id"]
+        found = self._parked.get(name)
+        if found is None:
+            return refuse(
+                404, "not_found", f"no task {clean(name, 80)} is parked; `regmesh get parked` shows them"
+            )
+        await self._parked.close(found)
+        return answer(_shown(found), status=202)
+
+
+def _shown(parked: Parked) -> dict[str, Any]:
+    """A sync log entry, with when it is tried again."""
+    shown = entry_of(row_of(parked)) | {"error": parked.error.model_dump(mode="json")}
+    more = ("rounds", "first_parked", "not_before")
+    return shown | {field: rfc3339(getattr(parked, field)) for field in more}

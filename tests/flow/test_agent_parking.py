@@ -1,0 +1,196 @@
+"""Tasks that fail for now: parked durably, tried again by themselves, and holding up nobody."""
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from contextlib import aclosing, asynccontextmanager
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from consumer.patience import Patience
+from mesh.log.port import Append
+from mesh.registry.builtin.faults import Fail
+from schemas import codec, topics
+from schemas.completions import Status
+from schemas.events import Action
+from schemas.names import Repository
+from schemas.parked import Parked
+from tests import images
+from tests.flow.test_agent import FRANKFURT, QUICK, Site, open_site
+
+RETRY = topics.retry(FRANKFURT)
+PATIENCE = Patience(
+    tries=2,
+    first_wait=0.01,
+    longest_wait=0.02,
+    first_park=0.3,
+    longest_park=0.6,
+    parked_for=60,
+    look_at_parked=0.02,
+)
+NEVER = replace(PATIENCE, first_park=3600, longest_park=3600)
+
+
+@asynccontextmanager
+async def parking(folder: Path, patience: Patience = PATIENCE) -> AsyncIterator[Site]:
+    async with open_site(folder) as site:
+        await site.kill()
+        site.settings = replace(QUICK, patience=patience)
+        await site.start()
+        yield site
+
+
+def broken(site: Site, times: int = 10_000, repository: str = "game/app") -> None:
+    """The destination answers 500 to manifests."""
+    site.destination.faults.fail = Fail(times=times, method="PUT", path=f"/v2/{repository}/manifests/")
+
+
+async def parked(
+    site: Site, wanted: Callable[[dict[str, Parked]], bool], *, within: float = 20
+) -> dict[str, Parked]:
+    """What is parked, by task, as soon as it is as `wanted`."""
+    found: dict[str, Parked] = {}
+
+    async def read() -> dict[str, Parked]:
+        async with aclosing(site.log.follow(RETRY)) as batches:
+            async for batch in batches:
+                for record in batch.records:
+                    found.pop(record.key, None)
+                    if record.value is not None:
+                        found[record.key] = codec.decode(record.value, Parked)
+                if wanted(found):
+                    return found
+        raise AssertionError("a topic does not end")
+
+    return await asyncio.wait_for(read(), within)
+
+
+async def test_a_task_that_failed_is_parked_and_ends_by_itself_when_its_destination_is_back(
+    tmp_path: Path,
+) -> None:
+    async with parking(tmp_path) as site:
+        broken(site)
+        image = images.image(layers=[b"later"])
+        await site.push("v1", image)
+        (one,) = (await parked(site, lambda found: any(it.rounds >= 2 for it in found.values()))).values()
+        assert (one.status, one.error.code, one.error.side) == (Status.PENDING, "server_fault", "destination")
+        assert one.not_before > one.time
+        site.destination.faults.fail = None
+        (end,) = await site.ends(1)
+        assert (end.status, end.task_id, end.digest) == (Status.SUCCEED, one.task_id, image.digest)
+        assert end.attempts > 2
+        assert await parked(site, lambda found: not found) == {}
+        assert await site.holds("v1") == image.digest
+
+
+async def test_what_is_parked_holds_up_nobody(tmp_path: Path) -> None:
+    async with parking(tmp_path, NEVER) as site:
+        broken(site, times=2)  # both tries of the first
+        await site.push("v1", images.image(layers=[b"one"]))
+        await parked(site, lambda found: len(found) == 1)
+        other = await site.push("v2", images.image(layers=[b"two"]))
+        (end,) = await site.ends(1)
+        assert (end.tag, end.status) == ("v2", Status.SUCCEED)
+        assert await site.holds("v2") == other
+
+
+async def test_its_event_is_finished_and_another_agent_takes_it_over(tmp_path: Path) -> None:
+    """The event is not read again: what the next agent knows of the task is what was parked."""
+    async with parking(tmp_path, NEVER) as site:
+        broken(site)
+        image = images.image(layers=[b"kept"])
+        await site.push("v1", image)
+        (one,) = (await parked(site, lambda found: len(found) == 1)).values()
+        await site.stop()
+        site.destination.faults.fail = None
+        due = one.model_copy(update={"not_before": one.time})
+        await site.log.append([Append(RETRY, one.key, codec.encode(due))])
+        await site.start()
+        (end,) = await site.ends(1)
+        assert (end.status, end.task_id) == (Status.SUCCEED, one.task_id)
+        assert await site.holds("v1") == image.digest
+
+
+async def test_a_killed_agents_task_is_taken_over_too(tmp_path: Path) -> None:
+    async with parking(tmp_path) as site:
+        broken(site)
+        image = images.image(layers=[b"kept"])
+        await site.push("v1", image)
+        (one,) = (await parked(site, lambda found: len(found) == 1)).values()
+        await site.kill()
+        site.destination.faults.fail = None
+        await site.log.append(
+            [Append(topics.status(FRANKFURT), one.agent, None)]
+        )  # as half a minute of silence does
+        await site.start()
+        ends = await site.ends(1)
+        assert (ends[-1].status, ends[-1].task_id) == (Status.SUCCEED, one.task_id)
+
+
+async def test_a_newer_push_supersedes_what_is_parked(tmp_path: Path) -> None:
+    async with parking(tmp_path, NEVER) as site:
+        broken(site, times=2)
+        await site.push("v1", images.image(layers=[b"old"]))
+        (old,) = (await parked(site, lambda found: len(found) == 1)).values()
+        newer = await site.push("v1", images.image(layers=[b"new"]))
+        ends = {end.task_id: end for end in await site.ends(2)}
+        told = ends.pop(old.task_id)
+        assert (told.status, told.error and told.error.code) == (Status.SKIPPED, "superseded")
+        assert [end.status for end in ends.values()] == [Status.SUCCEED]
+        assert await parked(site, lambda found: not found) == {}
+        assert await site.holds("v1") == newer
+
+
+async def test_a_deletion_supersedes_a_copy_that_is_parked(tmp_path: Path) -> None:
+    async with parking(tmp_path, NEVER) as site:
+        filters = [{"type": "name", "value": "game/**"}]
+        rev = await site.declare(
+            "rule", "release", source="cn", destination="eu", filters=filters, deletion=True
+        )
+        broken(site, times=2)
+        image = images.image(layers=[b"deleted meanwhile"])
+        await site.push("v1", image, tell=False)
+        await site.event("v1", image.digest, rules_rev=rev)
+        (old,) = (await parked(site, lambda found: len(found) == 1)).values()
+        await site.event("v1", None, action=Action.TAG_DELETE, rules_rev=rev)
+        ends = {end.task_id: end for end in await site.ends(2)}
+        assert ends[old.task_id].error is not None
+        assert ends[old.task_id].error.code == "superseded"
+
+
+async def test_what_no_rule_wants_any_more_ends_as_skipped(tmp_path: Path) -> None:
+    async with parking(tmp_path) as site:
+        broken(site)
+        await site.push("v1", images.image(layers=[b"unwanted"]))
+        await parked(site, lambda found: len(found) == 1)
+        other = [{"type": "name", "value": "other/**"}]
+        await site.declare("rule", "release", source="cn", destination="eu", filters=other)
+        (end,) = await site.ends(1)
+        assert (end.status, end.error and end.error.code) == (Status.SKIPPED, "filtered")
+
+
+async def test_after_a_day_it_ends_as_failed(tmp_path: Path) -> None:
+    async with parking(tmp_path, replace(PATIENCE, parked_for=1.0)) as site:
+        broken(site)
+        await site.push("v1", images.image(layers=[b"never"]))
+        (end,) = await site.ends(1)
+        assert (end.status, end.error and end.error.code) == (Status.FAILED, "server_fault")
+        assert await parked(site, lambda found: not found) == {}
+
+
+@pytest.mark.parametrize("rounds", [3])
+async def test_it_waits_longer_from_round_to_round(tmp_path: Path, rounds: int) -> None:
+    async with parking(tmp_path) as site:
+        broken(site, repository="game/web")
+        await site.push("v1", images.image(layers=[b"never"]), repository=Repository("game/web"))
+        waits: dict[int, float] = {}
+
+        def seen(found: dict[str, Parked]) -> bool:
+            for one in found.values():
+                waits[one.rounds] = (one.not_before - one.time).total_seconds()
+            return len(waits) >= rounds
+
+        await parked(site, seen)
+        assert waits[1] == pytest.approx(0.3 * 0.875)
+        assert waits[2] == waits[3] == pytest.approx(0.6 * 0.875)

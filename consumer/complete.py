@@ -7,13 +7,11 @@ from consumer.task import Outcome, Task
 from mesh.log.port import Append, Log
 from mesh.registry.referrers import is_fallback
 from schemas import codec, topics
-from schemas.completions import Completion, Progress, Status, Work
+from schemas.completions import Completion, Progress, Status
 from schemas.envelope import MAX_HOPS, make_id
 from schemas.events import Action, Cause, Event, TagState
 from schemas.names import Digest
 from schemas.parked import Parked
-
-_OF_A_RECORD = frozenset({"id", "time", "version"})  # what each record has of its own
 
 
 async def complete(
@@ -36,15 +34,7 @@ async def complete(
 
 async def complete_parked(parked: Parked, outcome: Outcome, now: datetime, log: Log) -> None:
     """The same of a task that is parked and does not run."""
-    work = {field: getattr(parked, field) for field in Work.model_fields if field not in _OF_A_RECORD}
-    completion = Completion(
-        **work | {"status": outcome.status},
-        id=make_id("completion", parked.task_id, outcome.status),
-        time=now,
-        end_time=now,
-        lag_ms=_lag_ms(parked.event, now),
-        error=outcome.error,
-    )
+    completion = parked.ended(outcome.status, outcome.error, now)
     region = parked.destination_region
     await log.append(
         [

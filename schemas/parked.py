@@ -1,12 +1,15 @@
 """Tasks that could not be ended yet: kept durably and tried again, less and less often."""
 
+from datetime import datetime, timedelta
 from typing import ClassVar
 
 from pydantic import Field
 
-from schemas.completions import TaskError, Work
-from schemas.envelope import Time
+from schemas.completions import Completion, Status, TaskError, Work
+from schemas.envelope import Time, make_id
 from schemas.events import Event
+
+_OF_A_RECORD = frozenset({"id", "time", "version"})  # what each record has of its own
 
 
 class Parked(Work):
@@ -28,3 +31,15 @@ class Parked(Work):
     @property
     def key(self) -> str:
         return self.task_id
+
+    def ended(self, status: Status, error: TaskError | None, now: datetime) -> Completion:
+        """Its end, when it ends without being run again."""
+        work = {field: getattr(self, field) for field in Work.model_fields if field not in _OF_A_RECORD}
+        return Completion(
+            **work | {"status": status},
+            id=make_id("completion", self.task_id, status),
+            time=now,
+            end_time=now,
+            lag_ms=max(0, int((now - self.event.occurred_at) / timedelta(milliseconds=1))),
+            error=error,
+        )

@@ -10,14 +10,11 @@ from mesh.log.port import Append, Log, Record
 from mesh.log.table import Table
 from mesh.rules.state import MeshState
 from schemas import codec, topics
-from schemas.completions import Completion, Side, Status, TaskError, Work
-from schemas.envelope import make_id
+from schemas.completions import Side, Status, TaskError
 from schemas.names import ObjectName, Region
 from schemas.parked import Parked
 
 LOG = structlog.get_logger()
-
-_OF_A_RECORD = frozenset({"id", "time", "version"})  # what each record has of its own
 
 
 class ParkedTasks:
@@ -61,13 +58,8 @@ class ParkedTasks:
     async def close(self, parked: Parked) -> None:
         """It ends `Stopped`, and is not tried again."""
         now = self._clock.now()
-        work = {field: getattr(parked, field) for field in Work.model_fields if field not in _OF_A_RECORD}
         error = TaskError(code="closed", side=Side.MESH, message="closed by hand while it was parked")
-        end = Completion(
-            **work | {"status": Status.STOPPED},
-            id=make_id("completion", parked.task_id, Status.STOPPED),
-            time=now, end_time=now, lag_ms=0, error=error,
-        )  # fmt: skip
+        end = parked.ended(Status.STOPPED, error, now)
         region = parked.destination_region
         await self._log.append(
             [

@@ -7,8 +7,9 @@ of the destination's account, what the source shows to everybody, and whose tag 
 from consumer.owners import Owners
 from consumer.public import PublicView
 from consumer.tally import Tally
-from consumer.task import NO_GRANT, NotAdmitted, Task
-from mesh.rules import consent
+from consumer.task import BOUNDARY, NO_GRANT, NotAdmitted, Task
+from mesh.errors import clean
+from mesh.rules import boundary, consent
 from mesh.rules.state import MeshState
 from schemas.completions import Side, TaskError
 
@@ -23,6 +24,7 @@ class Admission:
         """`NotAdmitted`; `LogUnavailable`, or what the source said, when it cannot be told now."""
         refusal = (
             task.refusal
+            or self._beyond_the_border(task)
             or self._not_granted(task)
             or await self._not_public(task, tally)
             or await self._owners.refusal(task)
@@ -33,6 +35,10 @@ class Admission:
     async def _not_public(self, task: Task, tally: Tally) -> TaskError | None:
         """What is gone nobody can be asked for: a deletion takes back what was public when it came."""
         return None if task.operation == "delete" else await self._public.refusal(task, tally.newer.is_set)
+
+    def _beyond_the_border(self, task: Task) -> TaskError | None:
+        border = boundary.refusal(self._state, task.rule, task.source, task.destination)
+        return TaskError(code=BOUNDARY, side=Side.MESH, message=clean(border)) if border is not None else None
 
     def _not_granted(self, task: Task) -> TaskError | None:
         grant = self._state.get(consent.key_of(task.destination.account, task.source.account))

@@ -12,6 +12,7 @@ from functools import partial
 
 import structlog
 
+from consumer import waiting
 from consumer.admit import Admission
 from consumer.begun import Begun
 from consumer.consume import Consume, Window
@@ -38,9 +39,8 @@ from mesh.rules.state import MeshState
 from mesh.rules.stops import Stops
 from schemas import topics
 from schemas.completions import Side
-from schemas.names import Region
-from schemas.rules import Rule
-from schemas.topology import Instance
+from schemas.names import PlaceName, Region
+from schemas.topology import Place
 
 log = structlog.get_logger()
 
@@ -117,7 +117,7 @@ class Agent:
             admission=admission, parking=self._parking, patience=settings.patience, clock=clock,
             metrics=metrics, random=random,
         )  # fmt: skip
-        self._looked_at: list[Instance] = []
+        self._looked_at: list[Place] = []
         self._last_look = -settings.look_every
         self._stopping = asyncio.Event()
         self._consumers: dict[str, Consume] = {}  # by topic
@@ -164,9 +164,9 @@ class Agent:
             self._commands.run(),
             self._parked.run(),
             self._owners.run(),
-            self._every(self._settings.heartbeat_every, self._beat),
+            self._every(self._settings.heartbeat_every, partial(self._beat, lanes)),
             self._every(self._settings.progress_every, self._progress),
-            self._every(self._settings.regions_every, self._look),
+            self._every(self._settings.regions_every, partial(self._look, lanes)),
             _raise_when_failed(lanes),
         ]
 
@@ -210,36 +210,37 @@ class Agent:
             key=record.key, clock=self._clock,
         )  # fmt: skip
 
-    async def _beat(self) -> None:
+    async def _beat(self, lanes: Lanes) -> None:
         for consume in self._consumers.values():
             await consume.report_lag()
         await self._reporter.beat(
-            rules_rev=self._table.rev, running=len(self._worker.running), places=self._places.states()
+            rules_rev=self._table.rev,
+            running=len(self._worker.running),
+            places=self._places.states(),
+            waiting=waiting.count(lanes.entries(), self._parking.ours()),
         )
 
-    async def _look(self) -> None:
+    async def _look(self, lanes: Lanes) -> None:
         """At the registries, from time to time, and at once when other ones are declared."""
-        used = self._used_instances()
+        used = self._used_places()
         now = self._clock.monotonic()
         if used == self._looked_at and now - self._last_look < self._settings.look_every:
             return
         self._looked_at, self._last_look = used, now
         if await self._places.look(used):
-            await self._beat()  # a place that went or came back is shown at once
+            await self._beat(lanes)  # a place that went or came back is shown at once
 
     async def _progress(self) -> None:
         await self._reporter.progress(self._worker.running)
 
-    def _used_instances(self) -> list[Instance]:
-        """Those of this region, and the sources of rules that end here."""
-        here = {
-            instance.name: instance for instance in self._state.instances() if instance.region == self._region
-        }
-        for thing in self._state.things():
-            if isinstance(thing, Rule) and thing.destination in here:
-                source = self._state.instance(thing.source)
-                here |= {source.name: source} if source is not None else {}
-        return list(here.values())
+    def _used_places(self) -> list[Place]:
+        """Those of this region, and the sources of what ends here."""
+        here = {place.name: place for place in self._state.places() if place.region == self._region}
+        sources = dict[PlaceName, Place]()
+        for rule in (*self._state.rules(), *self._state.replica_rules()):
+            if rule.destination in here and (source := self._state.place(rule.source)) is not None:
+                sources[source.name] = source
+        return list((sources | here).values())
 
     async def _every(self, seconds: float, act: Callable[[], Awaitable[None]]) -> None:
         while True:

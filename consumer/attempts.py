@@ -54,7 +54,7 @@ async def until_it_ends(
                     Status.FAILED, tally.digest, error.as_task_error(), may_help_later=error.retryable
                 )
             resend = isinstance(error, MissingParts)
-            metrics.retries.labels(task.destination.place, error.code).inc()
+            metrics.retries.labels(task.destination.name, error.code).inc()
             log.warning(
                 "task will be tried again",
                 action="retry",

@@ -95,14 +95,15 @@ def _work(task: Task, tally: Tally, status: Status, digest: Digest | None) -> di
     return {
         "task_id": task.task_id,
         "execution_id": task.execution_id,
-        "rule": task.rule.name,
+        "rule": task.rule.name if task.rule.replica is None else None,
+        "replica": task.rule.replica,
         "trigger": task.trigger,
         "operation": task.operation,
         "resource_type": tally.resource,
         "account": task.source.account,
         "destination_account": task.destination.account,
-        "source_place": task.source.place,
-        "destination_place": task.destination.place,
+        "source_place": task.source.name,
+        "destination_place": task.destination.name,
         "source_region": task.source.region,
         "destination_region": task.destination.region,
         "repository": task.repository,
@@ -113,6 +114,7 @@ def _work(task: Task, tally: Tally, status: Status, digest: Digest | None) -> di
         "start_time": tally.started,
         "bytes_total": tally.bytes_total,
         "bytes_transferred": tally.bytes_transferred,
+        "bytes_from": {str(region): count for region, count in tally.bytes_from.items()},
         "attempts": tally.attempts,
         "rules_rev": task.rules_rev,
         "origin": task.event.origin or task.event.place,
@@ -124,7 +126,7 @@ def _departure(task: Task, outcome: Outcome, now: datetime) -> list[Append]:
     """What the destination does not hold any more, and the event by which chains of rules go on."""
     if outcome.status is not Status.SUCCEED:
         return []
-    place, region = task.destination.place, task.destination.region
+    place, region = task.destination.name, task.destination.region
     records: list[Append] = []
     if task.tag is not None:
         records.append(Append(topics.tags(region), f"{place}/{task.destination_repository}:{task.tag}", None))
@@ -142,7 +144,7 @@ def _departure(task: Task, outcome: Outcome, now: datetime) -> list[Append]:
 
 def _arrival(task: Task, digest: Digest, now: datetime) -> list[Append]:
     """What the destination now holds, and the event by which chains go on where a registry sends no notifications."""
-    place, region = task.destination.place, task.destination.region
+    place, region = task.destination.name, task.destination.region
     origin = task.event.origin or task.event.place
     records: list[Append] = []
     if task.tag is not None and not is_fallback(

@@ -110,7 +110,7 @@ class _Transfer:
         self._copier, self._blob, self._task, self._tally = copier, blob, task, tally
         self._source, self._destination = source, destination
         self._repository = task.destination_repository
-        self._cargo: Cargo = (task.destination.place, blob.digest)
+        self._cargo: Cargo = (task.destination.name, blob.digest)
 
     async def run(self, *, resend: bool) -> None:
         if resend:
@@ -152,14 +152,15 @@ class _Transfer:
         self._count("transferred")
 
     async def _counted(self, chunks: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
-        sent = self._copier.metrics.blob_bytes.labels(self._task.source.place, self._task.destination.place)
+        sent = self._copier.metrics.blob_bytes.labels(self._task.source.name, self._task.destination.name)
         async for chunk in self._copier.speeds.paced(self._task, chunks):
             self._tally.bytes_transferred += len(chunk)
+            self._tally.bytes_from[self._task.source.region] += len(chunk)
             sent.inc(len(chunk))
             yield chunk
 
     def _count(self, how: str) -> None:
-        self._copier.metrics.blobs.labels(self._task.destination.place, how).inc()
+        self._copier.metrics.blobs.labels(self._task.destination.name, how).inc()
 
 
 async def _all(jobs: Iterable[Coroutine[None, None, None]]) -> None:

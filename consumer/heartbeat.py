@@ -9,7 +9,7 @@ from consumer.tally import Tally
 from consumer.task import Task
 from mesh.log.port import Append, Log
 from schemas import codec, topics
-from schemas.completions import Heartbeat
+from schemas.completions import Heartbeat, Waiting
 from schemas.envelope import make_id
 from schemas.names import PlaceName, Region
 
@@ -22,11 +22,19 @@ class Reporter:
         self._topic = topics.status(region)
         self._writing = asyncio.Lock()
 
-    async def beat(self, *, rules_rev: int, running: int, places: Mapping[PlaceName, str]) -> None:
+    async def beat(
+        self,
+        *,
+        rules_rev: int,
+        running: int,
+        places: Mapping[PlaceName, str],
+        waiting: Mapping[PlaceName, Waiting],
+    ) -> None:
         now = self._now()
         heartbeat = Heartbeat(
             id=make_id("heartbeat", self._agent, now.isoformat()), time=now, agent=self._agent, region=self._region,
             rules_rev=rules_rev, running=running, places={str(place): state for place, state in places.items()},
+            waiting={str(place): one for place, one in waiting.items()},
         )  # fmt: skip
         await self._log.append([Append(self._topic, self._agent, codec.encode(heartbeat))])
 

@@ -1,16 +1,32 @@
-"""`override: false`: a tag that names something else at the destination already stays as it is."""
+"""What stands at the destination under the task's tag and is not to be written over without being asked about."""
 
-from consumer.task import NOT_OVERRIDDEN, NotAdmitted, Task
+from consumer.task import NOT_OVERRIDDEN, OTHER_CONTENT, NotAdmitted, Task
 from mesh.registry.port import Registry
 from schemas.completions import Side, TaskError
 from schemas.names import Digest
 
 
-async def check(destination: Registry, task: Task, digest: Digest) -> None:
-    """`NotAdmitted` when `digest` may not be written under the task's tag."""
-    if task.rule.override:
+async def check(source: Registry, destination: Registry, task: Task, digest: Digest) -> None:
+    """`NotAdmitted` when `digest` may not be written under the task's tag.
+
+    `override: false` leaves every other content alone. The fill of a replica leaves alone what cannot have come from
+    its instance: somebody used that registry before, and shall know before it is written over.
+    """
+    if task.rule.override and not _is_fill(task):
         return
     found = await destination.resolve(task.destination_repository, task.reference)
-    if found is not None and found.digest != digest:
+    if found is None or found.digest == digest:
+        return
+    if not task.rule.override:
         message = f"the destination's tag names {found.digest} and is left so; the source's names {digest}"
         raise NotAdmitted(TaskError(code=NOT_OVERRIDDEN, side=Side.MESH, message=message))
+    if await source.resolve(task.repository, found.digest) is None:
+        message = (
+            f"the replica's registry holds {found.digest[:19]} here, which its instance does not have; "
+            f"`regmesh sync {task.rule.name} --repository {task.repository}` writes over it"
+        )
+        raise NotAdmitted(TaskError(code=OTHER_CONTENT, side=Side.MESH, message=message[:256]))
+
+
+def _is_fill(task: Task) -> bool:
+    return task.rule.replica is not None and task.trigger in ("backfill", "reconcile")

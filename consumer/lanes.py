@@ -9,7 +9,7 @@ target: only one of them writes it at a time, and a listing's task supersedes no
 
 import asyncio
 from collections import Counter, defaultdict, deque
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
@@ -67,6 +67,10 @@ class Lanes:
     def is_busy(self, task: Task) -> bool:
         """Whether one with the same target waits or runs."""
         return any((is_bulk, task.target) in self._latest for is_bulk in (True, False))
+
+    def entries(self) -> Iterator[Entry]:
+        """All that waits or runs."""
+        return (entry for waiting in self._waiting.values() for entry in waiting)
 
     @property
     def idle(self) -> bool:

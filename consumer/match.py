@@ -2,11 +2,11 @@
 
 from collections.abc import Iterable
 
-from consumer.task import FILTERED, UNMAPPABLE, Task
+from consumer.task import BOUNDARY, FILTERED, UNMAPPABLE, Task
 from mesh.errors import clean
 from mesh.registry.manifests import DOCKER_LIST, DOCKER_MANIFEST
 from mesh.registry.referrers import is_fallback, subject_named
-from mesh.rules import naming
+from mesh.rules import boundary, naming
 from mesh.rules.matching import CompiledRule
 from mesh.rules.state import MeshState
 from schemas.completions import Side, TaskError
@@ -14,7 +14,7 @@ from schemas.envelope import MAX_HOPS
 from schemas.events import Action, Event
 from schemas.names import Region
 from schemas.rules import EventBased
-from schemas.topology import Instance
+from schemas.topology import Place
 
 
 def match(event: Event, state: MeshState, region: Region) -> list[Task]:
@@ -24,7 +24,7 @@ def match(event: Event, state: MeshState, region: Region) -> list[Task]:
     was pushed by digest alone may be one; if it is not, it travels as a child of what names it. Deletions are for rules
     that follow them. Blob events and the deletion of a whole repository ask for nothing.
     """
-    source = state.instance(event.place)
+    source = state.place(event.place)
     if not (_may_be_copied(event) or _is_deletion(event)):
         return []
     if source is None or event.hops >= MAX_HOPS:
@@ -34,25 +34,24 @@ def match(event: Event, state: MeshState, region: Region) -> list[Task]:
         for compiled in _asked(event, state)
         if (destination := _destination(compiled, state, region)) is not None
         and ((wanted := _wants(compiled, event)) or event.part_of is not None)
-        and (task := _task(event, compiled, source, destination, state.rev, wanted=wanted)) is not None
+        and (task := _task(event, compiled, source, destination, state, wanted=wanted)) is not None
     ]
 
 
 def _task(
     event: Event,
     compiled: CompiledRule,
-    source: Instance,
-    destination: Instance,
-    rules_rev: int,
+    source: Place,
+    destination: Place,
+    state: MeshState,
     *,
     wanted: bool,
 ) -> Task | None:
     """None for an untagged push whose repository has no name there: the tag that names it says so."""
-    rule, repository, refusal = (
-        compiled.rule,
-        event.repository,
-        None if wanted else _not_wanted(event, compiled),
-    )
+    rule, repository = compiled.rule, event.repository
+    refusal = None if wanted else _not_wanted(event, compiled)
+    if (border := boundary.refusal(state, rule, source, destination)) is not None:
+        refusal = TaskError(code=BOUNDARY, side=Side.MESH, message=clean(border))
     try:
         repository = naming.destination_of(rule, repository)
     except naming.Unmappable as error:
@@ -68,7 +67,7 @@ def _task(
         destination_repository=repository,
         tag=event.tag,
         digest=event.digest,
-        rules_rev=rules_rev,
+        rules_rev=state.rev,
         operation="delete" if _is_deletion(event) else "copy",
         refusal=refusal,
     )
@@ -116,7 +115,7 @@ def _asked(event: Event, state: MeshState) -> Iterable[CompiledRule]:
     return (compiled for compiled in near if isinstance(compiled.rule.trigger, EventBased))
 
 
-def _destination(compiled: CompiledRule, state: MeshState, region: Region) -> Instance | None:
+def _destination(compiled: CompiledRule, state: MeshState, region: Region) -> Place | None:
     """The rule's destination when it is this region's work. Whether the accounts allow it is asked when it runs."""
-    found = state.instance(compiled.rule.destination)
+    found = state.place(compiled.rule.destination)
     return found if found is not None and found.region == region else None

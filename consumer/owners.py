@@ -17,7 +17,7 @@ from mesh.rules import consent, fights, naming
 from mesh.rules.state import MeshState
 from schemas import codec, topics
 from schemas.completions import Completion, Side, Status, TaskError
-from schemas.names import ObjectName, PlaceName, Region, Repository, Tag
+from schemas.names import PlaceName, Region, Repository, Tag
 from schemas.rules import Rule
 
 _SCHEMA = """
@@ -69,7 +69,7 @@ class Owners:
         """Why the tag is another rule's, or None when it is free or ours. `LogUnavailable` when nobody can tell now."""
         if not self._is_contested(task):
             return None
-        await self._table(task.destination.place).caught_up()
+        await self._table(task.destination.name).caught_up()
         owner = self._rows.execute(
             "SELECT source, source_repository FROM owners WHERE place = ? AND repository = ? AND tag = ?",
             _key(task),
@@ -143,7 +143,7 @@ class Owners:
         return None
 
     def _is_granted(self, source: PlaceName, task: Task) -> bool:
-        owner = self._state.instance(source)
+        owner = self._state.place(source)
         if owner is None:
             return False
         grant = self._state.get(consent.key_of(task.destination.account, owner.account))
@@ -156,9 +156,9 @@ class _Ways:
     def __init__(self, state: MeshState) -> None:
         self._state = state
         self._changes = -1
-        self._to: dict[ObjectName, set[fights.Way]] = {}
+        self._to: dict[str, set[fights.Way]] = {}
 
-    def to(self, destination: ObjectName) -> Collection[fights.Way]:
+    def to(self, destination: PlaceName) -> Collection[fights.Way]:
         if self._changes != self._state.changes:
             self._changes, self._to = self._state.changes, {}
             for rule in self._state.rules():
@@ -168,4 +168,4 @@ class _Ways:
 
 
 def _key(task: Task) -> tuple[str, str, str]:
-    return (task.destination.place, task.destination_repository, str(task.reference))
+    return (task.destination.name, task.destination_repository, str(task.reference))

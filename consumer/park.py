@@ -55,6 +55,11 @@ class Parking:
         self._parked: dict[str, Parked] = {}
         self._running: set[str] = set()
 
+    def ours(self) -> Iterator[Parked]:
+        """Those that this agent will run again."""
+        now = self._clock.now()
+        return (one for one in self._parked.values() if self._is_ours(one, now))
+
     def get(self, task_id: str) -> Parked | None:
         return self._parked.get(task_id)
 
@@ -149,8 +154,8 @@ class Parking:
 
 def _is_older(parked: Parked, task: Task) -> bool:
     same = (
-        parked.rule == task.rule.name
-        and parked.destination_place == task.destination.place
+        parked.by == task.rule.name
+        and parked.destination_place == task.destination.name
         and (parked.repository, parked.destination_repository)
         == (task.repository, task.destination_repository)
         and parked.tag == task.tag

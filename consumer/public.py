@@ -8,7 +8,7 @@ from mesh.clock import Clock
 from mesh.errors import Denied
 from mesh.registry.port import Registry
 from schemas.completions import Side, TaskError
-from schemas.names import ObjectName, Repository
+from schemas.names import PlaceName, Repository
 
 _BELIEVED_SECONDS = 60.0
 _MOST_REMEMBERED = 10_000
@@ -23,7 +23,7 @@ class PublicView:
         self, anonymous: Callable[[Task], Registry], authorised: Callable[[Task], Registry], clock: Clock
     ) -> None:
         self._anonymous, self._authorised, self._clock = anonymous, authorised, clock
-        self._seen: OrderedDict[tuple[ObjectName, Repository], tuple[float, bool]] = OrderedDict()
+        self._seen: OrderedDict[tuple[PlaceName, Repository], tuple[float, bool]] = OrderedDict()
 
     async def refusal(self, task: Task, newer: Callable[[], bool]) -> TaskError | None:
         """Why the task's rule does not want the repository as it is seen, or None when it does.

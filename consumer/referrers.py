@@ -141,7 +141,7 @@ class _Walk:
         """What the task is about, by the way it was pushed in; its digests."""
         tag, pushed = self._task.tag, [digest]
         if tag is not None and not is_fallback(tag):
-            await keep.check(self._destination, self._task, digest)
+            await keep.check(self._source, self._destination, self._task, digest)
             await self.copy_tag(tag, digest)
             return pushed
         if tag is not None:
@@ -203,7 +203,7 @@ class _Walk:
         return frozenset(referrer.descriptor.digest for referrer in found)
 
     async def _list_there(self, subject: Digest, unlisted: Sequence[Manifest]) -> None:
-        async with self._job.copier.turns.take((self._task.destination.place, subject)):
+        async with self._job.copier.turns.take((self._task.destination.name, subject)):
             await fallback_index.add(
                 self._destination,
                 self._task.destination_repository,

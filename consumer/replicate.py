@@ -38,7 +38,7 @@ async def replicate(job: Job, *, resend: bool = False) -> Outcome:
         now = await survey.settled_digest(job.source, job.task, digest, clock=job.clock, newer=newer)
         if image is not None and now == digest:
             await job.begin()
-            await keep.check(job.destination, job.task, image.digest)
+            await keep.check(job.source, job.destination, job.task, image.digest)
             await copy_manifest.write_tag(image, job.task, job.destination)
             return Outcome(Status.SUCCEED, image.digest, None, image.rebuilt_from)
         digest = now
@@ -53,7 +53,7 @@ async def _copy_content(job: Job, image: Image, *, resend: bool) -> TaskError | 
         job.tally.bytes_skipped = job.tally.bytes_total
         await referrers.catch_up(job, image.digest)
         return TaskError(code=ALREADY_THERE, side=Side.MESH, message=_THERE)
-    await keep.check(job.destination, job.task, image.digest)
+    await keep.check(job.source, job.destination, job.task, image.digest)
     if job.task.is_dry_run:
         return await estimate.estimate(steps, job.task, job.destination, job.tally)
     if not resend and await survey.has_all(job.destination, job.task, image):

@@ -1,13 +1,14 @@
 """What a task has done so far, counted while it runs."""
 
 import asyncio
+from collections import Counter
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from datetime import datetime
 
 from mesh.errors import RegmeshError
 from mesh.registry.port import Descriptor
-from schemas.names import Digest
+from schemas.names import Digest, Region
 from schemas.rules import Resource
 
 
@@ -28,6 +29,7 @@ class Tally:
     digest: Digest | None = None
     bytes_total: int = 0
     bytes_transferred: int = 0
+    bytes_from: Counter[Region] = field(default_factory=Counter)  # of these, by the region that sent them
     bytes_skipped: int = 0
     blobs_mounted: int = 0
     blobs_transferred: int = 0

@@ -11,7 +11,7 @@ from schemas.envelope import make_id
 from schemas.events import Event
 from schemas.names import Digest, Reference, Repository, Tag
 from schemas.rules import Rule, TriggerKind
-from schemas.topology import Instance
+from schemas.topology import Place
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,8 +20,8 @@ class Task:
 
     event: Event
     rule: Rule
-    source: Instance
-    destination: Instance
+    source: Place
+    destination: Place
     repository: Repository
     destination_repository: Repository
     tag: Tag | None  # None: a push by digest alone
@@ -52,7 +52,7 @@ class Task:
 
     @property
     def task_id(self) -> str:
-        return make_id("task", self.execution_id, self.destination.place, self.repository, self.reference)
+        return make_id("task", self.execution_id, self.destination.name, self.repository, self.reference)
 
     @property
     def reference(self) -> Reference:
@@ -172,3 +172,5 @@ UNMAPPABLE = "unmappable"
 NO_GRANT = "no_grant"
 NOT_PUBLIC = "not_public"
 OWNED = "owned_by"
+BOUNDARY = "boundary"
+OTHER_CONTENT = "other_content"

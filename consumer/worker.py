@@ -71,7 +71,7 @@ class Worker:
     async def run(self, task: Task, tally: Tally) -> None:
         """Raises nothing but its cancellation: what goes wrong is the task's end."""
         self._running[task.task_id] = (task, tally)
-        self._metrics.running_tasks.labels(task.destination.place).inc()
+        self._metrics.running_tasks.labels(task.destination.name).inc()
         parked = self._parking.get(task.task_id)
         begun_before = task.task_id in self._begun or (parked is not None and parked.begun)
         tally.attempts = parked.attempts + 1 if parked is not None else tally.attempts
@@ -90,7 +90,7 @@ class Worker:
                 await _whole(self._end(task, outcome, tally))
         finally:
             self._running.pop(task.task_id, None)
-            self._metrics.running_tasks.labels(task.destination.place).dec()
+            self._metrics.running_tasks.labels(task.destination.name).dec()
 
     async def _try(self, task: Task, tally: Tally, *, resend: bool) -> Outcome:
         source = self._places.registry(task.source, Side.SOURCE)
@@ -148,11 +148,11 @@ class Worker:
                 await self._clock.sleep(_LOG_AGAIN_SECONDS)
 
     def _tell(self, completion: Completion) -> None:
-        self._metrics.tasks.labels(completion.rule, completion.status).inc()
+        self._metrics.tasks.labels(completion.by, completion.status).inc()
         if completion.status is Status.SUCCEED:
-            self._metrics.lag_seconds.labels(completion.rule).observe(completion.lag_ms / 1000)
+            self._metrics.lag_seconds.labels(completion.by).observe(completion.lag_ms / 1000)
         LOG.info(
-            "task", action="task_ended", task=completion.task_id, rule=completion.rule, status=completion.status,
+            "task", action="task_ended", task=completion.task_id, rule=completion.by, status=completion.status,
             source=completion.source, destination=completion.destination, digest=completion.digest,
             rebuilt_from=completion.rebuilt_from, bytes=completion.bytes_transferred,
             skipped=completion.bytes_skipped, attempts=completion.attempts,

@@ -24,7 +24,7 @@ from schemas.completions import Side, TaskError
 from schemas.envelope import make_id
 from schemas.events import Action, Cause, Event, PartOf
 from schemas.executions import ExecutionListed, ExecutionStart
-from schemas.topology import Instance
+from schemas.topology import Place
 
 LOG = structlog.get_logger()
 
@@ -60,7 +60,7 @@ class Reconcile:
         log: Log,
         state: MeshState,
         table: Table,
-        open_endpoint: Callable[[Instance], Endpoint],
+        open_endpoint: Callable[[Place], Endpoint],
         clock: Clock,
         random: Callable[[], float],
         endurance: Endurance | None = None,
@@ -143,7 +143,7 @@ class Reconcile:
     async def _list(self, start: ExecutionStart) -> tuple[int, TaskError | None]:
         """How many events were published, and why not all could be."""
         compiled = self._state.rule(start.rule)
-        source = self._state.instance(compiled.rule.source) if compiled is not None else None
+        source = self._state.place(compiled.rule.source) if compiled is not None else None
         if compiled is None or source is None or source.name != start.source or not compiled.rule.enabled:
             return 0, _told("rule_gone", f"rule {start.rule} is not declared any more, or not enabled")
         try:
@@ -161,7 +161,7 @@ class Reconcile:
             await endpoint.close()
         return total, listing.errors[0].as_task_error() if listing.errors else None
 
-    async def _publish(self, listing: Listing, source: Instance) -> int:
+    async def _publish(self, listing: Listing, source: Place) -> int:
         """Everything that the listing finds, as events; how many. Ends early when the execution is stopped."""
         total, batch = 0, list[Append]()
         async with aclosing(listing.found()) as found:
@@ -178,13 +178,13 @@ class Reconcile:
             await self._append(batch)
         return total
 
-    async def _publish_deletions(self, start: ExecutionStart, source: Instance) -> int:
+    async def _publish_deletions(self, start: ExecutionStart, source: Place) -> int:
         """What a human confirmed; the agent asks the source before it deletes anything."""
         now, batch = self._clock.now(), list[Append]()
         for image in start.images:
             event = Event(
                 id=make_id("confirmed", start.execution_id, image.repository, image.tag), time=now,
-                origin=source.place, action=Action.TAG_DELETE, cause=Cause.LISTING, place=source.place,
+                origin=source.name, action=Action.TAG_DELETE, cause=Cause.LISTING, place=source.name,
                 region=source.region, repository=image.repository, tag=image.tag, occurred_at=now,
                 rules_rev=self._state.rev, part_of=_part_of(start),
             )  # fmt: skip
@@ -192,11 +192,11 @@ class Reconcile:
         await self._append(batch)
         return len(batch)
 
-    def _event(self, found: Found, start: ExecutionStart, source: Instance) -> Event:
+    def _event(self, found: Found, start: ExecutionStart, source: Place) -> Event:
         now = self._clock.now()
         return Event(
-            id=make_id("listed", start.execution_id, found.repository, found.tag), time=now, origin=source.place,
-            action=Action.MANIFEST_PUSH, cause=Cause.LISTING, place=source.place, region=source.region,
+            id=make_id("listed", start.execution_id, found.repository, found.tag), time=now, origin=source.name,
+            action=Action.MANIFEST_PUSH, cause=Cause.LISTING, place=source.name, region=source.region,
             repository=found.repository, tag=found.tag, digest=found.descriptor.digest,
             media_type=found.descriptor.media_type, size=found.descriptor.size, occurred_at=now,
             rules_rev=self._state.rev,

@@ -20,7 +20,7 @@ class Status(StrEnum):
 
 
 # Codes of tasks that end `Skipped` because they may not write: what they were to bring is not at the destination.
-REFUSALS = frozenset({"no_grant", "not_public", "unmappable", "owned_by"})
+REFUSALS = frozenset({"no_grant", "not_public", "unmappable", "owned_by", "boundary", "other_content"})
 
 
 class Side(StrEnum):
@@ -31,6 +31,8 @@ class Side(StrEnum):
     LOG = "log"
     MESH = "mesh"
 
+
+MOST_ATTACHED = 100  # digests of referrers in one completion: it has to stay one small record
 
 Operation = Literal["copy", "delete"]
 
@@ -69,8 +71,16 @@ class Work(Record):
     start_time: Time
     bytes_total: int = Field(default=0, ge=0)
     bytes_transferred: int = Field(default=0, ge=0)
+    bytes_from: dict[str, int] = Field(default_factory=dict)  # of these, by the region that sent them
     attempts: int = Field(default=1, ge=1)
     rules_rev: int = Field(ge=-1)
+
+    @property
+    def by(self) -> PlaceName:
+        """The rule, or the replica, that asked for it."""
+        found = self.replica if self.replica is not None else self.rule
+        assert found is not None  # each task has one of the two
+        return PlaceName(found)
 
     @property
     def source(self) -> str:
@@ -93,6 +103,10 @@ class Completion(Work):
     blobs_transferred: int = Field(default=0, ge=0)
     lag_ms: int = Field(ge=0)  # from the push, by the registry's clock, to the end of the task
     error: TaskError | None = None
+    subject: Digest | None = None  # of a task that brought a referrer by itself: what that is about
+    attached: tuple[Digest, ...] = Field(
+        default=(), max_length=MOST_ATTACHED
+    )  # referrers that came or were there
     rebuilt_from: Digest | None = (
         None  # the source's digest, where `digest` is of an index made of parts of it
     )
@@ -114,6 +128,16 @@ class Progress(Work):
         return self.task_id
 
 
+class Waiting(BaseModel):
+    """What an agent has still to do for one destination. `oldest` is when the oldest of it happened at its registry."""
+
+    model_config = ConfigDict(frozen=True)
+
+    tasks: int = Field(ge=0)
+    oldest: Time | None = None
+    bytes_left: int = Field(default=0, ge=0)  # of tasks that run and know their size
+
+
 class Heartbeat(Record):
     """An agent lives. Topic `mesh.<region>.status`, key agent id, every 10 s; a clean stop writes a tombstone."""
 
@@ -124,6 +148,8 @@ class Heartbeat(Record):
     rules_rev: int
     running: int = Field(ge=0)
     places: dict[str, str] = Field(default_factory=dict)  # of the places it uses: "Ready" or "Failed: reason"
+    waiting: dict[str, Waiting] = Field(default_factory=dict)  # by destination; what is parked counts too
+    relay: str | None = None  # where other agents may ask it for blobs
 
     @property
     def key(self) -> str:

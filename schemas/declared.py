@@ -4,7 +4,7 @@ from typing import ClassVar, Literal
 
 from pydantic import BaseModel, ConfigDict
 
-Noun = Literal["region", "instance", "grant", "rule", "webhook"]
+Noun = Literal["region", "instance", "replica", "grant", "rule", "webhook"]
 
 
 class Declared(BaseModel):

@@ -6,7 +6,7 @@ from typing import ClassVar
 from pydantic import BaseModel, ConfigDict, Field
 
 from schemas.envelope import Record, Time
-from schemas.names import Digest, MediaType, ObjectName, PlaceName, Region, Repository, Tag
+from schemas.names import Digest, MediaType, PlaceName, Region, Repository, Tag
 from schemas.rules import TriggerKind
 
 
@@ -33,7 +33,7 @@ class PartOf(BaseModel):
     model_config = ConfigDict(frozen=True)
 
     execution_id: str
-    rule: ObjectName
+    rule: PlaceName  # a rule's name, or a replica's
     trigger: TriggerKind
     dry_run: bool = False  # plan and tell, write nothing
 

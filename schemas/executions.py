@@ -9,7 +9,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from schemas.completions import Operation, TaskError
 from schemas.envelope import Record
-from schemas.names import ObjectName, Region, Repository, Tag
+from schemas.names import ObjectName, PlaceName, Region, Repository, Tag
 from schemas.rules import Pattern, TriggerKind
 
 MOST_IMAGES = 1000  # of one command: it has to stay one small record
@@ -39,7 +39,7 @@ class ExecutionStart(_Command):
 
     kind: ClassVar[str] = "execution_start"
 
-    rule: ObjectName
+    rule: PlaceName  # a rule's name, or a replica's
     source: ObjectName  # of the rule as it was asked for
     trigger: TriggerKind
     repository: Pattern | None = None

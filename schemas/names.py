@@ -53,8 +53,17 @@ class Account(Name):
     longest = 63
 
 
-class ObjectName(Name):
-    """The name of a declared thing: an instance, a rule, a webhook, a secret."""
+class PlaceName(Name):
+    """What holds artifacts: `instance`, or `instance@region` for a replica."""
+
+    __slots__ = ()
+    what = "place (an instance, or instance@region)"
+    pattern = re.compile(rf"{_WORD}(?:@{_WORD})?", re.ASCII)
+    longest = 127
+
+
+class ObjectName(PlaceName):
+    """The name of a declared thing: an instance (which is a place too), a rule, a webhook, a secret."""
 
     __slots__ = ()
     what = "name (lower-case letters, digits and inner '.', '_', '-'; 63 at most)"
@@ -68,15 +77,6 @@ class GrantName(Name):
     __slots__ = ()
     what = "grant name (ACCOUNT:FROM)"
     pattern = re.compile(rf"{_WORD}:{_WORD}", re.ASCII)
-    longest = 127
-
-
-class PlaceName(Name):
-    """What holds artifacts: `instance`, or `instance@region` for a replica."""
-
-    __slots__ = ()
-    what = "place (an instance, or instance@region)"
-    pattern = re.compile(rf"{_WORD}(?:@{_WORD})?", re.ASCII)
     longest = 127
 
 

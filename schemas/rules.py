@@ -5,7 +5,7 @@ from typing import Annotated, Any, ClassVar, Literal
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
 from schemas.declared import Declared, Noun
-from schemas.names import ObjectName, Repository
+from schemas.names import ObjectName, PlaceName, Repository
 from schemas.platforms import Platform
 
 
@@ -103,7 +103,9 @@ class Scheduled(_Part):
 
 
 Trigger = Annotated[EventBased | Manual | Scheduled, Field(discriminator="type")]
-TriggerKind = Literal["event_based", "manual", "scheduled", "backfill"]  # what made an execution run
+TriggerKind = Literal[
+    "event_based", "manual", "scheduled", "backfill", "reconcile"
+]  # what made an execution run; reconcile: somebody saw that something is missing
 
 
 # As in Harbor: leading components of the repository that `destination_namespace` takes the place of; -1 = all of them
@@ -135,4 +137,33 @@ class Rule(Declared):
     public_only: bool = False  # only repositories that an anonymous client may pull
     trigger: Trigger = EventBased()
     backfill: bool = False  # copy what is there already, whenever the rule is new or changed
+    prefetch: bool = False  # copy layers while their image is still being pushed
     enabled: bool = True
+
+    @property
+    def replica(self) -> PlaceName | None:
+        """The replica whose rule this is; None of a declared rule."""
+        return None
+
+
+class ReplicaRule(Rule):
+    """What a replica's being declared asks for, said as a rule: all that its instance holds, deletions too.
+
+    Never declared itself. It bears the name of the replica, which no rule can have.
+    """
+
+    name: PlaceName  # type: ignore[assignment]  # wider than a rule's on purpose
+    destination: PlaceName  # type: ignore[assignment]
+    deletion: bool = True
+    deletion_share: DeletionShare = 100
+    backfill: bool = True
+    prefetch: bool = True
+
+    @property
+    def replica(self) -> PlaceName | None:
+        return self.name
+
+    @property
+    def key(self) -> str:
+        """Of what is declared, the replica."""
+        return f"replica/{self.name}"

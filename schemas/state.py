@@ -9,11 +9,11 @@ from schemas.declared import Declared, Noun
 from schemas.envelope import Record
 from schemas.grants import Grant
 from schemas.rules import Rule
-from schemas.topology import Instance, RegionDeclaration
+from schemas.topology import Instance, RegionDeclaration, Replica
 from schemas.webhooks import Webhook
 
 KINDS: Mapping[Noun, type[Declared]] = {
-    model.noun: model for model in (RegionDeclaration, Instance, Grant, Rule, Webhook)
+    model.noun: model for model in (RegionDeclaration, Instance, Replica, Grant, Rule, Webhook)
 }
 
 

@@ -1,9 +1,12 @@
-"""Where artifacts live: regions and the instances in them."""
+"""Where artifacts live: regions, the instances in them, and the replicas of those in other regions."""
 
-from typing import ClassVar, Literal
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Annotated, Any, ClassVar, Literal, Self
 from urllib.parse import urlsplit
 
-from pydantic import BaseModel, ConfigDict, field_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
 from schemas.declared import Declared, Noun
 from schemas.names import Account, ObjectName, PlaceName, Region, SecretName
@@ -13,6 +16,44 @@ from schemas.rules import Speed
 RegistryKind = Literal["distribution", "gitlab", "harbor", "zot", "quay", "acr", "ecr", "google", "tcr"]
 
 
+Cost = Annotated[int, Field(strict=True, ge=0, le=1_000_000)]
+
+
+def _base_url(value: str) -> str:
+    url = urlsplit(value)
+    if url.scheme not in ("http", "https") or not url.hostname:
+        raise ValueError("must be http://HOST[:PORT] or https://HOST[:PORT]")
+    if url.username is not None or url.password is not None:
+        raise ValueError("must not carry a user or password; name a secret in `credentials` instead")
+    if url.path.strip("/") or url.query or url.fragment:
+        raise ValueError("must be the registry's base, without a path or query")
+    _ = url.port  # raises ValueError when it is no port
+    return f"{url.scheme}://{url.netloc}"
+
+
+BaseUrl = Annotated[str, AfterValidator(_base_url)]
+
+_HOST = re.compile(r"[a-z0-9](?:[a-z0-9-]*[a-z0-9])?(?:\.[a-z0-9](?:[a-z0-9-]*[a-z0-9])?)*", re.ASCII)
+
+
+def _domain(value: str) -> str:
+    if len(value) > 253 or not _HOST.fullmatch(value):
+        raise ValueError("must be a host name in lower case without a port, such as hub.example.com")
+    return value
+
+
+Domain = Annotated[str, AfterValidator(_domain)]
+
+
+class Relay(BaseModel):
+    """Where the agents of other regions reach those of this one, to be sent a blob while it still comes in."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    url: BaseUrl | None = None  # None = as each agent says of itself (`regmesh agent --relay-url`)
+    secret: SecretName  # all regions of a mesh name the same: by it agents know each other
+
+
 class Link(BaseModel):
     """The way of bytes from the region that declares it to another one."""
 
@@ -20,6 +61,7 @@ class Link(BaseModel):
 
     to: Region
     speed: Speed | None = None  # of all that one agent brings along it; None = no limit
+    cost: Cost | None = None  # against other ways to the same region; None = as the agents measure it
 
 
 class RegionDeclaration(Declared):
@@ -29,7 +71,8 @@ class RegionDeclaration(Declared):
 
     name: Region
     jurisdiction: ObjectName
-    links: tuple[Link, ...] = ()  # those that are limited; the others need no mention
+    links: tuple[Link, ...] = ()  # those that are limited or priced; the others need no mention
+    relay: Relay | None = None  # None = a leaf: it is sent blobs by others, and sends none on
 
 
 class Instance(Declared):
@@ -40,26 +83,75 @@ class Instance(Declared):
     name: ObjectName
     account: Account
     region: Region
-    url: str
+    url: BaseUrl
     kind: RegistryKind = "distribution"
     credentials: SecretName | None = (
         None  # user:password, or a bearer token; None = anonymous or Docker config
     )
     intake_secret: SecretName | None = None  # None = notifications are taken from loopback only
-
-    @field_validator("url")
-    @classmethod
-    def _is_a_base_url(cls, value: str) -> str:
-        url = urlsplit(value)
-        if url.scheme not in ("http", "https") or not url.hostname:
-            raise ValueError("must be http://HOST[:PORT] or https://HOST[:PORT]")
-        if url.username is not None or url.password is not None:
-            raise ValueError("must not carry a user or password; name a secret in `credentials` instead")
-        if url.path.strip("/") or url.query or url.fragment:
-            raise ValueError("must be the registry's base, without a path or query")
-        _ = url.port  # raises ValueError when it is no port
-        return f"{url.scheme}://{url.netloc}"
+    domain: Domain | None = None  # the name under which clients pull from it, by the gateway of their region
 
     @property
     def place(self) -> PlaceName:
         return PlaceName(self.name)
+
+    def as_place(self) -> "Place":
+        return Place(
+            name=self.place, instance=self.name, account=self.account, region=self.region, url=self.url,
+            credentials=self.credentials,
+        )  # fmt: skip
+
+
+class Replica(Declared):
+    """A registry in another region that mirrors an instance whole; clients only pull from it.
+
+    Its name is `instance@region`, and may be left out.
+    """
+
+    noun: ClassVar[Noun] = "replica"
+
+    name: PlaceName
+    instance: ObjectName
+    region: Region
+    url: BaseUrl
+    credentials: SecretName | None = None
+
+    @model_validator(mode="before")
+    @classmethod
+    def _named_by_where_it_is(cls, value: Any) -> Any:
+        if not isinstance(value, Mapping) or value.get("name") is not None:
+            return value
+        try:
+            name = PlaceName(f"{value.get('instance')}@{value.get('region')}")
+        except ValueError:
+            name = PlaceName("nobody@nowhere")  # what is wrong with the two is said of them
+        return {**value, "name": name}
+
+    @model_validator(mode="after")
+    def _is_named_by_where_it_is(self) -> Self:
+        if self.name not in (f"{self.instance}@{self.region}", "nobody@nowhere"):
+            raise ValueError(f"is named {self.instance}@{self.region}, by its instance and region")
+        return self
+
+    def as_place(self, account: Account) -> "Place":
+        """`account`: its instance's."""
+        return Place(
+            name=self.name, instance=self.instance, account=account, region=self.region, url=self.url,
+            credentials=self.credentials,
+        )  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """What holds artifacts and can be talked to: an instance, or a replica of one."""
+
+    name: PlaceName
+    instance: ObjectName  # itself, or what it mirrors
+    account: Account
+    region: Region
+    url: str
+    credentials: SecretName | None = None
+
+    @property
+    def is_replica(self) -> bool:
+        return self.name != self.instance

@@ -126,15 +126,15 @@ class Api:
 
     async def explain(self, request: web.Request) -> web.Response:
         """Every rule of the instance, and what it says of a tag."""
-        instance = self._state.instance(request.match_info["instance"])
-        if instance is None:
+        source = self._state.place(request.match_info["instance"])
+        if source is None or source.is_replica:
             return refuse(404, "not_found", "no such instance is declared")
         try:
             repository = Repository(request.match_info["repository"])
             tag = Tag(known(request, "tag").get("tag", ""))
         except ValueError as error:
             raise InvalidInput(clean(str(error))) from error
-        found = explain(self._state, instance, repository, tag)
+        found = explain(self._state, source, repository, tag)
         return answer({"items": [asdict(verdict) for verdict in found], "next": None})
 
     def _in_progress(self, query: LogQuery) -> Page:

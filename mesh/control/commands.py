@@ -17,7 +17,7 @@ from schemas import codec, topics
 from schemas.completions import Operation
 from schemas.envelope import make_id
 from schemas.executions import ExecutionListed, ExecutionStart, ExecutionStop, ImageName
-from schemas.names import Region
+from schemas.names import PlaceName, Region
 from schemas.rules import TriggerKind
 
 LOG = structlog.get_logger()
@@ -62,17 +62,17 @@ class Commands:
         """Ask for an execution; its id. `InvalidInput` when the rule cannot run, `LogError` when it was not taken."""
         found = self._state.rule(rule)
         if found is None:
-            raise InvalidInput(f"rule: no rule is named {rule!r}")
+            raise InvalidInput(f"rule: no rule or replica is named {rule!r}")
         if not found.rule.enabled:
             raise InvalidInput(f"rule: {rule!r} is not enabled; set enabled: true and apply it")
-        source = self._state.instance(found.rule.source)
+        source = self._state.place(found.rule.source)
         assert source is not None  # no rule is declared without, and none is removed while a rule names it
         now = self._clock.now()
         asked = make_id("execution", rule, now.isoformat(), str(self._random()), next(self._asked))
         execution_id = execution_id or asked
         command = ExecutionStart(
             id=make_id("start", execution_id), time=now, execution_id=execution_id, region=source.region,
-            rule=found.rule.name, source=found.rule.source, trigger=trigger, repository=repository, tag=tag,
+            rule=PlaceName(found.rule.name), source=found.rule.source, trigger=trigger, repository=repository, tag=tag,
             images=tuple(images), dry_run=dry_run, operation=operation,
             rules_rev=self._state.rev,
         )  # fmt: skip
@@ -126,7 +126,8 @@ class Commands:
             for record in records:
                 finished[record.partition] = max(record.offset + 1, finished.get(record.partition, 0))
             await group.commit(finished)
-        rules = {str(rule.name): str(rule.source) for rule in self._state.rules()}
+        declared = (*self._state.rules(), *self._state.replica_rules())
+        rules = {str(rule.name): str(rule.source) for rule in declared}
         await self._executions.settle(rules, self._clock.now())
 
     async def _decoded(self, record: Record) -> Command | None:

@@ -50,8 +50,8 @@ def _regions(sight: Sight) -> Iterable[Finding]:
     alive = {agent.region for agent in sight.agents}
     needed = {
         destination.region
-        for rule in sight.state.rules()
-        if rule.enabled and (destination := sight.state.instance(rule.destination)) is not None
+        for rule in (*sight.state.rules(), *sight.state.replica_rules())
+        if rule.enabled and (destination := sight.state.place(rule.destination)) is not None
     }
     for region in sorted(needed - alive):
         yield Finding(
@@ -96,13 +96,17 @@ def _rules(sight: Sight) -> Iterable[Finding]:
 
 
 def _failed(sight: Sight) -> Iterable[Finding]:
-    declared = {rule.name for rule in sight.state.rules()}
-    for rule, count in sorted(sight.failed.items()):
-        if rule in declared:
+    for name, count in sorted(sight.failed.items()):
+        if (found := sight.state.rule(name)) is not None:
             yield Finding(
-                Severity.PROBLEM, f"{Rule.noun}/{rule}", f"{count} tasks failed and nothing has made them good since",
-                f"`regmesh logs --status Failed --rule {rule}`, then `regmesh retry --failed --rule {rule}`",
+                Severity.PROBLEM, found.rule.key, f"{count} tasks failed and nothing has made them good since",
+                f"`regmesh logs --status Failed --{_kind(found.rule)} {name}`, "
+                f"then `regmesh retry --failed --rule {name}`",
             )  # fmt: skip
+
+
+def _kind(rule: Rule) -> str:
+    return "rule" if rule.replica is None else "replica"
 
 
 def _held(sight: Sight) -> Iterable[Finding]:

@@ -14,14 +14,14 @@ Row = Mapping[str, Any]
 _AS_THEY_ARE = (
     "task_id", "execution_id", "rule", "replica", "trigger", "operation", "resource_type",
     "source_region", "destination_region", "repository", "tag", "digest",
-    "start_time", "bytes_total", "bytes_transferred", "attempts", "rules_rev",
+    "start_time", "bytes_total", "bytes_transferred", "bytes_from", "attempts", "rules_rev", "origin", "hops",
 )  # fmt: skip
 _OF_AN_END = ("end_time", "bytes_skipped", "blobs_mounted", "lag_ms", "rebuilt_from")
 _SHOWN = (
     "task_id", "execution_id", "rule", "replica", "trigger", "operation", "resource_type", "source", "destination",
     "source_region", "destination_region", "repository", "tag", "digest", "status", "start_time", "end_time",
     "bytes_total", "bytes_transferred", "bytes_skipped", "blobs_mounted", "attempts", "lag_ms", "rules_rev",
-    "rebuilt_from",
+    "rebuilt_from", "bytes_from", "origin", "hops",
 )  # fmt: skip
 
 

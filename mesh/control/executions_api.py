@@ -18,7 +18,7 @@ from mesh.control.retries import Retries
 from mesh.errors import InvalidInput, clean
 from mesh.rules.patterns import compile_pattern
 from schemas.completions import Status
-from schemas.names import ObjectName, Region
+from schemas.names import PlaceName, Region
 from schemas.rules import Pattern
 
 _LARGEST_BODY = 64 * 1024
@@ -37,14 +37,14 @@ class _Asked(BaseModel):
 
 
 class _Run(_Asked):
-    rule: ObjectName
+    rule: PlaceName  # a rule's name, or a replica's
     repository: _Pattern | None = None
     tag: _Pattern | None = None
     dry_run: bool = False
 
 
 class _Again(_Asked):
-    rule: ObjectName | None = None
+    rule: PlaceName | None = None
 
 
 class ExecutionsApi:

@@ -11,7 +11,7 @@ from mesh.log.table import Table
 from mesh.rules.state import MeshState
 from schemas import codec, topics
 from schemas.completions import Side, Status, TaskError
-from schemas.names import ObjectName, Region
+from schemas.names import PlaceName, Region
 from schemas.parked import Parked
 
 LOG = structlog.get_logger()
@@ -51,9 +51,9 @@ class ParkedTasks:
             [Append(topics.retry(one.destination_region), one.key, codec.encode(one)) for one in due]
         )
 
-    def of_rule(self, rule: ObjectName | None) -> list[Parked]:
+    def of_rule(self, rule: PlaceName | None) -> list[Parked]:
         """Of all rules, or of one."""
-        return [one for one in self.all() if rule in (None, one.rule)]
+        return [one for one in self.all() if rule in (None, one.by)]
 
     async def close(self, parked: Parked) -> None:
         """It ends `Stopped`, and is not tried again."""

@@ -3,7 +3,7 @@
 from collections import Counter, defaultdict
 from typing import Any
 
-from sqlalchemy import ColumnElement, Connection, exists, select
+from sqlalchemy import ColumnElement, Connection, Label, exists, func, select
 
 from mesh.control.commands import Commands
 from mesh.control.database import Database
@@ -13,7 +13,7 @@ from mesh.errors import InvalidInput
 from mesh.rules.state import MeshState
 from schemas.completions import Status
 from schemas.executions import MOST_IMAGES, ImageName
-from schemas.names import ObjectName, Repository, Tag
+from schemas.names import PlaceName, Repository, Tag
 
 _AGAIN = (Status.FAILED.value, Status.STOPPED.value)
 _HELD = "deletion_held"  # waits for a human, who says yes by trying it again
@@ -32,7 +32,7 @@ class Retries:
         """The id of the new execution; None when no such task has ended. `InvalidInput` when it did not fail."""
         column = sync_log.c
         wanted = select(
-            column.rule, column.repository, column.tag, column.status, column.operation, column.error_code
+            _by(column), column.repository, column.tag, column.status, column.operation, column.error_code
         ).where(column.task_id == task_id)
         row = await self._database.run(lambda connection: connection.execute(wanted).first())
         if row is None:
@@ -43,7 +43,7 @@ class Retries:
             raise InvalidInput(f"task {task_id} is of no rule and tag; the next event tries it again")
         return await self._commands.start(row.rule, "manual", images=[_image(row)], operation=row.operation)
 
-    async def parked(self, rule: ObjectName | None) -> int:
+    async def parked(self, rule: PlaceName | None) -> int:
         """Try those now that are parked, of all rules or of one; how many."""
         found = self._parked.of_rule(rule)
         await self._parked.try_now(*found)
@@ -59,7 +59,7 @@ class Retries:
         found = await self._database.run(lambda connection: _unsettled(connection, _IS_HELD, None))
         return dict(Counter(str(row.rule) for row in found))
 
-    async def failed(self, rule: ObjectName | None) -> list[dict[str, Any]]:
+    async def failed(self, rule: PlaceName | None) -> list[dict[str, Any]]:
         """One execution for each rule with failures that nothing has made good since; of all rules, or of one."""
         found = await self._database.run(lambda connection: _unsettled(connection, _FAILED, rule))
         images: dict[tuple[str, Any], list[ImageName]] = defaultdict(list)
@@ -76,11 +76,12 @@ class Retries:
         return started
 
 
-def _unsettled(connection: Connection, ended: ColumnElement[bool], rule: ObjectName | None) -> list[Any]:
+def _unsettled(connection: Connection, ended: ColumnElement[bool], rule: PlaceName | None) -> list[Any]:
     """Tags whose task `ended` so, and of which nothing has made it good since; of all rules, or of one."""
     column, later = sync_log.c, sync_log.alias().c
+    by = _by(column)
     same = (
-        (later.rule == column.rule)
+        (_by(later) == by)
         & (later.operation == column.operation)
         & (later.repository == column.repository)
         & (later.tag == column.tag)
@@ -88,19 +89,24 @@ def _unsettled(connection: Connection, ended: ColumnElement[bool], rule: ObjectN
     real = later.error_code.is_(None) | later.error_code.not_in(("dry_run", _HELD))
     made_good = exists().where(same, later.status.in_(_FINE), real, later.end_time >= column.end_time)
     wanted = (
-        select(column.rule, column.repository, column.tag, column.operation)
+        select(by, column.repository, column.tag, column.operation)
         .where(
             ended,
-            column.rule.is_not(None),
+            by.is_not(None),
             column.tag.is_not(None),
             ~made_good,
         )
         .distinct()
-        .order_by(column.rule, column.repository, column.tag, column.operation)
+        .order_by(by, column.repository, column.tag, column.operation)
     )
     if rule is not None:
-        wanted = wanted.where(column.rule == str(rule))
+        wanted = wanted.where(by == str(rule))
     return list(connection.execute(wanted))
+
+
+def _by(column: Any) -> Label[str]:
+    """The rule, or the replica, as `rule`."""
+    return func.coalesce(column.rule, column.replica).label("rule")
 
 
 def _image(row: Any) -> ImageName:

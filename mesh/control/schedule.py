@@ -53,7 +53,7 @@ class Schedule:
 
     async def look(self) -> None:
         """Start what is due now."""
-        for rule in self._state.rules():
+        for rule in (*self._state.rules(), *self._state.replica_rules()):
             if rule.enabled and rule.backfill and isinstance(rule.trigger, EventBased):
                 await self._backfill(rule)
             elif isinstance(rule.trigger, Scheduled):

@@ -3,7 +3,7 @@
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from sqlalchemy import BigInteger, Column, Dialect, Index, Integer, MetaData, Table, Text
+from sqlalchemy import JSON, BigInteger, Column, Dialect, Index, Integer, MetaData, Table, Text
 from sqlalchemy.types import TypeDecorator
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
@@ -58,6 +58,9 @@ sync_log = Table(
     Column("error_side", Text),
     Column("error_message", Text),
     Column("rebuilt_from", Text),
+    Column("bytes_from", JSON),  # of what was transferred, by the region that sent it
+    Column("origin", Text),
+    Column("hops", Integer),
     Index("sync_log_by_time", "end_time", "task_id"),
     Index("sync_log_by_status", "status", "end_time", "task_id"),
     Index("sync_log_by_repository", "repository", "end_time", "task_id"),

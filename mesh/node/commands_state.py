@@ -12,14 +12,14 @@ from mesh.node.output import Columns, Format, show
 from mesh.node.remote import Refused, Remote
 from mesh.rules.declarations import Problem
 
-_DECLARED = ("regions", "instances", "grants", "rules", "webhooks")
+_DECLARED = ("regions", "instances", "replicas", "grants", "rules", "webhooks")
 _LISTED = ("agents", "dead-letters", "parked")  # by the API as a whole, not one by one
 _SHOWN = (*_DECLARED, "executions", *_LISTED)
 
 Kind = Annotated[
     str,
     typer.Argument(
-        help="region, instance, grant, rule or webhook (get: also agent, execution, dead-letters, parked)",
+        help="region, instance, replica, grant, rule or webhook (get: also agent, execution, dead-letters, parked)",
         show_default=False,
     ),
 ]
@@ -125,6 +125,11 @@ _COLUMNS: Mapping[str, Columns] = {
         "REGION": lambda it: it["region"],
         "URL": lambda it: it["url"],
         "STATE": lambda it: it.get("state"),
+    },
+    "replicas": {
+        "NAME": lambda it: it["name"],
+        "REGION": lambda it: it["region"],
+        "URL": lambda it: it["url"],
     },
     "grants": {
         "NAME": lambda it: it["name"],

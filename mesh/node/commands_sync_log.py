@@ -19,6 +19,9 @@ def register(app: typer.Typer) -> None:
 
 def logs(
     rule: Annotated[str | None, typer.Option(help="Only of this rule.", show_default=False)] = None,
+    replica: Annotated[
+        str | None, typer.Option(help="Only of this replica (INSTANCE@REGION).", show_default=False)
+    ] = None,
     repository: Annotated[
         str | None, typer.Option(help="Only of this repository.", show_default=False)
     ] = None,
@@ -46,7 +49,7 @@ def logs(
     Newest first; with --follow the newest come last.
     """
     wanted = {"rule": rule, "repository": repository, "tag": tag, "status": status}
-    wanted |= {"execution": execution, "since": since}
+    wanted |= {"replica": replica, "execution": execution, "since": since}
     query = {name: value for name, value in wanted.items() if value is not None}
     query["limit"] = str(min(limit, 1000))
     asyncio.run(_logs(Remote(server), query, limit, output, follow=follow))

@@ -54,9 +54,14 @@ class Node:
 
 
 @asynccontextmanager
-async def open_node(log_url: str | None, data: Path, trust: Trust = Trust()) -> AsyncIterator[Node]:
-    """Open the log and follow `mesh.state`. `LogError` or `InvalidInput` when the log cannot be opened."""
-    clock, metrics, secrets = SystemClock(), Metrics(), Secrets(os.environ)
+async def open_node(
+    log_url: str | None, data: Path, trust: Trust = Trust(), metrics: Metrics | None = None
+) -> AsyncIterator[Node]:
+    """Open the log and follow `mesh.state`. Without `metrics` they are the process's, of which there is one.
+
+    `LogError` or `InvalidInput` when the log cannot be opened.
+    """
+    clock, metrics, secrets = SystemClock(), metrics or Metrics(), Secrets(os.environ)
     _make_folder(data)
     log = await engines.open_log(log_url or default_log(data), clock=clock, secrets=secrets)
     try:

@@ -1,25 +1,25 @@
-"""From an instance to a client of its registry, with the credentials and networks that the operator gave."""
+"""From a place to a client of its registry, with the credentials and networks that the operator gave."""
 
 from collections.abc import Callable
 from urllib.parse import urlsplit
 
 from mesh.node.node import Node
 from mesh.registry.client import RegistryEndpoint, open_endpoint
-from schemas.topology import Instance
+from schemas.topology import Place
 
 
-def opener(node: Node, *, anonymous: bool = False) -> Callable[[Instance], RegistryEndpoint]:
-    """Opens endpoints on the running loop; `InvalidInput` when an instance names a secret that has no value.
+def opener(node: Node, *, anonymous: bool = False) -> Callable[[Place], RegistryEndpoint]:
+    """Opens endpoints on the running loop; `InvalidInput` when a place names a secret that has no value.
 
     `anonymous`: without any credentials, whatever is configured; what everybody sees.
     """
 
-    def open_one(instance: Instance) -> RegistryEndpoint:
-        host = urlsplit(instance.url).netloc
+    def open_one(place: Place) -> RegistryEndpoint:
+        host = urlsplit(place.url).netloc
         return open_endpoint(
-            instance.name,
-            instance.url,
-            None if anonymous else node.secrets.credentials(instance.credentials, host),
+            place.name,
+            place.url,
+            None if anonymous else node.secrets.credentials(place.credentials, host),
             clock=node.clock,
             random=node.random,
             allowed_networks=node.trust.networks,

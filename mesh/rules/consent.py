@@ -7,7 +7,7 @@ from schemas.declared import Declared
 from schemas.grants import Grant
 from schemas.names import Account, Repository
 from schemas.rules import Rule
-from schemas.topology import Instance
+from schemas.topology import Instance, Place
 
 Path = tuple[str | int, ...]
 
@@ -22,9 +22,7 @@ def covers(grant: Declared | None, repository: Repository) -> bool:
     return isinstance(grant, Grant) and any(compile_pattern(glob)(repository) for glob in grant.namespaces)
 
 
-def refusal(
-    source: Instance, destination: Instance, repository: Repository, grant: Declared | None
-) -> str | None:
+def refusal(source: Place, destination: Place, repository: Repository, grant: Declared | None) -> str | None:
     """Why `source` may not write `repository` at `destination`, or None when it may.
 
     `grant` is what stands at `key_of` the destination's and the source's account.

@@ -5,14 +5,14 @@ declared already. It gives problems instead of raising, so that one run shows al
 """
 
 import difflib
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from datetime import UTC, datetime
 from typing import Any, NamedTuple
 
 from pydantic import ValidationError
 
-from mesh.rules import consent, contradictions, fights, links, naming
+from mesh.rules import consent, contradictions, fights, links, naming, replication
 from mesh.rules.labels import compile_label
 from mesh.rules.patterns import BadPattern, compile_pattern
 from mesh.rules.schedule import BadSchedule, next_tick
@@ -22,26 +22,19 @@ from schemas.grants import Grant
 from schemas.names import ObjectName
 from schemas.rules import EventBased, Rule, Scheduled
 from schemas.state import KINDS
-from schemas.topology import Instance, RegionDeclaration
+from schemas.topology import Instance, RegionDeclaration, Replica
 
 SECTIONS: Mapping[str, Noun] = {f"{noun}s": noun for noun in KINDS}
 
 # Fields and sections of the full design: refused with a word of their own, never ignored.
 PLANNED: Mapping[str, frozenset[str]] = {
-    "": frozenset({"replicas"}),
-    "regions": frozenset({"log", "relay"}),
-    "regions.links": frozenset({"cost"}),
-    "instances": frozenset({"domain"}),
-    "rules": frozenset(
-        {
-            "conflict",
-            "prefetch",
-        }
-    ),
+    "regions": frozenset({"log"}),
+    "rules": frozenset({"conflict"}),
 }
 
 REFERENCES: Mapping[str, Mapping[str, Noun]] = {
     "instances": {"region": "region"},
+    "replicas": {"instance": "instance", "region": "region"},
     "rules": {"source": "instance", "destination": "instance"},
 }
 FILTER_TYPES = ("name", "tag", "semver", "resource", "label", "platform")
@@ -51,7 +44,8 @@ _COMPILERS: Mapping[str, Callable[[str], object]] = {
 _INNER: Mapping[str, Sequence[str]] = {
     "filters": ("type", "value", "decoration", "mode"),
     "trigger": ("type", "cron", "timezone"),
-    "links": ("to", "speed"),
+    "links": ("to", "speed", "cost"),
+    "relay": ("url", "secret"),
 }
 TRIGGER_TYPES = ("event_based", "manual", "scheduled")
 
@@ -107,26 +101,27 @@ def judge(document: object, declared: Iterable[Declared] = ()) -> tuple[list[Pla
             problems += [Problem((*path, *where), text) for where, text in links.problems(thing, everything)]
     new_rules = [(path, thing) for path, thing in placed if isinstance(thing, Rule)]
     problems += [Problem(where, text) for where, text in fights.problems(new_rules, everything)]
+    problems += [Problem(where, text) for where, text in replication.problems(placed, everything)]
     return placed, problems + _cycles(placed, everything)
 
 
 def check_removal(key: str, declared: Iterable[Declared]) -> list[str]:
     """Why the thing at `key` cannot be removed: what still names it."""
-    noun, _, name = key.partition("/")
-    users: list[str] = []
-    for thing in declared:
-        uses_region = isinstance(thing, Instance) and noun == "region" and thing.region == name
-        uses_instance = (
-            isinstance(thing, Rule) and noun == "instance" and name in (thing.source, thing.destination)
-        )
-        links_there = (
-            isinstance(thing, RegionDeclaration)
-            and noun == "region"
-            and name in {link.to for link in thing.links}
-        )
-        if uses_region or uses_instance or links_there:
-            users.append(thing.key)
+    users = [thing.key for thing in declared if key in set(_named_by(thing))]
     return [f"{key} is used by {user}; remove that first" for user in sorted(users)]
+
+
+def _named_by(thing: Declared) -> Iterator[str]:
+    """The keys of what a thing cannot be without."""
+    match thing:
+        case Instance():
+            yield f"region/{thing.region}"
+        case Replica():
+            yield from (f"region/{thing.region}", f"instance/{thing.instance}")
+        case Rule():
+            yield from (f"instance/{thing.source}", f"instance/{thing.destination}")
+        case RegionDeclaration():
+            yield from (f"region/{link.to}" for link in thing.links)
 
 
 Item = tuple[Path, str, dict[str, Any]]  # path, section, the raw mapping

@@ -3,12 +3,12 @@
 from dataclasses import dataclass
 from typing import Literal
 
-from mesh.rules import consent, naming
+from mesh.rules import boundary, consent, naming
 from mesh.rules.matching import CompiledRule
 from mesh.rules.state import MeshState
-from schemas.names import PlaceName, Repository, Tag
+from schemas.names import Repository, Tag
 from schemas.rules import LabelFilter, PlatformFilter, ResourceFilter
-from schemas.topology import Instance
+from schemas.topology import Place
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,24 +21,21 @@ class Verdict:
     because: str
 
 
-def explain(state: MeshState, source: Instance, repository: Repository, tag: Tag) -> list[Verdict]:
+def explain(state: MeshState, source: Place, repository: Repository, tag: Tag) -> list[Verdict]:
     """A verdict for each rule of this source, those that would copy first."""
-    found = [
-        _verdict(compiled, state, source, repository, tag)
-        for compiled in state.rules_from(PlaceName(source.name))
-    ]
+    found = [_verdict(compiled, state, source, repository, tag) for compiled in state.rules_from(source.name)]
     return sorted(found, key=lambda it: (["yes", "maybe", "no"].index(it.verdict), it.rule))
 
 
 def _verdict(
-    compiled: CompiledRule, state: MeshState, source: Instance, repository: Repository, tag: Tag
+    compiled: CompiledRule, state: MeshState, source: Place, repository: Repository, tag: Tag
 ) -> Verdict:
     rule = compiled.rule
     try:
         name = naming.destination_of(rule, repository)
     except naming.Unmappable as error:
         return Verdict(rule.name, "no", None, str(error))
-    destination = state.instance(rule.destination)
+    destination = state.place(rule.destination)
     target = f"{rule.destination}/{name}:{tag}"
     miss = _miss(compiled, state, source, destination, repository, name, tag)
     if miss is not None:
@@ -57,8 +54,8 @@ def _verdict(
 def _miss(
     compiled: CompiledRule,
     state: MeshState,
-    source: Instance,
-    destination: Instance | None,
+    source: Place,
+    destination: Place | None,
     repository: Repository,
     name: Repository,
     tag: Tag,
@@ -69,5 +66,7 @@ def _miss(
         return f"its destination {compiled.rule.destination!r} is not declared"
     if (miss := compiled.early_miss(repository, tag)) is not None:
         return miss
+    if (border := boundary.refusal(state, compiled.rule, source, destination)) is not None:
+        return border
     grant = state.get(consent.key_of(destination.account, source.account))
     return consent.refusal(source, destination, name, grant)

@@ -4,18 +4,18 @@ from collections import defaultdict
 from collections.abc import Iterator
 
 from mesh.rules.matching import CompiledRule
-from schemas.names import ObjectName, Repository
+from schemas.names import PlaceName, Repository
 
 
 class RuleIndex:
     """Rules come and go one by one; what `near` leaves out does not want the repository."""
 
     def __init__(self) -> None:
-        self._rules: dict[ObjectName, CompiledRule] = {}
-        self._by_prefix: dict[str, dict[ObjectName, CompiledRule]] = defaultdict(dict)
+        self._rules: dict[PlaceName, CompiledRule] = {}
+        self._by_prefix: dict[str, dict[PlaceName, CompiledRule]] = defaultdict(dict)
         self._lengths: list[int] = []  # of the prefixes, ascending
 
-    def __getitem__(self, name: ObjectName) -> CompiledRule:
+    def __getitem__(self, name: PlaceName) -> CompiledRule:
         return self._rules[name]
 
     def add(self, compiled: CompiledRule) -> None:
@@ -27,7 +27,7 @@ class RuleIndex:
         if len(prefix) not in self._lengths:
             self._lengths = sorted([*self._lengths, len(prefix)])
 
-    def discard(self, name: ObjectName) -> None:
+    def discard(self, name: PlaceName) -> None:
         before = self._rules.pop(name, None)
         if before is None:
             return

@@ -8,9 +8,9 @@ from mesh.rules.matching import CompiledRule
 from schemas.codec import decode
 from schemas.declared import Declared
 from schemas.names import PlaceName, Region, Repository
-from schemas.rules import Rule
+from schemas.rules import ReplicaRule, Rule
 from schemas.state import StateRecord
-from schemas.topology import Instance, RegionDeclaration
+from schemas.topology import Instance, Place, RegionDeclaration, Replica
 from schemas.webhooks import Webhook
 
 
@@ -30,11 +30,12 @@ class MeshState:
     def apply(self, key: str, value: bytes | None, rev: int) -> None:
         """Take one record over; `DecodeError` or `ValidationError` when this code cannot read it."""
         thing = None if value is None else decode(value, StateRecord).thing
-        compiled = CompiledRule(thing) if isinstance(thing, Rule) else None
+        rule = _rule_of(thing)
+        compiled = CompiledRule(rule) if rule is not None else None
         before = self._things.pop(key, None)
         self._revs[key] = rev
-        if isinstance(before, Rule):
-            self._rules_of[before.source].discard(before.name)
+        if (old := _rule_of(before)) is not None:
+            self._rules_of[old.source].discard(PlaceName(old.name))
         if thing is not None:
             self._things[key] = thing
         if compiled is not None:
@@ -66,18 +67,41 @@ class MeshState:
     def instances(self) -> list[Instance]:
         return [thing for thing in self._things.values() if isinstance(thing, Instance)]
 
+    def replicas(self) -> list[Replica]:
+        return [thing for thing in self._things.values() if isinstance(thing, Replica)]
+
+    def place(self, name: str) -> Place | None:
+        """The instance or the replica of this name; None also of a replica whose instance is not declared."""
+        if (instance := self.instance(name)) is not None:
+            return instance.as_place()
+        replica = self._things.get(f"replica/{name}")
+        if not isinstance(replica, Replica) or (mirrored := self.instance(replica.instance)) is None:
+            return None
+        return replica.as_place(mirrored.account)
+
+    def places(self) -> list[Place]:
+        """All of them, instances first."""
+        names = [*(it.place for it in self.instances()), *(it.name for it in self.replicas())]
+        return [place for name in names if (place := self.place(name)) is not None]
+
     def webhooks(self) -> list[Webhook]:
         return [thing for thing in self._things.values() if isinstance(thing, Webhook)]
 
     def rules(self) -> list[Rule]:
+        """Those that are declared."""
         return [thing for thing in self._things.values() if isinstance(thing, Rule)]
 
+    def replica_rules(self) -> list[Rule]:
+        """What the declared replicas ask for, as rules."""
+        return [_rule_of_replica(replica) for replica in self.replicas()]
+
     def rule(self, name: str) -> CompiledRule | None:
-        found = self._things.get(f"rule/{name}")
-        return self._rules_of[found.source][found.name] if isinstance(found, Rule) else None
+        """The rule of this name, or that of the replica of this name."""
+        found = _rule_of(self._things.get(f"rule/{name}") or self._things.get(f"replica/{name}"))
+        return self._rules_of[found.source][PlaceName(found.name)] if found is not None else None
 
     def rules_from(self, place: PlaceName) -> Iterable[CompiledRule]:
-        """The rules whose source is this place, enabled or not."""
+        """The rules whose source is this place, enabled or not, those of its replicas too."""
         found = self._rules_of.get(place)
         return found.all() if found is not None else ()
 
@@ -85,3 +109,13 @@ class MeshState:
         """Of these the ones that may want the repository: all that do, and few others."""
         found = self._rules_of.get(place)
         return found.near(repository) if found is not None else ()
+
+
+def _rule_of(thing: Declared | None) -> Rule | None:
+    if isinstance(thing, Replica):
+        return _rule_of_replica(thing)
+    return thing if isinstance(thing, Rule) else None
+
+
+def _rule_of_replica(replica: Replica) -> Rule:
+    return ReplicaRule(name=replica.name, source=replica.instance, destination=replica.name)

@@ -28,7 +28,7 @@ from schemas.envelope import make_id
 from schemas.events import Action, Event
 from schemas.names import Digest, PlaceName, Region, Repository, Tag
 from schemas.state import StateRecord
-from schemas.topology import Instance
+from schemas.topology import Place
 from tests import images
 
 CLOCK = SystemClock()
@@ -52,8 +52,8 @@ class Site:
         self._pushes = 0
 
     @staticmethod
-    def open_place(instance: Instance) -> RegistryEndpoint:
-        return open_endpoint(instance.name, instance.url, None)
+    def open_place(place: Place) -> RegistryEndpoint:
+        return open_endpoint(place.name, place.url, None)
 
     async def declare(self, noun: str, name: str, **fields: object) -> int:
         record = StateRecord(

@@ -17,7 +17,7 @@ from schemas import codec, topics
 from schemas.completions import Completion, Side, Status
 from schemas.events import Action, Event
 from schemas.names import Digest, PlaceName, Region, Repository, Tag
-from schemas.topology import Instance
+from schemas.topology import Place
 from tests import images
 from tests.flow.test_agent import BEIJING, CLOCK, FRANKFURT, Site
 
@@ -65,7 +65,7 @@ class Company(Site):
         return {str(end.rule): ended(end) for end in await self.ends(count)}
 
     @staticmethod
-    def open_place(instance: Instance) -> RegistryEndpoint:
+    def open_place(instance: Place) -> RegistryEndpoint:
         secret = Credentials("agent", "secret") if instance.credentials else None
         return open_endpoint(instance.name, instance.url, secret)
 

@@ -171,7 +171,7 @@ async def test_the_sync_log_is_paged_and_filtered(site: Site):
     ("method", "path", "status"),
     [
         ("GET", "/api/v1/nothing", 404), ("GET", "/nothing", 404), ("GET", "/api/v1/rules/a/b", 404),
-        ("POST", "/api/v1/rules", 405), ("DELETE", "/api/v1/logs", 405), ("GET", "/api/v1/replicas", 404),
+        ("POST", "/api/v1/rules", 405), ("DELETE", "/api/v1/logs", 405), ("GET", "/api/v1/replicators", 404),
     ],
 )  # fmt: skip
 async def test_what_is_not_there_is_told_in_json(site: Site, method: str, path: str, status: int):

@@ -26,7 +26,7 @@ from producer.reconcile import Reconcile
 from schemas import codec, topics
 from schemas.events import Action, Event
 from schemas.names import Digest, PlaceName, Region, Repository, Tag
-from schemas.topology import Instance
+from schemas.topology import Place
 from tests import images
 from tests.control_site import Site as ControlSite
 from tests.control_site import control_site, until
@@ -42,7 +42,7 @@ QUICK = AgentSettings(
 )
 
 
-def _open(instance: Instance) -> Endpoint:
+def _open(instance: Place) -> Endpoint:
     return open_endpoint(instance.name, instance.url, None)
 
 
@@ -445,7 +445,7 @@ async def test_a_backfill_brings_what_was_there_once_for_each_change(running: Me
     ("body", "told"),
     [
         ({}, "rule: Field required"),
-        ({"rule": "nothing"}, "no rule is named 'nothing'"),
+        ({"rule": "nothing"}, "no rule or replica is named 'nothing'"),
         ({"rule": "release", "tag": "re:("}, "tag: "),
         ({"rule": "release", "colour": "blue"}, "colour: "),
         ({"rule": "off"}, "'off' is not enabled"),

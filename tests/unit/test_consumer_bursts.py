@@ -11,16 +11,16 @@ from consumer.task import Task
 from schemas.events import Action, Event
 from schemas.names import Account, ObjectName, PlaceName, Region, Repository, Tag
 from schemas.rules import Rule
-from schemas.topology import Instance
+from schemas.topology import Instance, Place
 
 NOW = datetime(2026, 3, 1, tzinfo=UTC)
 APP = Repository("game/app")
 
 
-def place(name: str) -> Instance:
+def place(name: str) -> Place:
     return Instance(
         name=ObjectName(name), account=Account("game"), region=Region("eu"), url="http://127.0.0.1:1"
-    )
+    ).as_place()
 
 
 def task(number: int, *, rule: str = "r", share: int = 20, repository: Repository = APP) -> Task:

@@ -13,16 +13,16 @@ from mesh.registry.port import digest_of
 from schemas.events import Action, Event, PartOf
 from schemas.names import ObjectName, PlaceName, Region, Repository, Tag
 from schemas.rules import Rule
-from schemas.topology import Instance
+from schemas.topology import Instance, Place
 
 CLOCK = SystemClock()
 RULE = Rule.model_validate({"name": "release", "source": "cn", "destination": "eu"})
 
 
-def _instance(name: str) -> Instance:
+def _instance(name: str) -> Place:
     return Instance.model_validate(
         {"name": name, "account": "game", "region": "beijing", "url": "http://x:5000"}
-    )
+    ).as_place()
 
 
 def _task(name: str, tag: str, *, bulk: bool, dry_run: bool = False) -> Task:

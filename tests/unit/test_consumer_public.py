@@ -44,7 +44,8 @@ def _task(repository: str = "team/app", *, public_only: bool = True) -> Task:
         digest=DIGEST, occurred_at=NOW, rules_rev=0,
     )  # fmt: skip
     return Task(
-        event=event, rule=rule, source=Instance(name="cn", **fields), destination=Instance(name="eu", **fields),
+        event=event, rule=rule, source=Instance(name="cn", **fields).as_place(),
+        destination=Instance(name="eu", **fields).as_place(),
         repository=Repository(repository), destination_repository=Repository(repository), tag=Tag("1"), digest=DIGEST,
         rules_rev=0,
     )  # fmt: skip

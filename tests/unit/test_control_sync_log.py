@@ -22,7 +22,7 @@ FIELDS = (
     "task_id", "execution_id", "rule", "replica", "trigger", "operation", "resource_type", "source", "destination",
     "source_region", "destination_region", "repository", "tag", "digest", "status", "start_time", "end_time",
     "bytes_total", "bytes_transferred", "bytes_skipped", "blobs_mounted", "attempts", "lag_ms", "rules_rev",
-    "rebuilt_from", "error",
+    "rebuilt_from", "bytes_from", "origin", "hops", "error",
 )  # fmt: skip
 HOOK = Webhook(
     name="ci", url="http://127.0.0.1:9/", event_types=("replication.succeeded", "replication.failed")

@@ -15,7 +15,7 @@ from schemas.envelope import make_id
 from schemas.grants import Grant
 from schemas.names import Repository
 from schemas.state import StateRecord
-from schemas.topology import Instance
+from schemas.topology import Instance, Place
 from tests.control_site import NOW
 
 ACCOUNTS = st.sampled_from(["platform", "sub-a", "sub-b"])
@@ -24,8 +24,10 @@ REPOSITORIES = _SEGMENTS.map("/".join).map(Repository)
 GLOBS = st.tuples(_SEGMENTS, st.sampled_from(["", "/*", "/**"])).map(lambda it: "/".join(it[0]) + it[1])
 
 
-def _instance(account: str) -> Instance:
-    return Instance(name=f"at-{account}", account=account, region="eu", url="http://127.0.0.1:5000")
+def _instance(account: str) -> Place:
+    return Instance(
+        name=f"at-{account}", account=account, region="eu", url="http://127.0.0.1:5000"
+    ).as_place()
 
 
 def _plainly_covers(glob: str, repository: str) -> bool:

@@ -1,0 +1,88 @@
+"""Replicas and layers ahead: what must not be declared, above all nothing that crosses a border of jurisdictions."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Protocol
+
+from schemas.declared import Declared
+from schemas.names import Region
+from schemas.rules import NameFilter, Rule
+from schemas.topology import Instance, RegionDeclaration, Replica
+
+Path = tuple[str | int, ...]
+_Everything = Mapping[str, Declared]
+
+
+class _Placed(Protocol):
+    @property
+    def path(self) -> Path: ...
+    @property
+    def thing(self) -> Declared: ...
+
+
+def problems(placed: Sequence[_Placed], everything: _Everything) -> Iterable[tuple[Path, str]]:
+    """Also what was declared earlier and would be parted from its instance by what is declared now."""
+    said = set[str]()
+    for item in placed:
+        for field, text in _own(item.thing, everything):
+            said.add(item.thing.key)
+            yield (*item.path, field), text
+    moved = [item for item in placed if isinstance(item.thing, RegionDeclaration | Instance)]
+    for key in sorted(everything.keys() - said - {item.thing.key for item in placed}):
+        for _, text in _own(everything[key], everything):
+            for item in moved:
+                yield item.path, f"with it {key} would not be allowed any more: {text}"
+
+
+def _own(thing: Declared, everything: _Everything) -> Iterable[tuple[str, str]]:
+    if isinstance(thing, Replica):
+        yield from _of_replica(thing, everything)
+    if isinstance(thing, Rule) and thing.prefetch:
+        yield from _of_prefetch(thing, everything)
+
+
+def _of_replica(replica: Replica, everything: _Everything) -> Iterable[tuple[str, str]]:
+    instance = everything.get(f"instance/{replica.instance}")
+    if not isinstance(instance, Instance):
+        return
+    for key, other in sorted(everything.items()):
+        if isinstance(other, Instance | Replica) and key != replica.key and other.url == replica.url:
+            yield "url", f"is the registry of {key} already; a replica is filled and emptied by us alone"
+    if instance.region == replica.region:
+        yield "region", f"is the region of {instance.name!r} itself; a replica stands in another"
+    elif border := _border(instance.region, replica.region, everything):
+        yield (
+            "region",
+            f"{border}: a replica stays in its instance's jurisdiction; a synchronization rule may leave it",
+        )
+
+
+def _of_prefetch(rule: Rule, everything: _Everything) -> Iterable[tuple[str, str]]:
+    if any(not isinstance(part, NameFilter) for part in rule.filters):
+        yield (
+            "prefetch",
+            "goes with name filters alone: when a layer comes nobody knows yet what else holds of its image",
+        )
+    if rule.public_only or rule.trigger.type != "event_based":
+        yield (
+            "prefetch",
+            "is for rules that wait for events, and that need not ask whether the source is public",
+        )
+    source, destination = (everything.get(f"instance/{name}") for name in (rule.source, rule.destination))
+    if not isinstance(source, Instance) or not isinstance(destination, Instance):
+        return
+    if source.account != destination.account:
+        yield (
+            "prefetch",
+            f"never leaves an account, and {rule.destination!r} belongs to {destination.account!r}",
+        )
+    elif border := _border(source.region, destination.region, everything):
+        yield "prefetch", f"never leaves a jurisdiction, and {border}"
+
+
+def _border(one: Region, other: Region, everything: _Everything) -> str | None:
+    here, there = everything.get(f"region/{one}"), everything.get(f"region/{other}")
+    if not isinstance(here, RegionDeclaration) or not isinstance(there, RegionDeclaration):
+        return None  # told as a name that nothing has
+    if here.jurisdiction == there.jurisdiction:
+        return None
+    return f"{one!r} is in {here.jurisdiction!r} and {other!r} in {there.jurisdiction!r}"

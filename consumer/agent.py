@@ -16,7 +16,6 @@ from consumer import waiting
 from consumer.admit import Admission
 from consumer.begun import Begun
 from consumer.consume import Consume, Window
-from consumer.copy_blobs import BlobCopier
 from consumer.heartbeat import Reporter
 from consumer.lanes import Lanes
 from consumer.living import Living
@@ -25,9 +24,10 @@ from consumer.park import Parking
 from consumer.patience import Patience
 from consumer.places import Places
 from consumer.public import PublicView
-from consumer.speed import Speeds
+from consumer.relay import Relay
 from consumer.tally import Tally
 from consumer.task import Task
+from consumer.transfers import NO_RELAY, RelayAccess, TransferLimits, Transfers
 from consumer.worker import Worker
 from mesh.clock import Clock
 from mesh.errors import LogUnavailable, RegmeshError
@@ -51,8 +51,7 @@ class AgentSettings:
 
     tasks_per_destination: int = 8
     bulk_tasks_per_destination: int = 2  # beside them, of what listings found
-    blobs_per_task: int = 4
-    transfers: int = 16  # blobs on their way at once: what bounds memory
+    transfers: TransferLimits = field(default_factory=TransferLimits)
     drain: float = 25.0  # how long running copies may take to finish when the agent is told to stop
     heartbeat_every: float = 10.0
     look_every: float = 30.0  # at the registries
@@ -78,10 +77,11 @@ class Agent:
         metrics: Metrics,
         random: Callable[[], float],
         settings: AgentSettings,
+        access: RelayAccess = NO_RELAY,
     ) -> None:
         self._region, self._log, self._state, self._table = region, mesh_log, state, table
         self._places, self._clock, self._metrics, self._settings = places, clock, metrics, settings
-        self._reporter = Reporter(agent=name, region=region, log=mesh_log, now=clock.now)
+        self._reporter = Reporter(agent=name, region=region, log=mesh_log, relay=access.url, now=clock.now)
         begun, living, stops = Begun(), Living(), Stops()
         self._parking = Parking(
             agent=name, region=region, log=mesh_log, state=state, living=living, stops=stops,
@@ -96,13 +96,11 @@ class Agent:
         self._statuses = follow(topics.status(region), apply_status, unreadable=self._bury)
         self._parked = follow(topics.retry(region), self._parking.apply, unreadable=self._bury)
         self._commands = follow(topics.COMMANDS, lambda it: stops.apply(it.value), unreadable=_ignore)
-        speeds = Speeds(state=state, clock=clock, metrics=metrics, transfers=settings.transfers)
-        copier = BlobCopier(
-            metrics=metrics,
-            speeds=speeds,
-            blobs_per_task=settings.blobs_per_task,
-            transfers=settings.transfers,
-        )
+        self._transfers = Transfers(
+            region=region, log=mesh_log, state=state, places=places, access=access, limits=settings.transfers,
+            others_here=lambda: len(living.names(clock.now())) > 1, unreadable=_ignore, clock=clock,
+            metrics=metrics, random=random,
+        )  # fmt: skip
         self._owners = Owners(
             log=mesh_log, region=region, state=state, unreadable=_ignore, clock=clock, random=random
         )
@@ -113,14 +111,19 @@ class Agent:
         )
         admission = Admission(state=state, public=public, owners=self._owners)
         self._worker = Worker(
-            log=mesh_log, places=places, copier=copier, reporter=self._reporter, begun=begun, stops=stops,
-            admission=admission, parking=self._parking, patience=settings.patience, clock=clock,
+            log=mesh_log, places=places, copier=self._transfers.copier, reporter=self._reporter, begun=begun,
+            stops=stops, admission=admission, parking=self._parking, patience=settings.patience, clock=clock,
             metrics=metrics, random=random,
         )  # fmt: skip
         self._looked_at: list[Place] = []
         self._last_look = -settings.look_every
         self._stopping = asyncio.Event()
         self._consumers: dict[str, Consume] = {}  # by topic
+
+    @property
+    def relay(self) -> Relay:
+        """To be served by whoever listens for this process."""
+        return self._transfers.relay
 
     def stop(self) -> None:
         """Begin the drain; `run` returns when it is over."""
@@ -152,6 +155,7 @@ class Agent:
         finally:
             await lanes.drain(0)
             self._owners.close()
+            await self._transfers.close()
             await self._places.close()
 
     async def _run_in_turn(self, task: Task, tally: Tally) -> None:
@@ -164,6 +168,7 @@ class Agent:
             self._commands.run(),
             self._parked.run(),
             self._owners.run(),
+            *self._transfers.beside(),
             self._every(self._settings.heartbeat_every, partial(self._beat, lanes)),
             self._every(self._settings.progress_every, self._progress),
             self._every(self._settings.regions_every, partial(self._look, lanes)),
@@ -200,7 +205,8 @@ class Agent:
             return None
         return Consume(
             region=self._region, source_region=source_region, group=group, bury=self._bury, state=self._state,
-            table=self._table, lanes=lanes, clock=self._clock, metrics=self._metrics, window=self._settings.window,
+            table=self._table, lanes=lanes, ahead=self._transfers.ahead.put, clock=self._clock,
+            metrics=self._metrics, window=self._settings.window,
         )  # fmt: skip
 
     async def _bury(self, record: Record, reason: str) -> None:

@@ -14,8 +14,9 @@ from functools import partial
 import structlog
 
 from consumer.lanes import Lanes
-from consumer.match import match
+from consumer.match import match, match_ahead
 from consumer.offsets import Offsets
+from consumer.task import Task
 from mesh.clock import Clock
 from mesh.errors import LogUnavailable
 from mesh.log.port import Group, Partition, Record
@@ -63,12 +64,14 @@ class Consume:
         state: MeshState,
         table: Table,
         lanes: Lanes,
+        ahead: Callable[[Task], None],
         clock: Clock,
         metrics: Metrics,
         window: Window,
     ) -> None:
+        """`ahead` takes the blobs that may come before their manifests."""
         self._region, self._source_region = region, source_region
-        self._group, self._bury, self._lanes = group, bury, lanes
+        self._group, self._bury, self._lanes, self._ahead = group, bury, lanes, ahead
         self._state, self._table = state, table
         self._clock, self._metrics, self._window = clock, metrics, window
         self._offsets = Offsets()
@@ -171,6 +174,8 @@ class Consume:
         """Hand the event's tasks to their lanes; the record is finished when the last of them is."""
         self._metrics.consumed.labels(self._source_region).inc()
         tasks = match(event, self._state, self._region) if event is not None else []
+        for blob in match_ahead(event, self._state, self._region) if event is not None else ():
+            self._ahead(blob)
         left = len(tasks)
         if not left:
             finish()

@@ -5,26 +5,42 @@ Nothing is staged: the source's stream is the destination's upload, so memory is
 
 import asyncio
 from collections import OrderedDict
-from collections.abc import AsyncIterator, Coroutine, Iterable
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Sequence
+from contextlib import ExitStack, asynccontextmanager
 
+from consumer.brought import Brought
+from consumer.incoming import Cargo, Incoming
+from consumer.sources import Sources, Supply
 from consumer.speed import Speeds
 from consumer.tally import Tally
 from consumer.task import Task
+from consumer.tee import Tee
+from mesh.errors import ContentMismatch
 from mesh.metrics import Metrics
 from mesh.registry.port import Descriptor, Registry
-from schemas.names import Digest, PlaceName, Repository
+from schemas.names import Repository
+from schemas.topology import Place
 
 _MOST_REMEMBERED = 200_000  # holders to mount from; a forgotten one is streamed, never lost
-
-Cargo = tuple[PlaceName, Digest]  # a blob on its way to a place
 
 
 class BlobCopier:
     """Copies blobs to the places of one region; shared by all its tasks, because they share blobs."""
 
-    def __init__(self, *, metrics: Metrics, speeds: Speeds, blobs_per_task: int, transfers: int) -> None:
-        self.metrics, self.speeds = metrics, speeds
+    def __init__(
+        self,
+        *,
+        sources: Sources,
+        incoming: Incoming,
+        brought: Brought,
+        others_here: Callable[[], bool],
+        metrics: Metrics,
+        speeds: Speeds,
+        blobs_per_task: int,
+        transfers: int,
+    ) -> None:
+        self.sources, self.incoming, self.brought = sources, incoming, brought
+        self.metrics, self.speeds, self.others_here = metrics, speeds, others_here
         self.holders = Holders()
         self.turns = Turns()
         self.transfers = asyncio.Semaphore(transfers)
@@ -45,15 +61,19 @@ class BlobCopier:
         `resend`: what the destination said it has, it does not have; believe nothing and send everything.
         `ExecutionStopped`, after the blobs that were under way.
         """
-        lanes = asyncio.Semaphore(self._per_task)
+        lanes, wanted = asyncio.Semaphore(self._per_task), tuple(blobs)
+        near = await self.sources.near(task, tally.digest) if wanted else ()
 
         async def one(blob: Descriptor) -> None:
             async with lanes:
                 if tally.is_stopped():
                     return
-                await _Transfer(self, blob, task, source, destination, tally).run(resend=resend)
+                await _Transfer(self, blob, task, source, destination, tally, near).run(resend=resend)
 
-        await _all(one(blob) for blob in blobs)
+        with ExitStack() as expecting:
+            for blob in wanted:
+                expecting.enter_context(self.incoming.expected((task.destination.name, blob.digest)))
+            await _all(one(blob) for blob in wanted)
         tally.go_on()
 
 
@@ -106,8 +126,10 @@ class _Transfer:
         source: Registry,
         destination: Registry,
         tally: Tally,
+        near: Sequence[Place],
     ) -> None:
         self._copier, self._blob, self._task, self._tally = copier, blob, task, tally
+        self._near = near
         self._source, self._destination = source, destination
         self._repository = task.destination_repository
         self._cargo: Cargo = (task.destination.name, blob.digest)
@@ -120,20 +142,33 @@ class _Transfer:
         async with self._copier.turns.take(self._cargo) as waited:
             if waited and await self._is_there():
                 return
-            async with self._copier.speeds.turn(self._task), self._copier.transfers:
-                await self._stream()
+            async with self._copier.speeds.turn(self._task):
+                await self._bring()
 
     async def _is_there(self) -> bool:
-        if await self._destination.blob_size(self._repository, self._blob.digest) is not None:
+        if await self._has_it():
             self._count("present")
         elif await self._mount():
             self._tally.blobs_mounted += 1
             self._count("mounted")
         else:
             return False
-        self._tally.bytes_skipped += self._blob.size
         self._copier.holders.remember(self._cargo, self._repository)
+        if not self._was_brought_ahead():
+            self._tally.bytes_skipped += self._blob.size
         return True
+
+    def _was_brought_ahead(self) -> bool:
+        """Then it was sent for this task, the first that names it, and counts as that."""
+        sent = None if self._task.is_ahead else self._copier.brought.claim(self._cargo)
+        if sent is None:
+            return False
+        self._tally.bytes_transferred += self._blob.size
+        self._tally.bytes_from.update(sent)
+        return True
+
+    async def _has_it(self) -> bool:
+        return await self._destination.blob_size(self._repository, self._blob.digest) is not None
 
     async def _mount(self) -> bool:
         holder = self._copier.holders.get(self._cargo)
@@ -144,20 +179,39 @@ class _Transfer:
         self._copier.holders.forget(self._cargo)
         return False
 
-    async def _stream(self) -> None:
-        async with self._source.read_blob(self._task.repository, self._blob) as chunks:
-            await self._destination.write_blob(self._repository, self._blob, self._counted(chunks))
+    async def _bring(self) -> None:
+        """From whoever is nearest; once more from the source alone when another one sent something else."""
+        sources, args = self._copier.sources, (self._blob, self._task, self._source)
+        supply = sources.supply(*args, self._near)
+        try:
+            await self._stream(supply)
+        except ContentMismatch:
+            if not supply.is_shared:
+                raise
+            await self._stream(sources.from_origin(*args))
         self._tally.blobs_transferred += 1
         self._copier.holders.remember(self._cargo, self._repository)
         self._count("transferred")
 
-    async def _counted(self, chunks: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
-        sent = self._copier.metrics.blob_bytes.labels(self._task.source.name, self._task.destination.name)
-        async for chunk in self._copier.speeds.paced(self._task, chunks):
+    async def _stream(self, supply: Supply) -> None:
+        before = self._tally.bytes_from.copy()
+        async with supply, self._copier.transfers:
+            with self._copier.incoming.coming(self._cargo, self._blob.size) as tee:
+                chunks = self._counted(supply, tee)
+                await self._destination.write_blob(self._repository, self._blob, chunks)
+        if self._task.is_ahead:
+            self._copier.brought.came(self._cargo, self._tally.bytes_from - before)
+
+    async def _counted(self, supply: Supply, tee: Tee) -> AsyncIterator[bytes]:
+        sent = self._copier.metrics.blob_bytes
+        async for chunk in self._copier.speeds.paced(self._task, supply):
             self._tally.bytes_transferred += len(chunk)
-            self._tally.bytes_from[self._task.source.region] += len(chunk)
-            sent.inc(len(chunk))
+            self._tally.bytes_from[supply.region] += len(chunk)
+            sent.labels(supply.name, self._task.destination.name).inc(len(chunk))
+            tee.put(chunk)
             yield chunk
+        if self._copier.others_here() and await self._has_it():
+            self._count("twice")
 
     def _count(self, how: str) -> None:
         self._copier.metrics.blobs.labels(self._task.destination.name, how).inc()

@@ -17,8 +17,16 @@ from schemas.names import PlaceName, Region
 class Reporter:
     """Writes the agent's records; the agent decides when."""
 
-    def __init__(self, *, agent: str, region: Region, log: Log, now: Callable[[], datetime]) -> None:
-        self._agent, self._region, self._log, self._now = agent, region, log, now
+    def __init__(
+        self,
+        *,
+        agent: str,
+        region: Region,
+        log: Log,
+        relay: Callable[[], str | None],
+        now: Callable[[], datetime],
+    ) -> None:
+        self._agent, self._region, self._log, self._relay, self._now = agent, region, log, relay, now
         self._topic = topics.status(region)
         self._writing = asyncio.Lock()
 
@@ -34,7 +42,7 @@ class Reporter:
         heartbeat = Heartbeat(
             id=make_id("heartbeat", self._agent, now.isoformat()), time=now, agent=self._agent, region=self._region,
             rules_rev=rules_rev, running=running, places={str(place): state for place, state in places.items()},
-            waiting={str(place): one for place, one in waiting.items()},
+            relay=self._relay(), waiting={str(place): one for place, one in waiting.items()},
         )  # fmt: skip
         await self._log.append([Append(self._topic, self._agent, codec.encode(heartbeat))])
 

@@ -38,6 +38,21 @@ def match(event: Event, state: MeshState, region: Region) -> list[Task]:
     ]
 
 
+def match_ahead(event: Event, state: MeshState, region: Region) -> list[Task]:
+    """The copies of a blob, by its own event, for destinations in `region` that take layers ahead."""
+    source = state.place(event.place)
+    if event.action not in (Action.BLOB_PUSH, Action.BLOB_MOUNT) or event.digest is None or source is None:
+        return []
+    return [
+        task
+        for compiled in state.rules_near(event.place, event.repository)
+        if compiled.rule.prefetch and compiled.wants_repository(event.repository)
+        if (destination := _destination(compiled, state, region)) is not None
+        if boundary.crossing(state, source.region, destination.region) is None
+        if (task := _task(event, compiled, source, destination, state, wanted=True)) is not None
+    ]
+
+
 def _task(
     event: Event,
     compiled: CompiledRule,

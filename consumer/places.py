@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterable
 
 import structlog
 
+from mesh.clock import Clock
 from mesh.errors import RegmeshError
 from mesh.metrics import Metrics
 from mesh.registry.port import Endpoint, Registry
@@ -25,12 +26,15 @@ Opener = Callable[[Place], Endpoint]
 class Places:
     """Endpoints by place. A changed declaration (another URL, other credentials) gets a new endpoint."""
 
-    def __init__(self, open_endpoint: Opener, *, open_anonymous: Opener, metrics: Metrics) -> None:
+    def __init__(
+        self, open_endpoint: Opener, *, open_anonymous: Opener, metrics: Metrics, clock: Clock
+    ) -> None:
         self._open, self._open_anonymous = open_endpoint, open_anonymous
-        self._metrics = metrics
+        self._metrics, self._clock = metrics, clock
         self._endpoints: dict[Place, Endpoint] = {}
         self._anonymous: dict[Place, Endpoint] = {}  # of those that a rule asks to be public
         self._states: dict[PlaceName, str] = {}
+        self._took: dict[PlaceName, float] = {}
 
     def registry(self, place: Place, side: Side) -> Registry:
         """The place as one side of a task; raises what `Opener` raises when it has no usable credentials."""
@@ -41,6 +45,10 @@ class Places:
         if place not in self._anonymous:
             self._anonymous[place] = self._open_anonymous(place)
         return self._anonymous[place].registry(Side.SOURCE)
+
+    def answered_in(self, name: PlaceName) -> float | None:
+        """Seconds that the last look at a place took; None when it failed, or nobody looked."""
+        return self._took.get(name)
 
     def states(self) -> dict[PlaceName, str]:
         """`Ready`, or `Failed: ` and the reason, of every place looked at."""
@@ -72,14 +80,18 @@ class Places:
         return self._endpoints[place]
 
     async def _look_at(self, place: Place) -> None:
+        began = self._clock.monotonic()
         try:
             async with asyncio.timeout(_LOOK_SECONDS):
                 await self._endpoint(place).ping()
             state = READY
+            self._took[place.name] = self._clock.monotonic() - began
         except RegmeshError as error:
             state = f"Failed: {error}"
         except TimeoutError:
             state = f"Failed: no answer within {_LOOK_SECONDS:.0f} s"
+        if state != READY:
+            self._took.pop(place.name, None)
         if state != self._states.get(place.name):
             log.info("place", action="place_state", place=place.name, state=state)
         self._states[place.name] = state

@@ -8,7 +8,7 @@ from mesh.registry.port import Descriptor, Manifest
 from mesh.registry.referrers import subject_named
 from schemas.completions import Operation, Side, Status, TaskError
 from schemas.envelope import make_id
-from schemas.events import Event
+from schemas.events import Action, Event
 from schemas.names import Digest, Reference, Repository, Tag
 from schemas.rules import Rule, TriggerKind
 from schemas.topology import Place
@@ -45,6 +45,11 @@ class Task:
     def is_bulk(self) -> bool:
         """Found by a listing: it yields to what happens now."""
         return self.event.part_of is not None
+
+    @property
+    def is_ahead(self) -> bool:
+        """Of one blob, before the manifest that will name it."""
+        return self.event.action in (Action.BLOB_PUSH, Action.BLOB_MOUNT)
 
     @property
     def is_dry_run(self) -> bool:

@@ -61,9 +61,28 @@ class Metrics:
         )
         self.blobs = counter(
             "blobs_total",
-            "Blobs by how they came: present, mounted, transferred.",
+            "Blobs by how they came: present, mounted, transferred, or twice when another agent sent the same.",
             "destination",
             "how",
+        )
+        self.relayed_bytes = counter(
+            "relayed_bytes_total",
+            "Bytes of blobs that this region's relay sent on to another.",
+            "region",
+            "to",
+        )
+        self.sources_dropped = counter(
+            "sources_dropped_total",
+            "Relays and near places that failed and are not asked for a while, by reason.",
+            "code",
+        )
+        self.ahead_bytes = gauge(
+            "ahead_bytes", "Bytes of blobs that came ahead of their manifest, which has not come yet."
+        )
+        self.never_named_bytes = counter(
+            "never_named_bytes_total",
+            "Bytes of blobs that came ahead, and that no manifest named within an hour.",
+            "destination",
         )
         self.parked_tasks = gauge("parked_tasks", "Tasks that wait to be tried again later.", "destination")
         self.speed_wait_seconds = counter(

@@ -46,12 +46,14 @@ Domain = Annotated[str, AfterValidator(_domain)]
 
 
 class Relay(BaseModel):
-    """Where the agents of other regions reach those of this one, to be sent a blob while it still comes in."""
+    """How the agents of this region and those of others send blobs on to each other while they still come in."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    url: BaseUrl | None = None  # None = as each agent says of itself (`regmesh agent --relay-url`)
     secret: SecretName  # all regions of a mesh name the same: by it agents know each other
+    url: BaseUrl | None = (
+        None  # where others reach this region's; None = as each agent says (`--relay-url`), or nowhere
+    )
 
 
 class Link(BaseModel):
@@ -72,7 +74,7 @@ class RegionDeclaration(Declared):
     name: Region
     jurisdiction: ObjectName
     links: tuple[Link, ...] = ()  # those that are limited or priced; the others need no mention
-    relay: Relay | None = None  # None = a leaf: it is sent blobs by others, and sends none on
+    relay: Relay | None = None  # None = blobs are read from registries alone
 
 
 class Instance(Declared):

@@ -10,6 +10,7 @@ import shutil
 import sys
 from pathlib import Path
 
+import hypothesis
 import pytest
 
 sys.path.insert(0, str(Path(__file__).parent.parent))  # so that a test can say `from tests import ...`
@@ -19,6 +20,10 @@ _missing = pytest.StashKey[dict[str, str]]()
 
 
 def pytest_configure(config: pytest.Config) -> None:
+    hypothesis.settings.register_profile(
+        "regmesh", deadline=None
+    )  # how busy a machine is says nothing of the code
+    hypothesis.settings.load_profile("regmesh")
     config.stash[_missing] = {}
     for name in [name for name in os.environ if name.startswith("REGMESH_") and name not in _KEPT]:
         del os.environ[name]

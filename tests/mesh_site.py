@@ -14,6 +14,7 @@ from prometheus_client import CollectorRegistry
 
 from consumer.agent import Agent, AgentSettings
 from consumer.patience import Patience
+from consumer.relay import Relays
 from mesh.clock import SystemClock
 from mesh.control import Control
 from mesh.metrics import Metrics
@@ -51,6 +52,7 @@ class MeshSite:
     url: str
     stack: AsyncExitStack
     settings: AgentSettings = QUICK
+    relays: Relays = field(default_factory=Relays)
     registries: dict[str, BuiltinRegistry] = field(default_factory=dict)
     agents: dict[str, tuple[Agent, asyncio.Task[None]]] = field(default_factory=dict)
 
@@ -70,10 +72,12 @@ class MeshSite:
     async def apply(self, document: Mapping[str, Any]) -> None:
         await self.control.apply(document)
 
-    async def start_agent(self, region: str) -> Agent:
+    async def start_agent(self, region: str, *, sends_on: bool = True) -> Agent:
         """With metrics of its own, as a process of its own has."""
         own = replace(self.node, metrics=Metrics(CollectorRegistry()))
-        agent = roles.agent(own, Region(region), self.settings)
+        agent = roles.agent(
+            own, Region(region), self.settings, relays=self.relays, url=self.url if sends_on else None
+        )
         self.agents[region] = agent, asyncio.create_task(agent.run(), name=f"agent {region}")
         return agent
 
@@ -136,13 +140,13 @@ async def mesh_site(folder: Path, settings: AgentSettings = QUICK) -> AsyncItera
     async with AsyncExitStack() as stack:
         metrics = Metrics(CollectorRegistry())
         node = await stack.enter_async_context(open_node(None, folder / "data", metrics=metrics))
-        control, intake = roles.control(node, None), roles.intake(node)
+        control, intake, relays = roles.control(node, None), roles.intake(node), Relays()
         url = await stack.enter_async_context(
-            serve.listening("127.0.0.1:0", node, [intake.routes, control.routes])
+            serve.listening("127.0.0.1:0", node, [intake.routes, control.routes, relays.routes])
         )
         await node.table.caught_up()
         serving = [asyncio.create_task(control.run()), asyncio.create_task(roles.reconcile(node).run())]
-        site = MeshSite(folder, node, control, url, stack, settings)
+        site = MeshSite(folder, node, control, url, stack, settings, relays)
         try:
             yield site
         finally:

@@ -8,6 +8,7 @@ from typing import Annotated
 
 import typer
 
+from consumer.relay import Relays
 from mesh import logging
 from mesh.control import Control
 from mesh.control.declare import InvalidDocument
@@ -28,6 +29,17 @@ Database = Annotated[
         help="The sync log's database, as SQLAlchemy names it.",
         metavar="URL",
         show_default="sqlite in the data directory",
+    ),
+]
+
+
+RelayUrl = Annotated[
+    str | None,
+    typer.Option(
+        envvar="REGMESH_RELAY_URL",
+        help="Where agents of other regions reach this one, to be sent blobs; for a region that declares a relay.",
+        metavar="URL",
+        show_default="the region's relay.url; without one this agent sends nothing on",
     ),
 ]
 
@@ -60,9 +72,9 @@ def up(
         async with AsyncExitStack() as stack:
             node = await stack.enter_async_context(open_node(log, data, _trust(allow_network, token_realm)))
             control = roles.control(node, database)
-            intake = roles.intake(node)
+            intake, relays = roles.intake(node), Relays()
             url = await stack.enter_async_context(
-                serve.listening(listen, node, [intake.routes, control.routes])
+                serve.listening(listen, node, [intake.routes, control.routes, relays.routes])
             )
             await _declare(node, control, document)
             _greet(node, url, document)
@@ -71,7 +83,7 @@ def up(
                 group.create_task(control.run(), name="control"),
                 group.create_task(roles.reconcile(node).run(), name="reconcile"),
             ]
-            await roles.EveryRegion(node).run(stopping)
+            await roles.EveryRegion(node, relays, url).run(stopping)
             for task in beside:
                 task.cancel()
 
@@ -116,6 +128,7 @@ def agent(
     log: LogUrl = None,
     data: DataDir = DEFAULT_DATA,
     listen: Listen = "127.0.0.1:8082",
+    relay_url: RelayUrl = None,
     allow_network: AllowNetwork = None,
     token_realm: TokenRealm = None,
     log_format: LogFormat = "auto",
@@ -126,8 +139,12 @@ def agent(
     trust = _trust(allow_network, token_realm)
 
     async def main(stopping: asyncio.Event) -> None:
-        async with open_node(_shared(log), data, trust) as node, serve.listening(listen, node, []):
-            running = roles.agent(node, name)
+        relays = Relays()
+        async with (
+            open_node(_shared(log), data, trust) as node,
+            serve.listening(listen, node, [relays.routes]),
+        ):
+            running = roles.agent(node, name, relays=relays, url=relay_url)
             async with asyncio.TaskGroup() as group:
                 work = group.create_task(running.run(), name=f"agent {name}")
                 stop = group.create_task(stopping.wait())

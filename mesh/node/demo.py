@@ -18,6 +18,7 @@ import standardwebhooks
 from aiohttp import web
 from rich.console import Console
 
+from consumer.relay import Relays
 from mesh.clock import SystemClock
 from mesh.errors import RegmeshError
 from mesh.node import lifecycle, roles, serve
@@ -75,7 +76,7 @@ class _Demo:
             ended = asyncio.Event()
             serving = [
                 group.create_task(control.run()),
-                group.create_task(roles.EveryRegion(node).run(ended)),
+                group.create_task(roles.EveryRegion(node, Relays(), url).run(ended)),
             ]
             self._introduce(url, beijing, frankfurt)
             showing = group.create_task(self._show(url, beijing, frankfurt))

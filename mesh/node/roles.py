@@ -10,11 +10,14 @@ import structlog
 
 from consumer.agent import Agent, AgentSettings
 from consumer.places import Places
+from consumer.relay import Relays
+from consumer.transfers import RelayAccess
 from mesh.control import Control
 from mesh.node import registries
 from mesh.node.node import Node
 from producer import Intake, Reconcile
 from schemas.names import Region
+from schemas.topology import Relay
 
 LOG = structlog.get_logger()
 
@@ -58,9 +61,17 @@ def control(node: Node, database: str | None) -> Control:
     )
 
 
-def agent(node: Node, region: Region, settings: AgentSettings | None = None) -> Agent:
+def agent(
+    node: Node,
+    region: Region,
+    settings: AgentSettings | None = None,
+    *,
+    relays: Relays | None = None,
+    url: str | None = None,
+) -> Agent:
+    """An agent whose relay is one of `relays`, reached by others at `url`; without one it sends nothing on."""
     name = f"{region}.{platform.node() or 'host'}.{os.getpid()}.{randomness.token_hex(3)}"
-    return Agent(
+    made = Agent(
         name=name,
         region=region,
         mesh_log=node.log,
@@ -70,12 +81,35 @@ def agent(node: Node, region: Region, settings: AgentSettings | None = None) -> 
             registries.opener(node),
             open_anonymous=registries.opener(node, anonymous=True),
             metrics=node.metrics,
+            clock=node.clock,
         ),
         clock=node.clock,
         metrics=node.metrics,
         random=node.random,
         settings=settings or AgentSettings(),
+        access=_relay_access(node, region, url),
     )
+    if relays is not None:
+        relays.add(region, made.relay)
+    return made
+
+
+def _relay_access(node: Node, region: Region, own_url: str | None) -> RelayAccess:
+    """As the region declares it: its address, or else this process's own, and the mesh's secret."""
+
+    def declared() -> Relay | None:
+        found = node.state.region(region)
+        return found.relay if found is not None else None
+
+    def secret() -> str | None:
+        relay = declared()
+        return node.secrets.find(relay.secret) if relay is not None else None
+
+    def url() -> str | None:
+        relay = declared()
+        return (relay.url or own_url) if relay is not None and secret() else None
+
+    return RelayAccess(url, secret)
 
 
 @dataclass(slots=True)
@@ -83,6 +117,8 @@ class EveryRegion:
     """An agent for each declared region, in one process; a region that is declared later gets one too."""
 
     node: Node
+    relays: Relays
+    url: str
     agents: dict[Region, Agent] = field(default_factory=dict)
 
     async def run(self, stopping: asyncio.Event) -> None:
@@ -91,7 +127,9 @@ class EveryRegion:
             while not stopping.is_set():
                 for region in self.node.state.regions():
                     if region.name not in self.agents:
-                        started = self.agents[region.name] = agent(self.node, region.name)
+                        started = self.agents[region.name] = agent(
+                            self.node, region.name, relays=self.relays, url=self.url
+                        )
                         group.create_task(started.run(), name=f"agent {region.name}")
                 try:
                     async with asyncio.timeout(_LOOK_FOR_REGIONS_SECONDS):

@@ -167,9 +167,9 @@ class RegistryClient:
 
     @contextlib.asynccontextmanager
     async def read_blob(
-        self, repository: Repository, blob: Descriptor
+        self, repository: Repository, blob: Descriptor, *, offset: int | None = None
     ) -> AsyncIterator[AsyncIterator[bytes]]:
-        reader = BlobReader(self._channel, repository, blob)
+        reader = BlobReader(self._channel, repository, blob, offset)
         try:
             await reader.open()
             yield reader

@@ -10,7 +10,7 @@ from mesh.errors import RegistryError, Rejected, ServerFault, Throttled, Unreach
 from mesh.registry import auth, failures
 from mesh.registry.port import Descriptor
 from mesh.registry.transport import STREAM, Call, Channel
-from mesh.registry.verify import Verifier
+from mesh.registry.verify import SizeVerifier, Verifier
 from schemas.names import Repository
 
 _TRIES = 8  # about 15 s of waiting in all: a registry that restarts is back by then
@@ -24,11 +24,15 @@ class BlobReader:
     Not a generator: an upload reads it from a task of its own, and a generator can't be closed while it runs there.
     """
 
-    def __init__(self, channel: Channel, repository: Repository, blob: Descriptor) -> None:
+    def __init__(
+        self, channel: Channel, repository: Repository, blob: Descriptor, offset: int | None = None
+    ) -> None:
         self._channel = channel
         self._repository = repository
         self._blob = blob
-        self._verifier = Verifier(blob, channel.side)
+        self._verifier = (
+            Verifier(blob, channel.side) if offset is None else SizeVerifier(blob, channel.side, offset)
+        )
         self._response: ClientResponse | None = None
         self._skip = 0  # bytes of the present answer that we have already
         self._delays = self._fresh_delays()
@@ -37,7 +41,8 @@ class BlobReader:
 
     async def open(self) -> None:
         """Raises what the registry says to the first request: `NotFound`, `Denied`, ..."""
-        self._response = await self._get(0)
+        self._cut_at = self._verifier.received
+        self._response = await self._get(self._verifier.received)
 
     def close(self) -> None:
         if self._response is not None:

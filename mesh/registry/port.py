@@ -87,11 +87,12 @@ class Registry(Protocol):
         ...
 
     def read_blob(
-        self, repository: Repository, blob: Descriptor
+        self, repository: Repository, blob: Descriptor, *, offset: int | None = None
     ) -> AbstractAsyncContextManager[AsyncIterator[bytes]]:
         """GET as a verified stream: raises `ContentMismatch` instead of the last chunk when size or digest is wrong.
 
-        A connection that breaks is taken up again by Range, a bounded number of times.
+        With an `offset` only what follows it, by its size alone: who joins it to what came from elsewhere verifies the
+        whole. A connection that breaks is taken up again by Range, a bounded number of times.
         """
         ...
 

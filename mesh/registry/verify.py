@@ -43,6 +43,23 @@ class Verifier:
         return ContentMismatch(f"blob {self._blob.digest} has {found}", side=self._side)
 
 
+class SizeVerifier(Verifier):
+    """Knows the size alone, of what follows the first `offset` bytes: those were seen by somebody else."""
+
+    def __init__(self, blob: Descriptor, side: Side, offset: int) -> None:
+        super().__init__(blob, side)
+        self.received = offset
+
+    def add(self, chunk: bytes) -> None:
+        self.received += len(chunk)
+        if self.received > self._blob.size:
+            raise self.mismatch(f"more than {self._blob.size} bytes")
+
+    def check(self) -> None:
+        if not self.complete:
+            raise self.mismatch(f"{self.received} bytes instead of {self._blob.size}")
+
+
 def check_manifest(
     body: bytes, *, wanted: Reference, content_type: str | None, claimed: str | None, side: Side
 ) -> Manifest:

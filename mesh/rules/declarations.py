@@ -45,7 +45,7 @@ _INNER: Mapping[str, Sequence[str]] = {
     "filters": ("type", "value", "decoration", "mode"),
     "trigger": ("type", "cron", "timezone"),
     "links": ("to", "speed", "cost"),
-    "relay": ("url", "secret"),
+    "relay": ("secret", "url"),
 }
 TRIGGER_TYPES = ("event_based", "manual", "scheduled")
 

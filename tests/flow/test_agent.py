@@ -71,7 +71,7 @@ class Site:
         table = Table(
             self.log, topics.STATE, lambda it: state.apply(it.key, it.value, it.offset), unreadable=unreadable
         )
-        places = Places(self.open_place, open_anonymous=Site.open_place, metrics=metrics)
+        places = Places(self.open_place, open_anonymous=Site.open_place, metrics=metrics, clock=CLOCK)
         agent = Agent(
             name=f"agent-{self._pushes}", region=FRANKFURT, mesh_log=self.log, state=state, table=table,
             places=places, clock=CLOCK, metrics=metrics, random=lambda: 0.5, settings=self.settings,

@@ -97,7 +97,8 @@ class Mesh:
         metrics = Metrics(CollectorRegistry())
         agent = Agent(
             name="agent", region=Region("frankfurt"), mesh_log=self.control.log, state=self.control.state,
-            table=self.control.table, places=Places(_open, open_anonymous=_open, metrics=metrics), clock=CLOCK,
+            table=self.control.table, clock=CLOCK,
+            places=Places(_open, open_anonymous=_open, metrics=metrics, clock=CLOCK),
             metrics=metrics, random=lambda: 0.5, settings=settings,
         )  # fmt: skip
         self.tasks.append(asyncio.create_task(agent.run()))

@@ -1,0 +1,103 @@
+"""Layers ahead: a blob is on its way as soon as its registry announces it, while the client still pushes the others.
+
+It is speculation. The event is finished at once, nothing of it is written to the log, what fails is not tried again:
+the manifest brings what is missing. What comes ahead has a budget; what no manifest names within an hour is told.
+"""
+
+import asyncio
+
+import structlog
+
+from consumer.brought import Brought
+from consumer.copy_blobs import BlobCopier
+from consumer.places import Places
+from consumer.tally import Tally
+from consumer.task import Task
+from mesh.clock import Clock
+from mesh.errors import NotFound, RegmeshError
+from mesh.metrics import Metrics
+from mesh.registry.port import Descriptor, Registry
+from schemas.completions import Side
+from schemas.names import Digest, MediaType
+
+LOG = structlog.get_logger()
+
+_MOST_WAITING = 1000  # blobs; more than that are not brought ahead
+_TOO_OLD_SECONDS = 600.0  # an event that waited so long: its manifest's is right behind it
+_STORED_WITHIN = (0.05, 0.2, 0.5)  # seconds between looks: registries announce a blob before they store it
+_LOOK_EVERY = 60.0  # seconds
+_BLOB = MediaType("application/octet-stream")
+
+
+class Ahead:
+    """`put` blobs while `run` runs."""
+
+    def __init__(
+        self,
+        *,
+        copier: BlobCopier,
+        brought: Brought,
+        places: Places,
+        at_once: int,
+        clock: Clock,
+        metrics: Metrics,
+    ) -> None:
+        self._copier, self._brought, self._places = copier, brought, places
+        self._at_once, self._clock, self._metrics = at_once, clock, metrics
+        self._waiting: asyncio.Queue[Task] = asyncio.Queue(_MOST_WAITING)
+
+    def put(self, task: Task) -> None:
+        """A blob of a blob's event, to one place."""
+        age = (self._clock.now() - task.event.occurred_at).total_seconds()
+        if age < _TOO_OLD_SECONDS and not self._waiting.full():
+            self._waiting.put_nowait(task)
+
+    async def run(self) -> None:
+        async with asyncio.TaskGroup() as group:
+            for number in range(self._at_once):
+                group.create_task(self._work(), name=f"layers ahead {number}")
+            while True:
+                self._tell()
+                await self._clock.sleep(_LOOK_EVERY)
+
+    async def _work(self) -> None:
+        while True:
+            task = await self._waiting.get()
+            try:
+                await self._bring(task, Digest(str(task.digest)))
+            except RegmeshError as error:
+                LOG.info(
+                    "a blob did not come ahead", action="ahead_failed", digest=task.digest,
+                    destination=task.destination.name, error=str(error),
+                )  # fmt: skip
+
+    async def _bring(self, task: Task, digest: Digest) -> None:
+        source = self._places.registry(task.source, Side.SOURCE)
+        destination = self._places.registry(task.destination, Side.DESTINATION)
+        cargo = (task.destination.name, digest)
+        if await destination.blob_size(task.destination_repository, digest) is not None:
+            return
+        blob = await self._described(task, digest, source)
+        if not self._brought.begin(cargo, blob.size, self._clock.monotonic()):
+            return
+        try:
+            await self._copier.copy([blob], task, source, destination, Tally(started=self._clock.now()))
+        finally:
+            self._brought.end(cargo)
+            self._metrics.ahead_bytes.set(self._brought.bytes_waiting)
+
+    async def _described(self, task: Task, digest: Digest, source: Registry) -> Descriptor:
+        for pause in _STORED_WITHIN:
+            if (size := await source.blob_size(task.repository, digest)) is not None:
+                return Descriptor(_BLOB, digest, size)
+            await self._clock.sleep(pause)
+        raise NotFound(f"the source does not have {digest}", side=Side.SOURCE)
+
+    def _tell(self) -> None:
+        for place, digest, size in self._brought.never_named(self._clock.monotonic()):
+            self._metrics.never_named_bytes.labels(place).inc(size)
+            LOG.warning(
+                "a blob came ahead, and no manifest named it", action="never_named", place=place, digest=digest,
+                bytes=size,
+            )  # fmt: skip
+        self._metrics.ahead_bytes.set(self._brought.bytes_waiting)

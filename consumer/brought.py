@@ -1,0 +1,62 @@
+"""Blobs that came ahead of the manifest that names them: how many bytes that may be, and which nobody named. No I/O."""
+
+from collections import Counter, OrderedDict
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from consumer.incoming import Cargo
+from schemas.names import Digest, PlaceName, Region
+
+UNNAMED_AFTER = 3600.0  # seconds; by then whoever pushes has pushed the manifest, or never will
+
+
+@dataclass(frozen=True, slots=True)
+class _Came:
+    size: int
+    sent: Counter[Region]
+    began: float
+
+
+class Brought:
+    """Of one agent. Times are of its monotonic clock; `budget` is in bytes of what came and was not named yet."""
+
+    def __init__(self, budget: int) -> None:
+        self._budget = budget
+        self._coming: dict[Cargo, tuple[int, float]] = {}
+        self._came: OrderedDict[Cargo, _Came] = OrderedDict()  # and waits to be named, oldest first
+        self.bytes_waiting = 0
+
+    def begin(self, cargo: Cargo, size: int, now: float) -> bool:
+        """Whether it may come; False when it is coming or has come already, or the budget is used up."""
+        if cargo in self._coming or cargo in self._came or self.bytes_waiting + size > self._budget:
+            return False
+        self._coming[cargo] = size, now
+        self.bytes_waiting += size
+        return True
+
+    def came(self, cargo: Cargo, sent: Mapping[Region, int]) -> None:
+        """It is at the destination; `sent`: how much of it came from which region."""
+        size, began = self._coming.pop(cargo)
+        self._came[cargo] = _Came(size, Counter(sent), began)
+
+    def end(self, cargo: Cargo) -> None:
+        """It is not coming any more. What has come stays."""
+        size, _ = self._coming.pop(cargo, (0, 0.0))
+        self.bytes_waiting -= size
+
+    def claim(self, cargo: Cargo) -> Counter[Region] | None:
+        """A manifest names it: who sent how much of it. None when it did not come ahead, or was claimed before."""
+        found = self._came.pop(cargo, None)
+        if found is None:
+            return None
+        self.bytes_waiting -= found.size
+        return found.sent
+
+    def never_named(self, now: float) -> list[tuple[PlaceName, Digest, int]]:
+        """Those that were waited for long enough; they are forgotten, and their bytes are free for others."""
+        found = []
+        while self._came and (oldest := next(iter(self._came.items())))[1].began <= now - UNNAMED_AFTER:
+            cargo, came = oldest
+            self.claim(cargo)
+            found.append((*cargo, came.size))
+        return found

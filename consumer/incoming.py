@@ -1,0 +1,69 @@
+"""What is on its way to this agent's places: expected, or coming in and to be followed."""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+from consumer.tee import ALL_WINDOWS, WINDOW, Tee
+from schemas.names import Digest, PlaceName, Region
+
+Cargo = tuple[PlaceName, Digest]  # a blob on its way to a place
+
+
+@dataclass(slots=True)
+class Arrival:
+    expected_by: int = 0  # tasks that want it
+    tee: Tee | None = None  # while it comes in
+    waits_for: Region | None = None  # whose relay is asked for it
+
+
+class Incoming:
+    """Shared by all transfers of an agent. Nothing is kept for followers where none can come."""
+
+    def __init__(self, is_relay: Callable[[], bool]) -> None:
+        self.is_relay = is_relay
+        self._arrivals: dict[Cargo, Arrival] = {}
+
+    @contextmanager
+    def expected(self, cargo: Cargo) -> Iterator[None]:
+        """From when it is known that it will come."""
+        arrival = self._arrivals.setdefault(cargo, Arrival())
+        arrival.expected_by += 1
+        try:
+            yield
+        finally:
+            arrival.expected_by -= 1
+            if not arrival.expected_by:
+                self._arrivals.pop(cargo, None)
+
+    @contextmanager
+    def coming(self, cargo: Cargo, size: int) -> Iterator[Tee]:
+        """While it comes in. It came in whole when the block ends without an error."""
+        arrival = self._arrivals.setdefault(cargo, Arrival())
+        arrival.tee = tee = Tee(size, self._window() if self.is_relay() else None)
+        try:
+            yield tee
+        except BaseException:
+            tee.end(whole=False)
+            raise
+        else:
+            tee.end(whole=True)
+        finally:
+            arrival.tee = None
+
+    @contextmanager
+    def asking(self, cargo: Cargo, region: Region) -> Iterator[None]:
+        """While another region is asked for it."""
+        arrival = self._arrivals.setdefault(cargo, Arrival())
+        arrival.waits_for = region
+        try:
+            yield
+        finally:
+            arrival.waits_for = None
+
+    def get(self, cargo: Cargo) -> Arrival | None:
+        return self._arrivals.get(cargo)
+
+    def _window(self) -> int:
+        coming = sum(arrival.tee is not None for arrival in self._arrivals.values())
+        return min(WINDOW, ALL_WINDOWS // (coming + 1))

@@ -1,0 +1,101 @@
+"""Asking another agent for a blob that it has, or that it is still being sent itself."""
+
+import contextlib
+from collections.abc import AsyncIterator, Callable
+from typing import Protocol
+
+import aiohttp
+
+from mesh.errors import Denied, NotFound, Rejected, ServerFault
+from mesh.registry import failures
+from mesh.registry.port import Descriptor
+from schemas.completions import Side
+from schemas.names import PlaceName, Region, Repository
+
+STALL_SECONDS = 10.0  # without a byte: a peer that stalls is dropped for another holder
+REGION_HEADER = "Regmesh-Region"
+_TIMEOUT = aiohttp.ClientTimeout(total=None, connect=3, sock_read=STALL_SECONDS)
+_READ_BUFFER = 256 * 1024
+
+
+class NotYet(NotFound):
+    """The peer expects the blob, and it has not begun to come in."""
+
+    code = "not_yet"
+
+
+class Peer(Protocol):
+    def read(
+        self, url: str, place: PlaceName, repository: Repository, blob: Descriptor, offset: int
+    ) -> contextlib.AbstractAsyncContextManager[AsyncIterator[bytes]]:
+        """What follows the first `offset` bytes of the blob, as the peer at `url` gets it for `place`. Unverified.
+
+        Raises `RegistryError` before anything is sent, and when what is sent breaks off.
+        """
+        ...
+
+
+class PeerClient:
+    """`Peer` over HTTP. `secret` is asked at each request, so that it may change."""
+
+    def __init__(self, region: Region, secret: Callable[[], str | None]) -> None:
+        self._region, self._secret = region, secret
+        self._session: aiohttp.ClientSession | None = None
+
+    async def close(self) -> None:
+        if self._session is not None:
+            await self._session.close()
+
+    @contextlib.asynccontextmanager
+    async def read(
+        self, url: str, place: PlaceName, repository: Repository, blob: Descriptor, offset: int
+    ) -> AsyncIterator[AsyncIterator[bytes]]:
+        headers = {"Authorization": f"Bearer {self._secret() or ''}", REGION_HEADER: str(self._region)}
+        if offset:
+            headers["Range"] = f"bytes={offset}-"
+        path = f"{url}/v1/relay/{place}/{repository}/blobs/{blob.digest}?size={blob.size}"
+        with failures.translated(f"relay {url}", Side.SOURCE):
+            async with self._opened().get(path, headers=headers, allow_redirects=False) as response:
+                _check(response, url, offset)
+                yield _Chunks(response, url)
+
+    def _opened(self) -> aiohttp.ClientSession:
+        """On the loop that asks first."""
+        if self._session is None:
+            self._session = aiohttp.ClientSession(
+                timeout=_TIMEOUT, cookie_jar=aiohttp.DummyCookieJar(), auto_decompress=False,
+                connector=aiohttp.TCPConnector(limit=0), read_bufsize=_READ_BUFFER,
+            )  # fmt: skip
+        return self._session
+
+
+class _Chunks:
+    """Not a generator: an upload reads it from a task of its own."""
+
+    def __init__(self, response: aiohttp.ClientResponse, url: str) -> None:
+        self._response, self._name = response, f"relay {url}"
+
+    def __aiter__(self) -> "_Chunks":
+        return self
+
+    async def __anext__(self) -> bytes:
+        with failures.translated(self._name, Side.SOURCE):
+            chunk = await self._response.content.readany()
+        if not chunk:
+            raise StopAsyncIteration
+        return chunk
+
+
+def _check(response: aiohttp.ClientResponse, url: str, offset: int) -> None:
+    status, text = response.status, f"relay {url} answered {response.status}"
+    if status == 202:
+        raise NotYet(text, side=Side.SOURCE, status=status)
+    if status in (401, 403):
+        raise Denied(text, side=Side.SOURCE, status=status)
+    if status == 404:
+        raise NotFound(text, side=Side.SOURCE, status=status)
+    if status >= 500:
+        raise ServerFault(text, side=Side.SOURCE, status=status)
+    partial = response.headers.get("Content-Range", "").startswith(f"bytes {offset}-")
+    if status not in (200, 206) or (status == 206) != bool(offset) or (offset and not partial):
+        raise Rejected(text, side=Side.SOURCE, status=status)

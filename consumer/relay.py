@@ -1,0 +1,193 @@
+"""The relay: sends a blob on to agents of other regions, while it still comes in or from the registry that has it.
+
+    GET /v1/relay/{place}/{repository}/blobs/{digest}     Authorization: Bearer SECRET, Regmesh-Region: REGION
+
+200 or 206 with the bytes; 202 when it is expected and has not begun; 404 when it is neither there nor expected; 409
+when we wait for the one who asks; 416 when it has gone on too far to be followed. Who asks must know the mesh's relay
+secret, and be where a replica of the same instance is.
+"""
+
+import hmac
+from collections.abc import AsyncIterator, Callable
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+
+import structlog
+from aiohttp import web
+
+from consumer.incoming import Arrival, Cargo, Incoming
+from consumer.peer_client import REGION_HEADER
+from consumer.places import Places
+from consumer.tee import Tee
+from mesh.clock import Clock
+from mesh.errors import RegistryError, RegmeshError, clean
+from mesh.metrics import Metrics
+from mesh.registry.port import Descriptor
+from mesh.rules import boundary
+from mesh.rules.state import MeshState
+from schemas.completions import Side
+from schemas.names import Digest, MediaType, PlaceName, Region, Repository
+from schemas.topology import Place
+
+LOG = structlog.get_logger()
+
+PATH = "/v1/relay/{place}/{repository:.+}/blobs/{digest}"
+_WAIT_SECONDS = 0.5  # for what is not there yet, before it is said so
+_LOOK_SECONDS = 0.01
+_BLOB = MediaType("application/octet-stream")
+
+_Chunks = AsyncIterator[bytes]
+
+
+class Relay:
+    """Of one region's agent."""
+
+    def __init__(
+        self,
+        *,
+        region: Region,
+        incoming: Incoming,
+        places: Places,
+        state: MeshState,
+        secret: Callable[[], str | None],
+        clock: Clock,
+        metrics: Metrics,
+    ) -> None:
+        self._region, self._incoming, self._places, self._state = region, incoming, places, state
+        self._secret, self._clock, self._metrics = secret, clock, metrics
+
+    async def handle(self, request: web.Request) -> web.StreamResponse:
+        if not self._knows_the_secret(request):
+            return _refuse(401, "the relay secret is missing or wrong")
+        try:
+            asking = Region(request.headers.get(REGION_HEADER, ""))
+            name, digest = PlaceName(request.match_info["place"]), Digest(request.match_info["digest"])
+            repository, size = (
+                Repository(request.match_info["repository"]),
+                int(request.query.get("size", "")),
+            )
+            offset = _offset(request.headers.get("Range"))
+        except ValueError as error:
+            return _refuse(400, str(error))
+        place = self._state.place(name)
+        if place is None or place.region != self._region or not self._may_read(asking, place):
+            return _refuse(403, f"{name} is not for region {asking}")
+        blob = Descriptor(_BLOB, digest, size)
+        try:
+            return await self._answer(request, asking, place, repository, blob, offset)
+        except RegistryError as error:
+            return _refuse(502, str(error))
+
+    def _knows_the_secret(self, request: web.Request) -> bool:
+        secret = self._secret()
+        given = request.headers.get("Authorization", "").removeprefix("Bearer ")
+        return bool(secret) and hmac.compare_digest(given.encode(errors="replace"), str(secret).encode())
+
+    def _may_read(self, asking: Region, place: Place) -> bool:
+        is_replicated_there = any(
+            it.instance == place.instance and it.region == asking for it in self._state.replicas()
+        )
+        return is_replicated_there and boundary.crossing(self._state, place.region, asking) is None
+
+    async def _answer(
+        self,
+        request: web.Request,
+        asking: Region,
+        place: Place,
+        repository: Repository,
+        blob: Descriptor,
+        offset: int,
+    ) -> web.StreamResponse:
+        cargo = (place.name, blob.digest)
+        if self._incoming.get(cargo) is None:
+            registry = self._places.registry(place, Side.SOURCE)
+            if await registry.blob_size(repository, blob.digest) == blob.size:
+                reading = registry.read_blob(repository, blob, offset=offset)
+                return await self._send(request, asking, blob, offset, reading)
+        arrival = await self._arrival(cargo, asking)
+        if arrival is None:
+            return _refuse(404, "it is neither here nor expected")
+        if arrival.waits_for == asking:
+            return _refuse(409, f"{self._region} waits for {asking} to send it")
+        if arrival.tee is None:
+            return _refuse(202, "it is expected")
+        if arrival.tee.size != blob.size or not arrival.tee.holds(offset):
+            return _refuse(416, "it has gone on without you")
+        return await self._send(request, asking, blob, offset, _following(arrival.tee, offset))
+
+    async def _arrival(self, cargo: Cargo, asking: Region) -> Arrival | None:
+        """As soon as it comes in; the one who asks may be a moment ahead of us."""
+        deadline = self._clock.monotonic() + _WAIT_SECONDS
+        while True:
+            arrival = self._incoming.get(cargo)
+            decided = arrival is not None and (arrival.tee is not None or arrival.waits_for == asking)
+            if decided or self._clock.monotonic() >= deadline:
+                return arrival
+            await self._clock.sleep(_LOOK_SECONDS)
+
+    async def _send(
+        self, request: web.Request, asking: Region, blob: Descriptor, offset: int,
+        opening: AbstractAsyncContextManager[_Chunks],
+    ) -> web.StreamResponse:  # fmt: skip
+        headers = {"Content-Type": str(_BLOB)}
+        if offset:
+            headers["Content-Range"] = f"bytes {offset}-{blob.size - 1}/{blob.size}"
+        sent = self._metrics.relayed_bytes.labels(self._region, asking)
+        async with opening as chunks:
+            response = web.StreamResponse(status=206 if offset else 200, headers=headers)
+            response.content_length = blob.size - offset
+            await response.prepare(request)
+            try:
+                async for chunk in chunks:
+                    await response.write(chunk)
+                    sent.inc(len(chunk))
+                await response.write_eof()
+            except (RegmeshError, ConnectionError) as error:
+                LOG.warning("a relay broke off", action="relay_broken", to=asking, error=clean(str(error)))
+                _cut(request)
+        return response
+
+
+class Relays:
+    """Those of a process, by region: one listener serves them all."""
+
+    def __init__(self) -> None:
+        self._relays: dict[str, Relay] = {}
+
+    def add(self, region: Region, relay: Relay) -> None:
+        self._relays[region] = relay
+
+    def routes(self, app: web.Application) -> None:
+        app.router.add_get(PATH, self.handle)
+
+    async def handle(self, request: web.Request) -> web.StreamResponse:
+        """By the region of the place that is asked for."""
+        relay = self._relays.get(request.match_info["place"].partition("@")[2])
+        return (
+            await relay.handle(request)
+            if relay is not None
+            else _refuse(404, "no agent of that region is here")
+        )
+
+
+@asynccontextmanager
+async def _following(tee: Tee, offset: int) -> AsyncIterator[_Chunks]:
+    yield tee.follow(offset)
+
+
+def _cut(request: web.Request) -> None:
+    """So that nobody takes for whole what was not."""
+    if request.transport is not None:
+        request.transport.abort()
+
+
+def _offset(header: str | None) -> int:
+    if header is None:
+        return 0
+    start = header.removeprefix("bytes=").removesuffix("-")
+    if not (start.isascii() and start.isdigit() and len(start) < 19):
+        raise ValueError("the Range must be bytes=N-")
+    return int(start)
+
+
+def _refuse(status: int, message: str) -> web.Response:
+    return web.json_response({"error": clean(message)}, status=status)

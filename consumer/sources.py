@@ -1,0 +1,284 @@
+"""Where a blob is read from: who sends it to us, in the order in which they are asked.
+
+1. A place that holds the whole image and is nearer than its origin: another replica, or one of the source's.
+2. The relay that the tree names, which is being sent the blob itself.
+3. The origin: the task's source. It has the last word, and the first when nothing else is nearer.
+
+Whatever fails, the next one is asked for the rest at once. What came from several is verified as a whole; a peer that
+sent something else is not asked again for a while.
+"""
+
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import AbstractAsyncContextManager, AsyncExitStack
+from dataclasses import dataclass
+from typing import Self
+
+import structlog
+
+from consumer.incoming import Incoming
+from consumer.nearness import Nearness
+from consumer.peer_client import NotYet, Peer
+from consumer.peers import Peers
+from consumer.task import Task
+from consumer.tree import parent_of
+from mesh.clock import Clock
+from mesh.errors import ContentMismatch, Denied, RegistryError, RegmeshError
+from mesh.metrics import Metrics
+from mesh.registry.port import Descriptor, Registry
+from mesh.registry.verify import Verifier
+from mesh.rules import boundary
+from mesh.rules.state import MeshState
+from schemas.completions import Side
+from schemas.names import Digest, PlaceName, Region
+from schemas.topology import Place
+
+LOG = structlog.get_logger()
+
+_DISTRUST_SECONDS = 60.0  # of who lied, or does not answer
+_LATE_SECONDS = 15.0  # of who was waited for in vain, or broke off
+_EXPECTING_SECONDS = 30.0  # how long a relay is waited for that expects the blob itself
+_NOT_THERE_SECONDS = 2.0  # and one that has not heard of it: its event may be on the way
+_ASK_AGAIN_SECONDS = 0.05
+_MOST_NEAR = 2  # places that are asked whether they hold an image
+
+
+@dataclass(frozen=True, slots=True)
+class Holder:
+    """One who may send a blob."""
+
+    key: str  # by which it is dropped for a while: a relay's address, or a place's name
+    name: PlaceName
+    region: Region
+    read: Callable[[int], AbstractAsyncContextManager[AsyncIterator[bytes]]]  # from so many bytes on
+    is_relay: bool = False
+
+
+class Sources:
+    """Of one agent."""
+
+    def __init__(
+        self,
+        *,
+        region: Region,
+        state: MeshState,
+        registry: Callable[[Place], Registry],
+        peers: Peers,
+        peer: Peer,
+        incoming: Incoming,
+        nearness: Nearness,
+        clock: Clock,
+        metrics: Metrics,
+    ) -> None:
+        self._region, self._state, self._registry = region, state, registry
+        self._peers, self._peer, self._incoming, self._nearness = peers, peer, incoming, nearness
+        self._clock, self._metrics = clock, metrics
+        self._distrusted: dict[str, float] = {}  # until when
+
+    async def near(self, task: Task, digest: Digest | None) -> Sequence[Place]:
+        """Places nearer than the source that hold the image, nearest first; asked once for all its blobs."""
+        if digest is None:
+            return ()
+        found = []
+        for place in self._nearer(task)[:_MOST_NEAR]:
+            try:
+                if await self._registry(place).resolve(task.repository, digest) is not None:
+                    found.append(place)
+            except RegmeshError as error:
+                LOG.info(
+                    "a near place was passed over", action="near_failed", place=place.name, error=str(error)
+                )
+        return found
+
+    def supply(self, blob: Descriptor, task: Task, source: Registry, near: Sequence[Place]) -> "Supply":
+        """The blob as a stream, to be opened."""
+        holders = [
+            *(self._of_place(place, blob, task) for place in near if self._is_trusted(place.name)),
+            *self._relays(blob, task),
+        ]
+        return Supply(blob, task, holders, source, self)
+
+    def from_origin(self, blob: Descriptor, task: Task, source: Registry) -> "Supply":
+        """From the source alone."""
+        return Supply(blob, task, (), source, self)
+
+    def drop(self, name: str, why: RegmeshError, seconds: float = _DISTRUST_SECONDS) -> None:
+        """Not to be asked for a while."""
+        self._distrusted[name] = self._clock.monotonic() + seconds
+        self._metrics.sources_dropped.labels(why.code).inc()
+        LOG.warning("a holder of blobs is dropped", action="source_dropped", source=name, error=str(why))
+
+    async def wait_for(
+        self, holder: Holder, task: Task, blob: Descriptor, stack: AsyncExitStack
+    ) -> AsyncIterator[bytes]:
+        """The bytes of a relay, which may have to be sent them first itself."""
+        began = self._clock.monotonic()
+        with self._incoming.asking((task.destination.name, blob.digest), holder.region):
+            while True:
+                try:
+                    return await stack.enter_async_context(holder.read(0))
+                except RegistryError as error:
+                    waited = self._clock.monotonic() - began
+                    patience = _EXPECTING_SECONDS if isinstance(error, NotYet) else _NOT_THERE_SECONDS
+                    if error.status not in (202, 404):
+                        raise
+                    if waited > patience:
+                        self.drop(holder.key, error, _LATE_SECONDS)
+                        raise
+                    await self._clock.sleep(_ASK_AGAIN_SECONDS)
+
+    def _nearer(self, task: Task) -> list[Place]:
+        """Other places of the task's source that cost clearly less than it, cheapest first."""
+        nearer = [
+            place
+            for place in self._state.places()
+            if place.instance == task.source.instance
+            and place.name not in (task.source.name, task.destination.name)
+            and boundary.crossing(self._state, task.source.region, place.region) is None
+            and self._nearness.is_nearer(place, task.source)
+        ]
+        return sorted(nearer, key=lambda place: (self._nearness.cost(place), place.name))
+
+    def _of_place(self, place: Place, blob: Descriptor, task: Task) -> Holder:
+        registry = self._registry(place)
+        return Holder(
+            place.name,
+            place.name,
+            place.region,
+            lambda offset: registry.read_blob(task.repository, blob, offset=offset),
+        )
+
+    def _relays(self, blob: Descriptor, task: Task) -> list[Holder]:
+        if not task.destination.is_replica or (parent := self._parent(task, blob.digest)) is None:
+            return []
+        place = PlaceName(f"{task.source.instance}@{parent}")
+
+        def holder(url: str) -> Holder:
+            return Holder(
+                f"{place} at {url}",
+                place,
+                parent,
+                lambda offset: self._peer.read(url, place, task.repository, blob, offset),
+                is_relay=True,
+            )
+
+        found = map(holder, self._peers.relays(parent, blob.digest))
+        return [it for it in found if self._is_trusted(it.key)]
+
+    def _parent(self, task: Task, digest: Digest) -> Region | None:
+        mirrored = {it.region for it in self._state.replicas() if it.instance == task.source.instance}
+        awake = (set(self._peers.awake()) | {self._region}) & mirrored
+        relays = {region for region in awake if self._is_relay(region, digest)}
+        return parent_of(
+            self._region, digest, task.source.region, relays, awake - relays, self._nearness.declared_cost
+        )
+
+    def _is_relay(self, region: Region, digest: Digest) -> bool:
+        if region == self._region:
+            return self._incoming.is_relay()
+        return bool(self._peers.relays(region, digest))
+
+    def _is_trusted(self, name: str) -> bool:
+        until = self._distrusted.get(name)
+        if until is not None and self._clock.monotonic() >= until:
+            del self._distrusted[name]
+            until = None
+        return until is None
+
+
+class Supply:
+    """An async iterator of chunks, from one holder after the other; to be opened once, and closed.
+
+    Not a generator: an upload reads it from a task of its own, and a generator can't be closed while it runs there.
+    """
+
+    def __init__(
+        self, blob: Descriptor, task: Task, holders: Sequence[Holder], origin: Registry, sources: Sources
+    ) -> None:
+        self._blob, self._task, self._sources = blob, task, sources
+        self._holders = list(holders)
+        self._origin = origin
+        self.is_shared = bool(holders)
+        self._verifier = Verifier(blob, Side.SOURCE)
+        self._stack = AsyncExitStack()
+        self._chunks: AsyncIterator[bytes] | None = None
+        self._used: list[str] = []
+        self.name, self.region = task.source.name, task.source.region  # of who sends now
+        self._is_origin = False
+
+    async def __aenter__(self) -> Self:
+        await self._next_holder()
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self._stack.aclose()
+
+    def __aiter__(self) -> "Supply":
+        return self
+
+    async def __anext__(self) -> bytes:
+        while True:
+            assert self._chunks is not None
+            try:
+                chunk = await anext(self._chunks)
+            except StopAsyncIteration:
+                if not self.is_shared or self._verifier.complete:
+                    self._check()
+                    raise
+                await self._next_holder()
+            except RegistryError as error:
+                if self._is_origin:
+                    raise
+                self._sources.drop(self._used[-1], error, _LATE_SECONDS)
+                await self._next_holder()
+            else:
+                if self.is_shared:
+                    self._add(chunk)
+                return chunk
+
+    async def _next_holder(self) -> None:
+        """Of those that are left the first that can be opened. The origin's error passes through."""
+        await self._stack.aclose()
+        while self._holders:
+            holder = self._holders.pop(0)
+            try:
+                self._chunks = await self._open(holder)
+            except RegistryError as error:
+                LOG.info(
+                    "a holder was passed over", action="source_passed", source=holder.name, error=str(error)
+                )
+                if error.retryable or isinstance(error, Denied):
+                    self._sources.drop(holder.key, error)
+                continue
+            self.name, self.region = holder.name, holder.region
+            self._used.append(holder.key)
+            return
+        self.name, self.region, self._is_origin = self._task.source.name, self._task.source.region, True
+        offset = self._verifier.received if self.is_shared else None
+        reading = self._origin.read_blob(self._task.repository, self._blob, offset=offset)
+        self._chunks = await self._stack.enter_async_context(reading)
+
+    async def _open(self, holder: Holder) -> AsyncIterator[bytes]:
+        if holder.is_relay and not self._verifier.received:
+            return await self._sources.wait_for(holder, self._task, self._blob, self._stack)
+        return await self._stack.enter_async_context(holder.read(self._verifier.received))
+
+    def _add(self, chunk: bytes) -> None:
+        try:
+            self._verifier.add(chunk)
+        except ContentMismatch as error:
+            self._tell_liars(error)
+            raise
+
+    def _check(self) -> None:
+        """What one registry sent alone was verified there."""
+        if not self.is_shared:
+            return
+        try:
+            self._verifier.check()
+        except ContentMismatch as error:
+            self._tell_liars(error)
+            raise
+
+    def _tell_liars(self, error: ContentMismatch) -> None:
+        for name in self._used:
+            self._sources.drop(name, error)

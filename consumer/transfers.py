@@ -1,0 +1,96 @@
+"""All that brings blobs to the places of one agent: the copier with its sources, the relay, and layers ahead."""
+
+from collections.abc import Awaitable, Callable, Coroutine
+from dataclasses import dataclass
+
+from consumer.ahead import Ahead
+from consumer.brought import Brought
+from consumer.copy_blobs import BlobCopier
+from consumer.incoming import Incoming
+from consumer.nearness import Nearness
+from consumer.peer_client import PeerClient
+from consumer.peers import Peers
+from consumer.places import Places
+from consumer.relay import Relay
+from consumer.sources import Sources
+from consumer.speed import Speeds
+from mesh.clock import Clock
+from mesh.log.port import Log, Record
+from mesh.metrics import Metrics
+from mesh.rules.state import MeshState
+from schemas.completions import Side
+from schemas.names import Region
+
+
+@dataclass(frozen=True, slots=True)
+class RelayAccess:
+    """How this agent is reached by others, and what they and it prove themselves by; asked anew each time."""
+
+    url: Callable[[], str | None] = lambda: None  # None = it is a leaf
+    secret: Callable[[], str | None] = lambda: None
+
+
+NO_RELAY = RelayAccess()
+
+
+@dataclass(frozen=True, slots=True)
+class TransferLimits:
+    blobs_per_task: int = 4
+    transfers: int = 16  # blobs on their way at once: what bounds memory
+    ahead: int = 4  # of these, that no manifest has named yet
+    ahead_bytes: int = 10 * 1024**3  # that came ahead and were not named yet
+
+
+class Transfers:
+    """Made once for an agent; `others_here` tells whether others work for its region."""
+
+    def __init__(
+        self,
+        *,
+        region: Region,
+        log: Log,
+        state: MeshState,
+        places: Places,
+        access: RelayAccess,
+        limits: TransferLimits,
+        others_here: Callable[[], bool],
+        unreadable: Callable[[Record, str], Awaitable[None]],
+        clock: Clock,
+        metrics: Metrics,
+        random: Callable[[], float],
+    ) -> None:
+        incoming = Incoming(lambda: access.url() is not None)
+        self._peer = PeerClient(region, access.secret)
+        self._peers = Peers(
+            region=region, log=log, state=state, unreadable=unreadable, clock=clock, random=random
+        )
+        sources = Sources(
+            region=region, state=state, registry=lambda place: places.registry(place, Side.SOURCE),
+            peers=self._peers, peer=self._peer, incoming=incoming,
+            nearness=Nearness(region, state, places.answered_in), clock=clock, metrics=metrics,
+        )  # fmt: skip
+        brought = Brought(limits.ahead_bytes)
+        self.copier = BlobCopier(
+            sources=sources, incoming=incoming, brought=brought, others_here=others_here, metrics=metrics,
+            speeds=Speeds(state=state, clock=clock, metrics=metrics, transfers=limits.transfers),
+            blobs_per_task=limits.blobs_per_task, transfers=limits.transfers,
+        )  # fmt: skip
+        self.ahead = Ahead(
+            copier=self.copier,
+            brought=brought,
+            places=places,
+            at_once=limits.ahead,
+            clock=clock,
+            metrics=metrics,
+        )
+        self.relay = Relay(
+            region=region, incoming=incoming, places=places, state=state, secret=access.secret, clock=clock,
+            metrics=metrics,
+        )  # fmt: skip
+
+    def beside(self) -> list[Coroutine[None, None, None]]:
+        """What runs for as long as the agent does."""
+        return [self._peers.run(), self.ahead.run()]
+
+    async def close(self) -> None:
+        await self._peer.close()

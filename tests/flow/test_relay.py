@@ -1,0 +1,195 @@
+"""Layers ahead and the relay: bytes leave the source once, come before their manifest, and are always verified."""
+
+import asyncio
+import os
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from aiohttp import ClientSession, web
+
+from schemas.names import Tag
+from tests import images
+from tests.mesh_site import APP, MeshSite, client, mesh_site, until
+
+REPLICAS = ("shanghai", "chengdu", "guangzhou", "hangzhou")
+MIB = 1024 * 1024
+SECRET = "of the mesh"
+
+
+@pytest.fixture
+async def site(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[MeshSite]:
+    """An instance in Beijing with four replicas; the agent of the last one sends nothing on."""
+    monkeypatch.setenv("REGMESH_SECRET_RELAY", SECRET)
+    async with mesh_site(tmp_path) as found:
+        await found.registry("cn")
+        for region in REPLICAS:
+            await found.registry(f"cn@{region}")
+        await found.apply(document(found))
+        for region in REPLICAS:
+            await found.start_agent(region, sends_on=region != "hangzhou")
+        await until(lambda: _agents(found, len(REPLICAS)))
+        await asyncio.sleep(1.5)  # until each has heard of the others
+        yield found
+
+
+def document(site: MeshSite) -> dict[str, Any]:
+    return {
+        "regions": [
+            {"name": name, "jurisdiction": "cn", "relay": {"secret": "RELAY"}}
+            for name in ("beijing", *REPLICAS)
+        ],
+        "instances": [
+            {"name": "cn", "account": "game", "region": "beijing", "url": site.registries["cn"].url}
+        ],
+        "replicas": [
+            {"instance": "cn", "region": region, "url": site.registries[f"cn@{region}"].url}
+            for region in REPLICAS
+        ],
+    }
+
+
+async def _agents(site: MeshSite, count: int) -> bool:
+    return len((await site.get("agents"))["items"]) >= count
+
+
+async def arrived(site: MeshSite, tag: str, digest: object, places: tuple[str, ...] = REPLICAS) -> bool:
+    return {await site.digest(f"cn@{region}", tag) for region in places} == {digest}
+
+
+async def test_each_layer_leaves_the_source_once_whatever_the_number_of_replicas(site: MeshSite) -> None:
+    image = images.image(layers=[os.urandom(3 * MIB) for _ in range(3)])
+    digest = await site.push("cn", "v1", image)
+    await until(lambda: arrived(site, "v1", digest))
+    assert set(site.registries["cn"].seen.pulls.values()) == {1}
+    entries = await until(lambda: _succeeded(site, len(REPLICAS)))
+    sent = {
+        region: sum(it["bytes_from"].get(region, 0) for it in entries) for region in ("beijing", *REPLICAS)
+    }
+    size = sum(blob.size for blob in image.blob_descriptors)
+    assert sent["beijing"] == size
+    assert sum(sent.values()) == size * len(REPLICAS)
+    assert sent["hangzhou"] == 0
+
+
+async def _succeeded(site: MeshSite, count: int) -> list[dict[str, Any]]:
+    found = await site.logs(status="Succeed")
+    return found if len(found) >= count else []
+
+
+async def test_the_layers_are_at_the_replicas_before_the_manifest_is_pushed(site: MeshSite) -> None:
+    image = images.image(layers=[os.urandom(MIB)])
+    async with client(site.registries["cn"]) as registry:
+        for blob in image.blob_descriptors:
+            await registry.write_blob(APP, blob, images._once(image.blobs[blob.digest]))
+
+        async def ahead() -> bool:
+            for region in REPLICAS:
+                async with client(site.registries[f"cn@{region}"]) as replica:
+                    found = [await replica.blob_size(APP, blob.digest) for blob in image.blob_descriptors]
+                    if None in found:
+                        return False
+            return True
+
+        await until(ahead)
+        await registry.write_manifest(APP, Tag("v1"), image.manifest)
+    await until(lambda: arrived(site, "v1", image.digest))
+    entries = await until(lambda: _succeeded(site, len(REPLICAS)))
+    size = sum(blob.size for blob in image.blob_descriptors)
+    assert {(it["bytes_total"], it["bytes_transferred"], it["bytes_skipped"]) for it in entries} == {
+        (size, size, 0)
+    }
+    assert {registry.seen.uploads.total() for registry in site.registries.values()} == {2}
+
+
+async def test_a_dead_relay_is_passed_over_for_the_origin(site: MeshSite) -> None:
+    await site.kill_agent("shanghai")
+    await site.kill_agent("chengdu")  # their heartbeats stand for half a minute, and nobody answers for them
+    site.relays._relays.clear()
+    digest = await site.push("cn", "v1", images.image(layers=[os.urandom(MIB)]))
+    await until(lambda: arrived(site, "v1", digest, ("guangzhou", "hangzhou")))
+
+
+async def test_a_relay_that_lies_is_found_out_and_dropped(site: MeshSite) -> None:
+    asked: set[tuple[str, str]] = set()
+
+    class Liar:
+        async def handle(self, request: web.Request) -> web.StreamResponse:
+            asked.add((request.headers["Regmesh-Region"], request.match_info["place"]))
+            return web.Response(body=bytes(int(request.query["size"])))
+
+    for region in REPLICAS[:3]:
+        site.relays._relays[region] = Liar()  # type: ignore[assignment]
+    digest = await site.push("cn", "v1", images.image(layers=[os.urandom(MIB)]))
+    await until(lambda: arrived(site, "v1", digest))
+    assert asked
+    entries = await until(lambda: _succeeded(site, len(REPLICAS)))
+    assert {it["attempts"] for it in entries} == {1}
+    before = asked.copy()
+    asked.clear()
+    digest = await site.push("cn", "v2", images.image(layers=[os.urandom(MIB)]))
+    await until(lambda: arrived(site, "v2", digest))
+    assert not asked & before  # nobody asks one again so soon that lied to him
+
+
+async def test_a_relay_that_breaks_off_is_taken_over_where_it_broke(site: MeshSite) -> None:
+    from consumer.relay import Relay
+
+    class Cutter:
+        def __init__(self, relay: Relay) -> None:
+            self.relay = relay
+
+        async def handle(self, request: web.Request) -> web.StreamResponse:
+            response = web.StreamResponse()
+            response.content_length = int(request.query["size"])
+            await response.prepare(request)
+            await response.write(layer[: MIB // 2])
+            await asyncio.sleep(0.2)
+            assert request.transport is not None
+            request.transport.abort()
+            return response
+
+    layer = os.urandom(MIB)
+    for region in REPLICAS[:3]:
+        site.relays._relays[region] = Cutter(site.relays._relays[region])  # type: ignore[assignment]
+    image = images.image(layers=[layer], config=b"{}")
+    async with client(
+        site.registries["cn"]
+    ) as registry:  # the config everywhere first, so that only the layer is asked
+        await images.push(registry, APP, Tag("v1"), image)
+    await until(lambda: arrived(site, "v1", image.digest))
+
+
+@pytest.mark.parametrize(
+    ("changes", "status"),
+    [
+        ({}, 404),
+        ({"Authorization": "Bearer wrong"}, 401),
+        ({"Authorization": ""}, 401),
+        ({"Regmesh-Region": "beijing"}, 403),  # no replica stands there
+        ({"Regmesh-Region": "mars"}, 403),
+        ({"Regmesh-Region": "NOT A REGION"}, 400),
+        ({"Range": "bytes=1-2"}, 400),
+    ],
+)
+async def test_only_who_may_have_a_blob_is_sent_it(
+    site: MeshSite, changes: dict[str, str], status: int
+) -> None:
+    headers = {"Authorization": f"Bearer {SECRET}", "Regmesh-Region": "chengdu"} | changes
+    path = f"{site.url}/v1/relay/cn@shanghai/{APP}/blobs/sha256:{'0' * 64}?size=10"
+    async with ClientSession() as session, session.get(path, headers=headers) as answer:
+        assert answer.status == status
+
+
+async def test_what_is_complete_is_served_from_the_registry_and_by_range(site: MeshSite) -> None:
+    layer = os.urandom(MIB)
+    image = images.image(layers=[layer])
+    await site.push("cn", "v1", image)
+    await until(lambda: arrived(site, "v1", image.digest))
+    headers = {"Authorization": f"Bearer {SECRET}", "Regmesh-Region": "chengdu", "Range": "bytes=1000-"}
+    blob = image.blob_descriptors[1]
+    path = f"{site.url}/v1/relay/cn@shanghai/{APP}/blobs/{blob.digest}?size={blob.size}"
+    async with ClientSession() as session, session.get(path, headers=headers) as answer:
+        assert (answer.status, answer.headers["Content-Range"]) == (206, f"bytes 1000-{MIB - 1}/{MIB}")
+        assert await answer.read() == layer[1000:]

@@ -217,7 +217,7 @@ class Agent:
         )  # fmt: skip
 
     async def _beat(self, lanes: Lanes) -> None:
-        for consume in self._consumers.values():
+        for consume in list(self._consumers.values()):  # another one may join meanwhile
             await consume.report_lag()
         await self._reporter.beat(
             rules_rev=self._table.rev,

@@ -26,10 +26,10 @@ class Fleet:
     daemons: dict[str, Process] = field(default_factory=dict)
     listens: dict[str, str] = field(default_factory=dict)  # by region, of its agent
 
-    def registry(self, place: str, **settings: Any) -> Distribution:
-        """Started; an instance's notifies the intake."""
+    def registry(self, place: str, folder: Path | None = None, **settings: Any) -> Distribution:
+        """Started, on `folder` or the fleet's own; an instance's notifies the intake."""
         notify = None if "@" in place else f"{self.intake}/v1/notifications/{place}"
-        made = Distribution(self.folder / place, notify=notify, **settings)
+        made = Distribution((folder or self.folder) / place, notify=notify, **settings)
         self.registries[place] = made.start()
         return made
 

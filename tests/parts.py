@@ -164,6 +164,15 @@ class Distribution:
         except (HTTPError, URLError):
             return None
 
+    def has_blob(self, repository: str, digest: str) -> bool:
+        try:
+            with urlopen(
+                Request(f"{self.url}/v2/{repository}/blobs/{digest}", method="HEAD"), timeout=10
+            ) as answer:
+                return int(answer.status) == 200
+        except (HTTPError, URLError):
+            return False
+
     def end(self) -> None:
         if self.process is not None:
             self.process.end()

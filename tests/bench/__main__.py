@@ -1,4 +1,4 @@
-"""The figures of docs/benchmarks.md in one run: `python -m tests.bench [--only copy,latency,intake,memory,rules]`.
+"""The figures of docs/benchmarks.md in one run: `python -m tests.bench [--only copy,latency,intake,memory,rules,replication]`.
 
 The table goes to stdout, what is going on to stderr. Real parts are started by it and ended with it, also on Ctrl-C.
 """
@@ -10,7 +10,7 @@ import traceback
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from tests.bench import copies, intake, latency, memory, rules
+from tests.bench import copies, intake, latency, memory, replication, rules
 from tests.bench.table import Options, Row, circumstances, markdown, progress
 from tests.conftest import why_missing
 
@@ -22,6 +22,7 @@ GROUPS: dict[str, tuple[tuple[str, ...], Group]] = {
     "intake": (intake.NEEDS, intake.rows),
     "memory": (memory.NEEDS, memory.rows),
     "rules": (rules.NEEDS, rules.rows),
+    "replication": (replication.NEEDS, replication.rows),
 }
 
 

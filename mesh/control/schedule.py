@@ -1,11 +1,12 @@
-"""What runs without being asked: scheduled rules at their times, and backfills of rules that are new or changed.
+"""What runs without being asked: scheduled rules at their times, backfills of rules that are new or changed, and once a
+day a look whether each replica still has all that its instance has.
 
 The ids come from the tick or the rule's revision, so a control that is killed in between, and a second control,
 start the same execution and not another one.
 """
 
 from collections.abc import Callable
-from datetime import datetime
+from datetime import datetime, timedelta
 
 import structlog
 from sqlalchemy import Connection, delete, insert, select, update
@@ -24,6 +25,7 @@ from schemas.rules import EventBased, Rule, Scheduled, TriggerKind
 LOG = structlog.get_logger()
 
 _LOOK_EVERY = 1.0  # seconds
+_DAY_SECONDS = 24 * 3600
 
 
 class Schedule:
@@ -39,6 +41,7 @@ class Schedule:
         self._database, self._commands, self._state = database, commands, state
         self._clock, self._random = clock, random
         self._backfilled: set[str] = set()  # known to have been started
+        self._reconciled: set[str] = set()  # the same, or known to be too soon
 
     async def run(self) -> None:
         """For ever, while the log and the database come and go."""
@@ -56,6 +59,8 @@ class Schedule:
         for rule in (*self._state.rules(), *self._state.replica_rules()):
             if rule.enabled and rule.backfill and isinstance(rule.trigger, EventBased):
                 await self._backfill(rule)
+                if rule.replica is not None:
+                    await self._reconcile(rule)
             elif isinstance(rule.trigger, Scheduled):
                 await self._tick(rule, rule.trigger)
 
@@ -65,6 +70,21 @@ class Schedule:
             return
         await self._start_once(rule, "backfill", execution_id)
         self._backfilled.add(execution_id)
+
+    async def _reconcile(self, rule: Rule) -> None:
+        """Registries lose notifications; each replica has its own time of day, so that they do not all list at once."""
+        now = self._clock.now()
+        day = now.replace(hour=0, minute=0, second=0, microsecond=0)
+        due = day + timedelta(seconds=int(make_id("reconcile", rule.name), 16) % _DAY_SECONDS)
+        execution_id = make_id("execution", rule.name, "reconcile", day.isoformat())
+        if now < due or execution_id in self._reconciled:
+            return
+        fill = make_id("execution", rule.name, "backfill", self._state.rev_of(rule.key))
+        began = select(executions.c.start_time).where(executions.c.id == fill)
+        filled = await self._database.run(lambda connection: connection.execute(began).scalar())
+        if filled is not None and filled + timedelta(days=1) <= now:
+            await self._start_once(rule, "reconcile", execution_id)
+        self._reconciled.add(execution_id)
 
     async def _tick(self, rule: Rule, trigger: Scheduled) -> None:
         """One run for all ticks that fell into a time without control; none before the rule was declared."""

@@ -156,3 +156,29 @@ async def test_a_body_of_unknown_length_that_is_not_the_size_is_a_mismatch(
     stub.answer = chunked
     with pytest.raises(ContentMismatch):
         await read(registry)
+
+
+async def test_what_follows_an_offset_is_read_by_range_and_known_by_its_size(
+    stub: Stub, registry: RegistryClient
+) -> None:
+    """Who joins it to what came from elsewhere verifies the whole."""
+    cutter = Cutter(stub, [])
+    async with registry.read_blob(APP, BLOB, offset=1_000_000) as chunks:
+        assert b"".join([chunk async for chunk in chunks]) == BODY[1_000_000:]
+    async with registry.read_blob(APP, BLOB, offset=0) as chunks:
+        assert b"".join([chunk async for chunk in chunks]) == BODY
+    assert cutter.asked == ["bytes=1000000-", None]
+
+
+async def test_a_part_that_breaks_is_taken_up_again_and_a_wrong_size_is_refused(
+    stub: Stub, registry: RegistryClient
+) -> None:
+    cutter = Cutter(stub, [500_000])
+    async with registry.read_blob(APP, BLOB, offset=1_000_000) as chunks:
+        assert b"".join([chunk async for chunk in chunks]) == BODY[1_000_000:]
+    assert cutter.asked == ["bytes=1000000-", "bytes=1500000-"]
+    larger = Descriptor(BLOB.media_type, BLOB.digest, BLOB.size + 5)
+    with pytest.raises(ContentMismatch):
+        async with registry.read_blob(APP, larger, offset=1_000_000) as chunks:
+            async for _ in chunks:
+                pass

@@ -7,8 +7,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from aiohttp import ClientSession, web
+from aiohttp import ClientSession, ClientTimeout, web
 
+from consumer import incoming, peer_client
+from consumer.relay import Relay
 from schemas.names import Tag
 from tests import images
 from tests.mesh_site import APP, MeshSite, client, mesh_site, until
@@ -134,8 +136,6 @@ async def test_a_relay_that_lies_is_found_out_and_dropped(site: MeshSite) -> Non
 
 
 async def test_a_relay_that_breaks_off_is_taken_over_where_it_broke(site: MeshSite) -> None:
-    from consumer.relay import Relay
-
     class Cutter:
         def __init__(self, relay: Relay) -> None:
             self.relay = relay
@@ -193,3 +193,43 @@ async def test_what_is_complete_is_served_from_the_registry_and_by_range(site: M
     async with ClientSession() as session, session.get(path, headers=headers) as answer:
         assert (answer.status, answer.headers["Content-Range"]) == (206, f"bytes 1000-{MIB - 1}/{MIB}")
         assert await answer.read() == layer[1000:]
+
+
+async def test_a_relay_that_stalls_is_dropped_for_the_origin(
+    site: MeshSite, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(
+        peer_client, "_TIMEOUT", ClientTimeout(total=None, connect=3, sock_read=0.5)
+    )  # of new sessions
+
+    class Staller:
+        async def handle(self, request: web.Request) -> web.StreamResponse:
+            response = web.StreamResponse()
+            response.content_length = int(request.query["size"])
+            await response.prepare(request)
+            await response.write(b"x")
+            await asyncio.sleep(30)
+            return response
+
+    for region in REPLICAS[:3]:
+        site.relays._relays[region] = Staller()  # type: ignore[assignment]
+    digest = await site.push("cn", "v1", images.image(layers=[os.urandom(MIB)]))
+    await until(lambda: arrived(site, "v1", digest))
+
+
+async def test_a_follower_that_is_too_slow_reads_on_from_the_origin(
+    site: MeshSite, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Hangzhou is a leaf, and every link to it is slow: it falls out of the window of whoever sends to it."""
+    monkeypatch.setattr(incoming, "WINDOW", 128 * 1024)
+    slow = {"to": "hangzhou", "speed": 2 * MIB}
+    regions = [it | {"links": [slow]} if it["name"] != "hangzhou" else it for it in document(site)["regions"]]
+    await site.apply({"regions": regions})
+    image = images.image(layers=[os.urandom(6 * MIB)])
+    digest = await site.push("cn", "v1", image)
+    await until(lambda: arrived(site, "v1", digest))
+    entries = await until(lambda: _succeeded(site, len(REPLICAS)))
+    (slowest,) = [it for it in entries if it["destination_region"] == "hangzhou"]
+    size = sum(blob.size for blob in image.blob_descriptors)
+    assert sum(slowest["bytes_from"].values()) == size
+    assert 0 < slowest["bytes_from"]["beijing"] < size

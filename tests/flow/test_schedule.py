@@ -84,3 +84,26 @@ async def test_a_changed_schedule_is_reckoned_anew_and_a_disabled_rule_rests(tmp
         await schedule.look()
         assert await _triggers(executions) == []
         await database.close()
+
+
+async def test_a_replica_is_looked_through_once_a_day_after_its_fill(tmp_path: Path) -> None:
+    """Whatever its registry forgot to tell comes at the latest then."""
+    replica = {"instance": "game-cn", "region": "beijing-2", "url": "http://127.0.0.1:9"}
+    region = {"name": "beijing-2", "jurisdiction": "cn-mainland"}
+    async with control_site(tmp_path, running=False) as site:
+        status, answer = await site.call(
+            "POST",
+            "/api/v1/apply",
+            {**MESH, "rules": [], "regions": [*MESH["regions"], region], "replicas": [replica]},
+        )
+        assert status == 200, answer
+        schedule, clock, executions, database = await _schedule(site, tmp_path, NOW)
+        for _ in range(24):
+            await schedule.look()
+            await clock.sleep(3600)
+        assert await _triggers(executions) == ["backfill"]
+        for _ in range(24 * 3):
+            await schedule.look()
+            await clock.sleep(3600)
+        assert await _triggers(executions) == ["reconcile"] * 3 + ["backfill"]
+        await database.close()

@@ -3,7 +3,7 @@ PYTHON ?= $(shell command -v python3.11 || command -v python3)
 BIN := .venv/bin
 INSTALLED := .venv/.installed
 
-.PHONY: help demo test test-fast check format bench kafka parts clean
+.PHONY: help demo test test-fast check format bench soak kafka parts clean
 help: ## this list
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 12
 
@@ -34,6 +34,9 @@ format: $(INSTALLED) ## mend what can be mended by itself
 
 bench: $(INSTALLED) ## the figures of docs/benchmarks.md, side by side in one run
 	$(BIN)/python -m tests.bench
+
+soak: $(INSTALLED) ## minutes: a replica of 10,000 tags is filled through three kills, and compared
+	$(BIN)/python -m tests.soak
 
 kafka: ## fetch a real Apache Kafka 4 and run it until interrupted, on PORT or a free one
 	compose/kafka/kafka.sh run $(PORT)

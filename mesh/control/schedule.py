@@ -1,5 +1,6 @@
-"""What runs without being asked: scheduled rules at their times, backfills of rules that are new or changed, and once a
-day a look whether each replica still has all that its instance has.
+"""What runs without being asked: scheduled rules, backfills, and once a day a look through each replica.
+
+A rule backfills when it is new or changed; a replica is looked through since its registry may not have told all.
 
 The ids come from the tick or the rule's revision, so a control that is killed in between, and a second control,
 start the same execution and not another one.

@@ -1,4 +1,4 @@
-"""The figures of docs/benchmarks.md in one run: `python -m tests.bench [--only copy,latency,intake,memory,rules,replication]`.
+"""The figures of docs/benchmarks.md in one run: `python -m tests.bench [--only copy,latency,...]`.
 
 The table goes to stdout, what is going on to stderr. Real parts are started by it and ended with it, also on Ctrl-C.
 """

@@ -1,4 +1,4 @@
-"""A replica is filled while everything is killed three times, and a walk that knows nothing of us finds both sides equal.
+"""A replica is filled while all of it is killed three times; a walk that knows nothing of us finds both sides equal.
 
 Two real docker-registries and `regmesh up` as a process. Every image has a layer and a config of its own, and a layer
 that all of its repository share.

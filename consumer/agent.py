@@ -6,7 +6,7 @@ drain time, write their ends, commit, leave.
 """
 
 import asyncio
-from collections.abc import Awaitable, Callable, Coroutine, Iterator
+from collections.abc import Awaitable, Callable, Coroutine, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 
@@ -35,6 +35,7 @@ from mesh.log.dead_letters import bury
 from mesh.log.port import Log, Record
 from mesh.log.table import Table
 from mesh.metrics import Metrics
+from mesh.rules import boundary
 from mesh.rules.state import MeshState
 from mesh.rules.stops import Stops
 from schemas import topics
@@ -229,11 +230,12 @@ class Agent:
     async def _look(self, lanes: Lanes) -> None:
         """At the registries, from time to time, and at once when other ones are declared."""
         used = self._used_places()
+        near = [place for place in self._state.places() if self._may_be_near(place, used)]
         now = self._clock.monotonic()
         if used == self._looked_at and now - self._last_look < self._settings.look_every:
             return
         self._looked_at, self._last_look = used, now
-        if await self._places.look(used):
+        if await self._places.look(used, beside=near):
             await self._beat(lanes)  # a place that went or came back is shown at once
 
     async def _progress(self) -> None:
@@ -247,6 +249,12 @@ class Agent:
             if rule.destination in here and (source := self._state.place(rule.source)) is not None:
                 sources[source.name] = source
         return list((sources | here).values())
+
+    def _may_be_near(self, place: Place, used: Sequence[Place]) -> bool:
+        """Another place of an instance that is copied from here, on this side of the border."""
+        mirrored = {it.instance for it in used}
+        here = boundary.crossing(self._state, self._region, place.region) is None
+        return place not in used and place.instance in mirrored and here
 
     async def _every(self, seconds: float, act: Callable[[], Awaitable[None]]) -> None:
         while True:

@@ -49,7 +49,7 @@ class Ahead:
     def put(self, task: Task) -> None:
         """A blob of a blob's event, to one place."""
         age = (self._clock.now() - task.event.occurred_at).total_seconds()
-        if age < _TOO_OLD_SECONDS and not self._waiting.full():
+        if age < _TOO_OLD_SECONDS and not self._waiting.full() and self._brought.budget:
             self._waiting.put_nowait(task)
 
     async def run(self) -> None:

@@ -21,14 +21,14 @@ class Brought:
     """Of one agent. Times are of its monotonic clock; `budget` is in bytes of what came and was not named yet."""
 
     def __init__(self, budget: int) -> None:
-        self._budget = budget
+        self.budget = budget
         self._coming: dict[Cargo, tuple[int, float]] = {}
         self._came: OrderedDict[Cargo, _Came] = OrderedDict()  # and waits to be named, oldest first
         self.bytes_waiting = 0
 
     def begin(self, cargo: Cargo, size: int, now: float) -> bool:
         """Whether it may come; False when it is coming or has come already, or the budget is used up."""
-        if cargo in self._coming or cargo in self._came or self.bytes_waiting + size > self._budget:
+        if cargo in self._coming or cargo in self._came or self.bytes_waiting + size > self.budget:
             return False
         self._coming[cargo] = size, now
         self.bytes_waiting += size

@@ -6,7 +6,7 @@ Nothing is staged: the source's stream is the destination's upload, so memory is
 import asyncio
 from collections import OrderedDict
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Sequence
-from contextlib import ExitStack, asynccontextmanager
+from contextlib import asynccontextmanager
 
 from consumer.brought import Brought
 from consumer.incoming import Cargo, Incoming
@@ -61,7 +61,7 @@ class BlobCopier:
         `resend`: what the destination said it has, it does not have; believe nothing and send everything.
         `ExecutionStopped`, after the blobs that were under way.
         """
-        lanes, wanted = asyncio.Semaphore(self._per_task), tuple(blobs)
+        lanes, wanted, place = asyncio.Semaphore(self._per_task), tuple(blobs), task.destination.name
         near = await self.sources.near(task, tally.digest) if wanted else ()
 
         async def one(blob: Descriptor) -> None:
@@ -69,10 +69,9 @@ class BlobCopier:
                 if tally.is_stopped():
                     return
                 await _Transfer(self, blob, task, source, destination, tally, near).run(resend=resend)
+                settled((place, blob.digest))
 
-        with ExitStack() as expecting:
-            for blob in wanted:
-                expecting.enter_context(self.incoming.expected((task.destination.name, blob.digest)))
+        with self.incoming.expected((place, blob.digest) for blob in wanted) as settled:
             await _all(one(blob) for blob in wanted)
         tally.go_on()
 

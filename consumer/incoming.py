@@ -1,6 +1,6 @@
 """What is on its way to this agent's places: expected, or coming in and to be followed."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
@@ -25,16 +25,24 @@ class Incoming:
         self._arrivals: dict[Cargo, Arrival] = {}
 
     @contextmanager
-    def expected(self, cargo: Cargo) -> Iterator[None]:
-        """From when it is known that it will come."""
-        arrival = self._arrivals.setdefault(cargo, Arrival())
-        arrival.expected_by += 1
-        try:
-            yield
-        finally:
+    def expected(self, cargoes: Iterable[Cargo]) -> Iterator[Callable[[Cargo], None]]:
+        """From when it is known that they will come; gives what is told of each that has come, or was there."""
+        waiting = set(cargoes)
+        for cargo in waiting:
+            self._arrivals.setdefault(cargo, Arrival()).expected_by += 1
+
+        def settled(cargo: Cargo) -> None:
+            waiting.discard(cargo)
+            arrival = self._arrivals[cargo]
             arrival.expected_by -= 1
             if not arrival.expected_by:
-                self._arrivals.pop(cargo, None)
+                del self._arrivals[cargo]
+
+        try:
+            yield settled
+        finally:
+            for cargo in list(waiting):
+                settled(cargo)
 
     @contextmanager
     def coming(self, cargo: Cargo, size: int) -> Iterator[Tee]:

@@ -54,15 +54,16 @@ class Places:
         """`Ready`, or `Failed: ` and the reason, of every place looked at."""
         return dict(self._states)
 
-    async def look(self, places: Iterable[Place]) -> bool:
+    async def look(self, places: Iterable[Place], *, beside: Iterable[Place] = ()) -> bool:
         """Ask each place whether it answers and takes our credentials, all at once; True when a state changed.
 
-        Closes the endpoints of declarations that are no more.
+        Of those `beside` only how near they are is remembered. Closes the endpoints of declarations that are no more.
         """
-        used = list(places)
+        needed = list(places)
+        used = [*needed, *beside]
         before = self._states.copy()
         await asyncio.gather(*(self._look_at(place) for place in used))
-        names = {place.name for place in used}
+        names = {place.name for place in needed}
         self._states = {name: state for name, state in self._states.items() if name in names}
         for endpoints in (self._endpoints, self._anonymous):
             for place in endpoints.keys() - set(used):

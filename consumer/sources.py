@@ -64,13 +64,15 @@ class Sources:
         registry: Callable[[Place], Registry],
         peers: Peers,
         peer: Peer,
+        may_ask: Callable[[], bool],
         incoming: Incoming,
         nearness: Nearness,
         clock: Clock,
         metrics: Metrics,
     ) -> None:
         self._region, self._state, self._registry = region, state, registry
-        self._peers, self._peer, self._incoming, self._nearness = peers, peer, incoming, nearness
+        self._peers, self._peer, self._may_ask = peers, peer, may_ask
+        self._incoming, self._nearness = incoming, nearness
         self._clock, self._metrics = clock, metrics
         self._distrusted: dict[str, float] = {}  # until when
 
@@ -148,7 +150,9 @@ class Sources:
         )
 
     def _relays(self, blob: Descriptor, task: Task) -> list[Holder]:
-        if not task.destination.is_replica or (parent := self._parent(task, blob.digest)) is None:
+        if not (task.destination.is_replica and self._may_ask()):
+            return []
+        if (parent := self._parent(task, blob.digest)) is None:
             return []
         place = PlaceName(f"{task.source.instance}@{parent}")
 

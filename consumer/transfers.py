@@ -38,7 +38,7 @@ class TransferLimits:
     blobs_per_task: int = 4
     transfers: int = 16  # blobs on their way at once: what bounds memory
     ahead: int = 4  # of these, that no manifest has named yet
-    ahead_bytes: int = 10 * 1024**3  # that came ahead and were not named yet
+    ahead_bytes: int = 10 * 1024**3  # that came ahead and were not named yet; 0 = none comes ahead
 
 
 class Transfers:
@@ -66,7 +66,8 @@ class Transfers:
         )
         sources = Sources(
             region=region, state=state, registry=lambda place: places.registry(place, Side.SOURCE),
-            peers=self._peers, peer=self._peer, incoming=incoming,
+            peers=self._peers, peer=self._peer, may_ask=lambda: access.secret() is not None,
+            incoming=incoming,
             nearness=Nearness(region, state, places.answered_in), clock=clock, metrics=metrics,
         )  # fmt: skip
         brought = Brought(limits.ahead_bytes)

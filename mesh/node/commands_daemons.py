@@ -16,7 +16,17 @@ from mesh.errors import InvalidInput
 from mesh.node import lifecycle, mesh_file, roles, serve
 from mesh.node.demo import run as run_demo
 from mesh.node.node import Node, Trust, open_node
-from mesh.node.options import DEFAULT_DATA, AllowNetwork, DataDir, Listen, LogFormat, LogUrl, TokenRealm
+from mesh.node.options import (
+    DEFAULT_AHEAD_BYTES,
+    DEFAULT_DATA,
+    AheadBytes,
+    AllowNetwork,
+    DataDir,
+    Listen,
+    LogFormat,
+    LogUrl,
+    TokenRealm,
+)
 from mesh.registry.auth import parse_realms
 from mesh.registry.egress import parse_networks
 from mesh.rules import declarations
@@ -57,6 +67,7 @@ def up(
     database: Database = None,
     allow_network: AllowNetwork = None,
     token_realm: TokenRealm = None,
+    ahead_bytes: AheadBytes = DEFAULT_AHEAD_BYTES,
     log_format: LogFormat = "auto",
 ) -> None:
     """Every role in one process: declare FILE, take notifications, copy, keep the sync log, serve the API.
@@ -83,7 +94,7 @@ def up(
                 group.create_task(control.run(), name="control"),
                 group.create_task(roles.reconcile(node).run(), name="reconcile"),
             ]
-            await roles.EveryRegion(node, relays, url).run(stopping)
+            await roles.EveryRegion(node, relays, url, roles.settings(ahead_bytes)).run(stopping)
             for task in beside:
                 task.cancel()
 
@@ -131,6 +142,7 @@ def agent(
     relay_url: RelayUrl = None,
     allow_network: AllowNetwork = None,
     token_realm: TokenRealm = None,
+    ahead_bytes: AheadBytes = DEFAULT_AHEAD_BYTES,
     log_format: LogFormat = "auto",
 ) -> None:
     """Copy what rules send to REGION's registries. Agents of one region share the work."""
@@ -144,7 +156,7 @@ def agent(
             open_node(_shared(log), data, trust) as node,
             serve.listening(listen, node, [relays.routes]),
         ):
-            running = roles.agent(node, name, relays=relays, url=relay_url)
+            running = roles.agent(node, name, roles.settings(ahead_bytes), relays=relays, url=relay_url)
             async with asyncio.TaskGroup() as group:
                 work = group.create_task(running.run(), name=f"agent {name}")
                 stop = group.create_task(stopping.wait())

@@ -58,4 +58,15 @@ TokenRealm = Annotated[
         show_default=False,
     ),
 ]
+AheadBytes = Annotated[
+    int,
+    typer.Option(
+        "--ahead-bytes",
+        envvar="REGMESH_AHEAD_BYTES",
+        min=0,
+        help="How many bytes of layers an agent copies before their manifests come; 0 copies none ahead.",
+        metavar="BYTES",
+    ),
+]
+DEFAULT_AHEAD_BYTES = 10 * 1024**3
 DEFAULT_DATA = Path("regmesh-data")

@@ -11,7 +11,7 @@ import structlog
 from consumer.agent import Agent, AgentSettings
 from consumer.places import Places
 from consumer.relay import Relays
-from consumer.transfers import RelayAccess
+from consumer.transfers import RelayAccess, TransferLimits
 from mesh.control import Control
 from mesh.node import registries
 from mesh.node.node import Node
@@ -94,6 +94,11 @@ def agent(
     return made
 
 
+def settings(ahead_bytes: int) -> AgentSettings:
+    """An agent's, with what a command line says of them."""
+    return AgentSettings(transfers=TransferLimits(ahead_bytes=ahead_bytes))
+
+
 def _relay_access(node: Node, region: Region, own_url: str | None) -> RelayAccess:
     """As the region declares it: its address, or else this process's own, and the mesh's secret."""
 
@@ -119,6 +124,7 @@ class EveryRegion:
     node: Node
     relays: Relays
     url: str
+    settings: AgentSettings | None = None
     agents: dict[Region, Agent] = field(default_factory=dict)
 
     async def run(self, stopping: asyncio.Event) -> None:
@@ -128,7 +134,7 @@ class EveryRegion:
                 for region in self.node.state.regions():
                     if region.name not in self.agents:
                         started = self.agents[region.name] = agent(
-                            self.node, region.name, relays=self.relays, url=self.url
+                            self.node, region.name, self.settings, relays=self.relays, url=self.url
                         )
                         group.create_task(started.run(), name=f"agent {region.name}")
                 try:

@@ -59,7 +59,7 @@ async def test_nothing_is_kept_where_nobody_can_follow():
 
 async def test_what_is_expected_comes_in_and_is_forgotten():
     incoming = Incoming(lambda: True)
-    with incoming.expected(CARGO):
+    with incoming.expected([CARGO]) as settled:
         arrival = incoming.get(CARGO)
         assert arrival is not None
         assert arrival.tee is None
@@ -69,6 +69,11 @@ async def test_what_is_expected_comes_in_and_is_forgotten():
             tee.put(b"01234")
             assert arrival.tee is tee
         assert await read(tee) == b"01234"
+        settled(CARGO)
+        assert incoming.get(CARGO) is None
+    with incoming.expected([CARGO]), incoming.expected([CARGO]) as settled:
+        settled(CARGO)
+        assert incoming.get(CARGO) is not None
     assert incoming.get(CARGO) is None
 
 

@@ -200,7 +200,8 @@ class Agent:
             return None
         return Consume(
             region=self._region, source_region=source_region, group=group, bury=self._bury, state=self._state,
-            table=self._table, lanes=lanes, clock=self._clock, metrics=self._metrics, window=self._settings.window,
+            table=self._table, lanes=lanes, set_aside=self._parking.set_aside, clock=self._clock,
+            metrics=self._metrics, window=self._settings.window,
         )  # fmt: skip
 
     async def _bury(self, record: Record, reason: str) -> None:

@@ -181,3 +181,19 @@ async def test_one_that_fails_in_the_end_is_parked_like_any_other(tmp_path: Path
         end = (await site.ends(21))[-1]
         assert (end.task_id, end.status) == (one.task_id, Status.SUCCEED)
         assert await parked(site, lambda found: not found) == {}
+
+
+async def test_a_newer_push_supersedes_it_and_each_ends_once(tmp_path: Path) -> None:
+    async with stalled(tmp_path) as site:
+        await push_beside(site, 20)
+        (old,) = (await parked(site, lambda found: len(found) == 1)).values()
+        newer = await site.push("v1", images.image(layers=[b"newer"]))
+        await site.ends(20)
+        let_go(site)
+        told, last = (await site.ends(22))[20:]
+        assert (told.task_id, told.status, told.error and told.error.code) == (
+            old.task_id, Status.SKIPPED, "superseded",
+        )  # fmt: skip
+        assert (last.digest, last.status) == (newer, Status.SUCCEED)
+        assert await parked(site, lambda found: not found) == {}
+        assert await site.holds("v1") == newer

@@ -212,7 +212,7 @@ class Agent:
         )  # fmt: skip
 
     async def _beat(self) -> None:
-        for consume in self._consumers.values():
+        for consume in list(self._consumers.values()):  # more may join meanwhile
             await consume.report_lag()
         await self._reporter.beat(
             rules_rev=self._table.rev, running=len(self._worker.running), places=self._places.states()

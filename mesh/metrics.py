@@ -65,7 +65,11 @@ class Metrics:
             "destination",
             "how",
         )
-        self.parked_tasks = gauge("parked_tasks", "Tasks that are parked: to be tried again later, or while they go on.", "destination")
+        self.parked_tasks = gauge(
+            "parked_tasks",
+            "Tasks that are parked: to be tried again later, or while they go on.",
+            "destination",
+        )
         self.speed_wait_seconds = counter(
             "speed_wait_seconds_total", "Time that pieces of blobs waited for a speed limit.", "limit"
         )

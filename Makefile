@@ -3,7 +3,7 @@ PYTHON ?= $(shell command -v python3.11 || command -v python3)
 BIN := .venv/bin
 INSTALLED := .venv/.installed
 
-.PHONY: help demo test test-fast check format bench soak kafka parts clean
+.PHONY: help demo test test-all test-fast check format bench soak kafka parts clean
 help: ## this list
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 12
 
@@ -16,8 +16,11 @@ $(INSTALLED): pyproject.toml constraints.txt
 demo: $(INSTALLED) ## the main job, on parts of our own: a push in one region, pullable in another
 	$(BIN)/regmesh demo
 
-test: $(INSTALLED) ## all tests; those of real parts that are missing are skipped and named
+test: $(INSTALLED) ## all tests but those that test-all adds; those of real parts that are missing are skipped and named
 	$(BIN)/pytest
+
+test-all: $(INSTALLED) ## all tests, also each pair of real registries there is, and not only each in both roles
+	$(BIN)/pytest --all
 
 test-fast: $(INSTALLED) ## the tests that need no real part
 	$(BIN)/pytest -m 'not real'
@@ -41,7 +44,7 @@ soak: $(INSTALLED) ## minutes: a replica of 10,000 tags is filled through three 
 kafka: ## fetch a real Apache Kafka 4 and run it until interrupted, on PORT or a free one
 	compose/kafka/kafka.sh run $(PORT)
 
-parts: ## the real parts of the tests, on Debian and as root: docker-registry, distribution 3, skopeo, Java, Maven, Kafka
+parts: ## the real parts of the tests, on Debian and as root: docker-registry, distribution 3, go-containerregistry's, skopeo, Java, Maven, Kafka
 	.ci/install-parts
 
 clean: ## everything that make made

@@ -206,7 +206,8 @@ class Agent:
             return None
         return Consume(
             region=self._region, source_region=source_region, group=group, bury=self._bury, state=self._state,
-            table=self._table, lanes=lanes, ahead=self._transfers.ahead.put, clock=self._clock,
+            table=self._table, lanes=lanes, ahead=self._transfers.ahead.put, set_aside=self._parking.set_aside,
+            clock=self._clock,
             metrics=self._metrics, window=self._settings.window,
         )  # fmt: skip
 

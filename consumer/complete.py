@@ -7,7 +7,7 @@ from consumer.task import Outcome, Task
 from mesh.log.port import Append, Log
 from mesh.registry.referrers import is_fallback
 from schemas import codec, topics
-from schemas.completions import Completion, Progress, Status
+from schemas.completions import Completion, Progress, Status, TaskError
 from schemas.envelope import MAX_HOPS, make_id
 from schemas.events import Action, Cause, Event, TagState
 from schemas.names import Digest
@@ -45,19 +45,17 @@ async def complete_parked(parked: Parked, outcome: Outcome, now: datetime, log: 
 
 
 def make_parked(
-    task: Task, outcome: Outcome, tally: Tally, agent: str, now: datetime, *,
+    task: Task, error: TaskError, tally: Tally, agent: str, now: datetime, *,
     rounds: int, first_parked: datetime, not_before: datetime,
 ) -> Parked:  # fmt: skip
-    """The record of a task that is tried again later."""
-    if outcome.error is None:
-        raise ValueError("only a task that failed is parked")
+    """The record of a task that is tried again later, or goes on though its event is finished."""
     return Parked(
         **_work(task, tally, Status.PENDING, tally.digest),
-        id=make_id("parked", task.task_id, rounds),
+        id=make_id("parked", task.task_id, rounds, error.code),
         time=now,
         event=task.event,
         agent=agent,
-        error=outcome.error,
+        error=error,
         rounds=rounds,
         first_parked=first_parked,
         not_before=not_before,

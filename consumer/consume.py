@@ -2,7 +2,7 @@
 
 The loop never waits for work: it reads, admits what may begin, holds the rest with its partition paused, commits the
 finished prefix, and reads again. So a copy of any length costs no group membership, and memory is bounded by the
-window of each partition.
+window of each partition. A task that keeps a full window from moving on is parked as it runs, and its record finished.
 """
 
 import asyncio
@@ -13,9 +13,10 @@ from functools import partial
 
 import structlog
 
-from consumer.lanes import Lanes
+from consumer.lanes import Entry, Lanes
 from consumer.match import match, match_ahead
 from consumer.offsets import Offsets
+from consumer.tally import Tally
 from consumer.task import Task
 from mesh.clock import Clock
 from mesh.errors import LogUnavailable
@@ -65,17 +66,21 @@ class Consume:
         table: Table,
         lanes: Lanes,
         ahead: Callable[[Task], None],
+        set_aside: Callable[[Task, Tally], Awaitable[bool]],
         clock: Clock,
         metrics: Metrics,
         window: Window,
     ) -> None:
         """`ahead` takes the blobs that may come before their manifests."""
         self._region, self._source_region = region, source_region
-        self._group, self._bury, self._lanes, self._ahead = group, bury, lanes, ahead
+        self._group, self._bury, self._lanes = group, bury, lanes
+        self._ahead, self._park = ahead, set_aside
         self._state, self._table = state, table
         self._clock, self._metrics, self._window = clock, metrics, window
         self._offsets = Offsets()
         self._held: dict[Partition, _Held] = {}
+        self._tasks: dict[tuple[Partition, int], list[Entry]] = {}  # of records that are not finished
+        self._aside: list[Entry] = []
         self._since_commit = 0
         self._last_commit = clock.monotonic()
 
@@ -112,10 +117,13 @@ class Consume:
         for partition in self._group.lost():
             self._offsets.forget(partition)
             self._held.pop(partition, None)
+            self._tasks = {at: entries for at, entries in self._tasks.items() if at[0] != partition}
         for record in records:
             self._held.setdefault(record.partition, _Held(deque())).records.append(record)
         for partition, held in list(self._held.items()):
             await self._admit(partition, held)
+        for partition, offset in list(self._offsets.heads_in_the_way(self._window.records_per_partition)):
+            await self._set_aside(partition, offset)
         if self._since_commit >= self._window.commit_after or self._commit_is_due():
             await self._commit()
 
@@ -127,7 +135,8 @@ class Consume:
                 break
             held.records.popleft()
             self._offsets.begin(partition, record.offset)
-            self._start(event, partial(self._finish, partition, record.offset))
+            if entries := self._start(event, partial(self._finish, partition, record.offset)):
+                self._tasks[partition, record.offset] = entries
         if held.records:
             self._group.pause([partition])
         else:
@@ -170,7 +179,7 @@ class Consume:
         waits.set(1)
         return False
 
-    def _start(self, event: Event | None, finish: Callable[[], None]) -> None:
+    def _start(self, event: Event | None, finish: Callable[[], None]) -> list[Entry]:
         """Hand the event's tasks to their lanes; the record is finished when the last of them is."""
         self._metrics.consumed.labels(self._source_region).inc()
         tasks = match(event, self._state, self._region) if event is not None else []
@@ -186,11 +195,21 @@ class Consume:
             if not left:
                 finish()
 
-        for task in tasks:
-            self._lanes.put(task, one_done)
+        return [self._lanes.put(task, one_done) for task in tasks]
+
+    async def _set_aside(self, partition: Partition, offset: int) -> None:
+        """Finish a record whose tasks go on, as soon as they are parked. As many may do so as fit into a window."""
+        self._aside = [entry for entry in self._aside if not entry.is_over]
+        entries = [entry for entry in self._tasks.get((partition, offset), ()) if not entry.is_over]
+        if not entries or len(self._aside) + len(entries) > self._window.records_per_partition:
+            return
+        if all([await self._park(entry.task, entry.tally) for entry in entries]):
+            self._aside += entries
+            self._finish(partition, offset)
 
     def _finish(self, partition: Partition, offset: int) -> None:
         self._offsets.finish(partition, offset)
+        self._tasks.pop((partition, offset), None)
         self._since_commit += 1
 
     def _commit_is_due(self) -> bool:

@@ -25,6 +25,7 @@ class Entry:
     task: Task
     tally: Tally
     done: Callable[[], None]
+    is_over: bool = False
 
 
 class Lanes:
@@ -48,7 +49,7 @@ class Lanes:
         self._workers: set[asyncio.Task[None]] = set()
         self.failed: asyncio.Future[None] = asyncio.get_running_loop().create_future()
 
-    def put(self, task: Task, done: Callable[[], None]) -> None:
+    def put(self, task: Task, done: Callable[[], None]) -> Entry:
         """Queue a task; `done` is called when its end is on the log."""
         entry = Entry(task, Tally(started=self._clock.now()), done)
         for is_bulk in {True, task.is_bulk}:  # a push supersedes either, a listing's task only its like
@@ -58,11 +59,12 @@ class Lanes:
         lane = self._waiting.get(task.lane)
         if lane is not None:
             lane.append(entry)
-            return
+            return entry
         self._waiting[task.lane] = deque([entry])
         worker = asyncio.create_task(self._work(task.lane), name="lane " + "/".join(task.lane))
         self._workers.add(worker)
         worker.add_done_callback(self._ended)
+        return entry
 
     def is_busy(self, task: Task) -> bool:
         """Whether one with the same target waits or runs."""
@@ -99,10 +101,11 @@ class Lanes:
         task = entry.task
         permits = self._bulk_permits if task.is_bulk else self._permits
         async with permits[task.destination.name], self._targets.alone(task.target):
-            entry.tally.started = self._clock.now()
+            entry.tally.started, entry.tally.is_running = self._clock.now(), True
             await self._run(task, entry.tally)
         if self._latest.get((task.is_bulk, task.target)) is entry:
             del self._latest[task.is_bulk, task.target]
+        entry.is_over = True
         entry.done()
 
     def _ended(self, worker: asyncio.Task[None]) -> None:

@@ -1,8 +1,10 @@
 """What may be committed: of each partition the finished prefix, whatever order the work finishes in. Pure."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 
 from mesh.log.port import Partition
+
+_FULL = 0.9  # of a window
 
 
 class Offsets:
@@ -27,6 +29,12 @@ class Offsets:
 
     def in_flight(self, partition: Partition) -> int:
         return len(self._open.get(partition, ()))
+
+    def heads_in_the_way(self, window: int) -> Iterator[tuple[Partition, int]]:
+        """Of each partition whose window is as good as full, though most behind its head are finished: the head."""
+        for partition, records in self._open.items():
+            if len(records) >= _FULL * window and 2 * sum(records.values()) > len(records) - 1:
+                yield partition, next(iter(records))
 
     def committable(self) -> Mapping[Partition, int]:
         """Where each partition's prefix ended since the last `committed`."""

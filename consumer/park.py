@@ -1,10 +1,13 @@
-"""Tasks that failed for now: kept on `mesh.<region>.retry`, so that their event is finished and holds up nobody.
+"""Tasks that failed for now or hold up others: on `mesh.<region>.retry`, so that their event is finished.
 
 The record is written before the event is finished, and its tombstone with the end of the task. Each agent follows all
 of its region's; it runs those that it parked itself, and of agents that are gone the first by name runs them. Should
 two run one at a time, nothing is lost by it: a task may be run twice.
+
+A task that is set aside has not failed. Its agent goes on with it, and others leave it alone while that one lives.
 """
 
+import asyncio
 from collections.abc import Callable, Iterator
 from datetime import datetime, timedelta
 
@@ -24,8 +27,9 @@ from mesh.metrics import Metrics
 from mesh.rules.state import MeshState
 from mesh.rules.stops import Stops
 from schemas import codec, topics
+from schemas.completions import Side, TaskError
 from schemas.names import Region
-from schemas.parked import Parked
+from schemas.parked import STILL_QUEUED, STILL_RUNNING, Parked
 
 LOG = structlog.get_logger()
 
@@ -54,6 +58,8 @@ class Parking:
         self._clock, self._metrics, self._random = clock, metrics, random
         self._parked: dict[str, Parked] = {}
         self._running: set[str] = set()
+        self._aside: set[str] = set()  # in our hands, until the log says something else of them
+        self._writing = asyncio.Lock()
 
     def ours(self) -> Iterator[Parked]:
         """Those that this agent will run again."""
@@ -62,6 +68,11 @@ class Parking:
 
     def get(self, task_id: str) -> Parked | None:
         return self._parked.get(task_id)
+
+    def failed(self, task: Task) -> Parked | None:
+        """What is parked of it for having failed before."""
+        parked = self.get(task.task_id)
+        return parked if parked is not None and not parked.in_hand else None
 
     def apply(self, record: Record) -> None:
         """Take one record over; `DecodeError` when it is none of ours."""
@@ -72,38 +83,72 @@ class Parking:
                 self._metrics.parked_tasks.labels(one.destination_place).inc(change)
         if found is not None:
             self._parked[record.key] = found
+        if found is None or not found.in_hand:
+            self._aside.discard(record.key)
 
     def wants(self, task: Task, outcome: Outcome) -> bool:
         """Whether the task is to be tried again later: trying may help, and it has not been parked for too long."""
         if not outcome.may_help_later or task.is_dry_run:
             return False
-        parked = self.get(task.task_id)
-        if parked is None and task.task_id in self._running:
+        if self.get(task.task_id) is None and task.task_id in self._running:
             return False  # closed by a human while it ran
-        since = parked.first_parked if parked is not None else self._clock.now()
-        return self._clock.now() - since < timedelta(seconds=self._patience.parked_for)
+        failed, now = self.failed(task), self._clock.now()
+        since = failed.first_parked if failed is not None else now
+        return now - since < timedelta(seconds=self._patience.parked_for)
 
     async def park(self, task: Task, outcome: Outcome, tally: Tally) -> None:
         """Durably; `LogUnavailable`. What it has of progress on the log goes: it is not in progress any more."""
-        before, now = self.get(task.task_id), self._clock.now()
+        if outcome.error is None:
+            raise ValueError("only what failed is tried again")
+        before, now = self.failed(task), self._clock.now()
         rounds = before.rounds + 1 if before is not None else 1
         record = make_parked(
-            task, outcome, tally, self._agent, now, rounds=rounds,
+            task, outcome.error, tally, self._agent, now, rounds=rounds,
             first_parked=before.first_parked if before is not None else now,
             not_before=now + timedelta(seconds=self._wait(rounds)),
         )  # fmt: skip
         retry, status = topics.retry(self._region), topics.status(self._region)
-        await self._log.append(
-            [Append(retry, record.key, codec.encode(record)), Append(status, task.task_id, None)]
-        )
+        async with self._writing:
+            await self._log.append(
+                [Append(retry, record.key, codec.encode(record)), Append(status, task.task_id, None)]
+            )
         LOG.warning(
             "task is parked", action="task_parked", task=task.task_id, rule=task.rule.name, rounds=rounds,
             destination=record.destination, error=record.error.message, not_before=record.not_before.isoformat(),
         )  # fmt: skip
 
+    async def set_aside(self, task: Task, tally: Tally) -> bool:
+        """Park what goes on all the same, durably; False when it is about to end. `LogUnavailable`."""
+        async with self._writing:
+            if tally.ending:
+                return False
+            # First: an append that raises may have landed, and then the task's end has to close it.
+            self._aside.add(task.task_id)
+            now = self._clock.now()
+            record = make_parked(
+                task, _why_aside(tally), tally, self._agent, now, rounds=1, first_parked=now, not_before=now
+            )
+            await self._log.append([Append(topics.retry(self._region), record.key, codec.encode(record))])
+        LOG.info(
+            "task goes on, parked", action="task_set_aside", task=task.task_id, rule=task.rule.name,
+            destination=record.destination, code=record.error.code,
+        )  # fmt: skip
+        return True
+
+    async def is_parked(self, task: Task) -> bool:
+        """Whether its end has a record to close: when one is being written, as soon as it is."""
+        async with self._writing:
+            return task.task_id in self._aside or task.task_id in self._parked
+
+    async def forget(self, task: Task) -> None:
+        """Close the record of what proved to be no task; `LogUnavailable`."""
+        if await self.is_parked(task):
+            await self._log.append([Append(topics.retry(self._region), task.task_id, None)])
+
     async def supersede(self, task: Task) -> None:
         """End the older ones that would write what `task`, which has ended or is parked itself, was about."""
-        for old in [one for one in self._parked.values() if _is_older(one, task)]:
+        older = [one for one in self._parked.values() if _is_older(one, task) and not self._goes_on(one)]
+        for old in older:
             await self._end(old, skipped(SUPERSEDED, "a newer push or deletion of this tag came"))
 
     async def run(self, lanes: Lanes) -> None:
@@ -122,8 +167,15 @@ class Parking:
             if len(self._running) >= _AT_ONCE:
                 return
             waits = parked.not_before > now and parked.execution_id not in self._stops
-            if not waits and parked.task_id not in self._running and self._is_ours(parked, now):
+            free = parked.task_id not in self._running and not self._goes_on(parked)
+            if free and not waits and self._is_ours(parked, now):
                 yield parked
+
+    def _goes_on(self, parked: Parked) -> bool:
+        """Whether an agent that lives has it in hand."""
+        if parked.agent == self._agent:
+            return parked.task_id in self._aside
+        return parked.in_hand and parked.agent in self._living.names(self._clock.now())
 
     def _is_ours(self, parked: Parked, now: datetime) -> bool:
         if parked.agent == self._agent:
@@ -150,6 +202,15 @@ class Parking:
             self._patience.longest_park, self._patience.first_park * 2 ** min(rounds - 1, 30)
         )
         return longest * (1 - self._random() / 4)
+
+
+def _why_aside(tally: Tally) -> TaskError:
+    """What its record says instead of an error."""
+    if tally.is_running:
+        message = "its copy goes on; it is parked so that what is behind it goes on too"
+        return TaskError(code=STILL_RUNNING, side=Side.MESH, message=message)
+    message = "it waits for one before it; it is parked so that what is behind it goes on"
+    return TaskError(code=STILL_QUEUED, side=Side.MESH, message=message)
 
 
 def _is_older(parked: Parked, task: Task) -> bool:

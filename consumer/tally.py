@@ -24,6 +24,8 @@ class Tally:
 
     started: datetime
     attempts: int = 1
+    is_running: bool = False  # its turn in its lane came
+    ending: bool = False  # it will do no more: how it ended is being written
     begun: bool = False  # its progress is on the log
     resource: Resource | None = None
     digest: Digest | None = None

@@ -72,9 +72,9 @@ class Worker:
         """Raises nothing but its cancellation: what goes wrong is the task's end."""
         self._running[task.task_id] = (task, tally)
         self._metrics.running_tasks.labels(task.destination.name).inc()
-        parked = self._parking.get(task.task_id)
+        parked, failed = self._parking.get(task.task_id), self._parking.failed(task)
         begun_before = task.task_id in self._begun or (parked is not None and parked.begun)
-        tally.attempts = parked.attempts + 1 if parked is not None else tally.attempts
+        tally.attempts = failed.attempts + 1 if failed is not None else tally.attempts
         tally.is_stopped = lambda: task.execution_id in self._stops
         try:
             outcome = await until_it_ends(
@@ -84,10 +84,13 @@ class Worker:
             if begun_before or tally.begun:
                 outcome = _as_our_own_work(outcome)
             tally.begun = tally.begun or begun_before
+            tally.ending = True
             if self._parking.wants(task, outcome):
                 await _whole(self._park(task, outcome, tally))
-            elif not outcome.is_untold or parked is not None:
+            elif not outcome.is_untold or failed is not None:
                 await _whole(self._end(task, outcome, tally))
+            else:
+                await _whole(self._patiently(lambda: self._parking.forget(task)))
         finally:
             self._running.pop(task.task_id, None)
             self._metrics.running_tasks.labels(task.destination.name).dec()
@@ -123,12 +126,10 @@ class Worker:
             task.task_id, None
         )  # no progress from here on: it would stand for ever over the tombstone
         await self._reporter.written()
+        was_parked = await self._parking.is_parked(task)
         completion = await self._patiently(
-            lambda: complete(
-                task, outcome, tally, self._clock.now(), self._log,
-                was_parked=self._parking.get(task.task_id) is not None,
-            )
-        )  # fmt: skip
+            lambda: complete(task, outcome, tally, self._clock.now(), self._log, was_parked=was_parked)
+        )
         self._tell(completion)
         await self._patiently(lambda: self._parking.supersede(task))
 

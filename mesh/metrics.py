@@ -84,7 +84,11 @@ class Metrics:
             "Bytes of blobs that came ahead, and that no manifest named within an hour.",
             "destination",
         )
-        self.parked_tasks = gauge("parked_tasks", "Tasks that wait to be tried again later.", "destination")
+        self.parked_tasks = gauge(
+            "parked_tasks",
+            "Tasks that are parked: to be tried again later, or while they go on.",
+            "destination",
+        )
         self.speed_wait_seconds = counter(
             "speed_wait_seconds_total", "Time that pieces of blobs waited for a speed limit.", "limit"
         )

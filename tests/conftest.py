@@ -1,13 +1,15 @@
 """Real parts, and a clean environment.
 
 A test that needs a real part says `@pytest.mark.real("docker-registry")`. Where the part is missing the test is skipped
-and the end of the run says so; with REGMESH_REQUIRE_REAL=1 (CI) it fails.
+and the end of the run says so; with REGMESH_REQUIRE_REAL=1 (CI) it fails. One that shows more of the same says
+`@pytest.mark.more("what it adds")`: it runs with `--all`, and without it the end of the run says what was left out.
 """
 
 import functools
 import os
 import shutil
 import sys
+from collections import Counter
 from pathlib import Path
 
 import hypothesis
@@ -17,6 +19,11 @@ sys.path.insert(0, str(Path(__file__).parent.parent))  # so that a test can say 
 
 _KEPT = {"REGMESH_REQUIRE_REAL", "REGMESH_TEST_KAFKA", "REGMESH_KAFKA_HOME"}
 _missing = pytest.StashKey[dict[str, str]]()
+_left_out = pytest.StashKey[Counter[str]]()
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--all", action="store_true", help="run the tests too that are marked `more`")
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -25,8 +32,18 @@ def pytest_configure(config: pytest.Config) -> None:
     )  # how busy a machine is says nothing of the code
     hypothesis.settings.load_profile("regmesh")
     config.stash[_missing] = {}
+    config.stash[_left_out] = Counter()
     for name in [name for name in os.environ if name.startswith("REGMESH_") and name not in _KEPT]:
         del os.environ[name]
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    if config.getoption("--all"):
+        return
+    more = {item: mark.args[0] for item in items if (mark := item.get_closest_marker("more")) is not None}
+    config.stash[_left_out].update(more.values())
+    config.hook.pytest_deselected(items=list(more))
+    items[:] = [item for item in items if item not in more]
 
 
 @pytest.hookimpl(tryfirst=True)
@@ -51,6 +68,11 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
         terminalreporter.section("real parts that are missing")
         for part, reason in sorted(missing.items()):
             terminalreporter.line(f"{part}: {reason}")
+    left_out = terminalreporter.config.stash[_left_out]
+    if left_out:
+        terminalreporter.section("left out; `make test-all` (--all) runs them")
+        for reason, count in sorted(left_out.items()):
+            terminalreporter.line(f"{count} of {reason}")
 
 
 @functools.cache
@@ -58,13 +80,14 @@ def why_missing(part: str) -> str | None:
     """None when the part can be used."""
     if part == "kafka":
         return _why_no_kafka()
-    if part == "distribution-3":
+    if part in ("distribution-3", "ggcr"):
         from tests import parts
 
+        program = parts.DISTRIBUTION_3 if part == "distribution-3" else parts.GGCR
         return (
             None
-            if parts.DISTRIBUTION_3.exists()
-            else "`make parts` was not run: .cache/parts/bin/registry is missing"
+            if program.exists()
+            else f"`make parts` was not run: .cache/parts/bin/{program.name} is missing"
         )
     return None if shutil.which(part) else f"no {part} on PATH"
 

@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, ClassVar, TypeVar
 from urllib.error import HTTPError, URLError
 from urllib.parse import urlencode
 from urllib.request import Request, urlopen
@@ -91,9 +91,8 @@ class Process:
         return self.log.read_text(errors="replace")
 
 
-DISTRIBUTION_3 = (
-    Path(__file__).parent.parent / ".cache" / "parts" / "bin" / "registry"
-)  # by .ci/install-parts
+_BUILT = Path(__file__).parent.parent / ".cache" / "parts" / "bin"  # by .ci/install-parts
+DISTRIBUTION_3, GGCR = _BUILT / "registry", _BUILT / "ggcr-registry"
 
 
 @dataclass
@@ -107,6 +106,8 @@ class Distribution:
     extra: dict[str, Any] = field(default_factory=dict)  # of its configuration
     program: str = "docker-registry"
     process: Process | None = None
+    lists_referrers: ClassVar[bool] = False  # by the API
+    notifies: ClassVar[bool] = True
 
     @property
     def url(self) -> str:
@@ -118,6 +119,13 @@ class Distribution:
 
     def start(self) -> "Distribution":
         self.folder.mkdir(parents=True, exist_ok=True)
+        self.process = Process(
+            self._command(), self.folder / "registry.log", {"OTEL_TRACES_EXPORTER": "none"}
+        )
+        until(f"{self.url} answers", self._answers)
+        return self
+
+    def _command(self) -> list[str]:
         settings: dict[str, Any] = {
             "version": 0.1,
             "log": {"level": "error", "accesslog": {"disabled": True}},
@@ -135,11 +143,7 @@ class Distribution:
             settings["notifications"] = {"endpoints": [endpoint]}
         file = self.folder / "registry.yml"
         file.write_text(yaml.safe_dump({**settings, **self.extra}))
-        self.process = Process(
-            [self.program, "serve", str(file)], self.folder / "registry.log", {"OTEL_TRACES_EXPORTER": "none"}
-        )
-        until(f"{self.url} answers", self._answers)
-        return self
+        return [self.program, "serve", str(file)]
 
     def _answers(self) -> bool:
         assert self.process is not None
@@ -176,6 +180,20 @@ class Distribution:
     def end(self) -> None:
         if self.process is not None:
             self.process.end()
+
+
+@dataclass
+class GoContainerRegistry(Distribution):
+    """The registry that `crane registry serve` runs too, with the referrers API. It tells nobody of pushes."""
+
+    program: str = str(GGCR)
+    lists_referrers: ClassVar[bool] = True
+    notifies: ClassVar[bool] = False
+
+    def _command(self) -> list[str]:
+        blobs = self.folder / "blobs"
+        blobs.mkdir(exist_ok=True)
+        return [self.program, "-address", self.host, "-disk", str(blobs)]
 
 
 @contextmanager

@@ -30,7 +30,6 @@ from mesh.control.executions_api import ExecutionsApi
 from mesh.control.letters import Letters
 from mesh.control.outbox import Outbox
 from mesh.control.parked import ParkedTasks
-from mesh.control.parked_api import ParkedApi
 from mesh.control.patience import Patience
 from mesh.control.report import Report
 from mesh.control.retries import Retries
@@ -91,7 +90,7 @@ class Control:
         retries = Retries(self._database, self._commands, state, self._parked)
         self._api = Api(
             declare=self._declare, state=state, sync_log=sync_log, running=self._running,
-            executions=ExecutionsApi(executions, self._commands, retries, self._parked), parked=ParkedApi(self._parked),
+            executions=ExecutionsApi(executions, self._commands, retries, self._parked), parked=self._parked,
             doctor=DoctorApi(state=state, running=self._running, letters=self._letters, retries=retries), clock=clock,
         )  # fmt: skip
 

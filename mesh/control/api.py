@@ -15,6 +15,7 @@ from mesh.control.entry import entry_of, rfc3339, row_of
 from mesh.control.executions_api import ExecutionsApi
 from mesh.control.guard import answer, known, refuse
 from mesh.control.log_query import LogQuery
+from mesh.control.parked import ParkedTasks
 from mesh.control.parked_api import ParkedApi
 from mesh.control.running import Running
 from mesh.control.sync_log import Page, SyncLog
@@ -41,12 +42,12 @@ class Api:
         running: Running,
         executions: ExecutionsApi,
         doctor: DoctorApi,
-        parked: ParkedApi,
+        parked: ParkedTasks,
         clock: Clock,
     ) -> None:
         self._declare, self._state, self._sync_log = declare, state, sync_log
-        self._running, self._clock = running, clock
-        self._parts = (executions, doctor, parked)
+        self._running, self._parked, self._clock = running, parked, clock
+        self._parts = (executions, doctor, ParkedApi(parked))
 
     def application(self, allowed_hosts: Collection[str]) -> web.Application:
         """To be mounted at `/api/v1`."""
@@ -111,7 +112,7 @@ class Api:
 
     async def logs(self, request: web.Request) -> web.Response:
         query = log_query.parse(known(request, *log_query.PARAMETERS), self._clock.now())
-        page = self._in_progress(query) if query.asks_for_running else await self._sync_log.read(query)
+        page = self._unended(query) if query.asks_for_unended else await self._sync_log.read(query)
         return answer({"items": [entry_of(row) for row in page.rows], "next": log_query.cursor_of(page.next)})
 
     async def agents(self, request: web.Request) -> web.Response:
@@ -137,8 +138,12 @@ class Api:
         found = explain(self._state, source, repository, tag)
         return answer({"items": [asdict(verdict) for verdict in found], "next": None})
 
-    def _in_progress(self, query: LogQuery) -> Page:
-        rows = [row for row in map(row_of, self._running.tasks()) if query.admits(row)]
+    def _unended(self, query: LogQuery) -> Page:
+        """What runs, and what is parked and does not run now."""
+        running = self._running.tasks()
+        ids = {task.task_id for task in running}
+        waiting = [parked for parked in self._parked.all() if parked.task_id not in ids]
+        rows = [row for row in map(row_of, [*running, *waiting]) if query.admits(row)]
         rows.sort(key=log_query.position, reverse=True)
         if query.after is not None:
             rows = [row for row in rows if log_query.position(row) < query.after]

@@ -8,6 +8,7 @@ from datetime import datetime
 from typing import Any
 
 from schemas.completions import Completion, Work
+from schemas.parked import Parked
 
 Row = Mapping[str, Any]
 
@@ -26,12 +27,12 @@ _SHOWN = (
 
 
 def row_of(work: Work) -> dict[str, Any]:
-    """The row of a task that has ended, or of one that runs: then what only an end tells is None."""
+    """The row of a task that has ended, or of one that runs or waits: then what only an end tells is None."""
     row = {field: _plain(getattr(work, field)) for field in _AS_THEY_ARE}
     row |= {field: _plain(getattr(work, field, None)) for field in _OF_AN_END}
     row |= {"source": work.source, "destination": work.destination, "status": work.status.value}
     row |= {"account": str(work.account), "destination_account": str(work.destination_account)}
-    error = work.error if isinstance(work, Completion) else None
+    error = work.error if isinstance(work, Completion | Parked) else None
     row["error_code"] = error.code if error else None
     row["error_side"] = error.side.value if error else None
     row["error_message"] = error.message if error else None

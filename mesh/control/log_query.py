@@ -17,6 +17,7 @@ from schemas.completions import Status
 from schemas.names import Digest, ObjectName, PlaceName, Region
 
 DEFAULT_LIMIT, MOST = 100, 1000
+_UNENDED = frozenset({Status.PENDING, Status.IN_PROGRESS})
 _UNITS = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days", "w": "weeks"}
 _DURATION = re.compile(r"(?:\d{1,9}[smhdw])+", re.ASCII)
 _EXECUTION = re.compile(r"[!-~]{1,128}", re.ASCII)
@@ -70,8 +71,8 @@ class LogQuery:
         return all(pattern.is_literal for pattern in self.patterns.values())
 
     @property
-    def asks_for_running(self) -> bool:
-        return Status.IN_PROGRESS in self.statuses
+    def asks_for_unended(self) -> bool:
+        return bool(self.statuses & _UNENDED)
 
     def admits(self, row: Row) -> bool:
         return (
@@ -148,8 +149,10 @@ def _statuses(name: str, text: str, _: datetime) -> frozenset[Status]:
     except ValueError as error:
         known = ", ".join(status.value for status in Status)
         raise InvalidInput(f"{name}: {text[:80]!r} is not one or several, with commas, of {known}") from error
-    if Status.IN_PROGRESS in statuses and len(statuses) > 1:
-        raise InvalidInput(f"{name}: InProgress is asked for alone: it is no part of the sync log yet")
+    if statuses & _UNENDED and statuses - _UNENDED:
+        raise InvalidInput(
+            f"{name}: Pending and InProgress are no part of the sync log yet: ask without others"
+        )
     return statuses
 
 

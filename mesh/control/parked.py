@@ -1,4 +1,7 @@
-"""Parked tasks of all regions, followed into memory; and what a human does with one: try it now, or close it."""
+"""Parked tasks of all regions, followed into memory; and what a human does with one: try it now, or close it.
+
+One that is in hand of its agent has not failed: it is shown, but there is nothing to try again.
+"""
 
 from collections.abc import Callable
 
@@ -41,19 +44,20 @@ class ParkedTasks:
         return next((tasks[task_id] for tasks in self._tasks.values() if task_id in tasks), None)
 
     def of_execution(self, execution_id: str) -> int:
-        return sum(one.execution_id == execution_id for one in self.all())
+        """How many wait to be tried again."""
+        return sum(one.execution_id == execution_id and not one.in_hand for one in self.all())
 
     async def try_now(self, *tasks: Parked) -> None:
-        """Their agents begin them within a second."""
+        """Their agents begin them within a second, those that they have not begun yet."""
         now = self._clock.now()
-        due = [one.model_copy(update={"not_before": now, "time": now}) for one in tasks]
+        due = [one.model_copy(update={"not_before": now, "time": now}) for one in tasks if not one.in_hand]
         await self._log.append(
             [Append(topics.retry(one.destination_region), one.key, codec.encode(one)) for one in due]
         )
 
     def of_rule(self, rule: PlaceName | None) -> list[Parked]:
-        """Of all rules, or of one."""
-        return [one for one in self.all() if rule in (None, one.by)]
+        """Those that wait to be tried again, of all rules or of one."""
+        return [one for one in self.all() if rule in (None, one.by) and not one.in_hand]
 
     async def close(self, parked: Parked) -> None:
         """It ends `Stopped`, and is not tried again."""

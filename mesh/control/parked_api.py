@@ -27,12 +27,16 @@ class ParkedApi:
         return answer({"items": [_shown(one) for one in self._parked.all()[:limit]], "next": None})
 
     async def close(self, request: web.Request) -> web.Response:
-        """202: it ends `Stopped`."""
+        """202: it ends `Stopped`. 409 when its agent has it in hand and will say how it ended."""
         name = request.match_info["id"]
         found = self._parked.get(name)
         if found is None:
             return refuse(
                 404, "not_found", f"no task {clean(name, 80)} is parked; `regmesh get parked` shows them"
+            )
+        if found.in_hand:
+            return refuse(
+                409, "still_running", f"{found.agent} works on it: it can be closed when that failed"
             )
         await self._parked.close(found)
         return answer(_shown(found), status=202)
@@ -40,6 +44,5 @@ class ParkedApi:
 
 def _shown(parked: Parked) -> dict[str, Any]:
     """A sync log entry, with when it is tried again."""
-    shown = entry_of(row_of(parked)) | {"error": parked.error.model_dump(mode="json")}
     more = ("rounds", "first_parked", "not_before")
-    return shown | {field: rfc3339(getattr(parked, field)) for field in more}
+    return entry_of(row_of(parked)) | {field: rfc3339(getattr(parked, field)) for field in more}

@@ -10,6 +10,7 @@ import typer
 from mesh.node.options import Server
 from mesh.node.output import Columns, size
 from mesh.node.remote import Remote
+from schemas.parked import STILL_QUEUED, STILL_RUNNING
 
 _LOOK_EVERY = 0.5  # seconds
 _RUNS = "InProgress"
@@ -171,13 +172,19 @@ def _tell(ended: Mapping[str, Any]) -> None:
         raise typer.Exit(1)
 
 
+def _tried_again(parked: Mapping[str, Any]) -> str:
+    """When; `-` of what its agent still runs, or is to run when its turn comes."""
+    in_hand = parked["error"]["code"] in (STILL_RUNNING, STILL_QUEUED)
+    return "-" if in_hand else str(parked["not_before"])[:19].replace("T", " ")
+
+
 PARKED: Columns = {
     "TASK": lambda it: it["task_id"],
     "RULE": lambda it: it["rule"],
     "SOURCE": lambda it: it["source"],
     "DESTINATION": lambda it: it["destination"],
     "ROUNDS": lambda it: it["rounds"],
-    "TRIED AGAIN": lambda it: it["not_before"][:19].replace("T", " "),
+    "TRIED AGAIN": _tried_again,
     "WHY": lambda it: it["error"]["message"],
 }
 

@@ -29,7 +29,8 @@ def logs(
     status: Annotated[
         str | None,
         typer.Option(
-            help="Succeed, Failed, Skipped, Stopped or InProgress; several with commas.", show_default=False
+            help="Succeed, Failed, Skipped or Stopped; InProgress or Pending (parked). Several with commas.",
+            show_default=False,
         ),
     ] = None,
     execution: Annotated[str | None, typer.Option(help="Only of this execution.", show_default=False)] = None,

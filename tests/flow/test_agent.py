@@ -5,6 +5,7 @@ from collections.abc import AsyncIterator, Sequence
 from contextlib import aclosing, asynccontextmanager
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 from prometheus_client import CollectorRegistry
@@ -216,6 +217,22 @@ async def test_an_index_brings_its_children_and_shared_layers_once(site: Site) -
         for child in index.children:
             assert (await destination.read_manifest(APP, child.digest)).body == child.manifest.body
     assert set(site.source.seen.pulls.values()) == {1}
+
+
+async def test_a_topic_that_is_joined_while_the_agent_tells_its_lag_is_no_error(site: Site) -> None:
+    agent = site._agents[-1][0]
+    await site.stop()
+    told: list[str] = []
+
+    class Joined:
+        async def report_lag(self) -> None:
+            told.append("lag")
+            agent._consumers["mesh.of-a-new-region.events"] = consumers[0]
+
+    consumers: list[Any] = [Joined()]
+    agent._consumers = {"mesh.beijing.events": consumers[0]}
+    await agent._beat()
+    assert told == ["lag"]
 
 
 async def test_what_no_rule_wants_is_not_copied(site: Site) -> None:

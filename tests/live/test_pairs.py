@@ -1,10 +1,13 @@
-"""Each kind of artifact between each pair of real registries that can be had: docker-registry 2.8 and distribution 3.
+"""Each kind of artifact between real registries: docker-registry 2.8, distribution 3 and go-containerregistry's (ggcr).
 
-Pushed to the source, told by the source's own notification, and looked at in the destination without our client.
+Pushed to the source, told by its own notification or, where it sends none, found by `regmesh sync`, and looked at in
+the destination without our client. ggcr alone has the referrers API. Three pairs, in which each is source once and
+destination once, always run; the other six with `--all` (make test-all).
 """
 
+import json
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -20,22 +23,33 @@ from tests.live.test_line import (
 from tests.live.test_referrers import get, listed, put, put_manifest
 from tests.parts import Distribution, until
 
-PROGRAMS = {"2.8": "docker-registry", "3": str(parts.DISTRIBUTION_3)}
+Make = Callable[[Path], Distribution]
+KINDS: dict[str, Make] = {
+    "2.8": Distribution,
+    "3": lambda folder: Distribution(folder, program=str(parts.DISTRIBUTION_3)),
+    "ggcr": parts.GoContainerRegistry,
+}
+RING = [("2.8", "3"), ("3", "ggcr"), ("ggcr", "2.8")]
+MORE = pytest.mark.more("the pairs of real registries")
+PAIRS = [
+    pytest.param((source, destination), marks=[] if (source, destination) in RING else MORE,
+                 id=f"{source} to {destination}")
+    for source in KINDS
+    for destination in KINDS
+]  # fmt: skip
 HELM = "application/vnd.cncf.helm.config.v1+json"
 APP, CHART = "game/app", "game/chart"
 
 pytestmark = [
-    pytest.mark.real("docker-registry", "distribution-3", "skopeo"),
+    pytest.mark.real("docker-registry", "distribution-3", "ggcr", "skopeo"),
     pytest.mark.parametrize("line", ["sqlite"], indirect=True),
 ]
 
 
-@pytest.fixture(
-    params=[(source, destination) for source in PROGRAMS for destination in PROGRAMS], ids=" to ".join
-)
+@pytest.fixture(params=PAIRS)
 def registries(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[tuple[Distribution, Distribution]]:
-    source, destination = (PROGRAMS[name] for name in request.param)
-    made = Distribution(tmp_path / "cn", program=source), Distribution(tmp_path / "eu", program=destination)
+    source, destination = (KINDS[name] for name in request.param)
+    made = source(tmp_path / "cn"), destination(tmp_path / "eu")
     yield made
     for registry in made:
         registry.end()
@@ -53,10 +67,10 @@ def test_image_index_chart_signature_and_sbom_arrive_as_they_were(line: Line) ->
     for repository, tag in ((APP, "v1"), (APP, "multi"), (CHART, "1.2.3")):
         parts.push(layout, tag, line.source, f"{repository}:{tag}")
     put(line.source, signature, cosign_tag(image.digest, "sig"))
-    put(line.source, sbom, sbom.digest)
-    put_manifest(
-        line.source, attached.index_of([attached.entry(sbom.manifest)]), image.digest.replace(":", "-")
-    )
+    _attach(line.source, image, sbom)
+    if not line.source.notifies:
+        done = parts.run_regmesh("sync", "release-to-eu", "--wait", "--server", line.api)
+        assert done.returncode == 0, done.stderr
 
     for repository, tag, pushed in ((APP, "v1", image), (APP, "multi", index), (CHART, "1.2.3", chart)):
         assert line.ended(repository, tag)["digest"] == pushed.digest
@@ -65,7 +79,33 @@ def test_image_index_chart_signature_and_sbom_arrive_as_they_were(line: Line) ->
     assert line.ended(CHART, "1.2.3")["resource_type"] == "chart"
     at = line.destination
     until("the signature", lambda: at.digest(APP, cosign_tag(image.digest, "sig")) == signature.digest)
-    until("the list", lambda: listed(at, image.digest) == [attached.entry(sbom.manifest)])
+    _is_listed(at, image, sbom)
     assert get(at, f"manifests/{sbom.digest}") == sbom.manifest.body
     assert get(at, f"blobs/{sbom.blob_descriptors[1].digest}") == image.digest.encode() * 10
     assert line.log(status="Failed") == []
+
+
+def _attach(source: Distribution, image: images.Image, sbom: images.Image) -> None:
+    """As a client does: where the registry does not list it by itself, it goes into the list under the tag."""
+    put(source, sbom, sbom.digest)
+    if not source.lists_referrers:
+        put_manifest(
+            source, attached.index_of([attached.entry(sbom.manifest)]), image.digest.replace(":", "-")
+        )
+    assert _referrers(source, image) == [sbom.digest]
+
+
+def _is_listed(at: Distribution, image: images.Image, sbom: images.Image) -> None:
+    if at.lists_referrers:
+        until("the API lists it", lambda: _referrers(at, image) == [sbom.digest])
+    else:
+        until("the list", lambda: listed(at, image.digest) == [attached.entry(sbom.manifest)])
+
+
+def _referrers(registry: Distribution, image: images.Image) -> list[str]:
+    """As a client finds them: by the API, or in the list under the tag."""
+    if registry.lists_referrers:
+        entries = json.loads(get(registry, f"referrers/{image.digest}"))["manifests"]
+    else:
+        entries = listed(registry, image.digest) or []
+    return [entry["digest"] for entry in entries]

@@ -3,6 +3,7 @@
 import json
 import os
 from typing import Any
+from urllib.parse import urljoin
 from urllib.request import Request, urlopen
 
 import pytest
@@ -74,8 +75,9 @@ def listed(registry: Distribution, subject: Digest) -> list[dict[str, Any]] | No
 def put(registry: Distribution, pushed: images.Image, reference: str) -> None:
     for digest, body in pushed.blobs.items():
         with _ask(registry, "POST", "blobs/uploads/") as begun:
-            session = begun.headers["Location"]
-        with _send("PUT", f"{session}&digest={digest}", body, "application/octet-stream"):
+            session = urljoin(registry.url, begun.headers["Location"])
+        mark = "&" if "?" in session else "?"
+        with _send("PUT", f"{session}{mark}digest={digest}", body, "application/octet-stream"):
             pass
     put_manifest(registry, pushed.manifest, reference)
 

@@ -1,5 +1,6 @@
 """Each misbehaviour is narrow, counted, and over when it says so."""
 
+import asyncio
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from datetime import UTC, datetime
@@ -11,7 +12,7 @@ import pytest
 
 from mesh.clock import ManualClock
 from mesh.registry.builtin import BuiltinRegistry
-from mesh.registry.builtin.faults import Cut, Fail, Faults, HalfWritten, Lie
+from mesh.registry.builtin.faults import Cut, Fail, Faults, HalfWritten, Lie, Stall
 from mesh.registry.builtin.misbehaving import (
     CuttingRegistry,
     FailingRegistry,
@@ -60,6 +61,25 @@ async def test_slow_takes_its_time_both_ways(tmp_path: Path, clock: ManualClock)
         assert clock.monotonic() == pytest.approx(len(BLOB) / 1000)
         assert await pull(ask) == (200, BLOB)
         assert clock.monotonic() == pytest.approx(2 * len(BLOB) / 1000)
+
+
+async def test_a_stalled_blob_is_sent_when_that_is_over_and_no_other_waits(
+    tmp_path: Path, clock: ManualClock
+):
+    registry = BuiltinRegistry(tmp_path, clock=clock)
+    other = b"another"
+    async with running(registry) as ask:
+        await push(ask)
+        async with ask("POST", f"/v2/app/blobs/uploads/?digest={digest_of(other)}", data=other) as answer:
+            assert answer.status == 201
+        registry.faults.stall = Stall(DIGEST)
+        waiting = asyncio.create_task(pull(ask))
+        assert await pull(ask, where=f"/v2/app/blobs/{digest_of(other)}") == (200, other)
+        while not registry.faults.struck["stall"]:
+            await asyncio.sleep(0.01)
+        assert not waiting.done()
+        registry.faults.stall.over.set()
+        assert await waiting == (200, BLOB)
 
 
 async def test_cutting_sends_so_much_and_closes(tmp_path: Path, clock: ManualClock):

@@ -74,6 +74,23 @@ class Machine(RuleBasedStateMachine):
 TestOffsets = Machine.TestCase
 
 
+@given(st.integers(1, 40), st.lists(st.booleans(), max_size=40))
+def test_a_head_is_in_the_way_when_the_window_is_full_and_most_behind_it_is_finished(
+    window: int, finished: list[bool]
+) -> None:
+    tracker = Offsets()
+    for offset in range(len(finished) + 1):
+        tracker.begin(P, offset)
+    for offset, done in enumerate(finished, 1):
+        if done:
+            tracker.finish(P, offset)
+    is_full = 10 * (len(finished) + 1) >= 9 * window
+    most = finished.count(True) > finished.count(False)
+    assert list(tracker.heads_in_the_way(window)) == ([(P, 0)] if is_full and most else [])
+    tracker.finish(P, 0)
+    assert (P, 0) not in list(tracker.heads_in_the_way(window))
+
+
 def test_an_end_after_the_partition_was_lost_changes_nothing() -> None:
     tracker = Offsets()
     tracker.begin(P, 3)

@@ -62,6 +62,7 @@ class Blobs:
         cut = self._faults.cuts_after(len(part))
         sent = part if cut is None else part[:cut]
         lies = self._faults.lies(digest)
+        await self._faults.hold(digest)
         try:
             for chunk in _chunks(self._store.content_path(digest), sent, self._faults.block):
                 await response.write(falsified(chunk) if lies else chunk)

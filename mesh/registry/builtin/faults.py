@@ -4,6 +4,7 @@ Every fault can be set and cleared while the registry runs; `Faults.struck` coun
 `times` strike so many times and are over.
 """
 
+import asyncio
 from collections import Counter
 from dataclasses import dataclass, field
 
@@ -58,6 +59,14 @@ class Lie(Countdown):
 
 
 @dataclass
+class Stall:
+    """Send no more than the head of the answer to GETs of the blob `digest`, until `over` is set."""
+
+    digest: Digest
+    over: asyncio.Event = field(default_factory=asyncio.Event)
+
+
+@dataclass
 class Faults:
     slow: int | None = None  # bytes/s of each blob, sent or received
     cut: Cut | None = None
@@ -65,6 +74,7 @@ class Faults:
     fail: Fail | None = None
     half_written: HalfWritten | None = None
     lie: Lie | None = None
+    stall: Stall | None = None
     announce_first: float | None = None  # seconds between the announcement of a tag and its storing
     struck: Counter[str] = field(default_factory=Counter)
     ghosts: dict[Digest, int] = field(
@@ -76,6 +86,12 @@ class Faults:
         if self.slow:
             self.struck["slow"] += 1
             await clock.sleep(sent / self.slow)
+
+    async def hold(self, digest: Digest) -> None:
+        """Wait as long as this blob is stalled."""
+        if self.stall is not None and self.stall.digest == digest:
+            self.struck["stall"] += 1
+            await self.stall.over.wait()
 
     @property
     def block(self) -> int:

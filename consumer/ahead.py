@@ -73,7 +73,7 @@ class Ahead:
 
     async def _bring(self, task: Task, digest: Digest) -> None:
         source = self._places.registry(task.source, Side.SOURCE)
-        destination = self._places.registry(task.destination, Side.DESTINATION)
+        destination = self._places.registry(task.destination, Side.DESTINATION, task.chain)
         cargo = (task.destination.name, digest)
         if await destination.blob_size(task.destination_repository, digest) is not None:
             return

@@ -8,7 +8,7 @@ import structlog
 from mesh.clock import Clock
 from mesh.errors import RegmeshError
 from mesh.metrics import Metrics
-from mesh.registry.port import Endpoint, Registry
+from mesh.registry.port import Chain, Endpoint, Registry
 from schemas.completions import Side
 from schemas.names import PlaceName
 from schemas.topology import Place
@@ -36,9 +36,9 @@ class Places:
         self._states: dict[PlaceName, str] = {}
         self._took: dict[PlaceName, float] = {}
 
-    def registry(self, place: Place, side: Side) -> Registry:
+    def registry(self, place: Place, side: Side, chain: Chain | None = None) -> Registry:
         """The place as one side of a task; raises what `Opener` raises when it has no usable credentials."""
-        return self._endpoint(place).registry(side)
+        return self._endpoint(place).registry(side, chain)
 
     def anonymous(self, place: Place) -> Registry:
         """The place as a source for whoever has no credentials there."""

@@ -4,10 +4,10 @@ from dataclasses import dataclass
 
 from mesh.errors import RegmeshError
 from mesh.registry.manifests import Parts
-from mesh.registry.port import Descriptor, Manifest
+from mesh.registry.port import Chain, Descriptor, Manifest
 from mesh.registry.referrers import subject_named
 from schemas.completions import Operation, Side, Status, TaskError
-from schemas.envelope import make_id
+from schemas.envelope import MAX_HOPS, make_id
 from schemas.events import Action, Event
 from schemas.names import Digest, Reference, Repository, Tag
 from schemas.rules import Rule, TriggerKind
@@ -68,6 +68,11 @@ class Task:
     def is_referrer(self) -> bool:
         """Pushed about something else: by its tag's name, or, of what nobody tagged, perhaps."""
         return self.tag is None or subject_named(self.tag) is not None
+
+    @property
+    def chain(self) -> Chain:
+        """What its destination is told of where this came from."""
+        return Chain(self.event.origin or self.event.place, min(self.event.hops + 1, MAX_HOPS))
 
     @property
     def target(self) -> tuple[str, ...]:

@@ -97,7 +97,7 @@ class Worker:
 
     async def _try(self, task: Task, tally: Tally, *, resend: bool) -> Outcome:
         source = self._places.registry(task.source, Side.SOURCE)
-        destination = self._places.registry(task.destination, Side.DESTINATION)
+        destination = self._places.registry(task.destination, Side.DESTINATION, task.chain)
 
         async def admit(one: Task) -> None:
             await self._patiently(lambda: self._admission.check(one, tally))

@@ -14,7 +14,7 @@ from mesh.registry import auth, redirects, upload, verify
 from mesh.registry.download import BlobReader
 from mesh.registry.egress import parse_networks
 from mesh.registry.manifests import INDEX_TYPES, MANIFEST_TYPES, OCI_INDEX
-from mesh.registry.port import MAX_MANIFEST, Descriptor, Manifest, Referrer
+from mesh.registry.port import MAX_MANIFEST, Chain, Descriptor, Manifest, Referrer
 from mesh.registry.referrers import fallback_tag, read_index
 from mesh.registry.transport import Call, Channel, Transport, read_whole
 from mesh.secrets import Credentials
@@ -65,9 +65,9 @@ class RegistryEndpoint:
     def __init__(self, transport: Transport) -> None:
         self._transport = transport
 
-    def registry(self, side: Side) -> "RegistryClient":
-        """The registry as one side of a task: its errors say so."""
-        return RegistryClient(Channel(self._transport, side))
+    def registry(self, side: Side, chain: Chain | None = None) -> "RegistryClient":
+        """The registry as one side of a task: its errors say so. What is pushed says that it came along `chain`."""
+        return RegistryClient(Channel(self._transport, side, chain))
 
     async def ping(self) -> None:
         """GET /v2/: raises the `RegistryError` that a request would meet now."""

@@ -7,10 +7,10 @@ import hashlib
 from collections.abc import AsyncIterator
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 from schemas.completions import Side
-from schemas.names import Digest, MediaType, Reference, Repository, Tag
+from schemas.names import Digest, MediaType, PlaceName, Reference, Repository, Tag
 
 MAX_MANIFEST = 4 * 1024 * 1024  # what the specification asks registries to take
 
@@ -47,6 +47,13 @@ class Referrer:
 
 def digest_of(body: bytes, algorithm: str = "sha256") -> Digest:
     return Digest(f"{algorithm}:{hashlib.new(algorithm, body).hexdigest()}")
+
+
+class Chain(NamedTuple):
+    """Where content was first pushed, and how many rules carried it here."""
+
+    origin: PlaceName
+    hops: int
 
 
 class Registry(Protocol):
@@ -118,8 +125,8 @@ class Registry(Protocol):
 class Endpoint(Protocol):
     """A place's registry with its credentials and connections, shared by all who talk to it."""
 
-    def registry(self, side: Side) -> Registry:
-        """The registry as one side of a task: its errors say so."""
+    def registry(self, side: Side, chain: "Chain | None" = None) -> Registry:
+        """The registry as one side of a task: its errors say so. What is pushed says that it came along `chain`."""
         ...
 
     async def ping(self) -> None:

@@ -19,7 +19,9 @@ from mesh.clock import Clock
 from mesh.errors import Denied, RegistryError, Rejected, Unreachable
 from mesh.registry import failures, redirects
 from mesh.registry.auth import Authenticator, Scopes
+from mesh.registry.chain import told
 from mesh.registry.egress import GuardedResolver, GuardedSockets, Network
+from mesh.registry.port import Chain
 from mesh.secrets import Credentials
 from schemas.completions import Side
 
@@ -30,7 +32,8 @@ SHORT = ClientTimeout(total=300, connect=10, sock_read=STALL_SECONDS)
 STREAM = ClientTimeout(total=None, connect=10, sock_read=STALL_SECONDS)
 # A registry on an object store copies the whole upload before it answers the closing PUT.
 COMMIT = ClientTimeout(total=None, connect=10, sock_read=300)
-_HEADERS = {"User-Agent": f"regmesh/{importlib.metadata.version('regmesh')}", "Accept-Encoding": "identity"}
+USER_AGENT = f"regmesh/{importlib.metadata.version('regmesh')}"
+_HEADERS = {"User-Agent": USER_AGENT, "Accept-Encoding": "identity"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -174,6 +177,7 @@ class Channel:
 
     transport: Transport
     side: Side
+    chain: Chain | None = None
 
     def url(self, path: str, query: str = "") -> URL:
         """A URL below `/v2/` of the place. Parts of `path` are parsed names, which need no quoting."""
@@ -186,6 +190,9 @@ class Channel:
         return redirects.resolve(base, location, side=self.side)
 
     async def send(self, call: Call, expect: Container[int]) -> ClientResponse:
+        if self.chain is not None and call.method != "GET":
+            agent = {"User-Agent": told(USER_AGENT, self.chain)}
+            call = replace(call, headers={**call.headers, **agent})
         return await self.transport.send(call, expect, self.side)
 
     @contextlib.asynccontextmanager

@@ -52,6 +52,7 @@ def read_event(item: Any, context: Context) -> Sequence[Event]:
             size=reading.size_of(target, "size", "length"),
             from_repository=reading.name(target, "fromRepository", Repository) if verb == "mount" else None,
             actor=reading.actor_named(raw),
+            user_agent=reading.user_agent(raw),
         ),
     )
 

@@ -11,6 +11,7 @@ from urllib.parse import urlsplit
 import orjson
 
 from mesh.errors import clean
+from mesh.registry.chain import heard
 from producer.normalise.outcome import Context, Normalised, Unreadable
 from schemas.envelope import make_id
 from schemas.events import Action, Event
@@ -78,17 +79,21 @@ def make_event(
     size: int | None = None,
     from_repository: Repository | None = None,
     actor: str | None = None,
+    user_agent: object = None,
 ) -> Event:
-    """An event of the instance that the path names. What it is `known_by` makes its id the same at each delivery.
+    """An event of the instance that the path names; by its `user_agent` a push of our own says where it came from.
+
+    What it is `known_by` makes its id the same at each delivery.
 
     Known by nothing, every delivery counts as new.
     """
-    place = context.instance.place
+    place, chain = context.instance.place, heard(user_agent)
     known_by = known_by or context.received_at.isoformat()
     return Event(
         id=make_id(place, known_by, action, repository, tag, digest),
         time=context.received_at,
-        origin=place,
+        origin=chain.origin if chain is not None else place,
+        hops=chain.hops if chain is not None else 0,
         action=action,
         place=place,
         region=context.instance.region,
@@ -197,6 +202,12 @@ def actor_named(found: Mapping[str, Any]) -> str | None:
     """Of `actor: {name}`, as distribution and zot say it."""
     actor = found.get("actor")
     return actor_of(actor.get("name")) if isinstance(actor, dict) else None
+
+
+def user_agent(found: Mapping[str, Any]) -> object:
+    """Of `request: {useragent}`, as distribution, zot and ACR repeat it."""
+    request = found.get("request")
+    return request.get("useragent") if isinstance(request, dict) else None
 
 
 def host_of(url: str) -> str:

@@ -64,5 +64,6 @@ def _events(described: Mapping[str, Any], data: Any, context: Context) -> Sequen
             digest=digest,
             media_type=reading.media_type(image.get("mediaType")),
             actor=reading.actor_named(image),
+            user_agent=reading.user_agent(image),
         ),
     )

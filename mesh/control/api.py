@@ -88,8 +88,8 @@ class Api:
         if not isinstance(body, dict):
             raise InvalidDocument([Problem((), "must be a JSON object")])
         if section == "instances":
-            for shown in ("state", "position"):  # who puts back what he got declares nothing by these
-                body.pop(shown, None)
+            for given in ("state", "position"):  # who puts back what he got declares nothing by these
+                body.pop(given, None)
         if body.setdefault("name", name) != name:
             raise InvalidDocument([Problem(("name",), f"must be {name!r}, as in the path, or be left out")])
         try:

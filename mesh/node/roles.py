@@ -11,6 +11,7 @@ import structlog
 from consumer.agent import Agent, AgentSettings
 from consumer.places import Places
 from mesh.control import Control
+from mesh.gateway import Gateway, Manners
 from mesh.node import registries
 from mesh.node.node import Node
 from producer import Intake, Reconcile
@@ -75,6 +76,21 @@ def agent(node: Node, region: Region, settings: AgentSettings | None = None) -> 
         metrics=node.metrics,
         random=node.random,
         settings=settings or AgentSettings(),
+    )
+
+
+def gateway(node: Node, region: Region, manners: Manners, look_every: float = 3.0) -> Gateway:
+    """Nearby access for the clients of `region`; it looks at the places every `look_every` seconds."""
+    return Gateway(
+        region=region,
+        log=node.log,
+        state=node.state,
+        table=node.table,
+        open_way=registries.passages(node),
+        clock=node.clock,
+        metrics=node.metrics,
+        manners=manners,
+        look_every=look_every,
     )
 
 

@@ -1,0 +1,63 @@
+"""The gateway: clients of a region pull under one name, from the nearest healthy place that holds what they ask for.
+
+    GET /v2/... -> asked (parsed) -> nearest (who may serve, in which order) -> search (asks, by verdict) -> deliver
+                                              a miss here -> misses ==> mesh.commands -> producer, agent
+    401 of a place -> headers (challenge rewritten) -> client -> GET /token/{place} -> tokens -> the place's realm
+
+It keeps nothing and decides nothing about rights: the client's Authorization goes to the place that serves, and that
+place decides. `asked`, `nearest`, `verdict`, `headers`, `ranges`, `hosts_toml` and `zone` decide without any I/O.
+"""
+
+from aiohttp import web
+
+from mesh.clock import Clock
+from mesh.gateway import nearest
+from mesh.gateway.front import Front, Manners
+from mesh.gateway.misses import Misses
+from mesh.gateway.places import OpenWay, Places
+from mesh.gateway.tokens import Tokens
+from mesh.log.port import Log
+from mesh.log.table import Table
+from mesh.metrics import Metrics
+from mesh.rules.state import MeshState
+from schemas.names import Region
+
+__all__ = ["Gateway", "Manners"]
+
+
+class Gateway:
+    """The role for one region. Whoever builds it follows `mesh.state` with `table` into `state`."""
+
+    def __init__(
+        self,
+        *,
+        region: Region,
+        log: Log,
+        state: MeshState,
+        table: Table,
+        open_way: OpenWay,
+        clock: Clock,
+        metrics: Metrics,
+        manners: Manners,
+        look_every: float,
+    ) -> None:
+        self._region, self._state, self._clock, self._every = region, state, clock, look_every
+        self._places = Places(open_way, clock, metrics)
+        self._misses = Misses(region, log, state, clock, metrics)
+        self._front = Front(
+            region, state, self._places, Tokens(self._places), self._misses, metrics, manners, lambda: table.ready
+        )  # fmt: skip
+
+    def routes(self, app: web.Application) -> None:
+        """Add `/v2/` and `/token/`."""
+        self._front.routes(app)
+
+    async def run(self) -> None:
+        """Look at the places again and again, until cancelled. Once: then the ways to them are closed."""
+        try:
+            while True:
+                await self._places.look(nearest.served_places(self._state, self._region))
+                await self._clock.sleep(self._every)
+        finally:
+            await self._misses.close()
+            await self._places.close()

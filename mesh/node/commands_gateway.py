@@ -45,9 +45,11 @@ def gateway(
     trust = starting.trust(allow_network, token_realm)
 
     async def main(stopping: asyncio.Event) -> None:
-        async with open_node(starting.shared(log), data, trust) as node:
-            async with open_gateway(node, name, listen, Manners(domain, behind_proxy)):
-                await stopping.wait()
+        async with (
+            open_node(starting.shared(log), data, trust) as node,
+            open_gateway(node, name, listen, Manners(domain, behind_proxy)),
+        ):
+            await stopping.wait()
 
     lifecycle.run(main)
 

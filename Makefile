@@ -38,7 +38,7 @@ bench: $(INSTALLED) ## the figures of docs/benchmarks.md, side by side in one ru
 kafka: ## fetch a real Apache Kafka 4 and run it until interrupted, on PORT or a free one
 	compose/kafka/kafka.sh run $(PORT)
 
-parts: ## the real parts of the tests, on Debian and as root: docker-registry, distribution 3, skopeo, Java, Maven, Kafka
+parts: ## the real parts of the tests, on Debian and as root: docker-registry, distribution 3, skopeo, crane, containerd, Java, Maven, Kafka
 	.ci/install-parts
 
 clean: ## everything that make made

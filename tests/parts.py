@@ -95,6 +95,8 @@ DISTRIBUTION_3 = (
     Path(__file__).parent.parent / ".cache" / "parts" / "bin" / "registry"
 )  # by .ci/install-parts
 
+CRANE = DISTRIBUTION_3.parent / "crane"  # by .ci/install-parts
+
 
 @dataclass
 class Distribution:

@@ -150,7 +150,8 @@ class Front:
 
     def _base_url(self, request: web.Request) -> str:
         """As the client calls us."""
-        forwarded = request.headers.get("X-Forwarded-Proto", "") if self.manners.behind_proxy else ""
+        said = request.headers.get("X-Forwarded-Proto", "") if self.manners.behind_proxy else ""
+        forwarded = said.partition(",")[0].strip()  # the first proxy is the client's
         scheme = forwarded if forwarded in ("http", "https") else request.scheme
         host = request.headers.get("Host", "")
         if not _HOST.fullmatch(host):

@@ -5,7 +5,8 @@ of the region, nearest first: the own region, then by the cost that the place's 
 else by the round trip measured. Those that do not answer come last.
 """
 
-from collections.abc import Callable, Sequence
+from collections import defaultdict
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 from mesh.rules import boundary
@@ -49,11 +50,15 @@ Look = Callable[[PlaceName], Seen]
 
 def holders(state: MeshState, domain: str, region: Region, look: Look) -> list[Holders]:
     """All that may serve `domain` to clients of `region`; empty when nobody may."""
-    found = (
-        Holders(instance, _candidates(state, instance, region, look))
+    places: dict[str, list[Place]] = defaultdict(list)
+    for place in state.places():
+        if boundary.crossing(state, place.region, region) is None:
+            places[place.instance].append(place)
+    return [
+        Holders(instance, _by_distance(state, places[instance.name], region, look))
         for instance in state.instances_of(domain)
-    )
-    return [one for one in found if one.candidates]
+        if instance.name in places
+    ]
 
 
 def is_served(state: MeshState, domain: str) -> bool:
@@ -79,11 +84,10 @@ def distance(state: MeshState, place: Place, region: Region, round_trip_ms: floa
     return _UNKNOWN if round_trip_ms is None else round_trip_ms
 
 
-def _candidates(state: MeshState, instance: Instance, region: Region, look: Look) -> tuple[Candidate, ...]:
-    inside = [
-        place for place in _places(state, instance) if boundary.crossing(state, place.region, region) is None
-    ]
-    found = [_candidate(state, place, region, look(place.name)) for place in inside]
+def _by_distance(
+    state: MeshState, places: Iterable[Place], region: Region, look: Look
+) -> tuple[Candidate, ...]:
+    found = [_candidate(state, place, region, look(place.name)) for place in places]
     return tuple(sorted(found, key=_order))
 
 
@@ -93,7 +97,3 @@ def _candidate(state: MeshState, place: Place, region: Region, seen: Seen) -> Ca
 
 def _order(candidate: Candidate) -> tuple[bool, float, bool, str]:
     return not candidate.up, candidate.distance, candidate.place.is_replica, candidate.place.name
-
-
-def _places(state: MeshState, instance: Instance) -> Sequence[Place]:
-    return [place for place in state.places() if place.instance == instance.name]

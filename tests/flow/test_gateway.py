@@ -3,6 +3,7 @@
 import asyncio
 import os
 from collections.abc import AsyncIterator
+from contextlib import aclosing
 from pathlib import Path
 from typing import Any
 
@@ -11,10 +12,13 @@ from aiohttp import ClientError
 
 from mesh.gateway import Manners
 from mesh.registry.builtin.faults import Cut, Fail, Faults, Lie, Throttle
+from schemas import topics
+from schemas.codec import decode, kind_of
+from schemas.executions import ExecutionStart
 from schemas.names import Repository
 from tests import images
 from tests.gateway_site import HUB, GatewaySite, gateway
-from tests.mesh_site import APP, MeshSite, mesh_site, until
+from tests.mesh_site import APP, MeshSite, client, mesh_site, until
 
 REGIONS = [
     {"name": "beijing", "jurisdiction": "cn"},
@@ -171,8 +175,6 @@ async def test_a_miss_is_served_from_home_and_replicated_once(site: MeshSite, hu
     image = images.image(layers=[b"one"])
     await site.push("cn", "v1", image)
     await until(lambda: site.digest("cn@shanghai", "v1"))
-    from tests.mesh_site import client
-
     async with client(site.registries["cn@shanghai"]) as registry:
         await registry.delete_manifest(APP, image.digest)
     for _ in range(3):
@@ -181,8 +183,24 @@ async def test_a_miss_is_served_from_home_and_replicated_once(site: MeshSite, hu
     await until(lambda: site.digest("cn@shanghai", "v1"))
     started = [it for it in (await site.get("executions"))["items"] if it["trigger"] == "reconcile"]
     assert [it["rule"] for it in started] == ["cn@shanghai"]
+    assert await commands(site) == ["reconcile"]  # one for three misses within a minute
     assert (await hub.ask(f"{APP}/manifests/v1", "HEAD")).status == 200
     assert hub.count("requests_total", place="cn@shanghai", status="200") == 1
+
+
+async def commands(site: MeshSite) -> list[str]:
+    """Why each execution was started by a gateway, in the order of the log."""
+    ends = await site.node.log.end(topics.COMMANDS)
+    found: list[str] = []
+    async with aclosing(site.node.log.follow(topics.COMMANDS)) as batches:
+        async for batch in batches:
+            values = [record.value or b"" for record in batch.records]
+            found += [
+                decode(it, ExecutionStart).trigger for it in values if kind_of(it) == ExecutionStart.kind
+            ]
+            if all(batch.positions.get(number, 0) >= end for number, end in ends.items()):
+                break
+    return [trigger for trigger in found if trigger == "reconcile"]
 
 
 async def test_without_a_place_in_the_own_region_nothing_is_started(site: MeshSite) -> None:
@@ -191,7 +209,7 @@ async def test_without_a_place_in_the_own_region_nothing_is_started(site: MeshSi
     async with gateway(site, "chengdu") as hub:
         assert (await hub.ask(f"{APP}/manifests/v1")).status == 200
     assert hub.count("misses_total", place="cn@shanghai") == 0
-    assert [it for it in (await site.get("executions"))["items"] if it["trigger"] == "reconcile"] == []
+    assert await commands(site) == []
 
 
 async def test_the_declared_cost_says_which_region_is_near(site: MeshSite) -> None:

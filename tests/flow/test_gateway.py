@@ -204,10 +204,16 @@ async def commands(site: MeshSite) -> list[str]:
 
 
 async def test_without_a_place_in_the_own_region_nothing_is_started(site: MeshSite) -> None:
-    await site.apply({"regions": [*REGIONS, {"name": "chengdu", "jurisdiction": "cn"}]})
+    regions = [
+        {"name": "beijing", "jurisdiction": "cn", "links": [{"to": "chengdu", "cost": 9}]},
+        {"name": "shanghai", "jurisdiction": "cn", "links": [{"to": "chengdu", "cost": 1}]},
+        {"name": "chengdu", "jurisdiction": "cn"},
+    ]
+    await site.apply({"regions": regions})
     await site.push("cn", "v1", images.image(layers=[b"one"]))
     async with gateway(site, "chengdu") as hub:
         assert (await hub.ask(f"{APP}/manifests/v1")).status == 200
+    assert manifests(site, "cn@shanghai") > 0  # it was asked first
     assert hub.count("misses_total", place="cn@shanghai") == 0
     assert await commands(site) == []
 
@@ -267,6 +273,10 @@ async def test_on_a_clash_the_first_listed_instance_wins_and_what_it_has_not_com
     await site.push("team", "v2", theirs, Repository("team/tool"))
     assert (await hub.ask(f"{APP}/manifests/v1")).body == ours.manifest.body
     assert (await hub.ask("team/tool/manifests/v2")).body == theirs.manifest.body
+    assert (hub.count("misses_total", place="cn@shanghai"), await commands(site)) == (
+        1,
+        ["reconcile"],
+    )  # of v1 alone
     await site.apply(
         {"instances": [instance(site, "team", "shanghai", account="team"), instance(site, "cn")]}
     )

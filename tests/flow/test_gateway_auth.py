@@ -7,12 +7,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from aiohttp import web
+from aiohttp import ClientError, web
+from yarl import URL
 
 from mesh.gateway import Manners
 from mesh.node.node import Trust
 from mesh.registry.builtin.registry import Credentials
 from mesh.registry.client import open_endpoint
+from mesh.registry.egress import parse_networks
+from mesh.registry.passage import Passage
 from mesh.secrets import Credentials as Known
 from schemas.completions import Side
 from schemas.names import Tag
@@ -236,3 +239,69 @@ async def test_nothing_of_ours_and_no_cookie_goes_either_way(
             (BASIC, None, None)
         ]
         assert {it.headers.get("Authorization") for it in registry.asked if it.path == "/v2/"} == {None}
+
+
+async def test_the_first_question_asks_for_credentials_when_any_registry_would_and_is_content_with_those_of_one(
+    site: MeshSite,
+) -> None:
+    team = await site.registry("team", credentials=Credentials("team", "other"))
+    public = await site.registry("public")
+    await declare(
+        site,
+        {"name": "public", "url": public.url},
+        {"name": "cn", "url": await closed(site, "cn")},
+        {"name": "team", "url": team.url},
+    )
+    async with gateway(site, "shanghai") as hub:
+        assert (await hub.ask("")).status == 401
+        of_team = "Basic " + base64.b64encode(b"team:other").decode()
+        assert (await hub.ask("", Authorization=of_team)).status == 200
+        assert (await hub.ask(f"{APP}/manifests/v1", Authorization=BASIC_OF_GAME)).status == 200
+        await public.stop()
+        assert (await hub.ask("", Authorization=of_team)).status == 200
+        nobody = await hub.ask("", Authorization="Basic " + base64.b64encode(b"nobody:x").decode())
+        assert (nobody.status, nobody.code) == (401, "UNAUTHORIZED")
+
+
+@pytest.mark.parametrize(
+    ("target", "passed"),
+    [
+        ("https://8.8.8.8/x", True), ("https://1.1.1.1/x", False), ("https://1.1.1.1:444/x", False),
+        ("https://10.0.0.1/x", False), ("https://127.0.0.1/x", False), ("https://[fd00::1]/x", False),
+        ("https://localhost/x", False), ("https://no-such-host.invalid/x", False),
+    ],
+)  # fmt: skip
+async def test_a_client_is_sent_to_public_hosts_alone_and_not_to_the_place_behind_the_gateway(
+    target: str, passed: bool
+) -> None:
+    way = Passage("cn", URL("https://1.1.1.1"), networks=parse_networks(["10.0.0.0/8"]), realms=frozenset())
+    try:
+        assert await way.is_for_clients(URL(target)) is passed
+    finally:
+        await way.close()
+
+
+async def test_a_blob_of_unknown_length_comes_whole_or_is_cut(site: MeshSite) -> None:
+    broken = False
+
+    async def answer(request: web.Request) -> web.StreamResponse:
+        if request.path == "/v2/":
+            return web.json_response({})
+        response = web.StreamResponse()
+        response.enable_chunked_encoding()
+        await response.prepare(request)
+        await response.write(b"x" * 100_000)
+        if broken:
+            assert request.transport is not None
+            request.transport.abort()
+        return response
+
+    async with stub() as registry:
+        registry.answer = answer
+        await declare(site, {"name": "cn", "url": registry.url})
+        async with gateway(site, "shanghai") as hub:
+            whole = await hub.ask(f"{APP}/blobs/{IMAGE.blob_descriptors[1].digest}")
+            assert (whole.status, whole.body) == (200, b"x" * 100_000)
+            broken = True
+            with pytest.raises(ClientError):
+                await hub.ask(f"{APP}/blobs/{IMAGE.blob_descriptors[1].digest}")

@@ -1,14 +1,17 @@
 """`regmesh nearby` and `regmesh up --gateway`, as a user types them, over control's API."""
 
 import asyncio
+import re
 import tomllib
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
 from mesh.node import cli
+from tests import parts
 from tests.mesh_site import MeshSite, mesh_site
 
 REGIONS = [
@@ -82,12 +85,31 @@ async def test_what_cannot_be_answered_says_what_to_do(
 
 
 @pytest.mark.parametrize("text", ["shanghai", "shanghai=8083", "Shanghai=127.0.0.1:8083"])
-def test_a_gateway_of_up_that_is_none_is_told_before_anything_runs(
-    text: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_gateway_of_up_that_is_none_is_told_before_anything_runs(text: str, tmp_path: Path) -> None:
     file = tmp_path / "mesh.yaml"
     file.write_text("regions: [{name: shanghai, jurisdiction: cn}]\n")
-    code = cli.run(["up", "-f", str(file), "--data", str(tmp_path / "data"), "--gateway", text])
-    assert code in (1, 2)
-    assert "regmesh: " in capsys.readouterr().err
+    done = parts.run_regmesh("up", "-f", str(file), "--data", str(tmp_path / "data"), "--gateway", text)
+    assert done.returncode in (1, 2)
+    assert done.stderr.startswith("regmesh: ")
     assert not (tmp_path / "data").exists()
+
+
+PAGE = (Path(__file__).parent.parent.parent / "docs" / "nearby.md").read_text()
+
+
+async def test_the_page_shows_what_can_be_declared_and_typed(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (shown,) = re.findall(r"^```yaml\n(.*?)^```", PAGE, re.MULTILINE | re.DOTALL)
+    commands = re.findall(r"^regmesh ([a-z-]+)([^>#\n]*)", PAGE, re.MULTILINE)
+    assert {word for word, _ in commands} == {"gateway", "up", "nearby"}
+    async with mesh_site(tmp_path) as site:
+        await site.apply(yaml.safe_load(shown))
+        for word, options in commands:
+            if word == "nearby":
+                code, out, err = await run(site, capsys, *options.split())
+                assert (code, "hub.example.com" in out) == (0, True), err
+            else:
+                assert await asyncio.to_thread(cli.run, [word, "--help"]) == 0
+                known = capsys.readouterr().out
+                assert all(option in known for option in re.findall(r"--[a-z-]+", options)), options

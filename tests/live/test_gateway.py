@@ -6,7 +6,9 @@ import json
 import os
 import re
 import subprocess
+import time
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,12 +19,13 @@ import yaml
 
 from tests import images, kafka_broker, parts
 from tests.containerd_daemon import Containerd, containerd
-from tests.parts import Distribution, until
+from tests.parts import Distribution, Process, until
 from tests.token_registry import PASSWORD, USER, token_registry
 
 pytestmark = [pytest.mark.real("docker-registry", "skopeo")]
 
-LAYER = os.urandom(2 * 1024 * 1024)
+MiB = 1024 * 1024
+LAYER = os.urandom(2 * MiB)
 IMAGE = images.image(layers=[LAYER, b"a small one"])
 HUB = "hub.example.com"
 REGIONS = [
@@ -40,6 +43,7 @@ class Mesh:
     near: Distribution
     api: str
     gateway: str
+    up: Process
 
     @property
     def host(self) -> str:
@@ -53,9 +57,9 @@ class Mesh:
         )
         return float(found[1]) if found else 0.0
 
-    def push(self, tag: str, credentials: tuple[str, ...] = ()) -> None:
-        """To the instance; waits until the replica has it."""
-        layout = images.write_layout(self.folder / "layout", {tag: IMAGE})
+    def push(self, tag: str, credentials: tuple[str, ...] = (), image: images.Image = IMAGE) -> None:
+        """To the instance."""
+        layout = images.write_layout(self.folder / "layout", {tag: image})
         parts.skopeo(
             "copy", "--preserve-digests", "--dest-tls-verify=false", *credentials, f"oci:{layout}:{tag}", f"docker://{self.home.host}/game/app:{tag}"
         )  # fmt: skip
@@ -96,7 +100,7 @@ def mesh(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[Mesh]:
             tmp_path / "up.log", "up", "-f", str(file), "--data", str(tmp_path / "data"), "--listen", api,
             "--gateway", f"shanghai={at}", environment={"REGMESH_SECRET_CN": f"{USER}:{PASSWORD}"},
         )  # fmt: skip
-        made = Mesh(tmp_path, home, near, f"http://{api}", f"http://{at}")
+        made = Mesh(tmp_path, home, near, f"http://{api}", f"http://{at}", up)
         try:
             until("the gateway is ready", lambda: up.is_running() and parts.get(f"{made.gateway}/readyz"))
             yield made
@@ -146,6 +150,25 @@ def test_a_pull_is_served_near_and_by_the_next_nearest_when_the_near_registry_st
     assert pull(mesh, mesh.folder / "second") == IMAGE.digest
     assert mesh.served("cn") >= 4
     assert pull(mesh, mesh.folder / "third") == IMAGE.digest
+
+
+def test_slow_clients_of_a_large_layer_cost_no_memory(mesh: Mesh) -> None:
+    layer = os.urandom(64 * MiB)
+    large = images.image(layers=[layer])
+    mesh.push("large", image=large)
+    until("the replica has it", lambda: mesh.near.digest("game/app", "large"))
+    url = f"http://localhost:{mesh.host.rpartition(':')[2]}/v2/game/app/blobs/{large.blob_descriptors[1].digest}"
+    with urlopen(url, timeout=30) as answer:
+        assert answer.read() == layer
+    before = mesh.up.peak_memory()
+    with ExitStack() as stack:
+        slow = [stack.enter_context(urlopen(url, timeout=30)) for _ in range(12)]
+        for answer in slow:
+            assert answer.read(MiB) == layer[:MiB]
+        time.sleep(1.5)  # whatever would be read ahead is read by now
+        grown = mesh.up.peak_memory() - before
+        assert slow[0].read() == layer[MiB:]
+    assert grown < 64 * MiB, f"{grown / MiB:.0f} MiB for 12 clients"
 
 
 @pytest.mark.real("containerd", "ctr")
@@ -264,7 +287,7 @@ def test_the_gateway_is_a_daemon_of_its_own_on_kafka_and_a_miss_is_replicated(tm
             until("control is ready", lambda: parts.get(f"{api}/readyz"), within=60)
             applied = parts.run_regmesh("apply", "-f", str(file), "--server", api)
             assert applied.returncode == 0, applied.stderr
-            mesh = Mesh(tmp_path, home, near, api, f"http://127.0.0.1:{ports['gateway']}")
+            mesh = Mesh(tmp_path, home, near, api, f"http://127.0.0.1:{ports['gateway']}", daemons["gateway"])
             until("the gateway is ready", lambda: parts.get(f"{mesh.gateway}/readyz"), within=60)
             until("the replica was filled", lambda: all_ended(api), within=60)
             mesh.push("v1")  # it notifies nobody: only the miss can bring it over

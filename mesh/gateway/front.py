@@ -5,7 +5,7 @@ Every refusal is in the words of the distribution specification. What is refused
 
 import re
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import orjson
 import structlog
@@ -17,6 +17,7 @@ from mesh.errors import RegistryError, clean
 from mesh.gateway import headers, nearest
 from mesh.gateway.asked import Asked, Refused, What, mirrored_host, parse
 from mesh.gateway.deliver import AskForRest, Delivery
+from mesh.gateway.last_words import LastWords
 from mesh.gateway.misses import Misses
 from mesh.gateway.nearest import Holders
 from mesh.gateway.places import Places
@@ -52,6 +53,7 @@ class Front:
     metrics: Metrics
     manners: Manners
     ready: Callable[[], bool]
+    last_words: LastWords = field(default_factory=LastWords)
 
     def routes(self, app: web.Application) -> None:
         pulls = web.Application(middlewares=[self._answer_refusals])
@@ -67,7 +69,7 @@ class Front:
         holders = self._holders(request)
         if asked.what is What.BASE:
             return await self._base(asked, holders, request)
-        search = Search(asked, headers.going(request.headers), self.places)
+        search = Search(asked, headers.going(request.headers), self.places, self.last_words)
         found = await search.find(holders)
         if isinstance(found, Challenged):
             return self._refusal(found, request)
@@ -105,7 +107,7 @@ class Front:
         self, asked: Asked, holders: Holders, request: web.Request
     ) -> Found | Challenged | None:
         """What the nearest place of an instance that can tell says; None when none can."""
-        search = Search(asked, headers.going(request.headers), self.places)
+        search = Search(asked, headers.going(request.headers), self.places, self.last_words)
         for candidate in holders.candidates:
             found = await search.ask(candidate)
             if isinstance(found, Found | Challenged):
@@ -163,7 +165,7 @@ class Front:
 
         async def ask(left: Stretch) -> Found | None:
             try:
-                search = Search(asked, kept | {"Range": left.header}, self.places)
+                search = Search(asked, kept | {"Range": left.header}, self.places, self.last_words)
                 found = await search.find(self._holders(request))
             except Refused:
                 return None

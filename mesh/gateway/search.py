@@ -7,6 +7,7 @@ from aiohttp import ClientResponse
 
 from mesh.errors import ContentMismatch, ContentRefused, RegistryError, Unreachable
 from mesh.gateway.asked import Asked, Refused, What, unknown
+from mesh.gateway.last_words import LastWords
 from mesh.gateway.nearest import Candidate, Holders
 from mesh.gateway.places import Places
 from mesh.gateway.verdict import Inquiry, Meaning, meaning
@@ -46,6 +47,7 @@ class Search:
     asked: Asked
     headers: Mapping[str, str]
     places: Places
+    last_words: LastWords
     refusal: Challenged | None = None
     troubled: list[Place] = field(default_factory=list)
     absent: list[Place] = field(default_factory=list)
@@ -69,11 +71,16 @@ class Search:
         refusals: list[Challenged] = []
         for candidate in holders.candidates:
             found = await self.ask(candidate)
+            said = found if isinstance(found, Meaning) else meaning(found.response.status)
+            self.last_words.take(candidate.place, self.asked, said)
             if isinstance(found, Found):
                 return found
-            said = meaning(found.response.status) if isinstance(found, Challenged) else found
             refusals += [found] if isinstance(found, Challenged) else []
-            inquiry.take(said, has_the_say=candidate.has_the_say)
+            inquiry.take(
+                said,
+                has_the_say=candidate.has_the_say,
+                was_absent=self.last_words.was_absent(candidate.place, self.asked),
+            )
             if not inquiry.goes_on:
                 break
         if inquiry.refused and self.refusal is None:

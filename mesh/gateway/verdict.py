@@ -35,9 +35,11 @@ class Inquiry:
     said: list[Meaning] = field(default_factory=list)
     home_has_it_not: bool = False
 
-    def take(self, found: Meaning, *, has_the_say: bool) -> None:
+    def take(self, found: Meaning, *, has_the_say: bool, was_absent: bool = False) -> None:
+        """`was_absent`: before it fell silent it said that it has it not."""
         self.said.append(found)
-        self.home_has_it_not = self.home_has_it_not or (has_the_say and found is Meaning.ABSENT)
+        absent = found is Meaning.ABSENT or (found is Meaning.TROUBLE and was_absent)
+        self.home_has_it_not = self.home_has_it_not or (has_the_say and absent)
 
     @property
     def goes_on(self) -> bool:

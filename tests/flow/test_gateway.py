@@ -297,6 +297,23 @@ async def test_while_the_first_instance_is_silent_nobody_elses_content_takes_its
     assert (await hub.ask(f"{APP}/manifests/{theirs.digest}")).body == theirs.manifest.body
 
 
+async def test_what_the_first_instance_said_it_has_not_is_served_by_the_second_though_the_first_falls_silent(
+    site: MeshSite, hub: GatewaySite
+) -> None:
+    await site.registry("team")
+    await site.apply({"instances": [instance(site, "team", "shanghai", account="team")]})
+    theirs = images.image(layers=[b"theirs"])
+    for tag in ("v1", "v2"):
+        await site.push("team", tag, theirs)
+    assert (await hub.ask(f"{APP}/manifests/v1")).status == 200
+    await site.push("cn", "v2", images.image(layers=[b"ours"]))
+    assert (await hub.ask(f"{APP}/manifests/v2")).body != theirs.manifest.body
+    for place in ("cn", "cn@shanghai"):
+        await site.registries[place].stop()
+    assert (await hub.ask(f"{APP}/manifests/v1")).body == theirs.manifest.body
+    assert (await hub.ask(f"{APP}/manifests/v2")).status == 503
+
+
 async def test_places_that_are_busy_or_broken_are_told_as_such(site: MeshSite, hub: GatewaySite) -> None:
     for place in ("cn", "cn@shanghai"):
         site.registries[place].faults.throttle = Throttle(1000, 7)

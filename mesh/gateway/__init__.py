@@ -11,9 +11,9 @@ place decides. `asked`, `nearest`, `verdict`, `headers`, `ranges`, `hosts_toml` 
 from aiohttp import web
 
 from mesh.clock import Clock
-from mesh.gateway import nearest
 from mesh.gateway.front import Front, Manners
 from mesh.gateway.misses import Misses
+from mesh.gateway.nearest import Nearest
 from mesh.gateway.places import OpenWay, Places
 from mesh.gateway.tokens import Tokens
 from mesh.log.port import Log
@@ -41,11 +41,12 @@ class Gateway:
         manners: Manners,
         look_every: float,
     ) -> None:
-        self._region, self._state, self._clock, self._every = region, state, clock, look_every
+        self._nearest, self._clock, self._every = Nearest(state, region), clock, look_every
         self._places = Places(open_way, clock, metrics)
         self._misses = Misses(region, log, state, clock, metrics)
         self._front = Front(
-            region, state, self._places, Tokens(self._places), self._misses, metrics, manners, lambda: table.ready
+            region=region, nearest=self._nearest, places=self._places, tokens=Tokens(self._places),
+            misses=self._misses, metrics=metrics, manners=manners, ready=lambda: table.ready,
         )  # fmt: skip
 
     def routes(self, app: web.Application) -> None:
@@ -56,7 +57,7 @@ class Gateway:
         """Look at the places again and again, until cancelled. Once: then the ways to them are closed."""
         try:
             while True:
-                await self._places.look(nearest.served_places(self._state, self._region))
+                await self._places.look(self._nearest.places())
                 await self._clock.sleep(self._every)
         finally:
             await self._misses.close()

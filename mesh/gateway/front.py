@@ -14,18 +14,17 @@ from aiohttp.typedefs import Handler
 from multidict import CIMultiDict
 
 from mesh.errors import RegistryError, clean
-from mesh.gateway import headers, nearest
+from mesh.gateway import headers
 from mesh.gateway.asked import Asked, Refused, What, mirrored_host, parse
 from mesh.gateway.deliver import AskForRest, Delivery
 from mesh.gateway.last_words import LastWords
 from mesh.gateway.misses import Misses
-from mesh.gateway.nearest import Holders
+from mesh.gateway.nearest import Holders, Nearest
 from mesh.gateway.places import Places
 from mesh.gateway.ranges import Stretch
 from mesh.gateway.search import Challenged, Found, Search
 from mesh.gateway.tokens import Tokens
 from mesh.metrics import Metrics
-from mesh.rules.state import MeshState
 from schemas.names import Region
 
 LOG = structlog.get_logger()
@@ -46,7 +45,7 @@ class Manners:
 @dataclass(slots=True)
 class Front:
     region: Region
-    state: MeshState
+    nearest: Nearest
     places: Places
     tokens: Tokens
     misses: Misses
@@ -119,7 +118,7 @@ class Front:
         if not self.ready():
             raise Refused(503, "UNAVAILABLE", "what is declared was not read yet", {"Retry-After": "1"})
         domain = self._domain(request)
-        found = nearest.holders(self.state, domain, self.region, self.places.seen)
+        found = self.nearest.holders(domain, self.places.seen)
         if not found:
             message = f"nothing of {domain} is in the jurisdiction of region {self.region}"
             raise Refused(403, "DENIED", f"{message}: this gateway never serves from another")
@@ -131,7 +130,7 @@ class Front:
             return self.manners.domain
         mirrored = mirrored_host(request.rel_url.raw_query_string)
         for name in (_host(request.headers.get("Host", "")), _host(mirrored or "")):
-            if name and nearest.is_served(self.state, name):
+            if name and self.nearest.is_declared(name):
                 return name
         raise Refused(
             404, "NAME_UNKNOWN", "no instance has this host name as its domain: declare `domain`, keep the Host header "

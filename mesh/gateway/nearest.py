@@ -6,7 +6,7 @@ else by the round trip measured. Those that do not answer come last.
 """
 
 from collections import defaultdict
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 
 from mesh.rules import boundary
@@ -46,53 +46,68 @@ class Holders:
 
 
 Look = Callable[[PlaceName], Seen]
+_Declared = tuple[Place, float | None]  # a place, and its distance as far as that is declared
 
 
-def holders(state: MeshState, domain: str, region: Region, look: Look) -> list[Holders]:
-    """All that may serve `domain` to clients of `region`; empty when nobody may."""
-    places: dict[str, list[Place]] = defaultdict(list)
-    for place in state.places():
-        if boundary.crossing(state, place.region, region) is None:
-            places[place.instance].append(place)
-    return [
-        Holders(instance, _by_distance(state, places[instance.name], region, look))
-        for instance in state.instances_of(domain)
-        if instance.name in places
-    ]
+class Nearest:
+    """For the clients of one region. What is declared is gone through once for each change of it, not for each pull."""
+
+    def __init__(self, state: MeshState, region: Region) -> None:
+        self._state, self._region = state, region
+        self._known_at = -1
+        self._domains: dict[str, list[tuple[Instance, list[_Declared]]]] = {}
+
+    def holders(self, domain: str, look: Look) -> list[Holders]:
+        """All that may serve `domain`, those with the say first; empty when nobody may."""
+        return [
+            Holders(instance, _by_distance(places, look))
+            for instance, places in self._known().get(domain, [])
+            if places
+        ]
+
+    def is_declared(self, domain: str) -> bool:
+        """Whether there is such a domain, here or in another jurisdiction."""
+        return domain in self._known()
+
+    def places(self) -> list[Place]:
+        """Every place that may ever be asked."""
+        every = [place for listed in self._known().values() for _, places in listed for place, _ in places]
+        return list(dict.fromkeys(every))
+
+    def _known(self) -> Mapping[str, list[tuple[Instance, list[_Declared]]]]:
+        if self._known_at != self._state.changes:
+            self._domains, self._known_at = self._gone_through(), self._state.changes
+        return self._domains
+
+    def _gone_through(self) -> dict[str, list[tuple[Instance, list[_Declared]]]]:
+        places: dict[str, list[_Declared]] = defaultdict(list)
+        for place in self._state.places():
+            if boundary.crossing(self._state, place.region, self._region) is None:
+                places[place.instance].append((place, declared_distance(self._state, place, self._region)))
+        domains = {it.domain for it in self._state.instances() if it.domain is not None}
+        return {
+            domain: [(it, places.get(it.name, [])) for it in self._state.instances_of(domain)]
+            for domain in domains
+        }
 
 
-def is_served(state: MeshState, domain: str) -> bool:
-    return any(instance.domain == domain for instance in state.instances())
-
-
-def served_places(state: MeshState, region: Region) -> list[Place]:
-    """Every place that a gateway of `region` may ever ask."""
-    domains = {instance.domain for instance in state.instances() if instance.domain is not None}
-    every = [one for domain in sorted(domains) for one in holders(state, domain, region, lambda _: Seen())]
-    return [candidate.place for one in every for candidate in one.candidates]
-
-
-def distance(state: MeshState, place: Place, region: Region, round_trip_ms: float | None) -> float:
-    """From a place to a region: 0 in the same one, the declared cost of the link, or the measured milliseconds."""
+def declared_distance(state: MeshState, place: Place, region: Region) -> float | None:
+    """0 in the same region, else the cost of the link from the place's; None when that is not declared."""
     if place.region == region:
         return 0.0
     declared = state.region(place.region)
     links = declared.links if declared is not None else ()
     cost = next((link.cost for link in links if link.to == region), None)
-    if cost is not None:
-        return float(cost)
-    return _UNKNOWN if round_trip_ms is None else round_trip_ms
+    return None if cost is None else float(cost)
 
 
-def _by_distance(
-    state: MeshState, places: Iterable[Place], region: Region, look: Look
-) -> tuple[Candidate, ...]:
-    found = [_candidate(state, place, region, look(place.name)) for place in places]
-    return tuple(sorted(found, key=_order))
+def _by_distance(places: Iterable[_Declared], look: Look) -> tuple[Candidate, ...]:
+    return tuple(sorted((_candidate(place, far, look(place.name)) for place, far in places), key=_order))
 
 
-def _candidate(state: MeshState, place: Place, region: Region, seen: Seen) -> Candidate:
-    return Candidate(place, distance(state, place, region, seen.round_trip_ms), seen.up)
+def _candidate(place: Place, far: float | None, seen: Seen) -> Candidate:
+    measured = _UNKNOWN if seen.round_trip_ms is None else seen.round_trip_ms
+    return Candidate(place, measured if far is None else far, seen.up)
 
 
 def _order(candidate: Candidate) -> tuple[bool, float, bool, str]:

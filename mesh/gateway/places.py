@@ -66,10 +66,13 @@ class Places:
         self._note(place, Seen(up=False, round_trip_ms=self.seen(place.name).round_trip_ms), reason)
 
     async def look(self, places: list[Place]) -> None:
-        """Ping all of them, side by side."""
+        """Ping all of them, side by side, and forget all others."""
         await asyncio.gather(*(self._look_at(place) for place in places))
         for place in self._ways.keys() - set(places):
             await self._ways.pop(place).close()
+        for name in self._seen.keys() - {place.name for place in places}:
+            del self._seen[name]
+            self.metrics.gateway_place_up.remove(name)
 
     async def close(self) -> None:
         for way in self._ways.values():

@@ -7,7 +7,8 @@ import typer
 
 from mesh.clock import SystemClock
 from mesh.errors import InvalidInput
-from mesh.gateway import hosts_toml, nearest, zone
+from mesh.gateway import hosts_toml, zone
+from mesh.gateway.nearest import Holders, Nearest, Seen
 from mesh.node import starting
 from mesh.node.options import Server
 from mesh.node.remote import Remote
@@ -54,12 +55,12 @@ def dns_command(region: RegionName, domain: Domain = None, server: Server = "htt
     print(zone.render(name, starting.region(region), holders), end="")
 
 
-def _nearby(server: str, region: Region, domain: str | None) -> tuple[str, list[nearest.Holders]]:
+def _nearby(server: str, region: Region, domain: str | None) -> tuple[str, list[Holders]]:
     state = asyncio.run(_declared(Remote(server)))
     if state.region(region) is None:
         raise InvalidInput(f"no region is named {region!r}; see `regmesh get regions`")
     name = domain or _only_domain(state)
-    found = nearest.holders(state, name, region, lambda _: nearest.Seen())
+    found = Nearest(state, region).holders(name, lambda _: Seen())
     if not found:
         raise InvalidInput(
             f"no instance in the jurisdiction of {region!r} has the domain {name!r}; see `regmesh get instances`"

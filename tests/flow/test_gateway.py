@@ -374,6 +374,22 @@ async def test_an_unknown_host_is_told_and_a_named_domain_is_served_whatever_the
         assert (await named.ask(f"{APP}/manifests/v1", Host="localhost:1")).status == 200
 
 
+async def test_a_place_that_is_declared_no_more_is_asked_no_more(site: MeshSite, hub: GatewaySite) -> None:
+    await both(site, "v1", images.image(layers=[b"one"]))
+    await site.remote.ask("DELETE", "/api/v1/replicas/cn@shanghai")
+    await hub.ask(f"{APP}/manifests/v1")
+    assert hub.count("requests_total", place="cn", status="200") == 1
+
+    async def forgotten() -> bool:
+        found = hub.metrics.registry.get_sample_value("regmesh_gateway_place_up", {"place": "cn@shanghai"})
+        return found is None
+
+    await until(forgotten)
+    asked = site.registries["cn@shanghai"].seen.requests["GET", "base"]
+    await asyncio.sleep(0.35)  # three looks
+    assert site.registries["cn@shanghai"].seen.requests["GET", "base"] == asked
+
+
 async def test_many_pulls_at_once_come_whole(site: MeshSite, hub: GatewaySite) -> None:
     image = await both(site, "v1", images.image(layers=[BIG]))
     layer = next(digest for digest, body in image.blobs.items() if body == BIG)

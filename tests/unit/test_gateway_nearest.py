@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mesh.gateway import hosts_toml, zone
-from mesh.gateway.nearest import Seen, holders, is_served, served_places
+from mesh.gateway.nearest import Holders, Look, Nearest, Seen
 from mesh.rules import boundary, declarations
 from mesh.rules.state import MeshState
 from schemas import codec
@@ -64,6 +64,10 @@ def document(costs: Mapping[str, int] | None = None, urls: Mapping[str, str] | N
     }
 
 
+def holders(state: MeshState, domain: str, region: Region, look: Look) -> list[Holders]:
+    return Nearest(state, region).holders(domain, look)
+
+
 def order(state: MeshState, region: str, **seen: Seen) -> list[list[str]]:
     by_place = {name.replace("_at_", "@"): it for name, it in seen.items()}
     found = holders(state, HUB, Region(region), lambda name: by_place.get(name, Seen()))
@@ -95,14 +99,14 @@ def test_who_does_not_answer_is_asked_last_wherever_it_stands() -> None:
 def test_the_border_holds_both_ways() -> None:
     state = mesh(document())
     assert order(state, "frankfurt") == [["eu"]]
-    assert {place.name for place in served_places(state, Region("shanghai"))} == {
+    assert {place.name for place in Nearest(state, Region("shanghai")).places()} == {
         "cn",
         "cn@shanghai",
         "cn@chengdu",
     }
     assert order(state, "nowhere") == []
-    assert is_served(state, HUB)
-    assert not is_served(state, "other.example.com")
+    assert Nearest(state, Region("nowhere")).is_declared(HUB)
+    assert not Nearest(state, Region("nowhere")).is_declared("other.example.com")
 
 
 @given(
@@ -128,6 +132,23 @@ def test_whatever_is_declared_no_order_has_a_place_beyond_the_border_or_twice(
         f"i{n}" for n, (home, ours) in enumerate(homes)
         if ours and boundary.crossing(state, Region(home), Region(region)) is None
     ]  # fmt: skip
+
+
+def test_what_is_declared_later_counts_at_once() -> None:
+    state = mesh(document({"beijing": 5, "chengdu": 10}))
+    nearest = Nearest(state, Region("shanghai"))
+
+    def names() -> list[str]:
+        (found,) = nearest.holders(HUB, lambda _: Seen())
+        return [it.place.name for it in found.candidates]
+
+    assert names() == ["cn@shanghai", "cn", "cn@chengdu"]
+    moved = {"name": "beijing", "jurisdiction": "global"}
+    record = StateRecord(id=make_id("moved"), time=NOW, noun="region", value=moved)
+    state.apply("region/beijing", codec.encode(record), 100)
+    assert names() == ["cn@shanghai", "cn@chengdu"]
+    state.apply("replica/cn@shanghai", None, 101)
+    assert names() == ["cn@chengdu"]
 
 
 def test_hosts_toml_is_what_containerd_reads() -> None:

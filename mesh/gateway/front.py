@@ -80,12 +80,12 @@ class Front:
         return await Delivery(request, found, rest, self.places, self.metrics).send()
 
     async def token(self, request: web.Request) -> web.StreamResponse:
+        """Of any domain: who came by containerd's `ns` does not say again here under which one."""
         name = request.match_info["place"]
-        for holders in self._holders(request):
-            for candidate in holders.candidates:
-                if candidate.place.name == name:
-                    return await self.tokens.ask(candidate.place, request)
-        raise Refused(404, "NAME_UNKNOWN", "no place of this domain has this name")
+        for place in self.nearest.places(self.manners.domain):
+            if place.name == name:
+                return await self.tokens.ask(place, request)
+        raise Refused(404, "NAME_UNKNOWN", "no place that this gateway asks has this name")
 
     async def _base(self, asked: Asked, holders: list[Holders], request: web.Request) -> web.StreamResponse:
         """Credentials are asked for when any of the domain's registries would, or is content with them."""

@@ -69,9 +69,10 @@ class Nearest:
         """Whether there is such a domain, here or in another jurisdiction."""
         return domain in self._known()
 
-    def places(self) -> list[Place]:
-        """Every place that may ever be asked."""
-        every = [place for listed in self._known().values() for _, places in listed for place, _ in places]
+    def places(self, domain: str | None = None) -> list[Place]:
+        """Every place that may ever be asked, for one domain or for all."""
+        listings = self._known().values() if domain is None else [self._known().get(domain, [])]
+        every = [place for listed in listings for _, places in listed for place, _ in places]
         return list(dict.fromkeys(every))
 
     def _known(self) -> Mapping[str, list[tuple[Instance, list[_Declared]]]]:

@@ -159,6 +159,21 @@ async def test_tokens_work_though_the_realm_is_an_inner_address(
             assert [it["username"] for it in inner.forms] == [USER]
 
 
+async def test_tokens_work_for_who_came_by_another_host_name_as_containerd_does(site: MeshSite) -> None:
+    async with token_registry(str(APP), IMAGE) as inner:
+        await declare(site, {"name": "cn", "url": inner.url})
+        async with gateway(site, "shanghai") as hub:
+            here = hub.url.removeprefix("http://")
+            asked = await hub.ask(f"{APP}/manifests/v1?ns={HUB}", Host=here)
+            realm = parameters(asked)["realm"]
+            assert realm == f"{hub.url}/token/cn"
+            query = {"service": "x", "scope": f"repository:{APP}:pull"}
+            async with hub.session.get(realm, params=query, headers={"Authorization": BASIC}) as response:
+                assert response.status == 200
+        async with gateway(site, "shanghai", Manners(domain="other.example.com")) as other:
+            assert (await other.ask("/token/cn")).status == 404
+
+
 async def test_another_gateway_than_the_one_that_challenged_gives_the_token(site: MeshSite) -> None:
     async with token_registry(str(APP), IMAGE) as inner:
         await declare(site, {"name": "cn", "url": inner.url})

@@ -244,8 +244,8 @@ def with_tokens_of(mesh: Mesh, daemon: Containerd, url: str) -> None:
     done = parts.run_regmesh("delete", "replica", "cn@shanghai", "--server", mesh.api)
     assert done.returncode == 0, done.stderr
     changed = mesh.folder / "changed.yaml"
-    told = document(mesh.home, mesh.near, "localhost")
-    changed.write_text(yaml.safe_dump({"instances": [told["instances"][0] | {"url": url}]}))
+    (home,) = document(mesh.home, mesh.near, "localhost")["instances"]
+    changed.write_text(yaml.safe_dump({"instances": [home | {"url": url}]}))
     done = parts.run_regmesh("apply", "-f", str(changed), "--server", mesh.api)
     assert done.returncode == 0, done.stderr
     port = mesh.host.rpartition(":")[2]
@@ -257,9 +257,20 @@ def with_tokens_of(mesh: Mesh, daemon: Containerd, url: str) -> None:
     assert pull_with_crane(mesh, mesh.folder / "b", DOCKER_CONFIG=str(config.parent)) == IMAGE.digest
     fetched = daemon.fetch(f"localhost:{port}/game/app:v1", "--plain-http", "--user", f"{USER}:{PASSWORD}")
     assert fetched.returncode == 0, fetched.stderr
+    daemon.forget_all()
+    told = parts.run_regmesh(
+        "nearby", "hosts-toml", "--region", "shanghai", "--gateway", mesh.gateway, "--server", mesh.api
+    )
+    (daemon.hosts / "localhost").mkdir()
+    (daemon.hosts / "localhost" / "hosts.toml").write_text(told.stdout)
+    mirrored = daemon.fetch(
+        "localhost/game/app:v1", "--user", f"{USER}:{PASSWORD}"
+    )  # the gateway, by its address
+    assert mirrored.returncode == 0, mirrored.stderr
+    assert daemon.content(IMAGE.digest) == IMAGE.manifest.body
     with pytest.raises(AssertionError, match=r"(?i)unauthorized|authentication"):
         pull_with_skopeo(mesh, mesh.folder / "c", "--src-creds", f"{USER}:guess")
-    assert mesh.served("cn") >= 9
+    assert mesh.served("cn") >= 12
 
 
 @pytest.mark.real("kafka")

@@ -49,13 +49,20 @@ class Delivery:
             await answer.prepare(self.request)
             if self.request.method == "HEAD" or await self._send_body(answer):
                 await answer.write_eof()
-            elif self.request.transport is not None:
-                self.request.transport.abort()
+            else:
+                self._cut()
         except ConnectionError:
             LOG.debug("a client went away", action="gateway_client_gone")  # a place's errors are ours already
+        except BaseException:
+            self._cut()  # no other answer may follow a part of this one
+            raise
         finally:
             self.found.response.close()
         return answer
+
+    def _cut(self) -> None:
+        if self.request.transport is not None:
+            self.request.transport.abort()
 
     async def _send_body(self, answer: web.StreamResponse) -> bool:
         """False when it broke off for good."""
@@ -71,7 +78,8 @@ class Delivery:
                 continue
             if not chunk:
                 return self.left is None or self.left.last is None
-            await self._write(answer, self._wanted(chunk))
+            if wanted := self._wanted(chunk):
+                await self._write(answer, wanted)
         return True
 
     def _wanted(self, chunk: bytes) -> bytes:

@@ -10,13 +10,13 @@ from mesh.gateway.asked import Asked, Refused, What, unknown
 from mesh.gateway.last_words import LastWords
 from mesh.gateway.nearest import Candidate, Holders
 from mesh.gateway.places import Places
-from mesh.gateway.verdict import Inquiry, Meaning, meaning
+from mesh.gateway.verdict import Inquiry, Meaning, may_be_asked, meaning
 from mesh.registry import failures
-from mesh.registry.passage import Passed
+from mesh.registry.passage import Passed, drain
 from mesh.registry.port import MAX_MANIFEST, digest_of
 from mesh.registry.transport import read_whole
 from schemas.completions import Side
-from schemas.names import Digest
+from schemas.names import Account, Digest
 from schemas.topology import Place
 
 _AGAIN_SECONDS = "5"
@@ -34,7 +34,7 @@ class Found:
 
 @dataclass(frozen=True, slots=True)
 class Challenged:
-    """A place refuses, and says how it wants to be asked. The response is read already."""
+    """A place refuses, and says how it wants to be asked. The response is closed already."""
 
     place: Place
     response: ClientResponse
@@ -56,15 +56,14 @@ class Search:
 
     async def find(self, holders: Sequence[Holders]) -> Found | Challenged:
         """`Refused` when nobody has it, or nobody can tell."""
-        for number, one in enumerate(holders):
+        heard: list[tuple[Account, Inquiry]] = []
+        for one in holders:
+            if not may_be_asked(one.instance.account, heard):
+                break
             inquiry = Inquiry(self.asked.is_by_name, "Authorization" in self.headers)
             if (found := await self._ask_all(one, inquiry)) is not None:
                 return found
-            following = holders[number + 1 :]
-            if not following or not inquiry.leaves_it_to_others(
-                same_account=one.instance.account == following[0].instance.account
-            ):
-                break
+            heard.append((one.instance.account, inquiry))
         return self._nobody()
 
     async def _ask_all(self, holders: Holders, inquiry: Inquiry) -> Found | None:
@@ -97,12 +96,12 @@ class Search:
             found = meaning(response.status)
             if found is Meaning.SERVED:
                 return Found(place, response, await self._body(place, response), tuple(self.absent))
+            await drain(response)
         except RegistryError as error:
             if isinstance(error, Unreachable):
                 self.places.failed(place, str(error))
             self.troubled.append(place)
             return Meaning.TROUBLE
-        response.close()
         return self._noted(place, response, found)
 
     def _noted(self, place: Place, response: ClientResponse, found: Meaning) -> Challenged | Meaning:

@@ -18,7 +18,7 @@ from mesh.gateway.asked import Refused
 from mesh.gateway.places import Places, Way
 from mesh.gateway.search import Challenged
 from mesh.registry import challenges, failures
-from mesh.registry.passage import Passed
+from mesh.registry.passage import Passed, drain
 from mesh.registry.transport import read_whole
 from schemas.completions import Side
 from schemas.topology import Place
@@ -66,7 +66,7 @@ class Tokens:
         """As its last challenge said; another gateway may have passed that on, so it is asked for one here too."""
         if place not in self._realms:
             response = await way.send(Passed("GET", ""))
-            response.close()
+            await drain(response)
             for found in challenges.parse(response.headers.getall("WWW-Authenticate", [])):
                 if found.scheme == "bearer":
                     self._remember(place, way.realm(found))

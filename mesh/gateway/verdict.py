@@ -5,8 +5,11 @@ never stands in for what was refused. And an instance whose places are silent ma
 then another account's of the same name is no answer either.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
+
+from schemas.names import Account
 
 
 class Meaning(StrEnum):
@@ -62,3 +65,8 @@ class Inquiry:
         if self.refused:
             return same_account and self.authorized and Meaning.DENIED not in self.said
         return same_account or self.home_has_it_not or not self.by_name
+
+
+def may_be_asked(account: Account, heard: Sequence[tuple[Account, Inquiry]]) -> bool:
+    """Whether an instance of `account` is next, after what all those listed before it have said."""
+    return all(one.leaves_it_to_others(same_account=account == whose) for whose, one in heard)

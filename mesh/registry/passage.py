@@ -4,10 +4,12 @@ What the place answers comes back as it is, refusals too. Redirects follow the r
 with the `Authorization`, abroad without it and through the egress filter; or they are left to who asked.
 """
 
+import contextlib
 import ipaddress
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+import aiohttp
 from aiohttp import ClientResponse, ClientSession, ClientTimeout
 from aiohttp.resolver import ThreadedResolver
 from yarl import URL
@@ -16,7 +18,7 @@ from mesh.errors import Rejected
 from mesh.registry import auth, failures, redirects
 from mesh.registry.challenges import Challenge
 from mesh.registry.egress import EgressRefused, GuardedResolver, Network, is_allowed
-from mesh.registry.transport import guarded_session, home_session
+from mesh.registry.transport import guarded_session, home_session, read_up_to
 from schemas.completions import Side
 
 # Who waits is a client that could be served by the next place.
@@ -67,7 +69,7 @@ class Passage:
                 target = self._target(url, location, response)
                 if at_home and await self.is_for_clients(target):
                     return response
-                response.release()
+                await drain(response)
                 url = target
         raise Rejected(f"{self.name}: more than {redirects.MAX_HOPS} redirects", side=_SIDE)
 
@@ -129,3 +131,10 @@ class Passage:
 
 def _without_authorization(headers: Mapping[str, str]) -> Mapping[str, str]:
     return {name: value for name, value in headers.items() if name.lower() != "authorization"}
+
+
+async def drain(response: ClientResponse) -> None:
+    """Be done with an answer of which only the head matters: a short body is read, so that the connection stays."""
+    async with response:
+        with contextlib.suppress(aiohttp.ClientError, OSError):
+            await read_up_to(response, failures.MAX_ERROR_BODY)

@@ -11,6 +11,7 @@ from aiohttp import ClientError, web
 from yarl import URL
 
 from mesh.gateway import Manners
+from mesh.gateway.deliver import Delivery
 from mesh.node.node import Trust
 from mesh.registry.builtin.registry import Credentials
 from mesh.registry.client import open_endpoint
@@ -106,6 +107,49 @@ async def test_what_the_first_account_refuses_is_not_answered_with_the_content_o
         # What the first account says it has not, the second may have.
         other = await hub.ask(f"{APP}/manifests/{theirs.digest}", Authorization=BASIC_OF_GAME)
         assert other.body == theirs.manifest.body
+
+
+async def test_nor_by_way_of_another_instance_of_the_account_that_refused(site: MeshSite) -> None:
+    await closed(site, "cn")
+    more, team = await site.registry("more"), await site.registry("team")
+    await declare(
+        site,
+        {"name": "cn", "url": site.registries["cn"].url},
+        {"name": "more", "url": more.url},
+        {"name": "team", "account": "team", "url": team.url},
+    )
+    await site.push("team", "v1", images.image(layers=[b"theirs"]))
+    await site.push("more", "v2", IMAGE)
+    wrong = "Basic " + base64.b64encode(b"game:no").decode()
+    async with gateway(site, "shanghai") as hub:
+        assert (await hub.ask(f"{APP}/manifests/v1", Authorization=wrong)).status == 401
+        assert (
+            await hub.ask(f"{APP}/manifests/v2", Authorization=wrong)
+        ).status == 200  # of the same account
+        assert team.seen.requests["GET", "manifest"] == 0
+
+
+async def test_an_error_of_ours_in_the_middle_of_a_body_cuts_it(
+    site: MeshSite, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cn = await site.registry("cn")
+    await declare(site, {"name": "cn", "url": cn.url})
+    big = images.image(layers=[b"x" * 3_000_000])
+    await site.push("cn", "v1", big)
+    pieces = 0
+
+    async def read(delivery: Delivery) -> bytes:
+        nonlocal pieces
+        pieces += 1
+        if pieces == 3:
+            raise ValueError("a mistake")
+        return await delivery.found.response.content.readany()
+
+    monkeypatch.setattr(Delivery, "_read", read)
+    async with gateway(site, "shanghai") as hub:
+        with pytest.raises(ClientError):
+            await hub.ask(f"{APP}/blobs/{big.blob_descriptors[1].digest}")
+    assert pieces == 3
 
 
 def parameters(answer: Answer) -> dict[str, str]:

@@ -9,10 +9,10 @@ from yarl import URL
 from mesh.errors import Rejected
 from mesh.gateway import headers
 from mesh.gateway.ranges import Stretch, stretch_of, to_skip
-from mesh.gateway.verdict import Inquiry, Meaning, meaning
+from mesh.gateway.verdict import Inquiry, Meaning, may_be_asked, meaning
 from mesh.registry.challenges import Challenge, choose
 from schemas.completions import Side
-from schemas.names import PlaceName
+from schemas.names import Account, PlaceName
 
 PAGE = URL("http://10.0.0.1:5000/v2/a/tags/list?n=2")
 
@@ -58,6 +58,23 @@ def test_another_account_is_asked_only_when_nobody_refused_and_no_name_is_in_dou
         return
     refused = {Meaning.UNAUTHORIZED, Meaning.DENIED} & {*said, home}
     assert made.leaves_it_to_others(same_account=False) == (not refused and not by_name)
+
+
+@given(
+    st.lists(st.tuples(st.sampled_from(["game", "team"]), st.lists(SAID, max_size=3), SAID), max_size=4),
+    st.booleans(),
+)
+def test_no_later_instance_makes_good_for_another_account_what_an_earlier_one_refused(
+    said: list[tuple[str, list[Meaning], Meaning]], by_name: bool
+) -> None:
+    heard = [(Account(account), inquiry(*near, home=home, by_name=by_name)) for account, near, home in said]
+    refused = {account for account, one in heard if one.refused}
+    silent = {account for account, one in heard if by_name and not one.home_has_it_not}
+    for account in (Account("game"), Account("team")):
+        if (refused | silent) - {account}:
+            assert not may_be_asked(account, heard)
+    if all(home is Meaning.ABSENT for _, _, home in said):
+        assert may_be_asked(Account("third"), heard)
 
 
 def test_in_one_account_a_client_may_be_known_elsewhere_and_a_no_is_a_no() -> None:

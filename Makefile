@@ -44,7 +44,7 @@ soak: $(INSTALLED) ## minutes: a replica of 10,000 tags is filled through three 
 kafka: ## fetch a real Apache Kafka 4 and run it until interrupted, on PORT or a free one
 	compose/kafka/kafka.sh run $(PORT)
 
-parts: ## the real parts of the tests, on Debian and as root: docker-registry, distribution 3, go-containerregistry's, skopeo, Java, Maven, Kafka
+parts: ## the real parts of the tests, on Debian and as root: registries, Kafka, skopeo, crane, containerd and what they need
 	.ci/install-parts
 
 clean: ## everything that make made

@@ -18,6 +18,7 @@ class Metrics:
         self._of_the_consumer()
         self._of_the_log()
         self._of_control()
+        self._of_the_gateway()
 
     def _of_the_producer(self) -> None:
         counter, histogram = self._counter, self._histogram
@@ -121,6 +122,31 @@ class Metrics:
             "Deliveries by outcome: delivered, retried, given_up.",
             "webhook",
             "outcome",
+        )
+
+    def _of_the_gateway(self) -> None:
+        counter, gauge = self._counter, self._gauge
+        self.gateway_requests = counter(
+            "gateway_requests_total",
+            "Pulls by the place that answered them (none: nobody did) and status.",
+            "place",
+            "status",
+        )
+        self.gateway_bytes = counter(
+            "gateway_bytes_total", "Bytes of bodies that a place gave to clients of a gateway.", "place"
+        )
+        self.gateway_misses = counter(
+            "gateway_misses_total",
+            "Manifests that a replica in the gateway's region did not have and another place had.",
+            "place",
+        )
+        self.gateway_resumed = counter(
+            "gateway_resumed_total",
+            "Blobs that another place went on with after this one broke off.",
+            "place",
+        )
+        self.gateway_place_up = gauge(
+            "gateway_place_up", "1 when the place answered the gateway's last look or request.", "place"
         )
 
     def _counter(self, name: str, text: str, *labels: str) -> Counter:

@@ -27,6 +27,9 @@ class StateRecord(Record):
 
     noun: Noun
     value: Annotated[dict[str, object], Field(description="the thing as its own model dumps it")]
+    # Of an instance its place in the list: the first listed wins where several share a domain. Offsets cannot tell, as
+    # a thing that is declared again gets a new one.
+    position: int | None = Field(default=None, ge=0)
 
     @property
     def thing(self) -> Declared:

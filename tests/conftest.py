@@ -89,6 +89,12 @@ def why_missing(part: str) -> str | None:
             if program.exists()
             else f"`make parts` was not run: .cache/parts/bin/{program.name} is missing"
         )
+    if part == "crane":
+        from tests import parts
+
+        return None if parts.CRANE.exists() else "`make parts` was not run: .cache/parts/bin/crane is missing"
+    if part == "containerd" and os.geteuid() != 0:
+        return "containerd wants to be root"
     return None if shutil.which(part) else f"no {part} on PATH"
 
 

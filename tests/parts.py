@@ -94,6 +94,8 @@ class Process:
 _BUILT = Path(__file__).parent.parent / ".cache" / "parts" / "bin"  # by .ci/install-parts
 DISTRIBUTION_3, GGCR = _BUILT / "registry", _BUILT / "ggcr-registry"
 
+CRANE = DISTRIBUTION_3.parent / "crane"  # by .ci/install-parts
+
 
 @dataclass
 class Distribution:

@@ -89,7 +89,8 @@ class Api:
         if not isinstance(body, dict):
             raise InvalidDocument([Problem((), "must be a JSON object")])
         if section == "instances":
-            body.pop("state", None)  # `get` shows it; who puts back what he got declares nothing by it
+            for given in ("state", "position"):  # who puts back what he got declares nothing by these
+                body.pop(given, None)
         if body.setdefault("name", name) != name:
             raise InvalidDocument([Problem(("name",), f"must be {name!r}, as in the path, or be left out")])
         try:
@@ -154,6 +155,7 @@ class Api:
         shown = thing.model_dump(mode="json") if thing is not None else {}
         if isinstance(thing, Instance):
             shown["state"] = self._running.place_state(thing.place, thing.region)
+            shown["position"] = self._state.position_of(thing.key)
         return shown
 
 

@@ -15,14 +15,14 @@ from mesh.clock import Clock
 from mesh.errors import InvalidInput, LogError, LogUnavailable
 from mesh.log.port import Append, Log
 from mesh.log.table import Table
-from mesh.rules import consent
+from mesh.rules import consent, listing
 from mesh.rules.declarations import Problem, check_removal, judge
 from mesh.rules.state import MeshState
 from schemas import codec, topics
 from schemas.declared import Declared, Noun
 from schemas.envelope import make_id
 from schemas.state import KINDS, StateRecord
-from schemas.topology import RegionDeclaration
+from schemas.topology import Instance, RegionDeclaration
 
 LOG = structlog.get_logger()
 
@@ -90,11 +90,14 @@ class Declare:
             return True
 
     async def _write(self, things: Sequence[Declared], *, dry_run: bool) -> list[Change]:
-        changes = {thing.key: self._change(thing) for thing in things}
+        positions = self._positions(things)
+        changes = {thing.key: self._change(thing, positions.get(thing.key)) for thing in things}
         fresh = [thing for thing in things if changes[thing.key] != "unchanged"]
         revs: dict[str, int | None] = {thing.key: None for thing in fresh}
         if fresh and not dry_run:
-            offsets = await self._log.append([self._record(thing) for thing in fresh])
+            offsets = await self._log.append(
+                [self._record(thing, positions.get(thing.key)) for thing in fresh]
+            )
             revs = dict(zip(revs, offsets, strict=True))
             await self._table.wait_for(max(offsets))
             for key, rev in revs.items():
@@ -105,18 +108,25 @@ class Declare:
             for key, change in changes.items()
         ]
 
-    def _change(self, thing: Declared) -> Literal["created", "changed", "unchanged"]:
+    def _positions(self, things: Sequence[Declared]) -> dict[str, int]:
+        """Of the instances among them, which are in the order of the document."""
+        before = {it.key: self._state.position_of(it.key) for it in self._state.instances()}
+        known = {key: position for key, position in before.items() if position is not None}
+        return listing.positions([thing.key for thing in things if isinstance(thing, Instance)], known)
+
+    def _change(self, thing: Declared, position: int | None) -> Literal["created", "changed", "unchanged"]:
         before = self._state.get(thing.key)
         if before is None:
             return "created"
-        return "unchanged" if before == thing else "changed"
+        moved = position is not None and position != self._state.position_of(thing.key)
+        return "changed" if before != thing or moved else "unchanged"
 
-    def _record(self, thing: Declared) -> Append:
+    def _record(self, thing: Declared, position: int | None) -> Append:
         now = self._clock.now()
         value = thing.model_dump(mode="json")
         record = StateRecord(
-            id=make_id("state", thing.key, now.isoformat()), time=now, noun=thing.noun, value=value
-        )
+            id=make_id("state", thing.key, now.isoformat()), time=now, noun=thing.noun, value=value, position=position
+        )  # fmt: skip
         return Append(topics.STATE, thing.key, codec.encode(record))
 
     async def _make_topics(self, things: Iterable[Declared]) -> None:

@@ -14,6 +14,8 @@ from mesh.node import (
     commands_doctor,
     commands_executions,
     commands_explain,
+    commands_gateway,
+    commands_nearby,
     commands_state,
     commands_sync_log,
     commands_topics,
@@ -35,7 +37,7 @@ app = typer.Typer(
 )
 for commands in (
     commands_daemons, commands_topics, commands_state, commands_executions, commands_sync_log, commands_explain,
-    commands_doctor,
+    commands_doctor, commands_gateway, commands_nearby,
 ):  # fmt: skip
     commands.register(app)
 

@@ -12,10 +12,10 @@ from consumer.relay import Relays
 from mesh import logging
 from mesh.control import Control
 from mesh.control.declare import InvalidDocument
-from mesh.errors import InvalidInput
-from mesh.node import lifecycle, mesh_file, roles, serve
+from mesh.gateway import Manners
+from mesh.node import commands_gateway, lifecycle, mesh_file, roles, serve, starting
 from mesh.node.demo import run as run_demo
-from mesh.node.node import Node, Trust, open_node
+from mesh.node.node import Node, open_node
 from mesh.node.options import (
     DEFAULT_AHEAD_BYTES,
     DEFAULT_DATA,
@@ -27,10 +27,7 @@ from mesh.node.options import (
     LogUrl,
     TokenRealm,
 )
-from mesh.registry.auth import parse_realms
-from mesh.registry.egress import parse_networks
 from mesh.rules import declarations
-from schemas.names import Region
 
 Database = Annotated[
     str | None,
@@ -65,6 +62,12 @@ def up(
     data: DataDir = DEFAULT_DATA,
     listen: Listen = "127.0.0.1:8080",
     database: Database = None,
+    gateway: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="Also nearby access for a region's clients; again for more.", metavar="REGION=HOST:PORT"
+        ),
+    ] = None,
     allow_network: AllowNetwork = None,
     token_realm: TokenRealm = None,
     ahead_bytes: AheadBytes = DEFAULT_AHEAD_BYTES,
@@ -75,13 +78,16 @@ def up(
     With the embedded log this is all a small site needs. What FILE no longer names stays declared until
     `regmesh delete` removes it.
     """
-    _set_up_logging(log_format)
+    starting.set_up_logging(log_format)
     document = mesh_file.read(file)
     mesh_file.check(document)
+    gateways = commands_gateway.parse_gateways(gateway)
 
     async def main(stopping: asyncio.Event) -> None:
         async with AsyncExitStack() as stack:
-            node = await stack.enter_async_context(open_node(log, data, _trust(allow_network, token_realm)))
+            node = await stack.enter_async_context(
+                open_node(log, data, starting.trust(allow_network, token_realm))
+            )
             control = roles.control(node, database)
             intake, relays = roles.intake(node), Relays()
             url = await stack.enter_async_context(
@@ -89,6 +95,9 @@ def up(
             )
             await _declare(node, control, document)
             _greet(node, url, document)
+            for region, at in gateways:
+                opened = commands_gateway.open_gateway(node, region, at, Manners())
+                print(f"  gateway of {region}: {await stack.enter_async_context(opened)}", flush=True)
             group = await stack.enter_async_context(asyncio.TaskGroup())
             beside = [
                 group.create_task(control.run(), name="control"),
@@ -116,12 +125,12 @@ def producer(
     log_format: LogFormat = "auto",
 ) -> None:
     """Put the registries' notifications, and what executions list, onto the log. As many of these as wanted."""
-    _set_up_logging(log_format)
-    trust = _trust(allow_network, token_realm)
+    starting.set_up_logging(log_format)
+    trust = starting.trust(allow_network, token_realm)
 
     async def main(stopping: asyncio.Event) -> None:
         async with (
-            open_node(_shared(log), data, trust) as node,
+            open_node(starting.shared(log), data, trust) as node,
             serve.listening(listen, node, [roles.intake(node).routes]),
             asyncio.TaskGroup() as group,
         ):
@@ -146,14 +155,14 @@ def agent(
     log_format: LogFormat = "auto",
 ) -> None:
     """Copy what rules send to REGION's registries. Agents of one region share the work."""
-    _set_up_logging(log_format)
-    name = _region(region)
-    trust = _trust(allow_network, token_realm)
+    starting.set_up_logging(log_format)
+    name = starting.region(region)
+    trust = starting.trust(allow_network, token_realm)
 
     async def main(stopping: asyncio.Event) -> None:
         relays = Relays()
         async with (
-            open_node(_shared(log), data, trust) as node,
+            open_node(starting.shared(log), data, trust) as node,
             serve.listening(listen, node, [relays.routes]),
         ):
             running = roles.agent(node, name, roles.settings(ahead_bytes), relays=relays, url=relay_url)
@@ -175,10 +184,10 @@ def control(
     log_format: LogFormat = "auto",
 ) -> None:
     """Keep what is declared, the sync log and the webhooks; serve the API."""
-    _set_up_logging(log_format)
+    starting.set_up_logging(log_format)
 
     async def main(stopping: asyncio.Event) -> None:
-        async with open_node(_shared(log), data) as node:
+        async with open_node(starting.shared(log), data) as node:
             role = roles.control(node, database)
             async with serve.listening(listen, node, [role.routes]), asyncio.TaskGroup() as group:
                 running = group.create_task(role.run(), name="control")
@@ -214,32 +223,3 @@ def _greet(node: Node, url: str, file: mesh_file.MeshFile) -> None:
                 f"  {thing.key} is declared, but not by {file.path}: `regmesh delete {noun} {name}` removes it"
             )
     sys.stdout.flush()
-
-
-def _trust(networks: list[str] | None, realms: list[str] | None) -> Trust:
-    """Both come from options, or from the environment with blanks between several."""
-    parse_networks(networks or ())  # what is wrong is said at the start, not at the first redirect
-    parse_realms(realms or ())
-    return Trust(tuple(networks or ()), tuple(realms or ()))
-
-
-def _shared(log: str | None) -> str:
-    if log is None:
-        raise InvalidInput(
-            "a daemon needs the log it shares with the others: --log kafka://HOST:PORT "
-            "(for everything in one process on an embedded log there is `regmesh up`)"
-        )
-    return log
-
-
-def _region(name: str) -> Region:
-    try:
-        return Region(name)
-    except ValueError as error:
-        raise typer.BadParameter(str(error)) from error
-
-
-def _set_up_logging(style: str) -> None:
-    if style not in ("auto", "json", "text"):
-        raise typer.BadParameter(f"--log-format {style!r}: use json, text or auto")
-    logging.set_up(json=style == "json" or (style == "auto" and not sys.stderr.isatty()))

@@ -3,8 +3,12 @@
 from collections.abc import Callable
 from urllib.parse import urlsplit
 
+from yarl import URL
+
 from mesh.node.node import Node
+from mesh.registry import auth, egress
 from mesh.registry.client import RegistryEndpoint, open_endpoint
+from mesh.registry.passage import Passage
 from schemas.topology import Place
 
 
@@ -25,5 +29,15 @@ def opener(node: Node, *, anonymous: bool = False) -> Callable[[Place], Registry
             allowed_networks=node.trust.networks,
             realms=node.trust.realms,
         )
+
+    return open_one
+
+
+def passages(node: Node) -> Callable[[Place], Passage]:
+    """Opens ways for the requests of clients, on the running loop. No secret is looked up for them."""
+    networks, realms = egress.parse_networks(node.trust.networks), auth.parse_realms(node.trust.realms)
+
+    def open_one(place: Place) -> Passage:
+        return Passage(place.name, URL(place.url), networks=networks, realms=realms)
 
     return open_one

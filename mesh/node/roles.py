@@ -13,6 +13,7 @@ from consumer.places import Places
 from consumer.relay import Relays
 from consumer.transfers import RelayAccess, TransferLimits
 from mesh.control import Control
+from mesh.gateway import Gateway, Manners
 from mesh.node import registries
 from mesh.node.node import Node
 from producer import Intake, Reconcile
@@ -115,6 +116,21 @@ def _relay_access(node: Node, region: Region, own_url: str | None) -> RelayAcces
         return (relay.url or own_url) if relay is not None and secret() else None
 
     return RelayAccess(url, secret)
+
+
+def gateway(node: Node, region: Region, manners: Manners, look_every: float = 3.0) -> Gateway:
+    """Nearby access for the clients of `region`; it looks at the places every `look_every` seconds."""
+    return Gateway(
+        region=region,
+        log=node.log,
+        state=node.state,
+        table=node.table,
+        open_way=registries.passages(node),
+        clock=node.clock,
+        metrics=node.metrics,
+        manners=manners,
+        look_every=look_every,
+    )
 
 
 @dataclass(slots=True)

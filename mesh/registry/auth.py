@@ -59,6 +59,12 @@ def parse_realms(texts: Iterable[str]) -> frozenset[URL]:
         raise InvalidInput(f"a realm is not an http URL: {error}") from error
 
 
+def trusted_realms(home: URL, realms: frozenset[URL]) -> frozenset[URL]:
+    """Where the token server of the registry at `home` may be, as origins."""
+    known = _KNOWN_REALMS.get(str(home.origin()))
+    return realms | {home.origin()} | ({URL(known)} if known else set())
+
+
 @dataclass(frozen=True, slots=True)
 class Token:
     value: str = field(repr=False)
@@ -82,8 +88,7 @@ class Authenticator:
         fetch: FetchToken,
     ) -> None:
         self._credentials = credentials
-        known = _KNOWN_REALMS.get(str(home.origin()))
-        self._realms = realms | {home.origin()} | ({URL(known)} if known else set())
+        self._realms = trusted_realms(home, realms)
         self._clock = clock
         self._fetch = fetch
         self._challenge: Challenge | None = None
@@ -127,12 +132,7 @@ class Authenticator:
 
     def _check_realm(self, challenge: Challenge, side: Side) -> None:
         """The realm decides where our password goes: only where the operator would expect it."""
-        try:
-            origin = URL(challenge.parameters["realm"]).origin()
-        except ValueError as error:
-            raise Rejected("the registry names a token realm that is no URL", side=side) from error
-        if origin not in self._realms:
-            raise Rejected(f"the registry names the token realm {origin}, which is not its own", side=side)
+        check_realm(challenge, self._realms, side)
 
     def _forget(self, scopes: Scopes, refused: str | None) -> None:
         token = self._tokens.get(scopes)
@@ -159,6 +159,18 @@ class Authenticator:
         self._tokens[scopes] = token
         if len(self._tokens) > _MOST_TOKENS:
             del self._tokens[next(iter(self._tokens))]
+
+
+def check_realm(challenge: Challenge, trusted: frozenset[URL], side: Side) -> URL:
+    """The realm of a challenge; `Rejected` when it is no URL, or not on one of the `trusted` origins."""
+    try:
+        realm = URL(challenge.parameters["realm"])
+        origin = realm.origin()
+    except (KeyError, ValueError) as error:
+        raise Rejected("the registry names a token realm that is no URL", side=side) from error
+    if origin not in trusted:
+        raise Rejected(f"the registry names the token realm {origin}, which is not its own", side=side)
+    return realm
 
 
 def token_url(challenge: Challenge, scopes: Iterable[str]) -> URL:

@@ -68,14 +68,8 @@ class Transport:
         self.random = random
         self._trusted = realms | {base.origin()}
         self._auth = Authenticator(base, credentials, realms, clock=clock, fetch=self._fetch_token)
-        self._home = _session(aiohttp.TCPConnector(limit=0))
-        self._abroad = _session(
-            aiohttp.TCPConnector(
-                limit=0,
-                resolver=GuardedResolver(networks, ThreadedResolver()),
-                socket_factory=GuardedSockets(networks),
-            )
-        )
+        self._home = home_session()
+        self._abroad = guarded_session(networks)
 
     async def close(self) -> None:
         await self._home.close()
@@ -137,7 +131,7 @@ class Transport:
 
     async def _refusal(self, call: Call, response: ClientResponse, side: Side) -> RegistryError:
         try:
-            body = await _read_up_to(response, failures.MAX_ERROR_BODY)
+            body = await read_up_to(response, failures.MAX_ERROR_BODY)
         except (aiohttp.ClientError, OSError):
             body = b""  # the status says enough
         finally:
@@ -166,7 +160,7 @@ class Transport:
                 error = await self._refusal(call, response, side)
                 raise error if error.retryable else Denied(str(error), side=side, status=response.status)
             try:
-                return await _read_up_to(response, failures.MAX_ERROR_BODY)
+                return await read_up_to(response, failures.MAX_ERROR_BODY)
             finally:
                 response.release()
 
@@ -206,8 +200,24 @@ class Channel:
 
 async def read_whole(response: ClientResponse, limit: int) -> bytes | None:
     """A whole body, or None when it is over `limit` bytes."""
-    body = await _read_up_to(response, limit + 1)
+    body = await read_up_to(response, limit + 1)
     return body if len(body) <= limit else None
+
+
+def home_session() -> ClientSession:
+    """To what the operator configured."""
+    return _session(aiohttp.TCPConnector(limit=0))
+
+
+def guarded_session(networks: tuple[Network, ...]) -> ClientSession:
+    """To what a registry names: public addresses, and `networks`."""
+    return _session(
+        aiohttp.TCPConnector(
+            limit=0,
+            resolver=GuardedResolver(networks, ThreadedResolver()),
+            socket_factory=GuardedSockets(networks),
+        )
+    )
 
 
 def _session(connector: aiohttp.TCPConnector) -> ClientSession:
@@ -221,7 +231,7 @@ def _session(connector: aiohttp.TCPConnector) -> ClientSession:
     )
 
 
-async def _read_up_to(response: ClientResponse, limit: int) -> bytes:
+async def read_up_to(response: ClientResponse, limit: int) -> bytes:
     parts: list[bytes] = []
     left = limit
     while left > 0 and (part := await response.content.read(left)):

@@ -13,6 +13,8 @@ from schemas.state import StateRecord
 from schemas.topology import Instance, Place, RegionDeclaration, Replica
 from schemas.webhooks import Webhook
 
+_LAST = 2**31  # of those without a position
+
 
 class MeshState:
     """A mutable view that one table feeds, record by record; readers see it whole between two records.
@@ -25,15 +27,20 @@ class MeshState:
         self.changes = 0  # grows with every change: a cheap way to see that something is new
         self._things: dict[str, Declared] = {}
         self._revs: dict[str, int] = {}
+        self._positions: dict[str, int] = {}
         self._rules_of: dict[str, RuleIndex] = defaultdict(RuleIndex)  # by place
 
     def apply(self, key: str, value: bytes | None, rev: int) -> None:
         """Take one record over; `DecodeError` or `ValidationError` when this code cannot read it."""
-        thing = None if value is None else decode(value, StateRecord).thing
+        record = None if value is None else decode(value, StateRecord)
+        thing = None if record is None else record.thing
         rule = _rule_of(thing)
         compiled = CompiledRule(rule) if rule is not None else None
         before = self._things.pop(key, None)
         self._revs[key] = rev
+        self._positions.pop(key, None)
+        if record is not None and record.position is not None:
+            self._positions[key] = record.position
         if (old := _rule_of(before)) is not None:
             self._rules_of[old.source].discard(PlaceName(old.name))
         if thing is not None:
@@ -49,6 +56,10 @@ class MeshState:
     def rev_of(self, key: str) -> int:
         """The revision by which a thing holds as it is; -1 when it was never declared."""
         return self._revs.get(key, -1)
+
+    def position_of(self, key: str) -> int | None:
+        """Where an instance stands among the others; None when whoever declared it did not say."""
+        return self._positions.get(key)
 
     def things(self) -> Iterable[Declared]:
         return tuple(self._things.values())
@@ -66,6 +77,11 @@ class MeshState:
 
     def instances(self) -> list[Instance]:
         return [thing for thing in self._things.values() if isinstance(thing, Instance)]
+
+    def instances_of(self, domain: str) -> list[Instance]:
+        """Those that are pulled under this name, as they are listed: the first has the say."""
+        found = [thing for thing in self.instances() if thing.domain == domain]
+        return sorted(found, key=lambda it: (self._positions.get(it.key, _LAST), it.name))
 
     def replicas(self) -> list[Replica]:
         return [thing for thing in self._things.values() if isinstance(thing, Replica)]

@@ -248,3 +248,38 @@ async def test_health_readiness_and_metrics():
         assert "regmesh_stale_stamps_total 1.0" in await exposed.text()
         assert exposed.content_type == "text/plain"
     await runner.cleanup()
+
+
+async def test_instances_keep_the_order_in_which_they_are_listed(site: Site) -> None:
+    """Where they share a domain the first wins: neither a restart nor a change of one may turn it round."""
+    from mesh.rules.state import MeshState
+
+    regions = [{"name": "here", "jurisdiction": "x"}]
+    shared = {"account": "a", "region": "here", "domain": "hub.example.com"}
+    both = [
+        {"name": name, "url": f"http://127.0.0.1:{port}", **shared} for port, name in enumerate("zya", 5001)
+    ]
+    await site.call("POST", "/api/v1/apply", {"regions": regions, "instances": both})
+
+    def order(state: MeshState) -> list[str]:
+        return [it.name for it in state.instances_of("hub.example.com")]
+
+    await site.call("PUT", "/api/v1/instances/z", both[0] | {"kind": "zot"})
+    assert order(site.state) == ["z", "y", "a"]
+    swapped = {"instances": [both[2], both[0]]}
+    _, told = await site.call("POST", "/api/v1/apply", swapped)
+    assert [(it["key"], it["change"]) for it in told["items"]] == [
+        ("instance/a", "changed"), ("instance/z", "changed"),
+    ]  # fmt: skip
+    assert order(site.state) == ["a", "y", "z"]
+    _, told = await site.call("POST", "/api/v1/apply", swapped)
+    assert {it["change"] for it in told["items"]} == {"unchanged"}
+    _, shown = await site.call("GET", "/api/v1/instances/y")
+    assert shown["position"] == 1
+    read_anew = MeshState()
+    async for batch in site.log.follow("mesh.state"):
+        for record in batch.records:
+            read_anew.apply(record.key, record.value, record.offset)
+        if read_anew.rev == site.state.rev:
+            break
+    assert order(read_anew) == ["a", "y", "z"]

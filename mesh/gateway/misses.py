@@ -1,0 +1,123 @@
+"""What a replica here does not have and another place has: its replication is started, so that the next pull is near.
+
+The gateway copies nothing. It asks on `mesh.commands`, as a human would, for this one image; the producer lists it and
+the region's agent copies it, by their own rules.
+"""
+
+import asyncio
+from collections import OrderedDict
+from dataclasses import dataclass, field
+
+import structlog
+
+from mesh.clock import Clock
+from mesh.errors import LogError
+from mesh.gateway.asked import Asked, What
+from mesh.gateway.search import Found
+from mesh.log.port import Append, Log
+from mesh.metrics import Metrics
+from mesh.registry.port import digest_of
+from mesh.rules.state import MeshState
+from schemas import codec, topics
+from schemas.envelope import make_id
+from schemas.executions import ExecutionStart, ImageName
+from schemas.names import Digest, Region, Repository, Tag
+from schemas.topology import Place
+
+LOG = structlog.get_logger()
+
+_QUIET_SECONDS = 60.0  # for one image at one replica
+_MOST_REMEMBERED = 10_000
+
+_Image = tuple[str, Repository, Tag]
+
+
+@dataclass(slots=True)
+class Misses:
+    """`notice` never waits and never fails; `close` waits for what is being written."""
+
+    region: Region
+    log: Log
+    state: MeshState
+    clock: Clock
+    metrics: Metrics
+    _started: OrderedDict[_Image, float] = field(default_factory=OrderedDict)
+    _writing: set[asyncio.Task[None]] = field(default_factory=set)
+
+    def notice(self, asked: Asked, found: Found) -> None:
+        replica = missing_at(asked, found, self.region)
+        if replica is None or not isinstance(asked.reference, Tag) or asked.repository is None:
+            return
+        self.metrics.gateway_misses.labels(replica.name).inc()
+        if self._is_quiet((replica.name, asked.repository, asked.reference)):
+            return
+        command = self._command(replica, asked.repository, asked.reference, _digest(found))
+        if command is not None:
+            task = asyncio.create_task(self._write(command, replica), name=f"miss at {replica.name}")
+            self._writing.add(task)
+            task.add_done_callback(self._writing.discard)
+
+    async def close(self) -> None:
+        await asyncio.gather(*self._writing)
+
+    def _is_quiet(self, image: _Image) -> bool:
+        """Whether it was started within the last minute; notes it otherwise."""
+        now = self.clock.monotonic()
+        if now - self._started.get(image, -_QUIET_SECONDS) < _QUIET_SECONDS:
+            return True
+        self._started[image] = now
+        self._started.move_to_end(image)
+        if len(self._started) > _MOST_REMEMBERED:
+            self._started.popitem(last=False)
+        return False
+
+    def _command(
+        self, replica: Place, repository: Repository, tag: Tag, digest: Digest | None
+    ) -> ExecutionStart | None:
+        source = self.state.instance(replica.instance)
+        if source is None:
+            return None
+        execution_id = make_id("miss", replica.name, repository, tag, digest)
+        return ExecutionStart(
+            id=make_id("start", execution_id), time=self.clock.now(), execution_id=execution_id, region=source.region,
+            rule=replica.name, source=source.name, trigger="reconcile",
+            images=(ImageName(repository=repository, tag=tag),), rules_rev=self.state.rev,
+        )  # fmt: skip
+
+    async def _write(self, command: ExecutionStart, replica: Place) -> None:
+        try:
+            await self.log.ensure([topics.COMMANDS])
+            await self.log.append([Append(topics.COMMANDS, command.key, codec.encode(command))])
+        except LogError as error:
+            LOG.warning("a miss was not replicated", action="miss_lost", place=replica.name, error=str(error))
+        else:
+            LOG.info(
+                "a miss is replicated", action="miss", place=replica.name, execution=command.execution_id
+            )
+
+
+def missing_at(asked: Asked, found: Found, region: Region) -> Place | None:
+    """The replica in `region` that should have had a manifest which another place of its instance served by tag."""
+    if (
+        asked.what is not What.MANIFEST
+        or not isinstance(asked.reference, Tag)
+        or found.response.status != 200
+    ):
+        return None
+    return next(
+        (
+            place
+            for place in found.absent
+            if place.region == region and place.is_replica and place.instance == found.place.instance
+        ),
+        None,
+    )
+
+
+def _digest(found: Found) -> Digest | None:
+    if found.body is not None:
+        return digest_of(found.body)
+    try:
+        return Digest(found.response.headers.get("Docker-Content-Digest", ""))
+    except ValueError:
+        return None

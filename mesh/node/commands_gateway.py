@@ -1,0 +1,77 @@
+"""`regmesh gateway`: nearby access for the clients of one region."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Annotated
+
+import typer
+
+from mesh.gateway import Manners
+from mesh.node import lifecycle, roles, serve, starting
+from mesh.node.node import Node, open_node
+from mesh.node.options import DEFAULT_DATA, AllowNetwork, DataDir, Listen, LogFormat, LogUrl, TokenRealm
+from schemas.names import Region
+
+
+def register(app: typer.Typer) -> None:
+    app.command()(gateway)
+
+
+def gateway(
+    region: Annotated[str, typer.Option(help="The region whose clients pull here.", show_default=False)],
+    domain: Annotated[
+        str | None,
+        typer.Option(
+            help="The domain to serve, whatever the Host header says.", show_default="as the Host header says"
+        ),
+    ] = None,
+    behind_proxy: Annotated[
+        bool, typer.Option("--behind-proxy", help="Believe X-Forwarded-Proto: a proxy in front ends TLS.")
+    ] = False,
+    log: LogUrl = None,
+    data: DataDir = DEFAULT_DATA,
+    listen: Listen = "127.0.0.1:8083",
+    allow_network: AllowNetwork = None,
+    token_realm: TokenRealm = None,
+    log_format: LogFormat = "auto",
+) -> None:
+    """Serve pulls from the nearest healthy place in REGION's jurisdiction that holds the artifact.
+
+    Nothing can be pushed here, and no credentials but the client's are used.
+    """
+    starting.set_up_logging(log_format)
+    name = starting.region(region)
+    trust = starting.trust(allow_network, token_realm)
+
+    async def main(stopping: asyncio.Event) -> None:
+        async with (
+            open_node(starting.shared(log), data, trust) as node,
+            open_gateway(node, name, listen, Manners(domain, behind_proxy)),
+        ):
+            await stopping.wait()
+
+    lifecycle.run(main)
+
+
+@asynccontextmanager
+async def open_gateway(node: Node, region: Region, listen: str, manners: Manners) -> AsyncIterator[str]:
+    """A gateway that serves until the block ends, and then its running pulls to their end; gives its URL."""
+    role = roles.gateway(node, region, manners)
+    async with asyncio.TaskGroup() as group:
+        looking = group.create_task(role.run(), name=f"gateway {region}")
+        async with serve.listening(listen, node, [role.routes]) as url:
+            yield url
+        looking.cancel()
+
+
+def parse_gateways(texts: list[str] | None) -> list[tuple[Region, str]]:
+    """Each `REGION=HOST:PORT` of `regmesh up --gateway`; `BadParameter` for what is none."""
+    found = []
+    for text in texts or ():
+        region, equals, listen = text.partition("=")
+        if not equals:
+            raise typer.BadParameter(f"--gateway {text!r}: use REGION=HOST:PORT")
+        serve.parse_address(listen)
+        found.append((starting.region(region), listen))
+    return found

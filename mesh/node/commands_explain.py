@@ -11,6 +11,7 @@ from mesh.node.remote import Remote
 
 _COLUMNS: Columns = {
     "RULE": lambda it: it["rule"],
+    "REPLICA": lambda it: it["replica"],
     "COPIES": lambda it: it["verdict"],
     "TO": lambda it: it["destination"],
     "BECAUSE": lambda it: it["because"],
@@ -28,7 +29,7 @@ def explain(
     output: Output = Format.TABLE,
     server: Server = "http://127.0.0.1:8080",
 ) -> None:
-    """Say for an image, rule by rule, whether it would be copied and where to, or which filter does not hold.
+    """Say for an image, rule by rule and replica by replica, whether it would be copied and where to, or which filter does not hold.
 
     Judged by what is declared; the image need not be there. What only its manifest tells is `maybe`.
     """

@@ -14,7 +14,6 @@ from schemas.events import Cause
 from schemas.names import Repository, Tag
 from schemas.topology import Place
 
-
 _UNKNOWN = "it is not known that {} holds this tag: its registry announced none, and no task has read it"
 
 

@@ -10,7 +10,7 @@ help: ## this list
 $(INSTALLED): pyproject.toml constraints.txt
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "regmesh needs Python 3.11 or newer")'
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv
-	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[dev,compression]'
+	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[dev,compression,postgresql]'
 	touch $@
 
 demo: $(INSTALLED) ## the main job, on parts of our own: a push in one region, pullable in another
@@ -38,7 +38,7 @@ bench: $(INSTALLED) ## the figures of docs/benchmarks.md, side by side in one ru
 kafka: ## fetch a real Apache Kafka 4 and run it until interrupted, on PORT or a free one
 	compose/kafka/kafka.sh run $(PORT)
 
-parts: ## the real parts of the tests, on Debian and as root: docker-registry, distribution 3, skopeo, Java, Maven, Kafka
+parts: ## the real parts of the tests, on Debian and as root: docker-registry, distribution 3, skopeo, PostgreSQL, Java, Maven, Kafka
 	.ci/install-parts
 
 clean: ## everything that make made

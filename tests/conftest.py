@@ -53,6 +53,10 @@ def why_missing(part: str) -> str | None:
     """None when the part can be used."""
     if part == "kafka":
         return _why_no_kafka()
+    if part == "postgresql":
+        from tests import postgresql
+
+        return postgresql.why_missing()
     if part == "distribution-3":
         from tests import parts
 

@@ -7,7 +7,7 @@ from typing import Any, TypeVar
 from sqlalchemy import ColumnElement, Connection, and_, delete, func, insert, or_, select, tuple_, update
 
 from mesh.control.database import Database
-from mesh.control.held import Gone, Held, Key, merge, referrers_of, seen_at_source
+from mesh.control.held import Gone, Held, Key, Proven, merge, proven_by, referrers_of
 from mesh.control.tables import image_referrers, images, sync_log
 from mesh.errors import DatabaseUnavailable
 from schemas.completions import Completion, Status
@@ -28,7 +28,7 @@ class Images:
     def __init__(self, database: Database) -> None:
         self._database = database
 
-    async def take(self, news: Sequence[tuple[Key, Held | Gone]]) -> None:
+    async def take(self, news: Sequence[tuple[Key, Held | Gone | Proven]]) -> None:
         """Take over what was told of tags, in its order."""
         if news:
             await self._database.run(lambda connection: _take(connection, news))
@@ -109,7 +109,7 @@ def _read(connection: Connection, wanted: Any) -> dict[Key, Held]:
     }
 
 
-def _take(connection: Connection, news: Iterable[tuple[Key, Held | Gone]]) -> None:
+def _take(connection: Connection, news: Iterable[tuple[Key, Held | Gone | Proven]]) -> None:
     news = list(news)
     column = images.c
     keys = sorted({key for key, _ in news})
@@ -142,8 +142,8 @@ def _write(connection: Connection, key: Key, before: Held | None, after: Held) -
 
 
 def _ended(connection: Connection, ends: Sequence[Completion]) -> None:
-    if seen := [found for end in ends if (found := seen_at_source(end)) is not None]:
-        _take(connection, seen)
+    for proven in _pieces([found for end in ends for found in proven_by(end)]):
+        _take(connection, proven)
     for end in ends:
         if end.operation == "delete" and end.status is Status.SUCCEED and end.tag is None:
             _remove(connection, end)

@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import BigInteger, Connection, Text, cast, func, or_, select
+from sqlalchemy import BigInteger, Connection, Text, cast, func, or_, select, true
 
 from mesh.control.database import Database
 from mesh.control.tables import sync_log
@@ -78,10 +78,11 @@ def _told(connection: Connection, time: datetime | None) -> Any:
         if connection.dialect.name == "sqlite"
         else func.json_each_text(column.bytes_from)
     )
-    sender = each.table_valued("key", "value", joins_implicitly=True)
+    sender = each.table_valued("key", "value")
     region, to = sender.c.key, column.destination_region
     return (
         select(region, to, func.sum(cast(sender.c.value, BigInteger)))
+        .select_from(sync_log.join(sender, true()))
         .where(_counts(time), column.bytes_from.is_not(None))
         .group_by(region, to)
     )

@@ -16,7 +16,7 @@ from mesh.rules.state import MeshState
 from schemas.completions import Status
 from schemas.topology import Replica
 
-_LOOK_EVERY = 5.0  # seconds
+_LOOK_EVERY = 10.0  # seconds; so often heartbeats come
 _RUNS = 20  # the newest of a replica, among which one of all is looked for
 
 
@@ -36,11 +36,12 @@ class Replicas:
     ) -> None:
         self._state, self._running, self._executions, self._retries = state, running, executions, retries
         self._clock, self._metrics, self._random = clock, metrics, random
+        self._fills: dict[str, Mapping[str, Any]] = {}  # by replica: one that ended is counted once
 
     async def statuses(self) -> Mapping[str, ReplicaStatus]:
         """Of all that are declared, by name."""
         replicas = self._state.replicas()
-        failed = await self._retries.open_failures() if replicas else {}
+        failed = await self._retries.open_failures_of_replicas() if replicas else {}
         return {str(one.name): await self._status(one, failed.get(str(one.name), 0)) for one in replicas}
 
     async def run(self) -> None:
@@ -57,8 +58,7 @@ class Replicas:
 
     async def _status(self, replica: Replica, failed: int) -> ReplicaStatus:
         name = str(replica.name)
-        fill = await self._executions.page({"rule": name, "trigger": "backfill"}, 1, None)
-        last = fill[0] if fill else None
+        last = await self._fill(name)
         lives, told = self._running.of_region(replica.region)
         return judge(
             Sight(
@@ -66,6 +66,17 @@ class Replicas:
                 filled_since=await self._ran_since(name, last), failed=failed,
             )
         )  # fmt: skip
+
+    async def _fill(self, name: str) -> Mapping[str, Any] | None:
+        newest = await self._executions.newest(name, "backfill")
+        if newest is None:
+            return None
+        known = self._fills.get(name)
+        if known is None or (known["id"], known["status"]) != newest or newest[1] is Status.IN_PROGRESS:
+            known = await self._executions.get(newest[0])
+            if known is not None:
+                self._fills[name] = known
+        return known
 
     async def _ran_since(self, name: str, fill: Mapping[str, Any] | None) -> bool:
         """Whether all of it was brought by a run after a fill that did not bring it."""
@@ -83,6 +94,7 @@ class Replicas:
     def _show(self, statuses: Mapping[str, ReplicaStatus], before: set[str]) -> set[str]:
         lag, states = self._metrics.replica_lag, self._metrics.replica_state
         for name in before - statuses.keys():
+            self._fills.pop(name, None)
             lag.remove(name)
             for state in State:
                 states.remove(name, state.value)

@@ -7,6 +7,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 import pytest
+from typer import BadParameter
 
 from mesh.clock import SystemClock
 from mesh.node.commands_wait import Waiting
@@ -243,3 +244,41 @@ async def test_usage_sums_up_what_was_sent(site: MeshSite) -> None:
         ("beijing", "chengdu"),
     }
     assert {link["to"]: link["bytes"] for link in found["links"]}["shanghai"] == sizes
+
+
+async def test_what_get_shows_of_a_replica_is_put_back_as_it_is_and_gauges_follow(site: MeshSite) -> None:
+    shown = await until(lambda: _in_state(site, "shanghai", "Synced"))
+    again = await site.remote.ask("PUT", "/api/v1/replicas/cn@shanghai", body=shown)
+    assert again["url"] == shown["url"]
+    replicas, gauges = site.control._replicas, site.node.metrics.registry
+    told = replicas._show(await replicas.statuses(), set())
+    assert told == {"cn@shanghai", "cn@chengdu"}
+    labels = {"replica": "cn@shanghai"}
+    assert gauges.get_sample_value("regmesh_replica_lag_seconds", labels) == 0.0
+    assert {
+        state: gauges.get_sample_value("regmesh_replica_state", {**labels, "state": state})
+        for state in ("Syncing", "Synced", "Failed")
+    } == {"Syncing": 0, "Synced": 1, "Failed": 0}
+    await site.remote.ask("DELETE", "/api/v1/replicas/cn@shanghai")
+    assert replicas._show(await replicas.statuses(), told) == {"cn@chengdu"}
+    assert gauges.get_sample_value("regmesh_replica_lag_seconds", labels) is None
+
+
+async def test_what_is_asked_wrongly_is_said(site: MeshSite) -> None:
+    for path, query, why in (
+        (f"images/nobody/{APP}", {}, "no such instance"),
+        (f"images/cn@shanghai/{APP}", {}, "no such instance"),
+        (f"images/cn/{APP}", {"tag": "v1,!"}, "tag: "),
+        (f"images/cn/{APP}", {"cursor": "!"}, "cursor: "),
+        ("images/cn/UPPER", {}, "not a repository name"),
+        ("usage", {"since": "soon"}, "since: "),
+    ):
+        with pytest.raises(Refused, match=why):
+            await site.get(path, **query)
+    with pytest.raises(BadParameter, match="no place in oslo is to hold it"):
+        await wait_for(site, "v1", "oslo").until(0)
+    (left,) = await wait_for(site, "none", "shanghai").until(0)
+    assert left == (
+        "shanghai: cn@shanghai does not have it: it is not known which digest the instance's tag names; "
+        "name one with --digest"
+    )

@@ -29,7 +29,9 @@ class Cause(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Sight:
-    """`told`: heartbeats of agents of its region, of those that live, or when none does of those that lived last.
+    """`known`: what agents of its region say was read; for a moment after control started it was not.
+
+    `told`: heartbeats of agents of its region, of those that live, or when none does of those that lived last.
 
     `fill` is the newest backfill as `/executions` shows it, and `filled_since` says that a later run of all went well;
     `failed` are tags that failed and that nothing made good since.
@@ -38,6 +40,7 @@ class Sight:
     name: PlaceName
     region: Region
     now: datetime
+    known: bool
     lives: bool
     told: Collection[Heartbeat]
     fill: Mapping[str, Any] | None
@@ -63,7 +66,8 @@ def judge(sight: Sight) -> ReplicaStatus:
     listed = sight.fill["in_progress"] if sight.fill is not None else 0
     tasks_left = max(sum(one.tasks for one in waiting), listed)
     failure = _failure(sight)
-    healthy = State.SYNCING if tasks_left or _is_filling(sight) else State.SYNCED
+    is_busy = tasks_left or _is_filling(sight) or not sight.known
+    healthy = State.SYNCING if is_busy else State.SYNCED
     return ReplicaStatus(
         state=State.FAILED if failure is not None else healthy,
         reason=failure[1] if failure is not None else _why_syncing(sight, tasks_left),
@@ -77,7 +81,7 @@ def judge(sight: Sight) -> ReplicaStatus:
 
 def _failure(sight: Sight) -> tuple[Cause, str] | None:
     """The first that somebody has to see to."""
-    if not sight.lives:
+    if sight.known and not sight.lives:
         return Cause.AGENTS, f"no agent runs in region {sight.region}"
     states = sorted(beat.places.get(str(sight.name), _READY) for beat in sight.told)
     if (
@@ -106,6 +110,8 @@ def _is_filling(sight: Sight) -> bool:
 
 
 def _why_syncing(sight: Sight, tasks_left: int) -> str | None:
+    if not sight.known:
+        return "what its agents say is being read"
     if sight.fill is None:
         return "its fill has not begun"
     if sight.fill["status"] == Status.IN_PROGRESS:

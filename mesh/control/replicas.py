@@ -62,7 +62,8 @@ class Replicas:
         lives, told = self._running.of_region(replica.region)
         return judge(
             Sight(
-                name=replica.name, region=replica.region, now=self._clock.now(), lives=lives, told=told, fill=last,
+                name=replica.name, region=replica.region, now=self._clock.now(),
+                known=self._running.knows(replica.region), lives=lives, told=told, fill=last,
                 filled_since=await self._ran_since(name, last), failed=failed,
             )
         )  # fmt: skip

@@ -32,12 +32,17 @@ class Running:
             close=self._close, log=log, state=state, clock=clock, random=random,
         )  # fmt: skip
         self._seen: dict[Region, dict[str, Heartbeat | Progress]] = {}
+        self._tables: dict[Region, Table] = {}
         self._left: dict[Region, Heartbeat] = {}  # the last word of the one that left last
 
     def agents(self) -> list[Heartbeat]:
         """Those that live."""
         oldest = self._clock.now() - LIVES_FOR
         return [one for one in self._all() if isinstance(one, Heartbeat) and one.time > oldest]
+
+    def knows(self, region: Region) -> bool:
+        """What its agents said was read to its end; before that one that lives may not be known yet."""
+        return region in self._tables and self._tables[region].ready
 
     def of_region(self, region: Region) -> tuple[bool, list[Heartbeat]]:
         """Whether an agent lives there, and what those say that do; when none does, what the last ones said."""
@@ -76,11 +81,16 @@ class Running:
             else:
                 seen[record.key] = _decoded(record.value)
 
-        return Table(self._log, topic, apply, unreadable=self._ignore, clock=self._clock, random=self._random)
+        table = Table(
+            self._log, topic, apply, unreadable=self._ignore, clock=self._clock, random=self._random
+        )
+        self._tables[region] = table
+        return table
 
     def _close(self, region: Region) -> None:
         self._seen.pop(region, None)
         self._left.pop(region, None)
+        self._tables.pop(region, None)
 
     async def _ignore(self, record: Record, reason: str) -> None:
         """Status passes: a record that cannot be read is told of, and its successor will be read."""

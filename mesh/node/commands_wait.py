@@ -80,10 +80,11 @@ class Waiting:
         item = await self._look()
         while True:
             missing = self._missing(item)
-            self._tell(len(self._rows(item)), missing)
+            is_over = not missing or self.clock.monotonic() >= deadline
+            self._tell(len(self._rows(item)), missing, is_over=is_over)
             if not missing:
                 return []
-            if self.clock.monotonic() >= deadline:
+            if is_over:
                 return await self._reasons(item, missing)
             await self.clock.sleep(min(_LOOK_EVERY, max(0.0, deadline - self.clock.monotonic())))
             try:
@@ -120,7 +121,7 @@ class Waiting:
             for row in missing
         ]
 
-    def _tell(self, total: int, missing: Sequence[arrival.Row]) -> None:
+    def _tell(self, total: int, missing: Sequence[arrival.Row], *, is_over: bool) -> None:
         """On a terminal, over the last line."""
         if not sys.stderr.isatty():
             return
@@ -131,5 +132,5 @@ class Waiting:
         if line != self._said:
             print(f"\r\x1b[K{line}", end="", file=sys.stderr, flush=True)
             self._said = line
-        if not missing:
+        if is_over:
             print(file=sys.stderr)

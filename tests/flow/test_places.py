@@ -282,3 +282,18 @@ async def test_what_is_asked_wrongly_is_said(site: MeshSite) -> None:
         "shanghai: cn@shanghai does not have it: it is not known which digest the instance's tag names; "
         "name one with --digest"
     )
+
+
+async def test_on_a_terminal_the_progress_of_waiting_is_one_line(
+    site: MeshSite, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    digest = await site.push("cn", "v1", images.image(layers=[b"one"]))
+    monkeypatch.setattr("sys.stderr.isatty", lambda: True)
+    assert await wait_for(site, "v1", "chengdu", "shanghai", digest=digest).until(20) == []
+    shown = capsys.readouterr().err
+    assert shown.endswith("\r\x1b[K3 of 3 places have it\n")
+    assert shown.count("\n") == 1
+    await until(lambda: _in_state(site, "shanghai", "Synced"))
+    (left,) = await wait_for(site, "v2", "shanghai", digest=digest).until(0)
+    assert "nothing is there under this tag" in left
+    assert capsys.readouterr().err == "\r\x1b[K0 of 1 places have it; waiting for cn@shanghai unknown\n"

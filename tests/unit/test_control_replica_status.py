@@ -35,8 +35,8 @@ def fill(status: str = "Succeed", **changes: Any) -> dict[str, Any]:
 
 def sight(**changes: Any) -> Sight:
     well: dict[str, Any] = {
-        "name": NAME, "region": Region("shanghai"), "now": NOW, "lives": True, "told": [beat()], "fill": fill(),
-        "filled_since": False, "failed": 0,
+        "name": NAME, "region": Region("shanghai"), "now": NOW, "known": True, "lives": True, "told": [beat()],
+        "fill": fill(), "filled_since": False, "failed": 0,
     }  # fmt: skip
     return Sight(**well | changes)
 
@@ -60,6 +60,12 @@ def test_a_fill_that_has_not_begun_or_goes_on() -> None:
     assert judge(sight(fill=None)).reason == "its fill has not begun"
     status = judge(sight(fill=fill("InProgress", in_progress=300), told=[beat(waiting=waits(20, 1))]))
     assert (status.state, status.reason, status.tasks_left) == (State.SYNCING, "it is being filled", 300)
+
+
+def test_right_after_control_started_nobody_is_said_to_be_gone() -> None:
+    status = judge(sight(known=False, lives=False, told=[]))
+    assert (status.state, status.reason) == (State.SYNCING, "what its agents say is being read")
+    assert status.lag_seconds is None
 
 
 def test_a_registry_that_fails_for_one_agent_of_the_region() -> None:

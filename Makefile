@@ -10,7 +10,7 @@ help: ## this list
 $(INSTALLED): pyproject.toml constraints.txt
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "regmesh needs Python 3.11 or newer")'
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv
-	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[dev,compression]'
+	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[dev,compression,postgresql]'
 	touch $@
 
 demo: $(INSTALLED) ## the main job, on parts of our own: a push in one region, pullable in another

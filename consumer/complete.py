@@ -75,6 +75,8 @@ def make_completion(task: Task, outcome: Outcome, tally: Tally, now: datetime) -
         lag_ms=_lag_ms(task.event, now),
         error=outcome.error,
         rebuilt_from=outcome.rebuilt_from,
+        subject=tally.subject,
+        attached=tuple(tally.attached),
     )
 
 

@@ -43,7 +43,7 @@ async def bring(job: Job, image: Image, *, resend: bool = False) -> None:
 
     `ContentRefused` when that is more, or nested deeper, than is believable.
     """
-    walk = _Walk(job, resend=resend)
+    walk = _Walk(job, image.digest, resend=resend)
     if subject := read_subject(image.root, Side.SOURCE):
         await walk.attach(subject, [image.digest])
     await walk.about([manifest.digest for manifest, _ in image.manifests])
@@ -53,7 +53,8 @@ async def catch_up(job: Job, digest: Digest) -> None:
     """The destination has the image: bring what the source lists about it since. One question when that is nothing."""
     if not job.task.is_dry_run and await job.source.referrers(job.task.repository, digest):
         job.tally.bytes_total = job.tally.bytes_skipped = 0
-        await _Walk(job, resend=False).about([digest])
+        job.tally.attached = {}
+        await _Walk(job, digest, resend=False).about([digest])
 
 
 async def follow(job: Job, *, resend: bool = False) -> Outcome:
@@ -78,10 +79,10 @@ async def _bring_pushed(job: Job, subject: Digest, *, resend: bool) -> Outcome:
         return skipped(SUPERSEDED, "a newer push of this is waiting behind this one")
     if digest is None:
         return _gone()
-    job.tally.digest = digest
+    job.tally.digest, job.tally.subject = digest, subject
     if task.is_dry_run:
         return skipped(DRY_RUN, "it would be brought to its subject", digest)
-    walk = _Walk(job, resend=resend)
+    walk = _Walk(job, subject, resend=resend)
     await walk.about(await walk.bring_pushed(digest, subject))
     if walk.brought:
         return Outcome(Status.SUCCEED, digest)
@@ -115,8 +116,9 @@ class _Found:
 class _Walk:
     """From subjects to what is about them, level by level: each is at the destination before what is about it."""
 
-    def __init__(self, job: Job, *, resend: bool) -> None:
-        self._job, self._task, self._resend = job, job.task, resend
+    def __init__(self, job: Job, image: Digest, *, resend: bool) -> None:
+        """`image`: what is about it is told in the completion."""
+        self._job, self._task, self._image, self._resend = job, job.task, image, resend
         self._source, self._destination = job.source, job.destination
         self._seen: set[Digest] = set()
         self._found = 0
@@ -132,7 +134,7 @@ class _Walk:
                 self._check_reason(depth, len(new))
                 await self.attach(found.subject, found.referrers)
                 for tag, digest in found.tags:
-                    await self.copy_tag(tag, digest)
+                    await self.copy_tag(tag, digest, found.subject)
                 self._seen.update(new)
                 following |= dict.fromkeys(new)
             level = list(following)
@@ -142,7 +144,7 @@ class _Walk:
         tag, pushed = self._task.tag, [digest]
         if tag is not None and not is_fallback(tag):
             await keep.check(self._source, self._destination, self._task, digest)
-            await self.copy_tag(tag, digest)
+            await self.copy_tag(tag, digest, subject)
             return pushed
         if tag is not None:
             index = await self._source.read_manifest(self._task.repository, digest)
@@ -163,13 +165,16 @@ class _Walk:
             if await self._put_referrer(image) is None:
                 unlisted.append(image.root)
             self.brought += 1
+            self._tell(subject, [digest])
         if unlisted:
             await self._list_there(subject, unlisted)
+        self._tell(subject, listed)
 
-    async def copy_tag(self, tag: Tag, digest: Digest) -> None:
+    async def copy_tag(self, tag: Tag, digest: Digest, subject: Digest) -> None:
         """A tag of cosign's, as the source has it: another digest under it gives way, if the rule overrides."""
         there = await self._destination.resolve(self._task.destination_repository, tag)
         if there is not None and there.digest == digest and not self._resend:
+            self._tell(subject, [digest])
             return
         if there is not None and there.digest != digest and not self._task.rule.override:
             return
@@ -179,6 +184,11 @@ class _Walk:
         await self._copy(plan.make_plan(image))
         await copy_manifest.write_tag(image, replace(self._task, tag=tag), self._destination)
         self.brought += 1
+        self._tell(subject, [digest])
+
+    def _tell(self, subject: Digest, referrers: Iterable[Digest]) -> None:
+        if subject == self._image:
+            self._job.tally.attach(referrers)
 
     async def _put_referrer(self, image: Image) -> Digest | None:
         """The subject, where the registry lists the referrer by itself: it says so only when it takes the manifest."""

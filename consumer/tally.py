@@ -8,6 +8,7 @@ from datetime import datetime
 
 from mesh.errors import RegmeshError
 from mesh.registry.port import Descriptor
+from schemas.completions import MOST_ATTACHED
 from schemas.names import Digest, Region
 from schemas.rules import Resource
 
@@ -35,6 +36,8 @@ class Tally:
     bytes_skipped: int = 0
     blobs_mounted: int = 0
     blobs_transferred: int = 0
+    subject: Digest | None = None  # of a task that brings a referrer by itself: what that is about
+    attached: dict[Digest, None] = field(default_factory=dict)  # referrers that came or were found there
     newer: asyncio.Event = field(default_factory=asyncio.Event)  # set when a newer task has the same target
     is_stopped: Callable[[], bool] = bool  # True once its execution was stopped
 
@@ -43,6 +46,13 @@ class Tally:
         self.resource = resource
         self.bytes_total = sum(blob.size for blob in blobs)
         self.bytes_skipped = 0
+        self.attached = {}
+
+    def attach(self, referrers: Iterable[Digest]) -> None:
+        """The destination has these about the image; of more than a completion holds the rest is left out."""
+        for digest in referrers:
+            if len(self.attached) < MOST_ATTACHED:
+                self.attached[digest] = None
 
     def go_on(self) -> None:
         """Asked before each next step; raises `ExecutionStopped`."""

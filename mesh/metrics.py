@@ -113,7 +113,18 @@ class Metrics:
         )
 
     def _of_control(self) -> None:
-        counter = self._counter
+        counter, gauge = self._counter, self._gauge
+        self.replica_lag = gauge(
+            "replica_lag_seconds",
+            "Age of the oldest event that a replica has not applied; NaN while nothing is known.",
+            "replica",
+        )
+        self.replica_state = gauge(
+            "replica_state",
+            "1 for the state that a replica is in: Syncing, Synced, Failed.",
+            "replica",
+            "state",
+        )
         self.completions = counter(
             "completions_total", "Completions written to the sync log, by status.", "status"
         )

@@ -80,6 +80,10 @@ def why_missing(part: str) -> str | None:
     """None when the part can be used."""
     if part == "kafka":
         return _why_no_kafka()
+    if part == "postgresql":
+        from tests import postgresql
+
+        return postgresql.why_missing()
     if part in ("distribution-3", "ggcr"):
         from tests import parts
 

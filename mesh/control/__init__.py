@@ -2,14 +2,16 @@
 
     API, mesh.yaml -> declare -> mesh.state ==> every node's table
     mesh.<region>.completions ==> report -> sync_log (database) -> api
+    mesh.<region>.tags ==> locations -> images (database) -> where -> api
                                          -> outbox (same transaction) -> deliver -> webhooks
-    mesh.<region>.status ==> running (memory) -> api
+    mesh.<region>.status ==> running (memory) -> replica_status -> api
     mesh.<region>.retry ==> parked (memory) -> api
     mesh.<region>.dead-letters ==> letters (memory) -> diagnosis -> api
     API, schedule -> commands -> mesh.commands ==> executions (database) -> api
 
-`declare` is the only writer of declared state. `report` is a group, so several controls share the work; `sync_log` and
-`outbox` make doing it twice harmless. `entry`, `log_query` and `webhooks` decide without any I/O.
+`declare` is the only writer of declared state. `report` and `locations` are groups, so several controls share the work;
+`sync_log`, `outbox` and `images` make doing it twice harmless. `entry`, `log_query`, `webhooks`, `held`, `where`,
+`replica_status` and `diagnosis` decide without any I/O.
 """
 
 import asyncio
@@ -27,15 +29,22 @@ from mesh.control.deliver import Deliver
 from mesh.control.doctor_api import DoctorApi
 from mesh.control.executions import Executions
 from mesh.control.executions_api import ExecutionsApi
+from mesh.control.images import Images
 from mesh.control.letters import Letters
+from mesh.control.locations import Locations
 from mesh.control.outbox import Outbox
 from mesh.control.parked import ParkedTasks
+from mesh.control.parked_api import ParkedApi
 from mesh.control.patience import Patience
+from mesh.control.replicas import Replicas
 from mesh.control.report import Report
 from mesh.control.retries import Retries
 from mesh.control.running import Running
 from mesh.control.schedule import Schedule
 from mesh.control.sync_log import SyncLog
+from mesh.control.usage import Usage
+from mesh.control.usage_api import UsageApi
+from mesh.control.where_api import WhereApi
 from mesh.errors import LogError
 from mesh.log.port import Log
 from mesh.log.table import Table
@@ -70,14 +79,16 @@ class Control:
         self._table, self._clock, self._random = table, clock, random
         self._allowed_hosts = frozenset(allowed_hosts)
         self._database = Database(database)
-        sync_log = SyncLog(self._database)
+        sync_log, images = SyncLog(self._database), Images(self._database)
         self._deliver = Deliver(
             Outbox(self._database), state=state, secrets=secrets, clock=clock, metrics=metrics, random=random,
             tries=tries or webhooks.Tries(),
         )  # fmt: skip
         self._report = Report(
-            sync_log, log=log, state=state, clock=clock, metrics=metrics, random=random, written=self._deliver.wake
+            sync_log, log=log, state=state, clock=clock, metrics=metrics, random=random, also=images.ended,
+            written=self._deliver.wake,
         )  # fmt: skip
+        self._locations = Locations(images, log=log, state=state, clock=clock, metrics=metrics, random=random)
         self._running = Running(log=log, state=state, clock=clock, metrics=metrics, random=random)
         self._letters = Letters(log=log, state=state, clock=clock, random=random)
         self._declare = Declare(log=log, state=state, table=table, clock=clock)
@@ -88,10 +99,26 @@ class Control:
         self._schedule = Schedule(self._database, self._commands, state=state, clock=clock, random=random)
         self._parked = ParkedTasks(log=log, state=state, clock=clock, random=random)
         retries = Retries(self._database, self._commands, state, self._parked)
+        self._replicas = Replicas(
+            state=state, running=self._running, executions=executions, retries=retries, clock=clock, metrics=metrics,
+            random=random,
+        )  # fmt: skip
+        parts = (
+            ExecutionsApi(executions, self._commands, retries, self._parked),
+            ParkedApi(self._parked),
+            DoctorApi(
+                state=state,
+                running=self._running,
+                letters=self._letters,
+                retries=retries,
+                replicas=self._replicas,
+            ),
+            WhereApi(images, state=state, clock=clock),
+            UsageApi(Usage(self._database), clock=clock),
+        )
         self._api = Api(
-            declare=self._declare, state=state, sync_log=sync_log, running=self._running,
-            executions=ExecutionsApi(executions, self._commands, retries, self._parked), parked=self._parked,
-            doctor=DoctorApi(state=state, running=self._running, letters=self._letters, retries=retries), clock=clock,
+            declare=self._declare, state=state, sync_log=sync_log, running=self._running, replicas=self._replicas,
+            parked=self._parked, parts=parts, clock=clock,
         )  # fmt: skip
 
     async def run(self) -> None:
@@ -100,8 +127,11 @@ class Control:
             await self._wait_for_state()
             async with asyncio.TaskGroup() as tasks:
                 tasks.create_task(self._report.run(), name="control report")
+                tasks.create_task(self._locations.run(), name="control image locations")
+                tasks.create_task(self._locations.forget(), name="control forgets images")
                 tasks.create_task(self._running.run(), name="control running")
                 tasks.create_task(self._parked.run(), name="control parked tasks")
+                tasks.create_task(self._replicas.run(), name="control replica status")
                 tasks.create_task(self._letters.run(), name="control dead letters")
                 tasks.create_task(self._deliver.run(), name="control deliver")
                 tasks.create_task(self._commands.run(), name="control executions")

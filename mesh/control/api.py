@@ -1,8 +1,8 @@
 """The HTTP API under `/api/v1`: what is declared, the sync log, the agents."""
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict
-from typing import Any
+from typing import Any, Protocol
 
 import orjson
 from aiohttp import web
@@ -10,24 +10,35 @@ from aiohttp import web
 from mesh.clock import Clock
 from mesh.control import guard, log_query
 from mesh.control.declare import Declare, InvalidDocument
-from mesh.control.doctor_api import DoctorApi
 from mesh.control.entry import entry_of, rfc3339, row_of
-from mesh.control.executions_api import ExecutionsApi
 from mesh.control.guard import answer, known, refuse
 from mesh.control.log_query import LogQuery
 from mesh.control.parked import ParkedTasks
-from mesh.control.parked_api import ParkedApi
+from mesh.control.replica_status import ReplicaStatus
+from mesh.control.replicas import Replicas
 from mesh.control.running import Running
 from mesh.control.sync_log import Page, SyncLog
 from mesh.errors import InvalidInput, clean
 from mesh.rules.declarations import SECTIONS, Problem
 from mesh.rules.explain import explain
 from mesh.rules.state import MeshState
+from schemas.completions import Heartbeat
 from schemas.declared import Declared
 from schemas.names import Repository, Tag
-from schemas.topology import Instance
+from schemas.topology import Instance, Replica
 
 MAX_BODY = 1024 * 1024
+# What `get` shows beside what is declared. Who puts back what he got declares nothing by it.
+_TOLD = {
+    "instances": ("state", "position"),
+    "replicas": ("state", "reason", "lag_seconds", "tasks_left", "bytes_left", "fill"),
+}
+
+
+class Part(Protocol):
+    """Handlers of a subject of their own."""
+
+    def routes(self, app: web.Application) -> None: ...
 
 
 class Api:
@@ -40,14 +51,14 @@ class Api:
         state: MeshState,
         sync_log: SyncLog,
         running: Running,
-        executions: ExecutionsApi,
-        doctor: DoctorApi,
+        replicas: Replicas,
         parked: ParkedTasks,
+        parts: Sequence[Part],
         clock: Clock,
     ) -> None:
         self._declare, self._state, self._sync_log = declare, state, sync_log
-        self._running, self._parked, self._clock = running, parked, clock
-        self._parts = (executions, doctor, ParkedApi(parked))
+        self._running, self._replicas, self._parked, self._clock = running, replicas, parked, clock
+        self._parts = parts
 
     def application(self, allowed_hosts: Collection[str]) -> web.Application:
         """To be mounted at `/api/v1`."""
@@ -56,6 +67,7 @@ class Api:
         )
         app.router.add_post("/apply", self.apply)
         app.router.add_get("/logs", self.logs)
+        app.router.add_get("/replicas/{name}/tasks", self.replica_tasks)
         app.router.add_get("/agents", self.agents)
         app.router.add_get("/explain/{instance}/{repository:.+}", self.explain)
         for part in self._parts:
@@ -75,12 +87,12 @@ class Api:
         things = {thing.key: thing for thing in self._state.things() if thing.noun == noun}
         after = f"{noun}/{query.get('cursor', '')}"
         keys = sorted(key for key in things if key > after)
-        page = [self._shown(things[key]) for key in keys[:limit]]
+        page = await self._shown([things[key] for key in keys[:limit]])
         return answer({"items": page, "next": page[-1]["name"] if len(keys) > limit else None})
 
     async def get(self, request: web.Request) -> web.Response:
         thing = self._state.get(_key(request))
-        return _absent(request) if thing is None else answer(self._shown(thing))
+        return _absent(request) if thing is None else answer((await self._shown([thing]))[0])
 
     async def put(self, request: web.Request) -> web.Response:
         """201 when it is new, else 200. The path names it; a body with another name is refused."""
@@ -88,16 +100,16 @@ class Api:
         body = await _json(request)
         if not isinstance(body, dict):
             raise InvalidDocument([Problem((), "must be a JSON object")])
-        if section == "instances":
-            for given in ("state", "position"):  # who puts back what he got declares nothing by these
-                body.pop(given, None)
+        for told in _TOLD.get(section, ()):
+            body.pop(told, None)
         if body.setdefault("name", name) != name:
             raise InvalidDocument([Problem(("name",), f"must be {name!r}, as in the path, or be left out")])
         try:
             (change,) = await self._declare.apply({section: [body]})
         except InvalidDocument as error:
             raise InvalidDocument([Problem(path[2:], text) for path, text in error.problems]) from error
-        shown = self._shown(self._state.get(change.key))
+        declared = self._state.get(change.key)
+        (shown,) = await self._shown([declared]) if declared is not None else ({},)
         return answer(shown, status=201 if change.change == "created" else 200)
 
     async def delete(self, request: web.Request) -> web.Response:
@@ -112,7 +124,18 @@ class Api:
         return answer({"items": [change.as_json() for change in changes], "next": None})
 
     async def logs(self, request: web.Request) -> web.Response:
-        query = log_query.parse(known(request, *log_query.PARAMETERS), self._clock.now())
+        return await self._entries(known(request, *log_query.PARAMETERS))
+
+    async def replica_tasks(self, request: web.Request) -> web.Response:
+        """Its history: as `logs`, of this replica alone."""
+        name = request.match_info["name"]
+        if self._state.get(f"{Replica.noun}/{name}") is None:
+            return refuse(404, "not_found", f"replica/{clean(name, 200)} is not declared")
+        asked = known(request, *(it for it in log_query.PARAMETERS if it not in ("rule", "replica")))
+        return await self._entries({**asked, "replica": name})
+
+    async def _entries(self, parameters: Mapping[str, str]) -> web.Response:
+        query = log_query.parse(parameters, self._clock.now())
         page = self._unended(query) if query.asks_for_unended else await self._sync_log.read(query)
         return answer({"items": [entry_of(row) for row in page.rows], "next": log_query.cursor_of(page.next)})
 
@@ -121,7 +144,7 @@ class Api:
         known(request, "limit")
         shown = ("agent", "region", "rules_rev", "running", "places", "time")
         items = [
-            {field: rfc3339(getattr(heartbeat, field)) for field in shown}
+            {field: rfc3339(getattr(heartbeat, field)) for field in shown} | {"waiting": _waiting(heartbeat)}
             for heartbeat in sorted(self._running.agents(), key=lambda one: one.agent)
         ]
         return answer({"items": items, "next": None})
@@ -151,12 +174,23 @@ class Api:
         page = rows[: query.limit]
         return Page(page, log_query.position(page[-1]) if len(rows) > query.limit else None)
 
-    def _shown(self, thing: Declared | None) -> dict[str, Any]:
-        shown = thing.model_dump(mode="json") if thing is not None else {}
+    async def _shown(self, things: Sequence[Declared]) -> list[dict[str, Any]]:
+        has_replicas = any(isinstance(thing, Replica) for thing in things)
+        statuses = await self._replicas.statuses() if has_replicas else {}
+        return [thing.model_dump(mode="json") | self._told(thing, statuses) for thing in things]
+
+    def _told(self, thing: Declared, statuses: Mapping[str, ReplicaStatus]) -> dict[str, Any]:
         if isinstance(thing, Instance):
-            shown["state"] = self._running.place_state(thing.place, thing.region)
-            shown["position"] = self._state.position_of(thing.key)
-        return shown
+            return {
+                "state": self._running.place_state(thing.place, thing.region),
+                "position": self._state.position_of(thing.key),
+            }
+        status = statuses.get(str(thing.name)) if isinstance(thing, Replica) else None
+        return {field: getattr(status, field) for field in _TOLD["replicas"]} if status is not None else {}
+
+
+def _waiting(heartbeat: Heartbeat) -> dict[str, Any]:
+    return {place: one.model_dump(mode="json") for place, one in heartbeat.waiting.items()}
 
 
 async def _json(request: web.Request) -> Any:

@@ -1,15 +1,17 @@
 """What is wrong with the mesh now, and what to do about it. Pure: from what control sees to findings for a human."""
 
 from collections.abc import Collection, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import StrEnum
 
 from mesh.control.letters import Mailbox
+from mesh.control.replica_status import Cause, ReplicaStatus, State
 from mesh.rules import consent
 from mesh.rules.state import MeshState
 from schemas.completions import Heartbeat
 from schemas.names import Region
 from schemas.rules import Rule
+from schemas.topology import Replica
 
 
 class Severity(StrEnum):
@@ -20,7 +22,7 @@ class Severity(StrEnum):
 @dataclass(frozen=True, slots=True)
 class Finding:
     severity: Severity
-    about: str  # region/NAME, instance/NAME, agent/NAME, rule/NAME
+    about: str  # region/NAME, instance/NAME, replica/NAME, agent/NAME, rule/NAME
     message: str
     advice: str
 
@@ -34,13 +36,14 @@ class Sight:
     boxes: Mapping[Region, Mailbox]
     failed: Mapping[str, int]
     held: Mapping[str, int]
+    replicas: Mapping[str, ReplicaStatus] = field(default_factory=dict)
 
 
 def diagnose(sight: Sight) -> list[Finding]:
     """Problems first; empty when all is well."""
     found = [
         *_regions(sight), *_agents(sight), *_places(sight), *_rules(sight), *_failed(sight), *_held(sight),
-        *_letters(sight),
+        *_letters(sight), *_replicas(sight),
     ]  # fmt: skip
     return sorted(found, key=lambda finding: (finding.severity is not Severity.PROBLEM, finding.about))
 
@@ -73,9 +76,9 @@ def _agents(sight: Sight) -> Iterable[Finding]:
 def _places(sight: Sight) -> Iterable[Finding]:
     for agent in sight.agents:
         for place, told in agent.places.items():
-            if told.startswith("Failed"):
+            if told.startswith("Failed") and place not in sight.replicas:
                 yield Finding(
-                    Severity.PROBLEM, f"instance/{place}",
+                    Severity.PROBLEM, f"{'replica' if '@' in place else 'instance'}/{place}",
                     f"{told.removeprefix('Failed: ')} (seen from {agent.region})",
                     "see its URL, its credentials and the way to it from that region",
                 )  # fmt: skip
@@ -95,9 +98,28 @@ def _rules(sight: Sight) -> Iterable[Finding]:
             yield Finding(Severity.PROBLEM, rule.key, text, "declare the grant, or remove the rule")
 
 
+def _replicas(sight: Sight) -> Iterable[Finding]:
+    """Those that failed, of whatever: they serve what their instance does not hold any more."""
+    for name, status in sorted(sight.replicas.items()):
+        if status.state is State.FAILED and status.cause is not None:
+            yield Finding(
+                Severity.PROBLEM, f"{Replica.noun}/{name}", status.reason or "failed", _advice(status.cause, name)
+            )  # fmt: skip
+
+
+def _advice(cause: Cause, name: str) -> str:
+    region = name.partition("@")[2]
+    return {
+        Cause.AGENTS: f"start `regmesh agent --region {region}`",
+        Cause.REGISTRY: f"see its URL, its credentials and the way to it from region {region}",
+        Cause.FILL: f"`regmesh sync {name} --wait` brings all of it",
+        Cause.TASKS: f"`regmesh logs --status Failed --replica {name}`, then `regmesh retry --failed --rule {name}`",
+    }[cause]
+
+
 def _failed(sight: Sight) -> Iterable[Finding]:
     for name, count in sorted(sight.failed.items()):
-        if (found := sight.state.rule(name)) is not None:
+        if (found := sight.state.rule(name)) is not None and name not in sight.replicas:
             yield Finding(
                 Severity.PROBLEM, found.rule.key, f"{count} tasks failed and nothing has made them good since",
                 f"`regmesh logs --status Failed --{_kind(found.rule)} {name}`, "

@@ -15,6 +15,7 @@ from mesh.control.log_query import Position
 from mesh.control.tables import Moment, executions, sync_log
 from schemas.completions import REFUSALS, Side, Status, TaskError
 from schemas.executions import ExecutionListed, ExecutionStart, ExecutionStop
+from schemas.rules import TriggerKind
 
 Command = ExecutionStart | ExecutionListed | ExecutionStop
 
@@ -57,6 +58,14 @@ class Executions:
         wanted = select(executions).where(executions.c.id == execution_id)
         found = await self._database.run(lambda connection: _shown(connection, wanted))
         return found[0] if found else None
+
+    async def newest(self, rule: str, trigger: TriggerKind) -> tuple[str, Status] | None:
+        """Its id and status; nothing is counted."""
+        column = executions.c
+        wanted = select(column.id, column.status).where(column.rule == rule, column.trigger == trigger)
+        wanted = wanted.order_by(column.start_time.desc(), column.id.desc()).limit(1)
+        row = await self._database.run(lambda connection: connection.execute(wanted).first())
+        return None if row is None else (row.id, Status(row.status))
 
     async def page(
         self, equal: Mapping[str, str], limit: int, after: Position | None

@@ -54,6 +54,12 @@ class Retries:
         found = await self._database.run(lambda connection: _unsettled(connection, _FAILED, None))
         return dict(Counter(str(row.rule) for row in found))
 
+    async def open_failures_of_replicas(self) -> dict[str, int]:
+        """The same of replicas alone: it is asked again and again."""
+        ended = _FAILED & sync_log.c.replica.is_not(None)
+        found = await self._database.run(lambda connection: _unsettled(connection, ended, None))
+        return dict(Counter(str(row.rule) for row in found))
+
     async def held_deletions(self) -> dict[str, int]:
         """How many deletions of each rule wait for a human."""
         found = await self._database.run(lambda connection: _unsettled(connection, _IS_HELD, None))

@@ -29,14 +29,31 @@ class Running:
         self._log, self._clock, self._metrics, self._random = log, clock, metrics, random
         self._regions = EachRegion(
             "running", topic_of=topics.status, open_table=self._table,
-            close=lambda region: self._seen.pop(region, None), log=log, state=state, clock=clock, random=random,
+            close=self._close, log=log, state=state, clock=clock, random=random,
         )  # fmt: skip
         self._seen: dict[Region, dict[str, Heartbeat | Progress]] = {}
+        self._tables: dict[Region, Table] = {}
+        self._left: dict[Region, Heartbeat] = {}  # the last word of the one that left last
 
     def agents(self) -> list[Heartbeat]:
         """Those that live."""
         oldest = self._clock.now() - LIVES_FOR
         return [one for one in self._all() if isinstance(one, Heartbeat) and one.time > oldest]
+
+    def knows(self, region: Region) -> bool:
+        """What its agents said was read to its end; before that one that lives may not be known yet."""
+        return region in self._tables and self._tables[region].ready
+
+    def of_region(self, region: Region) -> tuple[bool, list[Heartbeat]]:
+        """Whether an agent lives there, and what those say that do; when none does, what the last ones said."""
+        living = [one for one in self.agents() if one.region == region]
+        if living:
+            return True, living
+        known = [one for one in self._seen.get(region, {}).values() if isinstance(one, Heartbeat)]
+        if (left := self._left.get(region)) is not None:
+            known.append(left)
+        newest = max((one.time for one in known), default=None)
+        return False, [one for one in known if newest is not None and one.time > newest - LIVES_FOR]
 
     def tasks(self) -> list[Progress]:
         """Those that a living agent works on."""
@@ -59,11 +76,21 @@ class Running:
 
         def apply(record: Record) -> None:
             if record.value is None:
-                seen.pop(record.key, None)
+                if isinstance(gone := seen.pop(record.key, None), Heartbeat):
+                    self._left[region] = gone
             else:
                 seen[record.key] = _decoded(record.value)
 
-        return Table(self._log, topic, apply, unreadable=self._ignore, clock=self._clock, random=self._random)
+        table = Table(
+            self._log, topic, apply, unreadable=self._ignore, clock=self._clock, random=self._random
+        )
+        self._tables[region] = table
+        return table
+
+    def _close(self, region: Region) -> None:
+        self._seen.pop(region, None)
+        self._left.pop(region, None)
+        self._tables.pop(region, None)
 
     async def _ignore(self, record: Record, reason: str) -> None:
         """Status passes: a record that cannot be read is told of, and its successor will be read."""

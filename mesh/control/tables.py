@@ -117,3 +117,27 @@ schedules = Table(
     Column("spec", Text, nullable=False),  # cron and zone: when they change, the time is reckoned anew
     Column("next_time", Moment, nullable=False),
 )
+
+# Which digest each place holds under a tag. One that is gone stays for a day without a digest, so that what is older
+# does not bring it back.
+images = Table(
+    "images",
+    metadata,
+    Column("place", Text, primary_key=True),
+    Column("repository", Text, primary_key=True),
+    Column("tag", Text, primary_key=True),
+    Column("digest", Text),
+    Column("since", Moment, nullable=False),  # it got this digest, or the tag went
+    Column("written_by", Text, nullable=False),
+    Column("tag_version", BigInteger, nullable=False),
+)
+
+# What a place has about an image: signatures, SBOMs, attestations.
+image_referrers = Table(
+    "image_referrers",
+    metadata,
+    Column("place", Text, primary_key=True),
+    Column("repository", Text, primary_key=True),
+    Column("subject", Text, primary_key=True),
+    Column("referrer", Text, primary_key=True),
+)

@@ -19,6 +19,9 @@ from mesh.node import (
     commands_state,
     commands_sync_log,
     commands_topics,
+    commands_usage,
+    commands_wait,
+    commands_where,
 )
 from mesh.node.mesh_file import InvalidFile
 from mesh.node.remote import Refused
@@ -38,6 +41,7 @@ app = typer.Typer(
 for commands in (
     commands_daemons, commands_topics, commands_state, commands_executions, commands_sync_log, commands_explain,
     commands_doctor, commands_gateway, commands_nearby,
+    commands_where, commands_wait, commands_usage, commands_doctor,
 ):  # fmt: skip
     commands.register(app)
 

@@ -8,7 +8,7 @@ import typer
 
 from mesh.node import commands_doctor, commands_executions, mesh_file
 from mesh.node.options import Output, Server
-from mesh.node.output import Columns, Format, show
+from mesh.node.output import Columns, Format, show, size
 from mesh.node.remote import Refused, Remote
 from mesh.rules.declarations import Problem
 
@@ -64,7 +64,7 @@ def get(
     output: Output = Format.TABLE,
     server: Server = "http://127.0.0.1:8080",
 ) -> None:
-    """Show what is declared, with the state of each registry; and agents, executions, dead letters."""
+    """Show what is declared, with the state of each registry and replica; and agents, executions, dead letters."""
     section = _section(kind, shown_only=True)
     remote = Remote(server)
     if name is not None and section not in _LISTED:
@@ -114,6 +114,17 @@ def _filters(rule: Mapping[str, Any]) -> str:
     ) or "everything"  # fmt: skip
 
 
+def _lag(seconds: float | None) -> str | None:
+    return f"{seconds:.1f} s" if seconds is not None else None
+
+
+def _fill(fill: Mapping[str, Any] | None) -> str | None:
+    if fill is None:
+        return None
+    ended = sum(fill[name] for name in ("succeed", "skipped", "failed", "stopped"))
+    return fill["status"] if fill["total"] is None else f"{fill['status']} {ended}/{fill['total']}"
+
+
 _COLUMNS: Mapping[str, Columns] = {
     "executions": commands_executions.COLUMNS,
     "dead-letters": commands_doctor.LETTERS,
@@ -130,6 +141,12 @@ _COLUMNS: Mapping[str, Columns] = {
         "NAME": lambda it: it["name"],
         "REGION": lambda it: it["region"],
         "URL": lambda it: it["url"],
+        "STATE": lambda it: it["state"],
+        "LAG": lambda it: _lag(it["lag_seconds"]),
+        "TASKS LEFT": lambda it: it["tasks_left"],
+        "BYTES LEFT": lambda it: size(it["bytes_left"]),
+        "FILL": lambda it: _fill(it["fill"]),
+        "WHY": lambda it: it["reason"] or "",
     },
     "grants": {
         "NAME": lambda it: it["name"],

@@ -7,15 +7,19 @@ from mesh.rules import boundary, consent, naming
 from mesh.rules.matching import CompiledRule
 from mesh.rules.state import MeshState
 from schemas.names import Repository, Tag
-from schemas.rules import LabelFilter, PlatformFilter, ResourceFilter
+from schemas.rules import LabelFilter, PlatformFilter, ResourceFilter, Rule
 from schemas.topology import Place
 
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """What one rule says of one tag. `maybe`: filters on what the image is are left, and decided when it is read."""
+    """What one rule, or one replica, says of one tag.
 
-    rule: str
+    `maybe`: filters on what the image is are left, and decided when it is read.
+    """
+
+    rule: str | None
+    replica: str | None
     verdict: Literal["yes", "maybe", "no"]
     destination: str | None  # instance/repository:tag
     because: str
@@ -24,31 +28,41 @@ class Verdict:
 def explain(state: MeshState, source: Place, repository: Repository, tag: Tag) -> list[Verdict]:
     """A verdict for each rule of this source, those that would copy first."""
     found = [_verdict(compiled, state, source, repository, tag) for compiled in state.rules_from(source.name)]
-    return sorted(found, key=lambda it: (["yes", "maybe", "no"].index(it.verdict), it.rule))
+    return sorted(
+        found, key=lambda it: (["yes", "maybe", "no"].index(it.verdict), it.rule or it.replica or "")
+    )
 
 
 def _verdict(
     compiled: CompiledRule, state: MeshState, source: Place, repository: Repository, tag: Tag
 ) -> Verdict:
     rule = compiled.rule
+    who = _who(rule)
     try:
         name = naming.destination_of(rule, repository)
     except naming.Unmappable as error:
-        return Verdict(rule.name, "no", None, str(error))
+        return Verdict(*who, "no", None, str(error))
     destination = state.place(rule.destination)
     target = f"{rule.destination}/{name}:{tag}"
     miss = _miss(compiled, state, source, destination, repository, name, tag)
     if miss is not None:
-        return Verdict(rule.name, "no", target, miss)
+        return Verdict(*who, "no", target, miss)
     left: list[str] = [
         part.type for part in rule.filters if isinstance(part, ResourceFilter | LabelFilter | PlatformFilter)
     ]
     if rule.public_only:
         left.append("public_only")
     if left:
-        return Verdict(rule.name, "maybe", target, f"decided when the image is read: {', '.join(left)}")
+        return Verdict(*who, "maybe", target, f"decided when the image is read: {', '.join(left)}")
+    if rule.replica is not None:
+        return Verdict(*who, "yes", target, "a replica takes everything; copied on push")
     when = "on push" if rule.trigger.type == "event_based" else f"when it runs ({rule.trigger.type})"
-    return Verdict(rule.name, "yes", target, f"all its filters hold; copied {when}")
+    return Verdict(*who, "yes", target, f"all its filters hold; copied {when}")
+
+
+def _who(rule: Rule) -> tuple[str | None, str | None]:
+    """The rule, or the replica."""
+    return (str(rule.name), None) if rule.replica is None else (None, str(rule.replica))
 
 
 def _miss(

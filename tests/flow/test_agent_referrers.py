@@ -84,6 +84,7 @@ async def test_what_is_attached_comes_with_the_image_before_its_tag(pair: Site) 
     assert await is_there(pair, signature_of_sbom)
     assert await listed(pair, image.digest) == {sbom.digest: SBOM}
     assert await listed(pair, sbom.digest) == {signature_of_sbom.digest: SIGNATURE}
+    assert (end.subject, end.attached) == (None, (sbom.digest,))  # about the image itself
     parts = [*image.blob_descriptors, *sbom.blob_descriptors, *signature_of_sbom.blob_descriptors]
     assert end.bytes_total == sum(blob.size for blob in parts)
     assert end.bytes_transferred == sum({blob.digest: blob.size for blob in parts}.values())
@@ -103,6 +104,7 @@ async def test_what_is_attached_later_follows(pair: Site) -> None:
         "artifact",
     )
     assert end.source == f"cn/game/app@{sbom.digest}"
+    assert (end.subject, end.attached) == (image.digest, (sbom.digest,))
     assert await is_there(pair, sbom)
     assert await listed(pair, image.digest) == {sbom.digest: SBOM}
     signature = attachment(sbom.manifest, SIGNATURE, b"later still")
@@ -161,6 +163,7 @@ async def test_a_tag_of_cosign_follows_an_image_that_is_there_and_waits_for_one_
     await site.push(cosign_tag(other.digest, "sig"), first)
     *_, end, early = await site.ends(3)
     assert (end.status, end.resource_type) == (Status.SUCCEED, "artifact")
+    assert (end.subject, end.attached) == (image.digest, (first.digest,))
     assert (early.status, reason(early)) == (Status.SKIPPED, "subject_not_there")
     assert await site.holds(cosign_tag(other.digest, "sig")) is None
     await site.push(cosign_tag(image.digest, "sig"), second)

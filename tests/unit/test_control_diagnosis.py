@@ -6,6 +6,7 @@ import pytest
 
 from mesh.control.diagnosis import Severity, Sight, diagnose
 from mesh.control.letters import Mailbox
+from mesh.control.replica_status import Cause, ReplicaStatus, State
 from mesh.rules.declarations import judge
 from mesh.rules.state import MeshState
 from schemas.codec import encode
@@ -120,3 +121,39 @@ def test_problems_stand_before_notes():
     document = MESH | {"rules": [*MESH["rules"], {"name": "off", "source": "a", "destination": "b", "enabled": False,
                                                   "filters": [{"type": "name", "value": "x/**"}]}]}  # fmt: skip
     assert [severity for severity, _, _ in findings(document, agents=[])] == ["problem", "note"]
+
+
+@pytest.mark.parametrize(
+    ("cause", "advice"),
+    [
+        (Cause.AGENTS, "regmesh agent --region cn"),
+        (Cause.REGISTRY, "the way to it from region cn"),
+        (Cause.FILL, "regmesh sync b@cn --wait"),
+        (Cause.TASKS, "regmesh retry --failed --rule b@cn"),
+    ],
+)
+def test_a_replica_that_failed_is_told_once_and_with_what_to_do(cause, advice):
+    document = MESH | {"replicas": [{"instance": "b", "region": "cn", "url": "http://127.0.0.1:4"}]}
+    document |= {"regions": [{"name": name, "jurisdiction": "x"} for name in ("cn", "eu")]}
+    state = state_of(document)
+    status = ReplicaStatus(State.FAILED, "something is wrong", cause, 9.0, 1, 0, None)
+    agents = [heartbeat(state), heartbeat(state, agent="cn-1", region="cn", places={"b@cn": "Failed: away"})]
+    sight = Sight(
+        state=state, agents=agents, boxes={}, failed={"b@cn": 2}, held={}, replicas={"b@cn": status}
+    )
+    (found,) = diagnose(sight)
+    assert (found.severity, found.about, found.message) == (
+        Severity.PROBLEM,
+        "replica/b@cn",
+        "something is wrong",
+    )
+    assert advice in found.advice
+
+
+def test_a_replica_that_syncs_is_no_problem():
+    document = MESH | {"replicas": [{"instance": "b", "region": "cn", "url": "http://127.0.0.1:4"}]}
+    document |= {"regions": [{"name": name, "jurisdiction": "x"} for name in ("cn", "eu")]}
+    state = state_of(document)
+    status = ReplicaStatus(State.SYNCING, "it is being filled", None, 9.0, 1, 0, None)
+    agents = [heartbeat(state), heartbeat(state, agent="cn-1", region="cn", places={})]
+    assert diagnose(Sight(state, agents, {}, {}, {}, {"b@cn": status})) == []

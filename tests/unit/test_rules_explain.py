@@ -13,15 +13,20 @@ from schemas.names import Repository, Tag
 from schemas.state import StateRecord
 
 
-def _state(rules: list[dict[str, Any]], grants: list[dict[str, Any]] | None = None) -> MeshState:
+def _state(
+    rules: list[dict[str, Any]],
+    grants: list[dict[str, Any]] | None = None,
+    replicas: list[dict[str, Any]] | None = None,
+) -> MeshState:
     document = {
-        "regions": [{"name": "beijing", "jurisdiction": "cn"}],
+        "regions": [{"name": name, "jurisdiction": "cn"} for name in ("beijing", "tianjin")],
         "instances": [
             {"name": name, "account": account, "region": "beijing", "url": f"http://127.0.0.1:{port}"}
             for name, account, port in (("cn", "game", 5001), ("eu", "game", 5002), ("other", "team", 5003))
         ],
         "rules": rules,
         "grants": grants or [],
+        "replicas": replicas or [],
     }
     placed, problems = judge(document)
     assert problems == []
@@ -67,3 +72,14 @@ def test_the_name_at_the_destination_is_told_and_what_copies_comes_first() -> No
     found = explain(state, source, Repository("game/app"), Tag("v1"))
     assert [(it.rule, it.verdict) for it in found] == [("b", "yes"), ("a", "no")]
     assert found[0].destination == "eu/mirror/app:v1"
+
+
+def test_a_replica_is_told_as_one_and_takes_everything() -> None:
+    state = _state([], replicas=[{"instance": "cn", "region": "tianjin", "url": "http://127.0.0.1:5004"}])
+    source = state.place("cn")
+    assert source is not None
+    (found,) = explain(state, source, Repository("game/app"), Tag("v1"))
+    assert (found.rule, found.replica, found.verdict) == (None, "cn@tianjin", "yes")
+    assert (found.destination, found.because) == (
+        "cn@tianjin/game/app:v1", "a replica takes everything; copied on push",
+    )  # fmt: skip

@@ -1,0 +1,98 @@
+"""`mesh.<region>.tags` of all regions, into control's database: which digest each place holds."""
+
+from collections.abc import Callable, Sequence
+
+import structlog
+
+from mesh.clock import Clock
+from mesh.control.held import Gone, Held, Key, key_of, of_state
+from mesh.control.images import Images
+from mesh.control.patience import Patience
+from mesh.control.shared_reading import Regions, SharedReading
+from mesh.errors import DatabaseUnavailable
+from mesh.log.dead_letters import bury
+from mesh.log.port import Log, Record
+from mesh.metrics import Metrics
+from mesh.rules.state import MeshState
+from schemas import codec, topics
+from schemas.events import TagState
+from schemas.names import Region
+
+LOG = structlog.get_logger()
+
+_FORGET_EVERY = 60.0  # seconds
+_LARGEST = 2**63 - 1  # what a column can hold
+
+
+class Locations:
+    def __init__(
+        self,
+        images: Images,
+        *,
+        log: Log,
+        state: MeshState,
+        clock: Clock,
+        metrics: Metrics,
+        random: Callable[[], float],
+    ) -> None:
+        self._images, self._log, self._state = images, log, state
+        self._clock, self._metrics, self._random = clock, metrics, random
+        self._reading = SharedReading(
+            "images", topic_of=topics.tags, take=self._take, log=log, state=state, clock=clock, random=random
+        )  # fmt: skip
+
+    async def run(self) -> None:
+        """For ever, over the regions that are declared at each time."""
+        await self._reading.run()
+
+    async def forget(self) -> None:
+        """For ever, from time to time, what concerns nobody any more."""
+        patience = Patience("forget images", self._clock, self._random)
+        known = self._declared()
+        while True:
+            await self._clock.sleep(_FORGET_EVERY)
+            before, known = known, self._declared()
+            try:
+                # Another control may know already of a place that we do not, so one goes at the second look.
+                await self._images.forget(known | before, self._clock.now())
+                patience.relax()
+            except DatabaseUnavailable as error:
+                await patience.wait(error)
+
+    def _declared(self) -> set[str]:
+        return {str(place.name) for place in self._state.places()}
+
+    async def _take(self, records: Sequence[Record], regions: Regions) -> None:
+        news: list[tuple[Key, Held | Gone]] = []
+        for record in records:
+            try:
+                news.append(read(record))
+            except codec.DecodeError as error:
+                await self._bury(record, regions[record.partition.topic], error.reason)
+        await self._images.take(news)
+
+    async def _bury(self, record: Record, region: Region, reason: str) -> None:
+        await bury(
+            self._log, region, raw=record.value or b"", reason=reason, position=record.position,
+            key=record.key, clock=self._clock,
+        )  # fmt: skip
+        self._metrics.dead_letters.labels(record.partition.topic).inc()
+        LOG.warning(
+            "a tag's state is unreadable",
+            action="tag_unreadable",
+            position=record.position,
+            reason=reason,
+        )
+
+
+def read(record: Record) -> tuple[Key, Held | Gone]:
+    """What a record says of a tag; `DecodeError`."""
+    if record.value is not None:
+        state = codec.decode(record.value, TagState)
+        if state.tag_version > _LARGEST:
+            raise codec.DecodeError("tag_version is larger than any time", record.value)
+        return of_state(state)
+    key = key_of(record.key)
+    if key is None:
+        raise codec.DecodeError(f"{record.key[:80]!r} is no place/repository:tag", b"")
+    return key, Gone(record.written_at)

@@ -1,0 +1,35 @@
+"""INSTANCE/REPOSITORY:TAG, as people name an image of theirs to a command."""
+
+from typing import NamedTuple
+from urllib.parse import quote
+
+import typer
+
+
+class ImageArgument(NamedTuple):
+    instance: str
+    repository: str
+    tag: str | None
+
+    def path(self, section: str) -> str:
+        """Of the API, below `/api/v1/{section}`."""
+        return f"/api/v1/{section}/{quote(self.instance)}/{quote(self.repository)}"
+
+
+def parse(text: str) -> ImageArgument:
+    """With or without a tag; wrong use when it is no such name."""
+    instance, slash, rest = text.partition("/")
+    repository, colon, tag = rest.partition(":")
+    if not slash or not instance or not repository or (colon and not tag):
+        raise typer.BadParameter(
+            f"{text!r} is no INSTANCE/REPOSITORY[:TAG], such as game-cn/game/server:v1.0"
+        )
+    return ImageArgument(instance, repository, tag or None)
+
+
+def parse_tagged(text: str) -> tuple[ImageArgument, str]:
+    """With its tag, which has to be there."""
+    image = parse(text)
+    if image.tag is None:
+        raise typer.BadParameter(f"{text!r} is no INSTANCE/REPOSITORY:TAG, such as game-cn/game/server:v1.0")
+    return image, image.tag

@@ -1,0 +1,83 @@
+"""What the topics of tags say, through trouble, into what control knows of images."""
+
+from pathlib import Path
+from typing import Any
+
+from mesh.log.port import Append
+from schemas import topics
+from schemas.codec import encode
+from schemas.envelope import make_id
+from schemas.events import Cause, TagState
+from schemas.names import Region
+from tests.control_site import DIGEST, MESH, NOW, Site, control_site, until
+from tests.flow.test_control_report import letters, sample
+
+FRANKFURT = Region("frankfurt")
+TOPIC = topics.tags(FRANKFURT)
+
+
+def state(tag: str, version: int = 1, digest: str = DIGEST, by: Cause = Cause.ARRIVAL) -> Append:
+    found = TagState(
+        id=make_id(tag, version), time=NOW, place="game-eu", repository="game/server", tag=tag, digest=digest,
+        written_by=by, tag_version=version,
+    )  # fmt: skip
+    return Append(TOPIC, found.key, encode(found))
+
+
+async def places(site: Site, tag: str) -> dict[str, Any]:
+    status, answer = await site.call("GET", f"/api/v1/images/game-cn/game/server?tag={tag}")
+    assert status == 200, answer
+    return {row["place"]: row for row in answer["items"][0]["places"]}
+
+
+async def is_held(site: Site, tag: str, digest: str | None = DIGEST) -> bool:
+    return (await places(site, tag))["game-eu"]["digest"] == digest
+
+
+async def test_what_cannot_be_read_is_buried_and_the_rest_is_known(tmp_path: Path) -> None:
+    async with control_site(tmp_path) as site:
+        await site.control.apply(MESH)
+        huge = state("v0", 2**63)
+        bad = [Append(TOPIC, "game-eu/game/server:bad", b"{"), Append(TOPIC, "no key", None), huge]
+        await site.log.append([*bad, state("v1")])
+        await until(lambda: is_held(site, "v1"))
+        await until(lambda: sample(site, "dead_letters_total", topic=TOPIC) == 3)
+        assert await is_held(site, "v0", None)
+        assert {letter.reason.partition(":")[0] for letter in await letters(site, FRANKFURT)} == {
+            "not JSON", "'no key' is no place/repository", "tag_version is larger than any time",
+        }  # fmt: skip
+
+
+async def test_it_goes_on_where_the_last_control_ended(tmp_path: Path) -> None:
+    async with control_site(tmp_path) as site:
+        await site.control.apply(MESH)
+        await site.log.append([state("v1", 5), state("v2", 5)])
+        await until(lambda: is_held(site, "v2"))
+    async with control_site(tmp_path) as site:
+        await site.table.caught_up()
+        await site.log.append([Append(TOPIC, "game-eu/game/server:v1", None), state("v3")])
+        await until(lambda: is_held(site, "v3"))
+        assert await is_held(site, "v1", None)
+        assert await is_held(site, "v2")
+
+
+async def test_a_region_that_is_declared_later_is_read_too(tmp_path: Path) -> None:
+    async with control_site(tmp_path) as site:
+        await site.control.apply(MESH)
+        await site.log.append([state("v1")])
+        await until(lambda: is_held(site, "v1"))
+        document = {"regions": [{"name": "hanoi", "jurisdiction": "global"}]}
+        document["instances"] = [
+            {"name": "vn", "account": "game", "region": "hanoi", "url": "http://127.0.0.1:5009"}
+        ]
+        document["rules"] = [{"name": "to-vn", "source": "game-cn", "destination": "vn"}]
+        await site.control.apply(document)
+        key = "vn/game/server:v1"
+        told = state("v1").value
+        assert told is not None
+        await site.log.append([Append(topics.tags(Region("hanoi")), key, told.replace(b"game-eu", b"vn"))])
+
+        async def known() -> bool:
+            return (await places(site, "v1"))["vn"]["seen_by"] == "agent"
+
+        await until(known)

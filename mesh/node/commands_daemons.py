@@ -111,8 +111,8 @@ def up(
 
 
 def demo() -> None:
-    """The main job on embedded parts: a push in one region, pullable in another. Ends by itself with a report."""
-    logging.set_up(json=False, level="warning")
+    """A release over nine regions and one border, on embedded parts. Ends by itself, with a report that is checked."""
+    logging.set_up(json=False, level="error")
     run_demo()
 
 

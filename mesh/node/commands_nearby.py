@@ -1,7 +1,8 @@
 """`regmesh nearby`: where the clients of a region pull from, as files that containerd and name servers read."""
 
 import asyncio
-from typing import Annotated
+from collections.abc import Mapping
+from typing import Annotated, Any
 
 import typer
 
@@ -15,9 +16,10 @@ from mesh.node.remote import Remote
 from mesh.rules.declarations import SECTIONS
 from mesh.rules.state import MeshState
 from schemas import codec
+from schemas.declared import Noun
 from schemas.envelope import make_id
 from schemas.names import Region
-from schemas.state import StateRecord
+from schemas.state import KINDS, StateRecord
 
 RegionName = Annotated[str, typer.Option("--region", help="The region of the clients.", show_default=False)]
 Domain = Annotated[
@@ -82,14 +84,15 @@ async def _declared(remote: Remote) -> MeshState:
     state = MeshState()
     for section in ("regions", "instances", "replicas"):
         async for item in remote.pages(f"/api/v1/{section}", {"limit": "1000"}, most=None):
-            position = item.pop("position", None)
-            item.pop("state", None)
-            _apply(state, section, item, position)
+            _apply(state, SECTIONS[section], item)
     return state
 
 
-def _apply(state: MeshState, section: str, item: dict[str, object], position: int | None) -> None:
-    noun = SECTIONS[section]
+def _apply(state: MeshState, noun: Noun, item: Mapping[str, Any]) -> None:
+    """What was declared of it; the API shows more."""
     key = f"{noun}/{item['name']}"
-    record = StateRecord(id=make_id(key), time=SystemClock().now(), noun=noun, value=item, position=position)
+    declared = {field: item[field] for field in KINDS[noun].model_fields if field in item}
+    record = StateRecord(
+        id=make_id(key), time=SystemClock().now(), noun=noun, value=declared, position=item.get("position")
+    )
     state.apply(key, codec.encode(record), state.rev + 1)

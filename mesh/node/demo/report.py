@@ -1,0 +1,156 @@
+"""What the demo came to: told to the reader, and each promise of it checked."""
+
+import asyncio
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import aiohttp
+from rich.console import Console
+
+from mesh.node.demo import topology
+from mesh.node.demo.release import Image
+from mesh.node.demo.stage import Stage
+from mesh.node.demo.watching import Seen
+from mesh.node.output import print_table, size
+from mesh.registry.manifests import OCI_MANIFEST
+from mesh.registry.port import digest_of
+
+_SETTLED_SECONDS = 30.0
+_MOST_SENT = 1.5  # of once: a machine that stands still for a while may let a relay be passed over
+
+
+async def tell(stage: Stage, images: Sequence[Image], seen: Seen, console: Console) -> list[str]:
+    """Print it; what of it does not hold."""
+    console.print("[bold]who has what[/bold] (regmesh where)")
+    problems = await _where(stage, images[0])
+    console.print("[bold]who sent how much[/bold] (regmesh usage)")
+    problems += await _usage(stage, images, console)
+    console.print("[bold]nearby access[/bold] from singapore (regmesh gateway)")
+    problems += await _nearby(stage, images[0], console)
+    console.print("[bold]the border[/bold]")
+    problems += await _border(stage, images, console)
+    last = max(max(place.pullable.values()) for place in seen.places.values())
+    console.print(f"all of it within {last:.1f} s of the first byte pushed")
+    return problems
+
+
+async def _where(stage: Stage, image: Image) -> list[str]:
+    """As `regmesh where` shows it, once the agents' words have come in."""
+    held = 0
+    for _ in range(int(_SETTLED_SECONDS / 0.2)):
+        rows = [*(await _spots(stage, topology.CN, image)), *(await _spots(stage, topology.EU, image))]
+        held = sum(row["digest"] == image.manifest.digest for row in rows)
+        if held == len(rows):
+            break
+        await asyncio.sleep(0.2)
+    print_table(rows, {
+        "PLACE": lambda it: it["place"], "TAG": lambda it: it["tag"], "DIGEST": lambda it: str(it["digest"])[:19],
+        "STATE": lambda it: it["state"],
+        "LAG": lambda it: "-" if it["lag_ms"] is None else f"{it['lag_ms'] / 1000:.1f} s",
+        "SEEN BY": lambda it: it["seen_by"],
+    })  # fmt: skip
+    return [] if held == len(rows) else ["`where` does not know of all places"]
+
+
+async def _spots(stage: Stage, instance: str, image: Image) -> list[dict[str, Any]]:
+    path = f"/api/v1/images/{instance}/{image.repository}"
+    found = (await stage.remote.ask("GET", path))["items"]
+    return [
+        {**spot, "tag": one["tag"]}
+        for one in found
+        for spot in one["places"]
+        if spot["place"].startswith(instance)
+    ]
+
+
+async def _usage(stage: Stage, images: Sequence[Image], console: Console) -> list[str]:
+    """Each side's source lets each byte out once, whatever the number of replicas."""
+    usage: Mapping[str, Any] = await stage.remote.ask("GET", "/api/v1/usage")
+    sent: Counter[str] = Counter()
+    for link in usage["links"]:
+        sent[link["from"]] += link["bytes"]
+    rows = [{"region": region, "bytes": count} for region, count in sent.most_common()]
+    print_table(rows, {"REGION": lambda it: it["region"], "SENT": lambda it: size(it["bytes"])})
+    once = sum(image.size for image in images) + images[0].size  # to a replica, and to Frankfurt
+    problems = []
+    ratios = sent["beijing"] / once, sent["frankfurt"] / images[0].size
+    console.print(
+        f"  beijing sent its images {ratios[0]:.2f} x, for {len(topology.MAINLAND)} replicas and once to frankfurt; "
+        f"frankfurt {ratios[1]:.2f} x, for {len(topology.OUTSIDE)}"
+    )
+    if max(ratios) > _MOST_SENT:
+        problems.append("a source sent its bytes more than once")
+    return problems
+
+
+async def _nearby(stage: Stage, image: Image, console: Console) -> list[str]:
+    problems = []
+    first = await _pull(stage, image)
+    console.print(f"  pulled {image.repository}:{topology.GLOBAL_TAG} from {first}")
+    if first != f"{topology.EU}@singapore":
+        problems.append(f"singapore pulled from {first}")
+    await stage.registries[f"{topology.EU}@singapore"].stop()
+    second = await _pull(stage, image)
+    console.print(f"  its registry was stopped; the next pull came from {second}")
+    if second != f"{topology.EU}@mumbai":
+        problems.append(f"the next-nearest of singapore was {second}")
+    return problems
+
+
+async def _pull(stage: Stage, image: Image) -> str:
+    """Manifest and blobs, verified; the place that gave the most."""
+    before = _given(stage)
+    async with aiohttp.ClientSession(headers={"Accept": OCI_MANIFEST}) as session:
+        await _read(
+            session,
+            f"{stage.gateway}/v2/{image.repository}/manifests/{topology.GLOBAL_TAG}",
+            image.manifest.digest,
+        )
+        for blob in image.blobs:
+            await _read(session, f"{stage.gateway}/v2/{image.repository}/blobs/{blob.digest}", blob.digest)
+    gave = _given(stage) - before
+    return gave.most_common(1)[0][0] if gave else "nobody"
+
+
+async def _read(session: aiohttp.ClientSession, url: str, digest: str) -> None:
+    async with session.get(url) as answer:
+        body = await answer.read()
+        if answer.status != 200 or digest_of(body) != digest:
+            raise AssertionError(f"{url} answered {answer.status} and other content than {digest}")
+
+
+def _given(stage: Stage) -> Counter[str]:
+    """Bytes that each place gave to the gateway's clients so far."""
+    found: Counter[str] = Counter()
+    for family in stage.node.metrics.registry.collect():
+        for sample in family.samples:
+            if sample.name == "regmesh_gateway_bytes_total":
+                found[sample.labels["place"]] += int(sample.value)
+    return found
+
+
+async def _border(stage: Stage, images: Sequence[Image], console: Console) -> list[str]:
+    """Asked of the registries outside themselves: neither a tag nor a blob that was meant for the mainland alone."""
+    problems = []
+    outside = [
+        place
+        for place in stage.registries
+        if place.startswith(topology.EU) and not place.endswith("singapore")
+    ]
+    secret = [blob for blob in images[1].blobs if blob.digest not in images[0].bodies]
+    for place in outside:
+        async with stage.client(place) as registry:
+            tags = [tag async for tag in registry.tags(images[0].repository)]
+            leaked = [
+                blob
+                for blob in secret
+                if await registry.blob_size(images[1].repository, blob.digest) is not None
+            ]
+        if tags != [topology.GLOBAL_TAG] or leaked:
+            problems.append(f"{place} has {tags} and {len(leaked)} blobs that are not for it")
+    if not problems:
+        console.print(
+            f"  {topology.MAINLAND_TAG} and {images[1].repository} are nowhere outside the mainland, layers neither"
+        )
+    return problems

@@ -35,9 +35,9 @@ from schemas.topology import Place
 LOG = structlog.get_logger()
 
 _DISTRUST_SECONDS = 60.0  # of who lied, or does not answer
-_LATE_SECONDS = 15.0  # of who was waited for in vain, or broke off
+_LATE_SECONDS = 30.0  # of who was waited for in vain, or broke off
 _EXPECTING_SECONDS = 30.0  # how long a relay is waited for that expects the blob itself
-_NOT_THERE_SECONDS = 2.0  # and one that has not heard of it: its event may be on the way
+_NOT_THERE_SECONDS = 5.0  # and one that has not heard of it: its event may be on the way
 _ASK_AGAIN_SECONDS = 0.05
 _MOST_NEAR = 2  # places that are asked whether they hold an image
 

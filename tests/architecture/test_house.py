@@ -85,11 +85,12 @@ def test_every_topic_is_documented() -> None:
         assert f"`{topic.replace('.x.', '.<region>.')}`" in page
 
 
-def test_every_test_that_shows_a_feature_exists() -> None:
-    page = (ROOT / "docs" / "synchronization.md").read_text()
+@pytest.mark.parametrize("name", ["synchronization.md", "replication.md"])
+def test_every_test_that_shows_a_feature_exists(name: str) -> None:
+    page = (ROOT / "docs" / name).read_text()
     named = re.findall(r"`(tests/[^`]+)`", page)
     assert named
-    for file, _, test in (name.partition("::") for name in named):
+    for file, _, test in (it.partition("::") for it in named):
         assert (ROOT / file).is_file(), file
         assert re.search(rf"\bdef {re.escape(test)}\(", (ROOT / file).read_text()), f"{file}::{test}"
 

@@ -24,7 +24,7 @@ from consumer.park import Parking
 from consumer.patience import Patience
 from consumer.places import Places
 from consumer.public import PublicView
-from consumer.relay import Relay
+from consumer.relay.serve import Relay
 from consumer.tally import Tally
 from consumer.task import Task
 from consumer.transfers import NO_RELAY, RelayAccess, TransferLimits, Transfers

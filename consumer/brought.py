@@ -4,7 +4,7 @@ from collections import Counter, OrderedDict
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from consumer.incoming import Cargo
+from consumer.task import Cargo
 from schemas.names import Digest, PlaceName, Region
 
 UNNAMED_AFTER = 3600.0  # seconds; by then whoever pushes has pushed the manifest, or never will

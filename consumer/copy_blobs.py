@@ -9,12 +9,12 @@ from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Sequen
 from contextlib import asynccontextmanager
 
 from consumer.brought import Brought
-from consumer.incoming import Cargo, Incoming
+from consumer.relay.incoming import Incoming
+from consumer.relay.tee import Tee
 from consumer.sources import Sources, Supply
 from consumer.speed import Speeds
 from consumer.tally import Tally
-from consumer.task import Task
-from consumer.tee import Tee
+from consumer.task import Cargo, Task
 from mesh.errors import ContentMismatch
 from mesh.metrics import Metrics
 from mesh.registry.port import Descriptor, Registry

@@ -15,12 +15,12 @@ from typing import Self
 
 import structlog
 
-from consumer.incoming import Incoming
 from consumer.nearness import Nearness
-from consumer.peer_client import NotYet, Peer
-from consumer.peers import Peers
+from consumer.relay.client import NotYet, Peer
+from consumer.relay.incoming import Incoming
+from consumer.relay.peers import Peers
+from consumer.relay.tree import parent_of
 from consumer.task import Task
-from consumer.tree import parent_of
 from mesh.clock import Clock
 from mesh.errors import ContentMismatch, Denied, RegistryError, RegmeshError
 from mesh.metrics import Metrics

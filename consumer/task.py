@@ -9,9 +9,11 @@ from mesh.registry.referrers import subject_named
 from schemas.completions import Operation, Side, Status, TaskError
 from schemas.envelope import MAX_HOPS, make_id
 from schemas.events import Action, Event
-from schemas.names import Digest, Reference, Repository, Tag
+from schemas.names import Digest, PlaceName, Reference, Repository, Tag
 from schemas.rules import Rule, TriggerKind
 from schemas.topology import Place
+
+Cargo = tuple[PlaceName, Digest]  # a blob on its way to a place
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,12 +6,12 @@ from dataclasses import dataclass
 from consumer.ahead import Ahead
 from consumer.brought import Brought
 from consumer.copy_blobs import BlobCopier
-from consumer.incoming import Incoming
 from consumer.nearness import Nearness
-from consumer.peer_client import PeerClient
-from consumer.peers import Peers
 from consumer.places import Places
-from consumer.relay import Relay
+from consumer.relay.client import PeerClient
+from consumer.relay.incoming import Incoming
+from consumer.relay.peers import Peers
+from consumer.relay.serve import Relay
 from consumer.sources import Sources
 from consumer.speed import Speeds
 from mesh.clock import Clock

@@ -14,7 +14,7 @@ from prometheus_client import CollectorRegistry
 
 from consumer.agent import Agent, AgentSettings
 from consumer.patience import Patience
-from consumer.relay import Relays
+from consumer.relay.serve import Relays
 from mesh.clock import SystemClock
 from mesh.control import Control
 from mesh.metrics import Metrics

@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from consumer.relay import Relays
+from consumer.relay.serve import Relays
 from mesh import logging
 from mesh.control import Control
 from mesh.control.declare import InvalidDocument

@@ -10,7 +10,7 @@ import structlog
 
 from consumer.agent import Agent, AgentSettings
 from consumer.places import Places
-from consumer.relay import Relays
+from consumer.relay.serve import Relays
 from consumer.transfers import RelayAccess, TransferLimits
 from mesh.control import Control
 from mesh.gateway import Gateway, Manners

@@ -9,8 +9,9 @@ from typing import Any
 import pytest
 from aiohttp import ClientSession, ClientTimeout, web
 
-from consumer import incoming, peer_client
-from consumer.relay import Relay
+from consumer.relay import client as peer_client
+from consumer.relay import incoming
+from consumer.relay.serve import Relay
 from schemas.names import Tag
 from tests import images
 from tests.mesh_site import APP, MeshSite, client, mesh_site, until

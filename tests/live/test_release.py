@@ -1,6 +1,6 @@
 """What `make demo` shows, on real registries and a real Kafka: nine regions, an agent's process in each that receives.
 
-A release is pushed with one tag for the mainland and one for outside. It is one test, since the mesh takes long to start.
+A release is pushed with one tag for the mainland and one for outside. One test, since the mesh takes long to start.
 """
 
 import json

@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from consumer.incoming import Incoming
-from consumer.tee import Broken, FellBehind, Tee
+from consumer.relay.incoming import Incoming
+from consumer.relay.tee import Broken, FellBehind, Tee
 from mesh.registry.port import digest_of
 from schemas.names import PlaceName, Region
 

@@ -5,7 +5,7 @@ from collections import Counter
 from hypothesis import given
 from hypothesis import strategies as st
 
-from consumer.tree import FANOUT, parent_of
+from consumer.relay.tree import FANOUT, parent_of
 from mesh.registry.port import digest_of
 from schemas.names import Region
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from consumer.agent import AgentSettings
-from consumer.relay import Relays
+from consumer.relay.serve import Relays
 from mesh.clock import SystemClock
 from mesh.gateway import Manners
 from mesh.node import roles, serve

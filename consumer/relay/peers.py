@@ -7,7 +7,7 @@ import asyncio
 from collections.abc import Awaitable, Callable, Collection
 from datetime import datetime, timedelta
 
-from consumer.tree import spread
+from consumer.relay.tree import spread
 from mesh.clock import Clock
 from mesh.errors import LogError
 from mesh.log.port import Log, Record

@@ -4,10 +4,9 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
-from consumer.tee import ALL_WINDOWS, WINDOW, Tee
-from schemas.names import Digest, PlaceName, Region
-
-Cargo = tuple[PlaceName, Digest]  # a blob on its way to a place
+from consumer.relay.tee import ALL_WINDOWS, WINDOW, Tee
+from consumer.task import Cargo
+from schemas.names import Region
 
 
 @dataclass(slots=True)

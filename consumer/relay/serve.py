@@ -14,10 +14,11 @@ from contextlib import AbstractAsyncContextManager, asynccontextmanager
 import structlog
 from aiohttp import web
 
-from consumer.incoming import Arrival, Cargo, Incoming
-from consumer.peer_client import REGION_HEADER
 from consumer.places import Places
-from consumer.tee import Tee
+from consumer.relay.client import REGION_HEADER
+from consumer.relay.incoming import Arrival, Incoming
+from consumer.relay.tee import Tee
+from consumer.task import Cargo
 from mesh.clock import Clock
 from mesh.errors import RegistryError, RegmeshError, clean
 from mesh.metrics import Metrics

@@ -11,6 +11,7 @@ import pytest
 from prometheus_client import CollectorRegistry
 
 from consumer.agent import Agent, AgentSettings
+from consumer.lanes import Lanes
 from consumer.patience import Patience
 from consumer.places import Places
 from mesh.clock import SystemClock
@@ -231,7 +232,7 @@ async def test_a_topic_that_is_joined_while_the_agent_tells_its_lag_is_no_error(
 
     consumers: list[Any] = [Joined()]
     agent._consumers = {"mesh.beijing.events": consumers[0]}
-    await agent._beat()
+    await agent._beat(Lanes(agent._run_in_turn, permits_per_destination=1, clock=CLOCK))
     assert told == ["lag"]
 
 

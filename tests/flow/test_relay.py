@@ -223,13 +223,13 @@ async def test_a_follower_that_is_too_slow_reads_on_from_the_origin(
 ) -> None:
     """Hangzhou is a leaf, and every link to it is slower than the others': it falls out of its sender's window."""
     monkeypatch.setattr(incoming, "WINDOW", 2 * MIB)
-    speeds = dict.fromkeys(REPLICAS[:3], 4 * MIB) | {"hangzhou": MIB}
+    speeds = dict.fromkeys(REPLICAS[:3], 16 * MIB) | {"hangzhou": 4 * MIB}
     regions = [
         it | {"links": [{"to": to, "speed": speed} for to, speed in speeds.items() if to != it["name"]]}
         for it in document(site)["regions"]
     ]
     await site.apply({"regions": regions})
-    image = images.image(layers=[os.urandom(10 * MIB)])
+    image = images.image(layers=[os.urandom(32 * MIB)])  # more than sockets hold
     digest = await site.push("cn", "v1", image)
     await until(lambda: arrived(site, "v1", digest))
     entries = await until(lambda: _succeeded(site, len(REPLICAS)))

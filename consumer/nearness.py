@@ -3,13 +3,12 @@
 import math
 from collections.abc import Callable
 
+from mesh.rules import links
 from mesh.rules.state import MeshState
 from schemas.names import PlaceName, Region
 from schemas.topology import Place
 
-_UNDECLARED = (
-    100  # between two regions of which nobody says anything; alike for all, so that all derive one tree
-)
+_UNDECLARED = 100  # of a link of which nobody says anything; alike for all, so that all derive one tree
 _CLEARLY = 0.8  # of measured times: what is not clearly nearer is not nearer
 
 
@@ -24,26 +23,18 @@ class Nearness:
 
     def declared_cost(self, one: Region, other: Region) -> int:
         """Of the link from `one` to `other`, as every agent knows it."""
-        if one == other:
-            return 0
-        found = self._declared(one, other)
+        found = links.cost(self._state, one, other)
         return found if found is not None else _UNDECLARED
 
     def cost(self, place: Place) -> float:
         """Infinite for a place that does not answer, or that nobody has looked at."""
-        if place.region == self._region:
-            return 0.0
-        if (declared := self._declared(place.region, self._region)) is not None:
+        if (declared := links.cost(self._state, place.region, self._region)) is not None:
             return float(declared)
         seconds = self._answered_in(place.name)
         return math.inf if seconds is None else max(1.0, seconds * 1000)
 
     def is_nearer(self, place: Place, than: Place) -> bool:
         one, other = self.cost(place), self.cost(than)
-        declared = self._declared(place.region, self._region), self._declared(than.region, self._region)
-        return one < (other if None not in declared or place.region == self._region else other * _CLEARLY)
-
-    def _declared(self, one: Region, other: Region) -> int | None:
-        region = self._state.region(one)
-        links = region.links if region is not None else ()
-        return next((link.cost for link in links if link.to == other), None)
+        measured = [it for it in (place, than) if links.cost(self._state, it.region, self._region) is None]
+        is_here = place.region == self._region
+        return one < (other * _CLEARLY if measured and not is_here else other)

@@ -9,7 +9,7 @@ from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 
-from mesh.rules import boundary
+from mesh.rules import boundary, links
 from mesh.rules.state import MeshState
 from schemas.names import PlaceName, Region
 from schemas.topology import Instance, Place
@@ -94,11 +94,7 @@ class Nearest:
 
 def declared_distance(state: MeshState, place: Place, region: Region) -> float | None:
     """0 in the same region, else the cost of the link from the place's; None when that is not declared."""
-    if place.region == region:
-        return 0.0
-    declared = state.region(place.region)
-    links = declared.links if declared is not None else ()
-    cost = next((link.cost for link in links if link.to == region), None)
+    cost = links.cost(state, place.region, region)
     return None if cost is None else float(cost)
 
 

@@ -1,11 +1,22 @@
-"""What a region says of the ways from it to others."""
+"""What a region says of the ways from it to others: their costs, and what must not be declared of them."""
 
 from collections.abc import Iterable, Mapping
 
+from mesh.rules.state import MeshState
 from schemas.declared import Declared
+from schemas.names import Region
 from schemas.topology import RegionDeclaration
 
 Path = tuple[str | int, ...]
+
+
+def cost(state: MeshState, one: Region, other: Region) -> int | None:
+    """What the way of bytes from `one` to `other` costs: 0 within a region, None where nobody says."""
+    if one == other:
+        return 0
+    region = state.region(one)
+    links = region.links if region is not None else ()
+    return next((link.cost for link in links if link.to == other), None)
 
 
 def problems(region: RegionDeclaration, everything: Mapping[str, Declared]) -> Iterable[tuple[Path, str]]:

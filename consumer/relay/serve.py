@@ -20,7 +20,7 @@ from consumer.relay.incoming import Arrival, Incoming
 from consumer.relay.tee import Tee
 from consumer.task import Cargo
 from mesh.clock import Clock
-from mesh.errors import RegistryError, RegmeshError, clean
+from mesh.errors import RegmeshError, clean
 from mesh.metrics import Metrics
 from mesh.registry.port import Descriptor
 from mesh.rules import boundary
@@ -75,7 +75,7 @@ class Relay:
         blob = Descriptor(_BLOB, digest, size)
         try:
             return await self._answer(request, asking, place, repository, blob, offset)
-        except RegistryError as error:
+        except RegmeshError as error:  # the registry here, or our credentials for it
             return _refuse(502, str(error))
 
     def _knows_the_secret(self, request: web.Request) -> bool:

@@ -2,14 +2,16 @@
 
 import os
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from consumer.transfers import TransferLimits
 from mesh.control.declare import InvalidDocument
 from tests import images
-from tests.mesh_site import APP, MeshSite, client, mesh_site, until
+from tests.mesh_site import APP, QUICK, MeshSite, client, mesh_site, until
 
 MIB = 1024 * 1024
 REGIONS = {"beijing": "cn", "shanghai": "cn", "frankfurt": "global", "virginia": "global"}
@@ -155,3 +157,26 @@ async def test_prefetch_is_refused_where_it_could_leak(
         await site.apply({"instances": instances, "rules": [rule]})
     told = [problem.message for problem in caught.value.problems if problem.where == "rules[0].prefetch"]
     assert any(what in message for message in told)
+
+
+async def test_what_is_over_the_budget_waits_for_its_manifest(tmp_path: Path) -> None:
+    settings = replace(QUICK, transfers=TransferLimits(ahead_bytes=MIB))
+    async with mesh_site(tmp_path, settings) as site:
+        for place in ("cn", "cn@shanghai", "eu", "eu@virginia"):
+            await site.registry(place)
+        await site.apply(document(site))
+        await site.start_agent("shanghai")
+        image = images.image(layers=[os.urandom(MIB // 2), os.urandom(MIB)])
+        small, large = image.blob_descriptors[1:]
+        replica = site.registries["cn@shanghai"]
+        async with client(site.registries["cn"]) as registry, client(replica) as there:
+            for blob in (small, large):
+                await registry.write_blob(APP, blob, images._once(image.blobs[blob.digest]))
+            await until(lambda: there.blob_size(APP, small.digest))
+            await site.registries["cn"].drained()
+            assert await there.blob_size(APP, large.digest) is None
+            assert site.agents["shanghai"][0]._metrics.ahead_bytes._value.get() == small.size
+        digest = await site.push("cn", "v1", image)
+        await until(lambda: at(site, "cn@shanghai", "v1", digest))
+        (entry,) = await until(lambda: _of(site, "v1", 1))
+        assert entry["bytes_transferred"] == entry["bytes_total"]

@@ -142,7 +142,7 @@ class Api:
     async def agents(self, request: web.Request) -> web.Response:
         """Those that live, with the state of the places that each of them uses."""
         known(request, "limit")
-        shown = ("agent", "region", "rules_rev", "running", "places", "time")
+        shown = ("agent", "region", "rules_rev", "running", "places", "relay", "time")
         items = [
             {field: rfc3339(getattr(heartbeat, field)) for field in shown} | {"waiting": _waiting(heartbeat)}
             for heartbeat in sorted(self._running.agents(), key=lambda one: one.agent)

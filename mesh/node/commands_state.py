@@ -173,6 +173,7 @@ _COLUMNS: Mapping[str, Columns] = {
         "REGION": lambda it: it["region"],
         "RULES REV": lambda it: it["rules_rev"],
         "RUNNING": lambda it: it["running"],
+        "RELAY": lambda it: it["relay"],
         "SEEN": lambda it: it["time"],
     },
 }

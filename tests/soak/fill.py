@@ -161,4 +161,5 @@ def _difference(source: Distribution, replica: Distribution, name: str, tag: str
 
 def _get(url: str, method: str = "GET", **headers: str) -> tuple[bytes, int]:
     with urlopen(Request(url, method=method, headers=headers), timeout=30) as answer:
-        return answer.read(), int(answer.headers["Content-Length"])
+        body = answer.read()
+        return body, int(answer.headers["Content-Length"] or len(body))  # long lists come in chunks

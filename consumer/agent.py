@@ -31,7 +31,7 @@ from consumer.transfers import NO_RELAY, RelayAccess, TransferLimits, Transfers
 from consumer.worker import Worker
 from mesh.clock import Clock
 from mesh.errors import LogUnavailable, RegmeshError
-from mesh.log.dead_letters import bury
+from mesh.log.dead_letters import bury_record
 from mesh.log.port import Log, Record
 from mesh.log.table import Table
 from mesh.metrics import Metrics
@@ -213,10 +213,7 @@ class Agent:
 
     async def _bury(self, record: Record, reason: str) -> None:
         self._metrics.dead_letters.labels(record.partition.topic).inc()
-        await bury(
-            self._log, self._region, raw=record.value or b"", reason=reason, position=record.position,
-            key=record.key, clock=self._clock,
-        )  # fmt: skip
+        await bury_record(self._log, self._region, record, reason, self._clock)
 
     async def _beat(self, lanes: Lanes) -> None:
         for consume in list(self._consumers.values()):  # another one may join meanwhile

@@ -9,7 +9,7 @@ from mesh.clock import Clock
 from mesh.control.executions import Command, Executions
 from mesh.control.patience import Patience
 from mesh.errors import DatabaseUnavailable, InvalidInput, LogError
-from mesh.log.dead_letters import bury
+from mesh.log.dead_letters import bury_record
 from mesh.log.port import Append, Group, Log, Partition, Record
 from mesh.metrics import Metrics
 from mesh.rules.state import MeshState
@@ -141,8 +141,5 @@ class Commands:
             self._metrics.dead_letters.labels(topics.COMMANDS).inc()
             LOG.warning("command unreadable", action="command_unreadable", reason=error.reason)
             for region in self._state.regions()[:1]:
-                await bury(
-                    self._log, region.name, raw=raw, reason=error.reason, position=record.position,
-                    key=record.key, clock=self._clock,
-                )  # fmt: skip
+                await bury_record(self._log, region.name, record, error.reason, self._clock)
             return None

@@ -10,7 +10,7 @@ from mesh.control.images import Images
 from mesh.control.patience import Patience
 from mesh.control.shared_reading import Regions, SharedReading
 from mesh.errors import DatabaseUnavailable
-from mesh.log.dead_letters import bury
+from mesh.log.dead_letters import bury_record
 from mesh.log.port import Log, Record
 from mesh.metrics import Metrics
 from mesh.rules.state import MeshState
@@ -72,10 +72,7 @@ class Locations:
         await self._images.take(news)
 
     async def _bury(self, record: Record, region: Region, reason: str) -> None:
-        await bury(
-            self._log, region, raw=record.value or b"", reason=reason, position=record.position,
-            key=record.key, clock=self._clock,
-        )  # fmt: skip
+        await bury_record(self._log, region, record, reason, self._clock)
         self._metrics.dead_letters.labels(record.partition.topic).inc()
         LOG.warning(
             "a tag's state is unreadable",

@@ -8,7 +8,7 @@ import structlog
 from mesh.clock import Clock
 from mesh.control.shared_reading import Regions, SharedReading
 from mesh.control.sync_log import ENDS, SyncLog
-from mesh.log.dead_letters import bury
+from mesh.log.dead_letters import bury_record
 from mesh.log.port import Log, Record
 from mesh.metrics import Metrics
 from mesh.rules.state import MeshState
@@ -62,10 +62,7 @@ class Report:
             self._written()
 
     async def _bury(self, record: Record, region: Region, reason: str) -> None:
-        await bury(
-            self._log, region, raw=record.value or b"", reason=reason, position=record.position,
-            key=record.key, clock=self._clock,
-        )  # fmt: skip
+        await bury_record(self._log, region, record, reason, self._clock)
         self._metrics.dead_letters.labels(record.partition.topic).inc()
         LOG.warning(
             "completion unreadable", action="completion_unreadable", position=record.position, reason=reason

@@ -2,7 +2,7 @@
 
 from mesh.clock import Clock
 from mesh.errors import clean
-from mesh.log.port import Append, Log
+from mesh.log.port import Append, Log, Record
 from schemas import codec, topics
 from schemas.dead_letters import DeadLetter
 from schemas.envelope import make_id
@@ -25,3 +25,10 @@ async def bury(
         payload_size=len(raw),
     )
     await log.append([Append(topics.dead_letters(region), key, codec.encode(letter))])
+
+
+async def bury_record(log: Log, region: Region, record: Record, reason: str, clock: Clock) -> None:
+    """The same of a record of the log."""
+    await bury(
+        log, region, raw=record.value or b"", reason=reason, position=record.position, key=record.key, clock=clock
+    )

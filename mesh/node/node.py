@@ -12,7 +12,7 @@ import structlog
 
 from mesh.clock import Clock, SystemClock
 from mesh.errors import LogError, LogUnavailable, RegmeshError
-from mesh.log.dead_letters import bury
+from mesh.log.dead_letters import bury_record
 from mesh.log.port import Log, Record
 from mesh.log.table import Table
 from mesh.metrics import Metrics
@@ -117,7 +117,4 @@ async def _bury(
     metrics.dead_letters.labels(record.partition.topic).inc()
     LOG.error("cannot read what is declared", action="state_unreadable", key=record.key, reason=reason)
     for region in state.regions()[:1]:
-        await bury(
-            log, region.name, raw=record.value or b"", reason=reason, position=record.position, key=record.key,
-            clock=clock,
-        )  # fmt: skip
+        await bury_record(log, region.name, record, reason, clock)

@@ -60,6 +60,20 @@ class Fleet:
         file.write_text(yaml.safe_dump(dict(document), sort_keys=False))
         return file
 
+    def replicated(self, instance: str, url: str, regions: Sequence[str]) -> dict[str, Any]:
+        """One instance at `url` in a region of its own, with a replica in each of these, and a relay everywhere."""
+        return {
+            "regions": [
+                {"name": name, "jurisdiction": "global", "relay": {"secret": "RELAY"}}
+                for name in ("home", *regions)
+            ],
+            "instances": [{"name": instance, "account": "game", "region": "home", "url": url}],
+            "replicas": [
+                {"instance": instance, "region": name, "url": self.registries[f"{instance}@{name}"].url}
+                for name in regions
+            ],
+        }
+
     def logs(self, **query: str) -> list[dict[str, Any]]:
         found = parts.get(f"{self.api}/api/v1/logs", limit="1000", **query)
         return found["items"] if found else []

@@ -30,5 +30,11 @@ async def bury(
 async def bury_record(log: Log, region: Region, record: Record, reason: str, clock: Clock) -> None:
     """The same of a record of the log."""
     await bury(
-        log, region, raw=record.value or b"", reason=reason, position=record.position, key=record.key, clock=clock
+        log,
+        region,
+        raw=record.value or b"",
+        reason=reason,
+        position=record.position,
+        key=record.key,
+        clock=clock,
     )

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, contextmanager
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 from urllib.request import urlopen
 
 from tests import kafka_broker
@@ -51,7 +51,7 @@ def rows(options: Options) -> Iterator[Row]:
         for region in _REGIONS:
             mesh.registry(f"game@{region}", blobs)
         with closing(Uplink(source.port, _RATE)) as uplink, closing(Client(source)) as client:
-            mesh.start(_document(mesh, uplink.url), _REGIONS)
+            mesh.start(mesh.replicated("game", uplink.url, _REGIONS), _REGIONS)
             time.sleep(3)  # until each agent has heard of the others
             found = [_round(mesh, uplink, client, f"v{number}", layers) for number in range(rounds)]
         size = f"{len(layers)} x {layers[0] // MiB} MiB"
@@ -127,17 +127,3 @@ def _broker(folder: Path) -> Iterator[str]:
         yield broker.url
     finally:
         broker.stop()
-
-
-def _document(mesh: Fleet, source: str) -> dict[str, Any]:
-    return {
-        "regions": [
-            {"name": name, "jurisdiction": "global", "relay": {"secret": "RELAY"}}
-            for name in ("home", *_REGIONS)
-        ],
-        "instances": [{"name": "game", "account": "game", "region": "home", "url": source}],
-        "replicas": [
-            {"instance": "game", "region": region, "url": mesh.registries[f"game@{region}"].url}
-            for region in _REGIONS
-        ],
-    }

@@ -33,27 +33,13 @@ def mesh(tmp_path: Path, kafka: kafka_broker.Broker) -> Iterator[Fleet]:
         yield made
 
 
-def document(mesh: Fleet, source_url: str) -> dict[str, Any]:
-    return {
-        "regions": [
-            {"name": name, "jurisdiction": "global", "relay": {"secret": "RELAY"}}
-            for name in ("home", *REPLICAS)
-        ],
-        "instances": [{"name": "game", "account": "game", "region": "home", "url": source_url}],
-        "replicas": [
-            {"instance": "game", "region": region, "url": mesh.registries[f"game@{region}"].url}
-            for region in REPLICAS
-        ],
-    }
-
-
 def test_eight_replicas_are_filled_by_one_reading_of_the_source(mesh: Fleet, capsys: Any) -> None:
     source = mesh.registry("game")
     for region in REPLICAS:
         mesh.registry(f"game@{region}")
     uplink = Uplink(source.port, RATE)
     try:
-        mesh.start(document(mesh, uplink.url), REPLICAS)
+        mesh.start(mesh.replicated("game", uplink.url, REPLICAS), REPLICAS)
         time.sleep(2)  # until each agent has heard of the others
         image = images.image(layers=[os.urandom(16 * MIB) for _ in range(3)])
         layout = images.write_layout(mesh.folder / "pushed", {"v1": image})

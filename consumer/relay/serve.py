@@ -8,8 +8,10 @@ secret, and be where a replica of the same instance is.
 """
 
 import hmac
+import re
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from dataclasses import dataclass
 
 import structlog
 from aiohttp import web
@@ -35,8 +37,24 @@ PATH = "/v1/relay/{place}/{repository:.+}/blobs/{digest}"
 _WAIT_SECONDS = 0.5  # for what is not there yet, before it is said so
 _LOOK_SECONDS = 0.01
 _BLOB = MediaType("application/octet-stream")
+_NUMBER = re.compile(r"\d{1,18}", re.ASCII)
 
 _Chunks = AsyncIterator[bytes]
+
+
+@dataclass(frozen=True, slots=True)
+class _Asked:
+    """One question. `by` is the region that asks."""
+
+    by: Region
+    place: PlaceName
+    repository: Repository
+    blob: Descriptor
+    offset: int
+
+    @property
+    def cargo(self) -> Cargo:
+        return (self.place, self.blob.digest)
 
 
 class Relay:
@@ -60,21 +78,14 @@ class Relay:
         if not self._knows_the_secret(request):
             return _refuse(401, "the relay secret is missing or wrong")
         try:
-            asking = Region(request.headers.get(REGION_HEADER, ""))
-            name, digest = PlaceName(request.match_info["place"]), Digest(request.match_info["digest"])
-            repository, size = (
-                Repository(request.match_info["repository"]),
-                int(request.query.get("size", "")),
-            )
-            offset = _offset(request.headers.get("Range"))
+            asked = _parse(request)
         except ValueError as error:
             return _refuse(400, str(error))
-        place = self._state.place(name)
-        if place is None or place.region != self._region or not self._may_read(asking, place):
-            return _refuse(403, f"{name} is not for region {asking}")
-        blob = Descriptor(_BLOB, digest, size)
+        place = self._state.place(asked.place)
+        if place is None or place.region != self._region or not self._may_read(asked.by, place):
+            return _refuse(403, f"{asked.place} is not for region {asked.by}")
         try:
-            return await self._answer(request, asking, place, repository, blob, offset)
+            return await self._answer(request, asked, place)
         except RegmeshError as error:  # the registry here, or our credentials for it
             return _refuse(502, str(error))
 
@@ -89,53 +100,43 @@ class Relay:
         )
         return is_replicated_there and boundary.crossing(self._state, place.region, asking) is None
 
-    async def _answer(
-        self,
-        request: web.Request,
-        asking: Region,
-        place: Place,
-        repository: Repository,
-        blob: Descriptor,
-        offset: int,
-    ) -> web.StreamResponse:
-        cargo = (place.name, blob.digest)
-        if self._incoming.get(cargo) is None:
+    async def _answer(self, request: web.Request, asked: _Asked, place: Place) -> web.StreamResponse:
+        if self._incoming.get(asked.cargo) is None:
             registry = self._places.registry(place, Side.SOURCE)
-            if await registry.blob_size(repository, blob.digest) == blob.size:
-                reading = registry.read_blob(repository, blob, offset=offset)
-                return await self._send(request, asking, blob, offset, reading)
-        arrival = await self._arrival(cargo, asking)
+            if await registry.blob_size(asked.repository, asked.blob.digest) == asked.blob.size:
+                reading = registry.read_blob(asked.repository, asked.blob, offset=asked.offset)
+                return await self._send(request, asked, reading)
+        arrival = await self._arrival(asked)
         if arrival is None:
             return _refuse(404, "it is neither here nor expected")
-        if arrival.waits_for == asking:
-            return _refuse(409, f"{self._region} waits for {asking} to send it")
+        if arrival.waits_for == asked.by:
+            return _refuse(409, f"{self._region} waits for {asked.by} to send it")
         if arrival.tee is None:
             return _refuse(202, "it is expected")
-        if arrival.tee.size != blob.size or not arrival.tee.holds(offset):
-            return _refuse(416, "it has gone on without you")
-        return await self._send(request, asking, blob, offset, _following(arrival.tee, offset))
+        if arrival.tee.size != asked.blob.size or not arrival.tee.holds(asked.offset):
+            return _refuse(416, "it cannot be followed from there")
+        return await self._send(request, asked, _following(arrival.tee, asked.offset))
 
-    async def _arrival(self, cargo: Cargo, asking: Region) -> Arrival | None:
+    async def _arrival(self, asked: _Asked) -> Arrival | None:
         """As soon as it comes in; the one who asks may be a moment ahead of us."""
         deadline = self._clock.monotonic() + _WAIT_SECONDS
         while True:
-            arrival = self._incoming.get(cargo)
-            decided = arrival is not None and (arrival.tee is not None or arrival.waits_for == asking)
+            arrival = self._incoming.get(asked.cargo)
+            decided = arrival is not None and (arrival.tee is not None or arrival.waits_for == asked.by)
             if decided or self._clock.monotonic() >= deadline:
                 return arrival
             await self._clock.sleep(_LOOK_SECONDS)
 
     async def _send(
-        self, request: web.Request, asking: Region, blob: Descriptor, offset: int,
-        opening: AbstractAsyncContextManager[_Chunks],
-    ) -> web.StreamResponse:  # fmt: skip
-        headers = {"Content-Type": str(_BLOB)}
-        if offset:
-            headers["Content-Range"] = f"bytes {offset}-{blob.size - 1}/{blob.size}"
-        sent = self._metrics.relayed_bytes.labels(self._region, asking)
+        self, request: web.Request, asked: _Asked, opening: AbstractAsyncContextManager[_Chunks]
+    ) -> web.StreamResponse:
+        headers, size = {"Content-Type": str(_BLOB)}, asked.blob.size
+        if asked.offset:
+            headers["Content-Range"] = f"bytes {asked.offset}-{size - 1}/{size}"
+        sent = self._metrics.relayed_bytes.labels(self._region, asked.by)
         async with opening as chunks:
-            response = web.StreamResponse(status=206 if offset else 200, headers=headers)
-            response.content_length = blob.size - offset
+            response = web.StreamResponse(status=206 if asked.offset else 200, headers=headers)
+            response.content_length = size - asked.offset
             await response.prepare(request)
             try:
                 async for chunk in chunks:
@@ -143,7 +144,7 @@ class Relay:
                     sent.inc(len(chunk))
                 await response.write_eof()
             except (RegmeshError, ConnectionError) as error:
-                LOG.warning("a relay broke off", action="relay_broken", to=asking, error=clean(str(error)))
+                LOG.warning("a relay broke off", action="relay_broken", to=asked.by, error=clean(str(error)))
                 _cut(request)
         return response
 
@@ -181,11 +182,26 @@ def _cut(request: web.Request) -> None:
         request.transport.abort()
 
 
+def _parse(request: web.Request) -> _Asked:
+    """`ValueError` for what is no question."""
+    size, named = request.query.get("size", ""), request.match_info
+    if not _NUMBER.fullmatch(size):
+        raise ValueError("`size` must be the blob's, in bytes")
+    asked = _Asked(
+        by=Region(request.headers.get(REGION_HEADER, "")), place=PlaceName(named["place"]),
+        repository=Repository(named["repository"]), blob=Descriptor(_BLOB, Digest(named["digest"]), int(size)),
+        offset=_offset(request.headers.get("Range")),
+    )  # fmt: skip
+    if asked.offset and asked.offset >= asked.blob.size:
+        raise ValueError("the Range begins behind the blob's end")
+    return asked
+
+
 def _offset(header: str | None) -> int:
     if header is None:
         return 0
     start = header.removeprefix("bytes=").removesuffix("-")
-    if not (start.isascii() and start.isdigit() and len(start) < 19):
+    if not _NUMBER.fullmatch(start):
         raise ValueError("the Range must be bytes=N-")
     return int(start)
 

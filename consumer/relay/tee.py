@@ -55,7 +55,8 @@ class Tee:
 
     def holds(self, offset: int) -> bool:
         """Whether one who has `offset` bytes can follow from there."""
-        return not (self._ended and not self._whole) and self._start <= offset <= self.received
+        broken = self._ended and not self._whole
+        return self._window is not None and not broken and self._start <= offset <= self.received
 
     async def follow(self, offset: int) -> AsyncIterator[bytes]:
         """From `offset` to the end. `FellBehind`, `Broken`; waits for what has not come yet."""

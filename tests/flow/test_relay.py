@@ -172,6 +172,8 @@ async def test_a_relay_that_breaks_off_is_taken_over_where_it_broke(site: MeshSi
         ({"Regmesh-Region": "mars"}, 403),
         ({"Regmesh-Region": "NOT A REGION"}, 400),
         ({"Range": "bytes=1-2"}, 400),
+        ({"Range": "bytes=10-"}, 400),  # all that there is
+        ({"Range": "bytes=-1"}, 400),
     ],
 )
 async def test_only_who_may_have_a_blob_is_sent_it(

@@ -55,6 +55,7 @@ async def test_nothing_is_kept_where_nobody_can_follow():
     with incoming.coming(CARGO, 5) as tee:
         tee.put(b"01234")
         assert not list(tee._chunks)
+        assert not tee.holds(0)
 
 
 async def test_what_is_expected_comes_in_and_is_forgotten():

@@ -51,7 +51,7 @@ class AgentSettings:
     """Limits of one agent. Times in seconds."""
 
     tasks_per_destination: int = 8
-    bulk_tasks_per_destination: int = 2  # beside them, of what listings found
+    bulk_tasks_per_destination: int = 6  # beside them, of what listings found
     transfers: TransferLimits = field(default_factory=TransferLimits)
     drain: float = 25.0  # how long running copies may take to finish when the agent is told to stop
     heartbeat_every: float = 10.0

@@ -6,7 +6,7 @@ Nothing is staged: the source's stream is the destination's upload, so memory is
 import asyncio
 from collections import OrderedDict
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Sequence
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 
 from consumer.brought import Brought
 from consumer.relay.incoming import Incoming
@@ -43,7 +43,10 @@ class BlobCopier:
         self.metrics, self.speeds, self.others_here = metrics, speeds, others_here
         self.holders = Holders()
         self.turns = Turns()
-        self.transfers = asyncio.Semaphore(transfers)
+        self._transfers = asyncio.Semaphore(transfers)
+        self._of_listings = asyncio.Semaphore(
+            max(1, transfers // 2)
+        )  # the rest is there for what happens now
         self._per_task = blobs_per_task
 
     async def copy(
@@ -74,6 +77,15 @@ class BlobCopier:
         with self.incoming.expected((place, blob.digest) for blob in wanted) as settled:
             await _all(one(blob) for blob in wanted)
         tally.go_on()
+
+    @asynccontextmanager
+    async def permit(self, task: Task) -> AsyncIterator[None]:
+        """One of all transfers; what a listing found gets half of them at the most."""
+        async with AsyncExitStack() as stack:
+            if task.is_bulk:
+                await stack.enter_async_context(self._of_listings)
+            await stack.enter_async_context(self._transfers)
+            yield
 
 
 class Holders:
@@ -194,7 +206,7 @@ class _Transfer:
 
     async def _stream(self, supply: Supply) -> None:
         before = self._tally.bytes_from.copy()
-        async with supply, self._copier.transfers:
+        async with supply, self._copier.permit(self._task):
             with self._copier.incoming.coming(self._cargo, self._blob.size) as tee:
                 chunks = self._counted(supply, tee)
                 await self._destination.write_blob(self._repository, self._blob, chunks)

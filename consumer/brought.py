@@ -26,6 +26,9 @@ class Brought:
         self._came: OrderedDict[Cargo, _Came] = OrderedDict()  # and waits to be named, oldest first
         self.bytes_waiting = 0
 
+    def is_coming(self, cargo: Cargo) -> bool:
+        return cargo in self._coming
+
     def begin(self, cargo: Cargo, size: int, now: float) -> bool:
         """Whether it may come; False when it is coming or has come already, or the budget is used up."""
         if cargo in self._coming or cargo in self._came or self.bytes_waiting + size > self.budget:

@@ -148,7 +148,7 @@ class _Transfer:
     async def run(self, *, resend: bool) -> None:
         if resend:
             self._copier.holders.forget(self._cargo)
-        elif await self._is_there():
+        elif not self._is_coming_ahead() and await self._is_there():
             return
         async with self._copier.turns.take(self._cargo) as waited:
             if waited and await self._is_there():
@@ -168,6 +168,10 @@ class _Transfer:
         if not self._was_brought_ahead():
             self._tally.bytes_skipped += self._blob.size
         return True
+
+    def _is_coming_ahead(self) -> bool:
+        """Then it is asked for when it has come: before, nobody knows yet who sent it."""
+        return not self._task.is_ahead and self._copier.brought.is_coming(self._cargo)
 
     def _was_brought_ahead(self) -> bool:
         """Then it was sent for this task, the first that names it, and counts as that."""

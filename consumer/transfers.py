@@ -62,8 +62,9 @@ class Transfers:
         incoming = Incoming(lambda: access.url() is not None)
         self._peer = PeerClient(region, access.secret)
         self._peers = Peers(
-            region=region, log=log, state=state, unreadable=unreadable, clock=clock, random=random
-        )
+            region=region, log=log, state=state, unreadable=unreadable, clock=clock, metrics=metrics,
+            random=random,
+        )  # fmt: skip
         sources = Sources(
             region=region, state=state, registry=lambda place: places.registry(place, Side.SOURCE),
             peers=self._peers, peer=self._peer, may_ask=lambda: access.secret() is not None,

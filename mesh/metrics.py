@@ -16,6 +16,7 @@ class Metrics:
 
         self._of_the_producer()
         self._of_the_consumer()
+        self._of_transfers()
         self._of_the_log()
         self._of_control()
         self._of_the_gateway()
@@ -57,6 +58,23 @@ class Metrics:
             "From a push, by its registry's clock, to the end of the task that succeeded.",
             "rule",
         )
+        self.parked_tasks = gauge(
+            "parked_tasks",
+            "Tasks that are parked: to be tried again later, or while they go on.",
+            "destination",
+        )
+        self.speed_wait_seconds = counter(
+            "speed_wait_seconds_total", "Time that pieces of blobs waited for a speed limit.", "limit"
+        )
+        self.retries = counter("retries_total", "Tries of a task after its first.", "destination", "code")
+        self.place_up = gauge(
+            "place_up",
+            "1 when the last look at the place's registry found it answering and our credentials taken.",
+            "place",
+        )
+
+    def _of_transfers(self) -> None:
+        counter, gauge = self._counter, self._gauge
         self.blob_bytes = counter(
             "blob_bytes_total", "Bytes of blobs sent from one place to another.", "source", "destination"
         )
@@ -72,6 +90,11 @@ class Metrics:
             "region",
             "to",
         )
+        self.awake_regions = gauge(
+            "awake_regions",
+            "Other regions with replicas of the same instances whose agents this one hears of.",
+            "region",
+        )
         self.sources_dropped = counter(
             "sources_dropped_total",
             "Relays and near places that failed and are not asked for a while, by reason.",
@@ -84,20 +107,6 @@ class Metrics:
             "never_named_bytes_total",
             "Bytes of blobs that came ahead, and that no manifest named within an hour.",
             "destination",
-        )
-        self.parked_tasks = gauge(
-            "parked_tasks",
-            "Tasks that are parked: to be tried again later, or while they go on.",
-            "destination",
-        )
-        self.speed_wait_seconds = counter(
-            "speed_wait_seconds_total", "Time that pieces of blobs waited for a speed limit.", "limit"
-        )
-        self.retries = counter("retries_total", "Tries of a task after its first.", "destination", "code")
-        self.place_up = gauge(
-            "place_up",
-            "1 when the last look at the place's registry found it answering and our credentials taken.",
-            "place",
         )
 
     def _of_the_log(self) -> None:

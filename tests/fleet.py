@@ -5,6 +5,7 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+from urllib.request import urlopen
 
 import yaml
 
@@ -54,6 +55,18 @@ class Fleet:
     def agents(self) -> set[str]:
         found = parts.get(f"{self.api}/api/v1/agents") or {"items": []}
         return {one["region"] for one in found["items"]}
+
+    def know_each_other(self, regions: Sequence[str]) -> None:
+        """Return when each of these agents hears of all the others."""
+        others = f'regmesh_awake_regions{{region="%s"}} {len(regions) - 1}.0'
+        for region in regions:
+            until(
+                f"{region} hears of all", lambda name=region: others % name in self._metrics(name), within=60
+            )
+
+    def _metrics(self, region: str) -> str:
+        with urlopen(f"http://{self.listens[region]}/metrics", timeout=10) as answer:
+            return str(answer.read().decode())
 
     def mesh_file(self, document: Mapping[str, Any]) -> Path:
         file = self.folder / "mesh.yaml"

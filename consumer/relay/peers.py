@@ -12,6 +12,7 @@ from mesh.clock import Clock
 from mesh.errors import LogError
 from mesh.log.port import Log, Record
 from mesh.log.table import Table
+from mesh.metrics import Metrics
 from mesh.rules.state import MeshState
 from schemas import codec, topics
 from schemas.completions import Heartbeat
@@ -32,8 +33,10 @@ class Peers:
         state: MeshState,
         unreadable: Callable[[Record, str], Awaitable[None]],
         clock: Clock,
+        metrics: Metrics,
         random: Callable[[], float],
     ) -> None:
+        self._awake = metrics.awake_regions.labels(region)
         self._region, self._log, self._state = region, log, state
         self._unreadable, self._clock, self._random = unreadable, clock, random
         self._followed: set[Region] = set()
@@ -46,6 +49,7 @@ class Peers:
                     if await self._is_there(topics.status(region)):
                         self._followed.add(region)
                         group.create_task(self._table(region).run(), name=f"peers {region}")
+                self._awake.set(len(self.awake()))
                 await self._clock.sleep(_LOOK_EVERY)
 
     def awake(self) -> Collection[Region]:

@@ -52,7 +52,7 @@ def rows(options: Options) -> Iterator[Row]:
             mesh.registry(f"game@{region}", blobs)
         with closing(Uplink(source.port, _RATE)) as uplink, closing(Client(source)) as client:
             mesh.start(mesh.replicated("game", uplink.url, _REGIONS), _REGIONS)
-            time.sleep(3)  # until each agent has heard of the others
+            mesh.know_each_other(_REGIONS)
             found = [_round(mesh, uplink, client, f"v{number}", layers) for number in range(rounds)]
         size = f"{len(layers)} x {layers[0] // MiB} MiB"
         yield from _rows(found, f"{REPLICAS} replicas, {size} through {_RATE // MiB} MiB/s, {place}, Kafka")

@@ -33,7 +33,7 @@ async def site(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator
         for region in REPLICAS:
             await found.start_agent(region, sends_on=region != "hangzhou")
         await until(lambda: _agents(found, len(REPLICAS)))
-        await asyncio.sleep(1.5)  # until each has heard of the others
+        await until(lambda: _know_each_other(found))
         yield found
 
 
@@ -55,6 +55,13 @@ def document(site: MeshSite) -> dict[str, Any]:
 
 async def _agents(site: MeshSite, count: int) -> bool:
     return len((await site.get("agents"))["items"]) >= count
+
+
+async def _know_each_other(site: MeshSite) -> bool:
+    heard = [
+        agent._metrics.awake_regions.labels(name)._value.get() for name, (agent, _) in site.agents.items()
+    ]
+    return heard == [len(REPLICAS) - 1] * len(REPLICAS)
 
 
 async def arrived(site: MeshSite, tag: str, digest: object, places: tuple[str, ...] = REPLICAS) -> bool:

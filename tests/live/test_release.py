@@ -5,7 +5,6 @@ A release is pushed with one tag for the mainland and one for outside. One test,
 
 import json
 import os
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -34,7 +33,8 @@ def mesh(tmp_path: Path) -> Iterator[Fleet]:
             for place in topology.places():
                 made.registry(place)
             made.start(_document(made), [it for it in topology.places().values() if it != "beijing"])
-            time.sleep(3)  # until each agent has heard of the others
+            made.know_each_other(topology.MAINLAND)
+            made.know_each_other(topology.OUTSIDE)
             yield made
     finally:
         broker.stop()

@@ -40,7 +40,7 @@ def test_eight_replicas_are_filled_by_one_reading_of_the_source(mesh: Fleet, cap
     uplink = Uplink(source.port, RATE)
     try:
         mesh.start(mesh.replicated("game", uplink.url, REPLICAS), REPLICAS)
-        time.sleep(2)  # until each agent has heard of the others
+        mesh.know_each_other(REPLICAS)
         image = images.image(layers=[os.urandom(16 * MIB) for _ in range(3)])
         layout = images.write_layout(mesh.folder / "pushed", {"v1": image})
         before = uplink.bytes_out

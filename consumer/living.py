@@ -1,12 +1,10 @@
 """Which agents of this region live, by their heartbeats."""
 
-from datetime import datetime, timedelta
+from datetime import datetime
 
 from mesh.log.port import Record
 from schemas import codec
-from schemas.completions import Heartbeat
-
-_LIVES_FOR = timedelta(seconds=30)  # after its last heartbeat; they come every 10 s
+from schemas.completions import AGENT_LIVES_FOR, Heartbeat
 
 
 class Living:
@@ -23,4 +21,4 @@ class Living:
             self._last[record.key] = codec.decode(record.value, Heartbeat).time
 
     def names(self, now: datetime) -> set[str]:
-        return {name for name, time in self._last.items() if time > now - _LIVES_FOR}
+        return {name for name, time in self._last.items() if time > now - AGENT_LIVES_FOR}

@@ -8,8 +8,8 @@ Whatever fails, the next one is asked for the rest at once. What came from sever
 sent something else is not asked again for a while.
 """
 
-from collections.abc import AsyncIterator, Callable, Sequence
-from contextlib import AbstractAsyncContextManager, AsyncExitStack
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, contextmanager
 from dataclasses import dataclass
 from typing import Self
 
@@ -225,10 +225,13 @@ class Supply:
             try:
                 chunk = await anext(self._chunks)
             except StopAsyncIteration:
-                if not self.is_shared or self._verifier.complete:
-                    self._check()
-                    raise
-                await self._next_holder()
+                if self.is_shared and not self._verifier.complete:
+                    await self._next_holder()
+                    continue
+                if self.is_shared:  # what one registry sent alone was verified there
+                    with self._liars_are_dropped():
+                        self._verifier.check()
+                raise
             except RegistryError as error:
                 if self._is_origin:
                     raise
@@ -236,7 +239,8 @@ class Supply:
                 await self._next_holder()
             else:
                 if self.is_shared:
-                    self._add(chunk)
+                    with self._liars_are_dropped():
+                        self._verifier.add(chunk)
                 return chunk
 
     async def _next_holder(self) -> None:
@@ -266,23 +270,12 @@ class Supply:
             return await self._sources.wait_for(holder, self._task, self._blob, self._stack)
         return await self._stack.enter_async_context(holder.read(self._verifier.received))
 
-    def _add(self, chunk: bytes) -> None:
+    @contextmanager
+    def _liars_are_dropped(self) -> Iterator[None]:
+        """Whose bytes were wrong nobody can tell, so all who sent some."""
         try:
-            self._verifier.add(chunk)
+            yield
         except ContentMismatch as error:
-            self._tell_liars(error)
+            for name in self._used:
+                self._sources.drop(name, error)
             raise
-
-    def _check(self) -> None:
-        """What one registry sent alone was verified there."""
-        if not self.is_shared:
-            return
-        try:
-            self._verifier.check()
-        except ContentMismatch as error:
-            self._tell_liars(error)
-            raise
-
-    def _tell_liars(self, error: ContentMismatch) -> None:
-        for name in self._used:
-            self._sources.drop(name, error)

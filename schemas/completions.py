@@ -1,5 +1,6 @@
 """How a task ended: the records that the sync log and the webhooks are made of."""
 
+from datetime import timedelta
 from enum import StrEnum
 from typing import ClassVar, Literal
 
@@ -126,6 +127,9 @@ class Progress(Work):
     @property
     def key(self) -> str:
         return self.task_id
+
+
+AGENT_LIVES_FOR = timedelta(seconds=30)  # after its last heartbeat
 
 
 class Waiting(BaseModel):

@@ -31,7 +31,9 @@ class Incoming:
             self._arrivals.setdefault(cargo, Arrival()).expected_by += 1
 
         def settled(cargo: Cargo) -> None:
-            waiting.discard(cargo)
+            if cargo not in waiting:
+                return
+            waiting.remove(cargo)
             arrival = self._arrivals[cargo]
             arrival.expected_by -= 1
             if not arrival.expected_by:

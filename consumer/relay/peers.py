@@ -5,7 +5,7 @@ Followed are only the regions that a blob may come from, or go on to: those of t
 
 import asyncio
 from collections.abc import Awaitable, Callable, Collection
-from datetime import datetime, timedelta
+from datetime import datetime
 
 from consumer.relay.tree import spread
 from mesh.clock import Clock
@@ -15,10 +15,9 @@ from mesh.log.table import Table
 from mesh.metrics import Metrics
 from mesh.rules.state import MeshState
 from schemas import codec, topics
-from schemas.completions import Heartbeat
+from schemas.completions import AGENT_LIVES_FOR, Heartbeat
 from schemas.names import Digest, Region
 
-_LIVES_FOR = timedelta(seconds=30)  # after its last heartbeat; they come every 10 s
 _LOOK_EVERY = 1.0  # seconds; for regions that are declared later
 
 
@@ -62,7 +61,7 @@ class Peers:
         return sorted(found, key=lambda url: spread(digest, url))
 
     def _living(self, region: Region) -> dict[str, str | None]:
-        oldest = self._clock.now() - _LIVES_FOR
+        oldest = self._clock.now() - AGENT_LIVES_FOR
         return {agent: relay for agent, (time, relay) in self._seen.get(region, {}).items() if time > oldest}
 
     def _wanted(self) -> set[Region]:

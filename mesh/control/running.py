@@ -1,7 +1,6 @@
 """What runs now: agents that live and tasks in progress, followed from the status topics of all regions into memory."""
 
 from collections.abc import Callable, Iterable
-from datetime import timedelta
 
 import structlog
 
@@ -12,12 +11,10 @@ from mesh.log.table import Table
 from mesh.metrics import Metrics
 from mesh.rules.state import MeshState
 from schemas import codec, topics
-from schemas.completions import Heartbeat, Progress
+from schemas.completions import AGENT_LIVES_FOR, Heartbeat, Progress
 from schemas.names import Region
 
 LOG = structlog.get_logger()
-
-LIVES_FOR = timedelta(seconds=30)  # after its last heartbeat; they come every 10 s
 
 
 class Running:
@@ -37,7 +34,7 @@ class Running:
 
     def agents(self) -> list[Heartbeat]:
         """Those that live."""
-        oldest = self._clock.now() - LIVES_FOR
+        oldest = self._clock.now() - AGENT_LIVES_FOR
         return [one for one in self._all() if isinstance(one, Heartbeat) and one.time > oldest]
 
     def knows(self, region: Region) -> bool:
@@ -53,7 +50,7 @@ class Running:
         if (left := self._left.get(region)) is not None:
             known.append(left)
         newest = max((one.time for one in known), default=None)
-        return False, [one for one in known if newest is not None and one.time > newest - LIVES_FOR]
+        return False, [one for one in known if newest is not None and one.time > newest - AGENT_LIVES_FOR]
 
     def tasks(self) -> list[Progress]:
         """Those that a living agent works on."""

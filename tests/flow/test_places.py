@@ -1,6 +1,7 @@
 """Where an image is, and how replicas do: told right while registries and agents go and come back."""
 
 import asyncio
+from collections import Counter
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
@@ -239,11 +240,11 @@ async def test_usage_sums_up_what_was_sent(site: MeshSite) -> None:
     sizes = sum(blob.size for blob in image.blob_descriptors)
     (account,) = found["accounts"]
     assert (account["account"], account["bytes"]) == ("game", sum(link["bytes"] for link in found["links"]))
-    assert {(link["from"], link["to"]) for link in found["links"]} == {
-        ("beijing", "shanghai"),
-        ("beijing", "chengdu"),
-    }
-    assert {link["to"]: link["bytes"] for link in found["links"]}["shanghai"] == sizes
+    received = Counter[str]()
+    for link in found["links"]:  # from beijing, or from a replica that had it already and is nearer
+        received[link["to"]] += link["bytes"]
+    assert received == {"shanghai": sizes, "chengdu": 2 * sizes}  # a replica each, and the shop
+    assert sum(link["bytes"] for link in found["links"] if link["from"] == "beijing") >= sizes
 
 
 async def test_what_get_shows_of_a_replica_is_put_back_as_it_is_and_gauges_follow(site: MeshSite) -> None:

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable
 import structlog
 
 from mesh.clock import Clock
-from mesh.errors import RegmeshError
+from mesh.errors import RegmeshError, Unreachable
 from mesh.metrics import Metrics
 from mesh.registry.port import Chain, Endpoint, Registry
 from schemas.completions import Side
@@ -31,6 +31,7 @@ class Places:
     ) -> None:
         self._open, self._open_anonymous = open_endpoint, open_anonymous
         self._metrics, self._clock = metrics, clock
+        self._closed = False
         self._endpoints: dict[Place, Endpoint] = {}
         self._anonymous: dict[Place, Endpoint] = {}  # of those that a rule asks to be public
         self._states: dict[PlaceName, str] = {}
@@ -38,10 +39,11 @@ class Places:
 
     def registry(self, place: Place, side: Side, chain: Chain | None = None) -> Registry:
         """The place as one side of a task; raises what `Opener` raises when it has no usable credentials."""
-        return self._endpoint(place).registry(side, chain)
+        return self._endpoint(place, side).registry(side, chain)
 
     def anonymous(self, place: Place) -> Registry:
         """The place as a source for whoever has no credentials there."""
+        self._check_open(Side.SOURCE)
         if place not in self._anonymous:
             self._anonymous[place] = self._open_anonymous(place)
         return self._anonymous[place].registry(Side.SOURCE)
@@ -71,11 +73,18 @@ class Places:
         return self._states != before
 
     async def close(self) -> None:
+        """For good: others may still ask our relay, and what is opened for them now would never be closed."""
+        self._closed = True
         for endpoints in (self._endpoints, self._anonymous):
             while endpoints:
                 await endpoints.popitem()[1].close()
 
-    def _endpoint(self, place: Place) -> Endpoint:
+    def _check_open(self, side: Side) -> None:
+        if self._closed:
+            raise Unreachable("this agent has stopped", side=side)
+
+    def _endpoint(self, place: Place, side: Side) -> Endpoint:
+        self._check_open(side)
         if place not in self._endpoints:
             self._endpoints[place] = self._open(place)
         return self._endpoints[place]
@@ -84,7 +93,7 @@ class Places:
         began = self._clock.monotonic()
         try:
             async with asyncio.timeout(_LOOK_SECONDS):
-                await self._endpoint(place).ping()
+                await self._endpoint(place, Side.SOURCE).ping()
             state = READY
             self._took[place.name] = self._clock.monotonic() - began
         except RegmeshError as error:

@@ -6,7 +6,7 @@ from typing import Protocol
 
 import aiohttp
 
-from mesh.errors import Denied, NotFound, Rejected, ServerFault
+from mesh.errors import Denied, NotFound, Rejected, ServerFault, Unreachable
 from mesh.registry import failures
 from mesh.registry.port import Descriptor
 from schemas.completions import Side
@@ -41,8 +41,11 @@ class PeerClient:
     def __init__(self, region: Region, secret: Callable[[], str | None]) -> None:
         self._region, self._secret = region, secret
         self._session: aiohttp.ClientSession | None = None
+        self._closed = False
 
     async def close(self) -> None:
+        """For good: what is asked later is answered `Unreachable`."""
+        self._closed = True
         if self._session is not None:
             await self._session.close()
 
@@ -54,6 +57,8 @@ class PeerClient:
         if offset:
             headers["Range"] = f"bytes={offset}-"
         path = f"{url}/v1/relay/{place}/{repository}/blobs/{blob.digest}?size={blob.size}"
+        if self._closed:
+            raise Unreachable("this agent has stopped", side=Side.SOURCE)
         with failures.translated(f"relay {url}", Side.SOURCE):
             async with self._opened().get(path, headers=headers, allow_redirects=False) as response:
                 _check(response, url, offset)

@@ -14,11 +14,12 @@ from aiohttp import ClientResponse
 from yarl import URL
 
 from mesh.clock import Clock
-from mesh.errors import RegistryError
+from mesh.errors import RegistryError, Unreachable
 from mesh.gateway.nearest import Seen
 from mesh.metrics import Metrics
 from mesh.registry.challenges import Challenge
 from mesh.registry.passage import Passed
+from schemas.completions import Side
 from schemas.names import PlaceName
 from schemas.topology import Place
 
@@ -52,9 +53,12 @@ class Places:
     metrics: Metrics
     _ways: dict[Place, Way] = field(default_factory=dict)
     _seen: dict[PlaceName, Seen] = field(default_factory=dict)
+    _closed: bool = False
 
     def way(self, place: Place) -> Way:
-        """Kept open until `close`; a place whose URL changes gets another one."""
+        """Kept open until `close`, `Unreachable` after it; a place whose URL changes gets another one."""
+        if self._closed:  # the last requests of a server that stops
+            raise Unreachable("this gateway is stopping", side=Side.SOURCE)
         if place not in self._ways:
             self._ways[place] = self.open_way(place)
         return self._ways[place]
@@ -75,6 +79,7 @@ class Places:
             self.metrics.gateway_place_up.remove(name)
 
     async def close(self) -> None:
+        self._closed = True
         for way in self._ways.values():
             await way.close()
         self._ways.clear()

@@ -192,6 +192,18 @@ async def test_only_who_may_have_a_blob_is_sent_it(
         assert answer.status == status
 
 
+async def test_an_agent_that_stopped_opens_no_connections_for_those_who_still_ask_it(site: MeshSite) -> None:
+    digest = await site.push("cn", "v1", images.image(layers=[b"x" * 10]))
+    await until(lambda: arrived(site, "v1", digest))
+    asked = site.agents["shanghai"][0]
+    await site.stop_agent("shanghai")
+    headers = {"Authorization": f"Bearer {SECRET}", "Regmesh-Region": "chengdu"}
+    path = f"{site.url}/v1/relay/cn@shanghai/{APP}/blobs/{digest}?size=10"
+    async with ClientSession() as session, session.get(path, headers=headers) as answer:
+        assert (answer.status, await answer.json()) == (502, {"error": "this agent has stopped"})
+    assert not asked._places._endpoints
+
+
 async def test_what_is_complete_is_served_from_the_registry_and_by_range(site: MeshSite) -> None:
     layer = os.urandom(MIB)
     image = images.image(layers=[layer])

@@ -108,7 +108,9 @@ class Distribution:
     extra: dict[str, Any] = field(default_factory=dict)  # of its configuration
     program: str = "docker-registry"
     process: Process | None = None
+    kind: ClassVar[str] = "distribution"  # of its notifications
     lists_referrers: ClassVar[bool] = False  # by the API
+    answers_subject: ClassVar[bool] = False  # `OCI-Subject` to a PUT, as the specification asks
     notifies: ClassVar[bool] = True
 
     @property
@@ -196,6 +198,31 @@ class GoContainerRegistry(Distribution):
         blobs = self.folder / "blobs"
         blobs.mkdir(exist_ok=True)
         return [self.program, "-address", self.host, "-disk", str(blobs)]
+
+
+@dataclass
+class Zot(Distribution):
+    """zot, built with its `events` extension. Its configuration is checked when it starts."""
+
+    program: str = "zot"
+    kind: ClassVar[str] = "zot"
+    lists_referrers: ClassVar[bool] = True
+    answers_subject: ClassVar[bool] = True
+
+    def _command(self) -> list[str]:
+        host, port = self.host.split(":")
+        settings: dict[str, Any] = {
+            "storage": {"rootDirectory": str(self.folder / "data"), "gc": False},
+            "http": {"address": host, "port": port},
+            "log": {"level": "warn"},
+        }
+        if self.notify is not None:
+            headers = {name: values[0] for name, values in self.headers.items()}
+            sink = {"type": "http", "address": self.notify, "timeout": "2s", "headers": headers}
+            settings["extensions"] = {"events": {"enable": True, "sinks": [sink]}}
+        file = self.folder / "zot.json"
+        file.write_text(json.dumps({**settings, **self.extra}))
+        return [self.program, "serve", str(file)]
 
 
 @contextmanager

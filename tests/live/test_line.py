@@ -51,7 +51,7 @@ class Line:
             "instances": [
                 {
                     "name": "game-cn", "account": "game", "region": "beijing", "url": self.source.url,
-                    "intake_secret": "INTAKE",
+                    "kind": self.source.kind, "intake_secret": "INTAKE",
                 },
                 {"name": "game-eu", "account": "game", "region": "frankfurt", "url": self.destination.url},
             ],

@@ -1,8 +1,9 @@
-"""Each kind of artifact between real registries: docker-registry 2.8, distribution 3 and go-containerregistry's (ggcr).
+"""Each kind of artifact between real registries: docker-registry 2.8, distribution 3, zot and go-containerregistry's.
 
 Pushed to the source, told by its own notification or, where it sends none, found by `regmesh sync`, and looked at in
-the destination without our client. ggcr alone has the referrers API. Three pairs, in which each is source once and
-destination once, always run; the other six with `--all` (make test-all).
+the destination without our client. zot and go-containerregistry's (`ggcr`) have the referrers API. Three pairs without
+zot, in which each is source once and destination once, always run; all with `--all` (make test-all), those with zot
+where one is on PATH.
 """
 
 import json
@@ -28,12 +29,18 @@ KINDS: dict[str, Make] = {
     "2.8": Distribution,
     "3": lambda folder: Distribution(folder, program=str(parts.DISTRIBUTION_3)),
     "ggcr": parts.GoContainerRegistry,
+    "zot": parts.Zot,
 }
 RING = [("2.8", "3"), ("3", "ggcr"), ("ggcr", "2.8")]
 MORE = pytest.mark.more("the pairs of real registries")
+
+
+def _marks(*pair: str) -> list[pytest.MarkDecorator]:
+    return [*([] if pair in RING else [MORE]), *([pytest.mark.real("zot")] if "zot" in pair else [])]
+
+
 PAIRS = [
-    pytest.param((source, destination), marks=[] if (source, destination) in RING else MORE,
-                 id=f"{source} to {destination}")
+    pytest.param((source, destination), marks=_marks(source, destination), id=f"{source} to {destination}")
     for source in KINDS
     for destination in KINDS
 ]  # fmt: skip

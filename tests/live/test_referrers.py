@@ -85,7 +85,7 @@ def put(registry: Distribution, pushed: images.Image, reference: str) -> None:
 def put_manifest(registry: Distribution, manifest: Manifest, reference: str) -> None:
     url = f"{registry.url}/v2/{APP}/manifests/{reference}"
     with _send("PUT", url, manifest.body, manifest.media_type) as answer:
-        assert answer.headers["OCI-Subject"] is None
+        assert registry.answers_subject or answer.headers["OCI-Subject"] is None
 
 
 def get(registry: Distribution, path: str) -> bytes:

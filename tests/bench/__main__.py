@@ -28,7 +28,8 @@ GROUPS: dict[str, tuple[tuple[str, ...], Group]] = {
 
 def main() -> int:
     arguments = _arguments()
-    signal.signal(signal.SIGTERM, _interrupt)
+    for how in (signal.SIGTERM, signal.SIGINT):  # a shell that starts us in the background has SIGINT ignored
+        signal.signal(how, _interrupt)
     given = circumstances()
     found: list[Row] = []
     code = 0

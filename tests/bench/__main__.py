@@ -10,7 +10,7 @@ import traceback
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from tests.bench import copies, intake, latency, memory, replication, rules
+from tests.bench import copies, intake, latency, many, memory, replication, rules
 from tests.bench.table import Options, Row, circumstances, markdown, progress
 from tests.conftest import why_missing
 
@@ -18,6 +18,7 @@ Group = Callable[[Options], Iterator[Row]]
 
 GROUPS: dict[str, tuple[tuple[str, ...], Group]] = {
     "copy": (copies.NEEDS, copies.rows),
+    "many": (many.NEEDS, many.rows),
     "latency": (latency.NEEDS, latency.rows),
     "intake": (intake.NEEDS, intake.rows),
     "memory": (memory.NEEDS, memory.rows),

@@ -7,13 +7,11 @@ is there.
 
 import json
 import os
-import shutil
 import statistics
 import subprocess
 import time
 import uuid
 from collections.abc import Callable, Iterator
-from pathlib import Path
 from typing import Any
 from urllib.request import Request, urlopen
 
@@ -69,7 +67,7 @@ class _Race:
     def _measure(self, told: str, name: str, copy: Callable[[], float]) -> None:
         """One round; again when others took too much of the processor, whatever the time was."""
         for left in reversed(range(_TRIES)):
-            self._wipe()
+            self._mesh.wipe()
             meter = Meter(self._registries(), self._mesh.agent.pid)
             seconds = copy()
             spent = meter.read(mesh_copies=name == "regmesh")
@@ -127,13 +125,6 @@ class _Race:
         self._until_there(digest)
         return digest, json.loads(manifest)["layers"]
 
-    def _wipe(self) -> None:
-        destination = self._mesh.destination
-        destination.end()
-        shutil.rmtree(destination.folder / "data")
-        destination.start()
-        _flush(destination.folder)
-
     def _curl(self) -> float:
         began = time.perf_counter()
         client = Client(self._mesh.destination)
@@ -183,8 +174,3 @@ class _Race:
         headers = {"Content-Type": "application/vnd.docker.distribution.events.v2+json"}
         with urlopen(Request(self._mesh.notifications, body, headers), timeout=10) as answer:
             assert answer.status == 202
-
-
-def _flush(folder: Path) -> None:
-    """What the last round left to be written is not to be paid for by this one."""
-    subprocess.run(["sync", "-f", str(folder)], check=True)

@@ -1,6 +1,8 @@
 """A mesh between two registries, as real processes: `regmesh up` on the embedded log, or three daemons on Kafka."""
 
 import asyncio
+import shutil
+import subprocess
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
@@ -37,6 +39,7 @@ class Mesh:
     log: str
     api: str
     intake: str
+    trigger: str
     processes: dict[str, Process]
 
     @property
@@ -47,6 +50,13 @@ class Mesh:
     def agent(self) -> Process:
         """The process that copies."""
         return self.processes.get("agent") or self.processes["up"]
+
+    def wipe(self) -> None:
+        """An empty destination, on its port, that owes the disk nothing."""
+        self.destination.end()
+        shutil.rmtree(self.destination.folder / "data", ignore_errors=True)
+        self.destination.start()
+        subprocess.run(["sync", "-f", str(self.destination.folder)], check=True)
 
     def entry(self, tag: str) -> dict[str, Any] | None:
         """The tag's line in the sync log."""
@@ -82,8 +92,11 @@ def logs() -> list[str]:
 
 
 @contextmanager
-def mesh_on(log: str, folder: Path, blobs: Path) -> Iterator[Mesh]:
-    """Everything started and ready: the registries in `blobs`, the broker if there is to be one, the mesh."""
+def mesh_on(log: str, folder: Path, blobs: Path, *, trigger: str = "event_based") -> Iterator[Mesh]:
+    """Everything started and ready: the registries in `blobs`, the broker if there is to be one, the mesh.
+
+    Its rule `all` runs by `trigger`.
+    """
     with ExitStack() as stack:
         source, destination = (Distribution(blobs / name, workplace.port()) for name in ("cn", "eu"))
         api, intake = (f"http://127.0.0.1:{workplace.port()}" for _ in range(2))
@@ -91,7 +104,7 @@ def mesh_on(log: str, folder: Path, blobs: Path) -> Iterator[Mesh]:
             url, intake = f"sqlite://{folder}/data/mesh.db", api
         else:
             url = stack.enter_context(broker(folder)).url
-        mesh = Mesh(folder, source, destination, url, api, intake, {})
+        mesh = Mesh(folder, source, destination, url, api, intake, trigger, {})
         source.notify = mesh.notifications
         for registry in (source, destination):
             stack.callback(registry.end)
@@ -158,7 +171,9 @@ def _mesh_file(mesh: Mesh) -> Path:
             {"name": "game-cn", "account": "game", "region": "beijing", "url": mesh.source.url},
             {"name": "game-eu", "account": "game", "region": "frankfurt", "url": mesh.destination.url},
         ],
-        "rules": [{"name": "all", "source": "game-cn", "destination": "game-eu"}],
+        "rules": [
+            {"name": "all", "source": "game-cn", "destination": "game-eu", "trigger": {"type": mesh.trigger}}
+        ],
     }
     file = mesh.folder / "mesh.yaml"
     file.write_text(yaml.safe_dump(document))

@@ -33,6 +33,7 @@ _LOG_AGAIN_SECONDS = 1.0
 _POLL = 0.2  # seconds
 _AT_ONCE = 4  # listings of one partition; the rest of it waits
 _BATCH = 200  # events in one append
+_LONGEST_KEPT = 0.1  # seconds that a found tag waits for others to be appended with
 
 
 @dataclass(slots=True)
@@ -162,8 +163,11 @@ class Reconcile:
         return total, listing.errors[0].as_task_error() if listing.errors else None
 
     async def _publish(self, listing: Listing, source: Place) -> int:
-        """Everything that the listing finds, as events; how many. Ends early when the execution is stopped."""
-        total, batch = 0, list[Append]()
+        """Everything that the listing finds, as events; how many. Ends early when the execution is stopped.
+
+        What was found goes out within a moment: agents begin while a long listing still goes on.
+        """
+        total, batch, due = 0, list[Append](), self._clock.monotonic() + _LONGEST_KEPT
         async with aclosing(listing.found()) as found:
             async for one in found:
                 if listing.start.execution_id in self._stops:
@@ -171,9 +175,9 @@ class Reconcile:
                 event = self._event(one, listing.start, source)
                 batch.append(Append(topics.bulk(source.region), event.key, codec.encode(event)))
                 total += 1
-                if len(batch) == _BATCH:
+                if len(batch) == _BATCH or self._clock.monotonic() >= due:
                     await self._append(batch)
-                    batch = []
+                    batch, due = [], self._clock.monotonic() + _LONGEST_KEPT
         if batch:
             await self._append(batch)
         return total

@@ -4,46 +4,56 @@ Exit codes: 0 done, 1 failed, 2 wrong use. Errors go to stderr, one line each, s
 """
 
 import sys
+from importlib import import_module
 from typing import Any
 
 import typer
 
 from mesh.errors import RegmeshError
-from mesh.node import (
-    commands_daemons,
-    commands_doctor,
-    commands_executions,
-    commands_explain,
-    commands_gateway,
-    commands_nearby,
-    commands_state,
-    commands_sync_log,
-    commands_topics,
-    commands_usage,
-    commands_wait,
-    commands_where,
-)
 from mesh.node.mesh_file import InvalidFile
 from mesh.node.remote import Refused
 
 # Typer carries its own copy of click, whose names are private; this is that copy's UsageError.
 _UsageError: Any = typer.BadParameter.__base__
 
-app = typer.Typer(
-    name="regmesh",
-    help="A replication mesh for container registries.",
-    no_args_is_help=True,
-    add_completion=False,
-    pretty_exceptions_enable=False,
-    rich_markup_mode=None,
-    context_settings={"help_option_names": ["-h", "--help"]},
-)
-for commands in (
-    commands_daemons, commands_topics, commands_state, commands_executions, commands_sync_log, commands_explain,
-    commands_doctor, commands_gateway, commands_nearby,
-    commands_where, commands_wait, commands_usage, commands_doctor,
-):  # fmt: skip
-    commands.register(app)
+# Commands by the module of this package that registers them, in the order of the help. Only the module of the command
+# that was asked for is imported: a question to the API shall not wait for all that the daemons are made of.
+COMMANDS = {
+    "commands_daemons": ("up", "demo", "producer", "agent", "control"),
+    "commands_topics": ("topics",),
+    "commands_state": ("apply", "get", "delete"),
+    "commands_executions": ("sync", "stop", "retry"),
+    "commands_sync_log": ("logs",),
+    "commands_explain": ("explain",),
+    "commands_doctor": ("doctor",),
+    "commands_gateway": ("gateway",),
+    "commands_nearby": ("nearby",),
+    "commands_where": ("where",),
+    "commands_wait": ("wait",),
+    "commands_usage": ("usage",),
+}
+
+
+def make_app(command: str | None = None) -> typer.Typer:
+    """With this command alone; with all where it is none of ours."""
+    app = typer.Typer(
+        name="regmesh",
+        help="A replication mesh for container registries.",
+        no_args_is_help=True,
+        add_completion=False,
+        pretty_exceptions_enable=False,
+        rich_markup_mode=None,
+        context_settings={"help_option_names": ["-h", "--help"]},
+    )
+    app.callback()(_nothing)  # without one, Typer takes a lone command for the whole program
+    wanted = [module for module, names in COMMANDS.items() if command in names]
+    for module in wanted or COMMANDS:
+        import_module(f"mesh.node.{module}").register(app)
+    return app
+
+
+def _nothing() -> None:
+    pass
 
 
 def main() -> None:
@@ -54,10 +64,16 @@ def main() -> None:
 def run(arguments: list[str]) -> int:
     """Run one command; its exit code."""
     try:
+        app = make_app(arguments[0] if arguments else None)
         return int(app(args=arguments, prog_name="regmesh", standalone_mode=False) or 0)
     except typer.Exit as error:
         return error.exit_code
     except (RegmeshError, _UsageError) as error:
+        if isinstance(error, _UsageError) and error.format_message().startswith("Usage:"):
+            print(
+                error.format_message(), file=sys.stderr
+            )  # a group without a command: its help is the answer
+            return 2
         for line in _lines(error):
             print(f"regmesh: {line}", file=sys.stderr)
         return 2 if _is_wrong_use(error) else 1

@@ -12,7 +12,7 @@ from mesh.node.output import Columns, size
 from mesh.node.remote import Remote
 from schemas.parked import STILL_QUEUED, STILL_RUNNING
 
-_LOOK_EVERY = 0.5  # seconds
+_FIRST_LOOK, _LOOK_EVERY = 0.05, 0.5  # seconds: what is done at once is told at once
 _RUNS = "InProgress"
 
 
@@ -102,7 +102,7 @@ def retry(
 
 async def _until_ended(remote: Remote, execution_id: str) -> Mapping[str, Any]:
     """Follow it; each change is a line, on a terminal over the last one."""
-    said = ""
+    said, wait = "", _FIRST_LOOK
     rewrites = sys.stderr.isatty()
     while True:
         found: Mapping[str, Any] = await remote.ask("GET", f"/api/v1/executions/{execution_id}")
@@ -118,7 +118,8 @@ async def _until_ended(remote: Remote, execution_id: str) -> Mapping[str, Any]:
             if rewrites:
                 print(file=sys.stderr)
             return found
-        await asyncio.sleep(_LOOK_EVERY)
+        await asyncio.sleep(wait)
+        wait = min(2 * wait, _LOOK_EVERY)
 
 
 def _all_left_is_parked(found: Mapping[str, Any]) -> bool:

@@ -191,7 +191,7 @@ async def test_a_listing_that_lies_deletes_nothing(site: MeshSite, monkeypatch: 
     assert None not in [await site.digest(REPLICA, tag) for tag in ("v1", "v2", "v3")]
 
 
-async def test_a_listing_that_is_not_whole_or_was_stopped_is_compared_with_nothing(site: MeshSite) -> None:
+async def test_a_listing_that_is_not_whole_is_compared_with_nothing(site: MeshSite) -> None:
     await pushed(site, "v1")
     await pushed(site, "w1", repository=WEB)
     lost(site, "v1")
@@ -204,6 +204,18 @@ async def test_a_listing_that_is_not_whole_or_was_stopped_is_compared_with_nothi
     assert (await site.get(f"executions/{execution['id']}"))["surplus"] is None
     (entry,) = await deletions(site, 1)
     assert entry["tag"] == "v1"
+
+
+async def test_a_look_that_was_stopped_is_compared_with_nothing(site: MeshSite) -> None:
+    await pushed(site, "v1", "v2")
+    lost(site, "v1")
+    await site.stop_agent("shanghai")
+    stopped = await site.remote.ask("POST", "/api/v1/executions", body={"rule": REPLICA})
+    await site.remote.ask("POST", f"/api/v1/executions/{stopped['id']}/stop", body={})
+    await site.start_agent("shanghai")
+    assert (await ended(site, stopped["id"]))["status"] == "Stopped"
+    assert (await looked_through(site))["surplus"] == 1
+    assert (await site.get(f"executions/{stopped['id']}"))["surplus"] is None
 
 
 async def _found(site: MeshSite, tag: str, digest: Digest | None, surplus: Surplus | None) -> dict[str, Any]:

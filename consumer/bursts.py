@@ -2,12 +2,17 @@
 
 A burst is ten minutes of one rule on one agent. What is counted as matched are the tags that the rule wants in the
 destination's repositories which it deletes from, as many as there were when the burst came to each of them.
+
+What a replica was found to hold still is counted as a whole before any of it is deleted, and is held as a whole: half
+of an emptied instance is not what anybody wants, and neither is a twentieth each day.
 """
 
 from dataclasses import dataclass, field
 
 from consumer.task import Task
+from schemas.events import Surplus
 from schemas.names import ObjectName, Repository, Tag
+from schemas.rules import DEFAULT_DELETION_SHARE
 
 BURST_SECONDS = 600.0
 ALWAYS = 20  # tags of a burst that are deleted whatever the share
@@ -16,6 +21,25 @@ ALWAYS = 20  # tags of a burst that are deleted whatever the share
 def may_delete(before: int, matched: int, share: int) -> bool:
     """Whether one more tag may go when `before` went in this burst; `share` in percent of `matched`."""
     return before < ALWAYS or (before + 1) * 100 <= share * matched
+
+
+def may_delete_surplus(found: Surplus, share: int) -> bool:
+    """Whether what nobody announced may go. An instance that shows no tag at all is broken sooner than emptied."""
+    return found.tags < found.of and may_delete(found.tags - 1, found.of, share)
+
+
+def surplus_refusal(task: Task) -> str | None:
+    """Why the deletion is held. A replica follows every deletion that is announced, but not every one that is found."""
+    part, share = task.event.part_of, min(task.rule.deletion_share, DEFAULT_DELETION_SHARE)
+    found = part.surplus if part is not None else None
+    if found is None:
+        return f"held for a human: nobody counted what is surplus; `regmesh retry {task.task_id}` deletes it"
+    if may_delete_surplus(found, share):
+        return None
+    return (
+        f"held for a human: the instance has {found.tags} of {found.of} tags no more, nobody announced that, "
+        f"and {share} % may go so; `regmesh retry {task.task_id}` deletes it"
+    )
 
 
 @dataclass(slots=True)

@@ -3,7 +3,7 @@
 from datetime import datetime, timedelta
 
 from consumer.tally import Tally
-from consumer.task import Outcome, Task
+from consumer.task import ALREADY_GONE, Outcome, Task
 from mesh.log.port import Append, Log
 from mesh.registry.referrers import is_fallback
 from schemas import codec, topics
@@ -124,13 +124,14 @@ def _work(task: Task, tally: Tally, status: Status, digest: Digest | None) -> di
 
 def _departure(task: Task, outcome: Outcome, now: datetime) -> list[Append]:
     """What the destination does not hold any more, and the event by which chains of rules go on."""
-    if outcome.status is not Status.SUCCEED:
+    was_gone = outcome.error is not None and outcome.error.code == ALREADY_GONE
+    if outcome.status is not Status.SUCCEED and not was_gone:
         return []
     place, region = task.destination.name, task.destination.region
     records: list[Append] = []
     if task.tag is not None:
         records.append(Append(topics.tags(region), f"{place}/{task.destination_repository}:{task.tag}", None))
-    if task.event.hops < MAX_HOPS:
+    if task.event.hops < MAX_HOPS and not was_gone:
         event = Event(
             id=make_id("departure", task.task_id), time=now, origin=task.event.origin or task.event.place,
             hops=task.event.hops + 1, cause=Cause.ARRIVAL, place=place, region=region,

@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 from consumer import choose, untag
 from consumer.bursts import Bursts
 from consumer.job import Job
+from consumer.surplus import delete_surplus
 from consumer.survey import SETTLE_SECONDS
 from consumer.task import (
     ALREADY_GONE,
@@ -53,11 +54,14 @@ async def _delete_tag(deletion: Deletion, tag: Tag) -> Outcome:
     if held is None:
         return skipped(ALREADY_GONE, "the destination does not have this tag")
     job.tally.digest = held.digest
+    if job.task.is_surplus:
+        return await delete_surplus(job, tag, held)
     if (kept := await _source_keeps(job)) is not None:
         return replace(kept, digest=held.digest)
     await _check(deletion, job.task, held)
     await job.begin()
-    await untag.untag(job, tag, held)
+    take_away = untag.untag if job.task.rule.replica is None else untag.untag_at_replica
+    await take_away(job, tag, held)
     return Outcome(Status.SUCCEED, held.digest)
 
 

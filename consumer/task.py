@@ -6,7 +6,7 @@ from mesh.errors import RegmeshError
 from mesh.registry.manifests import Parts
 from mesh.registry.port import Chain, Descriptor, Manifest
 from mesh.registry.referrers import subject_named
-from schemas.completions import Operation, Side, Status, TaskError
+from schemas.completions import Operation, Side, Status, TaskError, task_id_of
 from schemas.envelope import MAX_HOPS, make_id
 from schemas.events import Action, Event
 from schemas.names import Digest, PlaceName, Reference, Repository, Tag
@@ -54,12 +54,17 @@ class Task:
         return self.event.action in (Action.BLOB_PUSH, Action.BLOB_MOUNT)
 
     @property
+    def is_surplus(self) -> bool:
+        """The deletion of what a replica was found to hold still: no registry announced it, no human asked for it."""
+        return self.operation == "delete" and self.trigger == "reconcile"
+
+    @property
     def is_dry_run(self) -> bool:
         return self.event.part_of is not None and self.event.part_of.dry_run
 
     @property
     def task_id(self) -> str:
-        return make_id("task", self.execution_id, self.destination.name, self.repository, self.reference)
+        return task_id_of(self.execution_id, self.destination.name, self.repository, self.reference)
 
     @property
     def reference(self) -> Reference:
@@ -171,6 +176,7 @@ ALREADY_THERE = "already_there"
 ALREADY_GONE = "already_gone"
 NOT_HELD = "not_held"
 SOURCE_HAS_IT = "source_has_it"
+SOURCE_UNSURE = "source_unsure"
 STILL_TAGGED = "still_tagged"
 DELETION_HELD = "deletion_held"
 SUPERSEDED = "superseded"

@@ -29,7 +29,25 @@ async def untag(job: Job, tag: Tag, held: Descriptor) -> None:
         await _instead_of(job, tag, held, error)
     found = await job.destination.resolve(repository, tag)
     if found is not None:
-        raise ServerFault("the registry said that the tag is deleted, and has it", side=Side.DESTINATION)
+        raise _undeleted()
+
+
+async def untag_at_replica(job: Job, tag: Tag, held: Descriptor) -> None:
+    """The same at a replica. There a digest may also go with its other tags, when the source has none of them."""
+    try:
+        await untag(job, tag, held)
+    except TagDeleteUnsupported:
+        tagged = await tags_of(job)
+        mine = {name for name, found in tagged.items() if found.digest == held.digest}
+        for name in mine - {tag}:
+            if await job.source.resolve(job.task.repository, name) is not None:
+                raise
+        others = {name: found for name, found in tagged.items() if name not in mine}
+        if await is_part(job, held.digest, others):
+            raise
+        await delete_digest(job, held.digest)
+        if await job.destination.resolve(job.task.destination_repository, tag) is not None:
+            raise _undeleted() from None
 
 
 async def delete_digest(job: Job, digest: Digest) -> None:
@@ -91,6 +109,10 @@ async def _instead_of(job: Job, tag: Tag, held: Descriptor, refusal: Rejected) -
 
 async def _resolve(job: Job, reference: Reference) -> Descriptor | None:
     return await job.destination.resolve(job.task.destination_repository, reference)
+
+
+def _undeleted() -> ServerFault:
+    return ServerFault("the registry said that the tag is deleted, and has it", side=Side.DESTINATION)
 
 
 def _refused(error: Denied | Rejected) -> DeleteRefused:

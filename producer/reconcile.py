@@ -183,14 +183,14 @@ class Reconcile:
         return total
 
     async def _publish_deletions(self, start: ExecutionStart, source: Place) -> int:
-        """What a human confirmed; the agent asks the source before it deletes anything."""
+        """What a human confirmed, or what is surplus; the agent asks the source before it deletes anything."""
         now, batch = self._clock.now(), list[Append]()
         for image in start.images:
             event = Event(
                 id=make_id("confirmed", start.execution_id, image.repository, image.tag), time=now,
                 origin=source.name, action=Action.TAG_DELETE, cause=Cause.LISTING, place=source.name,
-                region=source.region, repository=image.repository, tag=image.tag, occurred_at=now,
-                rules_rev=self._state.rev, part_of=_part_of(start),
+                region=source.region, repository=image.repository, tag=image.tag, digest=image.digest,
+                occurred_at=now, rules_rev=self._state.rev, part_of=_part_of(start),
             )  # fmt: skip
             batch.append(Append(topics.bulk(source.region), event.key, codec.encode(event)))
         await self._append(batch)
@@ -229,8 +229,9 @@ async def _ignore(record: Record, reason: str) -> None:
 
 def _part_of(start: ExecutionStart) -> PartOf:
     return PartOf(
-        execution_id=start.execution_id, rule=start.rule, trigger=start.trigger, dry_run=start.dry_run
-    )
+        execution_id=start.execution_id, rule=start.rule, trigger=start.trigger, dry_run=start.dry_run,
+        surplus=start.surplus,
+    )  # fmt: skip
 
 
 def _told(code: str, message: str) -> TaskError:

@@ -6,8 +6,8 @@ from typing import ClassVar, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from schemas.envelope import Record, Time
-from schemas.names import Account, Digest, ObjectName, PlaceName, Region, Repository, Tag
+from schemas.envelope import Record, Time, make_id
+from schemas.names import Account, Digest, ObjectName, PlaceName, Reference, Region, Repository, Tag
 from schemas.rules import Resource, TriggerKind
 
 
@@ -46,6 +46,11 @@ class TaskError(BaseModel):
     code: str
     side: Side
     message: str = Field(max_length=256)
+
+
+def task_id_of(execution_id: str, destination: str, repository: str, reference: Reference | str) -> str:
+    """The id of an execution's task: of the source's `repository` and what is asked for there, to a place."""
+    return make_id("task", execution_id, destination, repository, reference)
 
 
 class Work(Record):

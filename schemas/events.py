@@ -27,6 +27,15 @@ class Cause(StrEnum):
     LISTING = "listing"  # an execution found it at the registry
 
 
+class Surplus(BaseModel):
+    """How much a replica holds that its instance was found to hold no more. Counts of tags."""
+
+    model_config = ConfigDict(frozen=True)
+
+    tags: int = Field(ge=1)
+    of: int = Field(ge=1)  # these, and those that the instance does hold
+
+
 class PartOf(BaseModel):
     """The execution that a listed event belongs to: of all rules only this one looks at it."""
 
@@ -36,6 +45,7 @@ class PartOf(BaseModel):
     rule: PlaceName  # a rule's name, or a replica's
     trigger: TriggerKind
     dry_run: bool = False  # plan and tell, write nothing
+    surplus: Surplus | None = None  # of a deletion that nobody announced
 
 
 class Event(Record):

@@ -9,10 +9,14 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from schemas.completions import Operation, TaskError
 from schemas.envelope import Record
-from schemas.names import ObjectName, PlaceName, Region, Repository, Tag
+from schemas.events import Surplus
+from schemas.names import Digest, ObjectName, PlaceName, Region, Repository, Tag
 from schemas.rules import Pattern, TriggerKind
 
 MOST_IMAGES = 1000  # of one command: it has to stay one small record
+
+# After these a replica is compared with its instance. Not after its fill: what it held before is not ours to judge.
+_LOOKS: frozenset[TriggerKind] = frozenset({"manual", "reconcile"})
 
 
 class ImageName(BaseModel):
@@ -22,6 +26,7 @@ class ImageName(BaseModel):
 
     repository: Repository
     tag: Tag
+    digest: Digest | None = None  # what the replica's tag is known to name, of one that is surplus there
 
 
 class _Command(Record):
@@ -46,8 +51,15 @@ class ExecutionStart(_Command):
     tag: Pattern | None = None
     images: tuple[ImageName, ...] = Field(default=(), max_length=MOST_IMAGES)  # these alone, without listing
     dry_run: bool = False
-    operation: Operation = "copy"  # delete: of these images, which a human has confirmed
+    operation: Operation = "copy"  # delete: of these images, confirmed by a human or surplus
+    surplus: Surplus | None = None  # nobody has confirmed these: a replica was found to hold them still
     rules_rev: int = Field(ge=-1)  # what control knew; a producer waits until it knows as much
+
+    @property
+    def is_whole(self) -> bool:
+        """It copies all that the rule matches: what its listing does not find is not there."""
+        named = self.repository is not None or self.tag is not None or bool(self.images)
+        return self.operation == "copy" and not named and not self.dry_run and self.trigger in _LOOKS
 
 
 class ExecutionListed(_Command):

@@ -117,6 +117,7 @@ Speed = Annotated[int, Field(strict=True, ge=1024)]  # bytes a second
 # Percent of the tags it matches that a rule may delete within ten minutes; more than that, and than 20 tags, waits for
 # a human.
 DeletionShare = Annotated[int, Field(strict=True, ge=0, le=100)]
+DEFAULT_DELETION_SHARE = 20
 
 
 class Rule(Declared):
@@ -132,7 +133,7 @@ class Rule(Declared):
     destination_namespace_replace_count: ReplaceCount = -1
     override: bool = True  # False: a tag that names something else at the destination stays as it is
     deletion: bool = False  # what is deleted at the source is deleted at the destination
-    deletion_share: DeletionShare = 20
+    deletion_share: DeletionShare = DEFAULT_DELETION_SHARE
     speed: Speed | None = None  # of all that one agent copies for the rule; None = no limit
     public_only: bool = False  # only repositories that an anonymous client may pull
     trigger: Trigger = EventBased()

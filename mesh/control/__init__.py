@@ -8,6 +8,7 @@
     mesh.<region>.retry ==> parked (memory) -> api
     mesh.<region>.dead-letters ==> letters (memory) -> diagnosis -> api
     API, schedule -> commands -> mesh.commands ==> executions (database) -> api
+                     executions, images, sync_log -> surplus -> commands
 
 `declare` is the only writer of declared state. `report` and `locations` are groups, so several controls share the work;
 `sync_log`, `outbox` and `images` make doing it twice harmless. `entry`, `log_query`, `webhooks`, `held`, `where`,
@@ -41,6 +42,7 @@ from mesh.control.report import Report
 from mesh.control.retries import Retries
 from mesh.control.running import Running
 from mesh.control.schedule import Schedule
+from mesh.control.surplus import SurplusTags
 from mesh.control.sync_log import SyncLog
 from mesh.control.usage import Usage
 from mesh.control.usage_api import UsageApi
@@ -97,6 +99,7 @@ class Control:
             executions, log=log, state=state, clock=clock, metrics=metrics, random=random
         )
         self._schedule = Schedule(self._database, self._commands, state=state, clock=clock, random=random)
+        self._surplus = SurplusTags(self._database, self._commands, state=state, clock=clock, random=random)
         self._parked = ParkedTasks(log=log, state=state, clock=clock, random=random)
         retries = Retries(self._database, self._commands, state, self._parked)
         self._replicas = Replicas(
@@ -136,6 +139,7 @@ class Control:
                 tasks.create_task(self._deliver.run(), name="control deliver")
                 tasks.create_task(self._commands.run(), name="control executions")
                 tasks.create_task(self._schedule.run(), name="control schedule")
+                tasks.create_task(self._surplus.run(), name="control compares replicas")
         finally:
             await self._database.close()
 

@@ -16,6 +16,7 @@ from mesh.rules.state import MeshState
 from schemas import codec, topics
 from schemas.completions import Operation
 from schemas.envelope import make_id
+from schemas.events import Surplus
 from schemas.executions import ExecutionListed, ExecutionStart, ExecutionStop, ImageName
 from schemas.names import PlaceName, Region
 from schemas.rules import TriggerKind
@@ -58,6 +59,7 @@ class Commands:
         images: Sequence[ImageName] = (),
         dry_run: bool = False,
         operation: Operation = "copy",
+        surplus: Surplus | None = None,
     ) -> str:
         """Ask for an execution; its id. `InvalidInput` when the rule cannot run, `LogError` when it was not taken."""
         found = self._state.rule(rule)
@@ -73,7 +75,7 @@ class Commands:
         command = ExecutionStart(
             id=make_id("start", execution_id), time=now, execution_id=execution_id, region=source.region,
             rule=PlaceName(found.rule.name), source=found.rule.source, trigger=trigger, repository=repository, tag=tag,
-            images=tuple(images), dry_run=dry_run, operation=operation,
+            images=tuple(images), dry_run=dry_run, operation=operation, surplus=surplus,
             rules_rev=self._state.rev,
         )  # fmt: skip
         await self._write(command)

@@ -134,9 +134,12 @@ def _kind(rule: Rule) -> str:
 def _held(sight: Sight) -> Iterable[Finding]:
     for rule, count in sorted(sight.held.items()):
         waiting = f"{count} deletions wait" if count > 1 else "1 deletion waits"
+        found = sight.state.rule(rule)
+        kind = _kind(found.rule) if found is not None else Rule.noun
         yield Finding(
-            Severity.NOTE, f"{Rule.noun}/{rule}", f"{waiting} for a human",
-            f"`regmesh logs --status Skipped --rule {rule} -o json`, then `regmesh retry TASK` for those that shall go",
+            Severity.NOTE, f"{kind}/{rule}", f"{waiting} for a human",
+            f"`regmesh logs --status Skipped --{kind} {rule} -o json`, "
+            "then `regmesh retry TASK` for those that shall go",
         )  # fmt: skip
 
 

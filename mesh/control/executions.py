@@ -29,10 +29,12 @@ _SHOWN = (
     "repository",
     "tag",
     "dry_run",
+    "operation",
     "status",
     "start_time",
     "end_time",
     "total",
+    "surplus",
 )
 
 
@@ -104,6 +106,8 @@ def _row_of(start: ExecutionStart) -> dict[str, Any]:
         "repository": start.repository,
         "tag": start.tag,
         "dry_run": int(start.dry_run),
+        "operation": start.operation,
+        "is_whole": int(start.is_whole),
         "status": Status.IN_PROGRESS.value,
         "stopping": 0,
         "start_time": start.time,

@@ -107,7 +107,14 @@ def key_of(text: str) -> Key | None:
 
 
 def proven_by(end: Completion) -> Iterable[tuple[Key, Proven]]:
-    """What a task that copied, or found it there, saw by HEAD: at its destination, and before that at its source."""
+    """What a task that copied, or found it there, saw by HEAD: at its destination, and before that at its source.
+
+    One that deleted had seen that the source does not have the tag.
+    """
+    if end.operation == "delete" and end.status is Status.SUCCEED and end.tag is not None:
+        # It was asked for while the task ran: whatever is told of since its start counts more.
+        source = Key(str(end.source_place), str(end.repository), str(end.tag))
+        yield source, _proven(None, end.start_time, Cause.LISTING)
     copied = end.status is Status.SUCCEED or (end.error is not None and end.error.code == _ALREADY_THERE)
     if (
         not copied
@@ -124,8 +131,9 @@ def proven_by(end: Completion) -> Iterable[tuple[Key, Proven]]:
     yield there, _proven(end.digest, end.end_time, Cause.ARRIVAL)
 
 
-def _proven(digest: Digest, time: datetime, by: Cause) -> Proven:
-    return Proven(Held(str(digest), time, by, max(0, (time - _EPOCH) // timedelta(microseconds=1))))
+def _proven(digest: Digest | None, time: datetime, by: Cause) -> Proven:
+    version = max(0, (time - _EPOCH) // timedelta(microseconds=1))
+    return Proven(Held(str(digest) if digest is not None else None, time, by, version))
 
 
 def referrers_of(end: Completion) -> Iterable[tuple[str, str]]:

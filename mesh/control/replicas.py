@@ -87,6 +87,7 @@ class Replicas:
         return any(
             _started(run) > _started(fill)
             and not run["dry_run"]
+            and run["operation"] != "delete"
             and run["repository"] is None
             and run["tag"] is None
             for run in runs

@@ -105,6 +105,9 @@ executions = Table(
     Column("error_code", Text),
     Column("error_side", Text),
     Column("error_message", Text),
+    Column("operation", Text),
+    Column("is_whole", Integer),  # 1: of all that the rule matches, nothing of it named
+    Column("surplus", BigInteger),  # of a whole one of a replica: tags that only it has; None until compared
     Index("executions_by_time", "start_time", "id"),
     Index("executions_by_status", "status"),
 )

@@ -22,7 +22,9 @@ def register(app: typer.Typer) -> None:
 
 
 def sync(
-    rule: Annotated[str, typer.Argument(help="The rule to run, whatever its trigger.", show_default=False)],
+    rule: Annotated[
+        str, typer.Argument(help="The rule to run, whatever its trigger, or a replica.", show_default=False)
+    ],
     repository: Annotated[
         str | None,
         typer.Option(help="Only these of what it matches: a name or a pattern.", show_default=False),
@@ -37,6 +39,8 @@ def sync(
     server: Server = "http://127.0.0.1:8080",
 ) -> None:
     """Copy now everything that RULE matches at its source. Prints the execution's id.
+
+    RULE may be a replica: all of it once more. Then what it holds and its instance does not have is deleted there.
 
     With --wait (and with --dry-run, whose answer is the point) it exits 0 when all is at the destination, else 1.
     """

@@ -71,9 +71,7 @@ class RegistryEndpoint:
 
     async def ping(self) -> None:
         """GET /v2/: raises the `RegistryError` that a request would meet now."""
-        channel = Channel(self._transport, Side.SOURCE)
-        async with channel.request(Call("GET", channel.url("")), (200,)):
-            pass
+        await self.registry(Side.SOURCE).ping()
 
     async def close(self) -> None:
         await self._transport.close()
@@ -85,6 +83,10 @@ class RegistryClient:
     def __init__(self, channel: Channel) -> None:
         self._channel = channel
         self._side = channel.side
+
+    async def ping(self) -> None:
+        async with self._channel.request(Call("GET", self._channel.url("")), (200,)):
+            pass
 
     async def resolve(self, repository: Repository, reference: Reference) -> Descriptor | None:
         try:

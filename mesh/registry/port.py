@@ -57,6 +57,10 @@ class Chain(NamedTuple):
 
 
 class Registry(Protocol):
+    async def ping(self) -> None:
+        """GET /v2/: raises what a request would meet now; a proxy without its registry is none."""
+        ...
+
     async def resolve(self, repository: Repository, reference: Reference) -> Descriptor | None:
         """HEAD: what `reference` names now, or None when it is not there."""
         ...

@@ -6,9 +6,16 @@ from datetime import UTC, datetime
 from hypothesis import given
 from hypothesis import strategies as st
 
-from consumer.bursts import ALWAYS, BURST_SECONDS, Bursts, may_delete
+from consumer.bursts import (
+    ALWAYS,
+    BURST_SECONDS,
+    Bursts,
+    may_delete,
+    may_delete_surplus,
+    surplus_refusal,
+)
 from consumer.task import Task
-from schemas.events import Action, Event
+from schemas.events import Action, Event, PartOf, Surplus
 from schemas.names import Account, ObjectName, PlaceName, Region, Repository, Tag
 from schemas.rules import Rule
 from schemas.topology import Instance, Place
@@ -104,3 +111,46 @@ def test_a_digests_tags_are_counted_one_by_one() -> None:
     bursts.count(task(0), 10)
     named = [replace(task(0), tag=Tag(f"t{number}")) for number in range(25)]
     assert gone(bursts, named) == 20
+
+
+counted = st.tuples(st.integers(1, 5000), st.integers(0, 5000)).map(
+    lambda it: Surplus(tags=it[0], of=sum(it))
+)
+
+
+@given(found=counted, share=st.integers(0, 100))
+def test_what_is_surplus_goes_whole_or_not_at_all(found: Surplus, share: int) -> None:
+    listed = found.of - found.tags
+    within = found.tags <= ALWAYS or found.tags * 100 <= share * found.of
+    assert may_delete_surplus(found, share) == (listed > 0 and within)
+
+
+@given(found=counted, share=st.integers(0, 99), more=st.integers(0, 5000))
+def test_what_the_instance_still_shows_and_a_larger_share_never_hold_more(
+    found: Surplus, share: int, more: int
+) -> None:
+    if may_delete_surplus(found, share):
+        assert may_delete_surplus(found, share + 1)
+        assert may_delete_surplus(Surplus(tags=found.tags, of=found.of + more), share)
+        assert may_delete_surplus(Surplus(tags=1, of=found.of), share)
+
+
+def surplus(found: Surplus | None, share: int) -> Task:
+    part = PartOf(execution_id="e", rule=PlaceName("r"), trigger="reconcile", surplus=found)
+    one = task(1, share=share)
+    return replace(one, event=one.event.model_copy(update={"part_of": part}))
+
+
+def test_a_replica_follows_all_that_is_announced_and_a_fifth_of_what_is_found() -> None:
+    assert surplus_refusal(surplus(Surplus(tags=200, of=1000), 100)) is None
+    message = surplus_refusal(surplus(Surplus(tags=201, of=1000), 100))
+    assert message is not None
+    assert "201 of 1000 tags" in message
+    assert "20 %" in message
+    assert f"regmesh retry {surplus(None, 100).task_id}" in message
+    assert surplus_refusal(surplus(Surplus(tags=101, of=1000), 10)) is not None
+
+
+def test_what_nobody_counted_is_held() -> None:
+    assert surplus_refusal(surplus(None, 100)) is not None
+    assert surplus_refusal(task(1)) is not None

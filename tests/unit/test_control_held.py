@@ -102,7 +102,8 @@ def test_a_task_that_copied_or_found_it_proves_what_both_ends_hold() -> None:
     [
         {"status": Status.FAILED},
         {"status": Status.SKIPPED},
-        {"operation": "delete"},
+        {"operation": "delete", "tag": None},
+        {"operation": "delete", "status": Status.SKIPPED},
         {"tag": None},
         {"subject": OTHER},
         {"digest": None},
@@ -111,6 +112,20 @@ def test_a_task_that_copied_or_found_it_proves_what_both_ends_hold() -> None:
 def test_other_ends_prove_nothing(changes) -> None:
     changes = {"status": Status.SUCCEED} | changes
     assert list(proven_by(completion(9, changes.pop("status"), **changes))) == []
+
+
+def test_a_task_that_deleted_a_tag_proves_that_its_source_did_not_have_it_when_it_began() -> None:
+    end = completion(9, operation="delete")
+    ((key, proven),) = proven_by(end)
+    assert (key, proven.held.digest, proven.held.since) == (
+        Key("game-cn", "game/server", "1.0-global"),
+        None,
+        end.start_time,
+    )
+    began = (end.start_time - NOW).total_seconds()
+    assert after(proven, before=held(DIGEST, int(began) - 1)) == proven.held
+    pushed_since = held(OTHER, int(began) + 1)
+    assert after(proven, before=pushed_since) == pushed_since
 
 
 def test_referrers_are_about_the_image_or_about_the_subject_of_what_was_pushed_by_itself() -> None:

@@ -7,15 +7,15 @@ from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import Connection, Select, func, insert, literal, select, tuple_, update
+from sqlalchemy import Connection, Select, exists, func, insert, literal, select, tuple_, update
 
 from mesh.control.database import Database
 from mesh.control.entry import Row, rfc3339
 from mesh.control.log_query import Position
 from mesh.control.tables import Moment, executions, sync_log
 from schemas.completions import REFUSALS, Side, Status, TaskError
+from schemas.envelope import make_id
 from schemas.executions import ExecutionListed, ExecutionStart, ExecutionStop
-from schemas.rules import TriggerKind
 
 Command = ExecutionStart | ExecutionListed | ExecutionStop
 
@@ -34,6 +34,11 @@ _SHOWN = (
     "end_time",
     "total",
 )
+
+
+def backfill_id(rule: str, rev: int) -> str:
+    """Of the one backfill of a rule, or of a replica, as it holds since revision `rev`."""
+    return make_id("execution", rule, "backfill", rev)
 
 
 class Executions:
@@ -59,13 +64,24 @@ class Executions:
         found = await self._database.run(lambda connection: _shown(connection, wanted))
         return found[0] if found else None
 
-    async def newest(self, rule: str, trigger: TriggerKind) -> tuple[str, Status] | None:
-        """Its id and status; nothing is counted."""
+    async def status(self, execution_id: str) -> Status | None:
+        """Nothing is counted; None when there is none."""
+        wanted = select(executions.c.status).where(executions.c.id == execution_id)
+        found = await self._database.run(lambda connection: connection.execute(wanted).scalar())
+        return None if found is None else Status(found)
+
+    async def ran_whole(self, rule: str, since: datetime) -> bool:
+        """Whether all that the rule wants was run over by one that began after `since` and went well."""
         column = executions.c
-        wanted = select(column.id, column.status).where(column.rule == rule, column.trigger == trigger)
-        wanted = wanted.order_by(column.start_time.desc(), column.id.desc()).limit(1)
-        row = await self._database.run(lambda connection: connection.execute(wanted).first())
-        return None if row is None else (row.id, Status(row.status))
+        whole = (
+            column.repository.is_(None)
+            & column.tag.is_(None)
+            & (func.coalesce(column.images, 0) == 0)
+            & (column.dry_run == 0)
+        )
+        ran = (column.rule == rule) & (column.start_time > since) & (column.status == Status.SUCCEED.value)
+        wanted = select(exists().where(ran, whole))
+        return bool(await self._database.run(lambda connection: connection.execute(wanted).scalar()))
 
     async def page(
         self, equal: Mapping[str, str], limit: int, after: Position | None
@@ -107,6 +123,7 @@ def _row_of(start: ExecutionStart) -> dict[str, Any]:
         "status": Status.IN_PROGRESS.value,
         "stopping": 0,
         "start_time": start.time,
+        "images": len(start.images),
     }
 
 

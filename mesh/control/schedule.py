@@ -15,6 +15,7 @@ from sqlalchemy import Connection, delete, insert, select, update
 from mesh.clock import Clock
 from mesh.control.commands import Commands
 from mesh.control.database import Database
+from mesh.control.executions import backfill_id
 from mesh.control.patience import Patience
 from mesh.control.tables import executions, schedules
 from mesh.errors import DatabaseUnavailable, InvalidInput, LogError
@@ -66,7 +67,7 @@ class Schedule:
                 await self._tick(rule, rule.trigger)
 
     async def _backfill(self, rule: Rule) -> None:
-        execution_id = make_id("execution", rule.name, "backfill", self._state.rev_of(rule.key))
+        execution_id = backfill_id(rule.name, self._state.rev_of(rule.key))
         if execution_id in self._backfilled:
             return
         await self._start_once(rule, "backfill", execution_id)
@@ -80,7 +81,7 @@ class Schedule:
         execution_id = make_id("execution", rule.name, "reconcile", day.isoformat())
         if now < due or execution_id in self._reconciled:
             return
-        fill = make_id("execution", rule.name, "backfill", self._state.rev_of(rule.key))
+        fill = backfill_id(rule.name, self._state.rev_of(rule.key))
         began = select(executions.c.start_time).where(executions.c.id == fill)
         filled = await self._database.run(lambda connection: connection.execute(began).scalar())
         if filled is not None and filled + timedelta(days=1) <= now:

@@ -32,7 +32,7 @@ T = TypeVar("T")
 class Found(NamedTuple):
     repository: Repository
     tag: Tag
-    descriptor: Descriptor
+    descriptor: Descriptor | None  # None: it was asked for by name, and the source does not have it
 
 
 class ListingRefused(RegistryError):
@@ -64,7 +64,7 @@ class Listing:
     errors: list[RegistryError] = field(default_factory=list)
 
     async def found(self) -> AsyncGenerator[Found, None]:
-        """Every wanted tag that is there. Raises nothing: what cannot be told is in `errors`.
+        """Every wanted tag that is there, and all that the command names. Raises nothing: what fails is in `errors`.
 
         A repository that refuses does not hide the others; a registry that does not answer ends it.
         """
@@ -79,7 +79,7 @@ class Listing:
         try:
             for some in _batches(tags or await self._tags(repository)):
                 for one in await asyncio.gather(*(self._look(repository, tag) for tag in some)):
-                    if one is not None:
+                    if one.descriptor is not None or tags:  # who named it is told what became of it
                         yield one
         except (Denied, Rejected) as error:
             self.errors.append(error)
@@ -140,9 +140,8 @@ class Listing:
 
         return await self._patiently(listed)
 
-    async def _look(self, repository: Repository, tag: Tag) -> Found | None:
-        descriptor = await self._patiently(lambda: self.registry.resolve(repository, tag))
-        return None if descriptor is None else Found(repository, tag, descriptor)
+    async def _look(self, repository: Repository, tag: Tag) -> Found:
+        return Found(repository, tag, await self._patiently(lambda: self.registry.resolve(repository, tag)))
 
     async def _patiently(self, ask: Callable[[], Awaitable[T]]) -> T:
         """Being throttled is waiting, and what trying again may help is tried again."""

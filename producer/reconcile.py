@@ -193,14 +193,13 @@ class Reconcile:
         return len(batch)
 
     def _event(self, found: Found, start: ExecutionStart, source: Place) -> Event:
-        now = self._clock.now()
+        now, there = self._clock.now(), found.descriptor
         return Event(
             id=make_id("listed", start.execution_id, found.repository, found.tag), time=now, origin=source.name,
             action=Action.MANIFEST_PUSH, cause=Cause.LISTING, place=source.name, region=source.region,
-            repository=found.repository, tag=found.tag, digest=found.descriptor.digest,
-            media_type=found.descriptor.media_type, size=found.descriptor.size, occurred_at=now,
-            rules_rev=self._state.rev,
-            part_of=_part_of(start),
+            repository=found.repository, tag=found.tag, digest=there.digest if there else None,
+            media_type=there.media_type if there else None, size=there.size if there else None, occurred_at=now,
+            rules_rev=self._state.rev, part_of=_part_of(start),
         )  # fmt: skip
 
     async def _append(self, records: Sequence[Append]) -> None:

@@ -136,6 +136,27 @@ async def test_without_its_secret_nothing_is_sent_until_it_is_there(tmp_path: Pa
     assert KEY not in told
 
 
+async def test_a_secret_that_cannot_be_read_stops_nothing_but_its_webhook(tmp_path: Path):
+    folder = tmp_path / "secrets"
+    folder.mkdir()
+    (folder / "ci-key").write_bytes(b"\xff\xfe")  # a file of another encoding
+    environment = {"REGMESH_SECRETS_DIR": str(folder)}
+    async with receiver() as ci, control_site(tmp_path, environment=environment) as site:
+        await site.control.apply(hooks(ci=ci.url))
+        await site.report(completion(1))
+        await until(lambda: delivered(site, outcome="retried") >= 1)
+        await site.report(completion(2))
+
+        async def both_are_in_the_log() -> bool:
+            return len(await site.logs()) == 2
+
+        await until(both_are_in_the_log)
+        assert ci.requests == []
+        (folder / "ci-key").write_text(KEY)
+        await until(lambda: delivered(site) == 2)
+        assert len(ci.verified()) == 2
+
+
 async def test_given_up_after_days_and_kept_for_people(tmp_path: Path):
     tries = Tries(first_wait=0.02, longest_wait=0.02, give_up_after=0.1)
     async with receiver(*[500] * 99) as ci, control_site(tmp_path, environment=SECRET, tries=tries) as site:

@@ -66,7 +66,10 @@ class Commands:
         if not found.rule.enabled:
             raise InvalidInput(f"rule: {rule!r} is not enabled; set enabled: true and apply it")
         source = self._state.place(found.rule.source)
-        assert source is not None  # no rule is declared without, and none is removed while a rule names it
+        if source is None:  # two controls that wrote at once
+            raise InvalidInput(
+                f"rule: the source {found.rule.source!r} of {rule!r} is not declared; apply it again"
+            )
         now = self._clock.now()
         asked = make_id("execution", rule, now.isoformat(), str(self._random()), next(self._asked))
         execution_id = execution_id or asked

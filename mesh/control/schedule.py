@@ -6,7 +6,7 @@ The ids come from the tick or the rule's revision, so a control that is killed i
 start the same execution and not another one.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from datetime import datetime, timedelta
 
 import structlog
@@ -42,6 +42,7 @@ class Schedule:
     ) -> None:
         self._database, self._commands, self._state = database, commands, state
         self._clock, self._random = clock, random
+        self._changes = -1  # of the state, when it was last looked for schedules that are no more
         self._backfilled: set[str] = set()  # known to have been started
         self._reconciled: set[str] = set()  # the same, or known to be too soon
 
@@ -58,6 +59,7 @@ class Schedule:
 
     async def look(self) -> None:
         """Start what is due now."""
+        await self._forget()
         for rule in (*self._state.rules(), *self._state.replica_rules()):
             if rule.enabled and rule.backfill and isinstance(rule.trigger, EventBased):
                 await self._backfill(rule)
@@ -65,6 +67,15 @@ class Schedule:
                     await self._reconcile(rule)
             elif isinstance(rule.trigger, Scheduled):
                 await self._tick(rule, rule.trigger)
+
+    async def _forget(self) -> None:
+        """The next ticks of rules that have no schedule any more: should one get it again, it begins anew."""
+        if self._changes == self._state.changes:
+            return
+        changes = self._state.changes
+        scheduled = {str(rule.name) for rule in self._state.rules() if isinstance(rule.trigger, Scheduled)}
+        await self._database.run(lambda connection: _keep(connection, scheduled))
+        self._changes = changes
 
     async def _backfill(self, rule: Rule) -> None:
         execution_id = backfill_id(rule.name, self._state.rev_of(rule.key))
@@ -116,6 +127,13 @@ class Schedule:
             LOG.warning(
                 "an execution was not started", action="not_started", rule=rule.name, error=str(error)
             )
+
+
+def _keep(connection: Connection, rules: Collection[str]) -> None:
+    known = connection.execute(select(schedules.c.rule)).scalars().all()
+    for rule in known:
+        if rule not in rules:
+            connection.execute(delete(schedules).where(schedules.c.rule == rule))
 
 
 def _due(connection: Connection, rule: Rule, spec: str, trigger: Scheduled, now: datetime) -> datetime | None:

@@ -2,9 +2,10 @@
 
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from datetime import datetime, timedelta
+from itertools import groupby
 from typing import Any, TypeVar
 
-from sqlalchemy import ColumnElement, Connection, and_, delete, func, insert, or_, select, tuple_, update
+from sqlalchemy import ColumnElement, Connection, and_, delete, func, insert, or_, select, update
 
 from mesh.control.database import Database
 from mesh.control.held import Gone, Held, Key, Proven, merge, proven_by, referrers_of
@@ -65,10 +66,10 @@ class Images:
 def _count(connection: Connection, about: Collection[Subject]) -> dict[Subject, int]:
     column = image_referrers.c
     found = {}
-    for some in _pieces(sorted(about)):
-        key = (column.place, column.repository, column.subject)
-        wanted = select(*key, func.count()).where(tuple_(*key).in_(some)).group_by(*key)
-        for place, repository, subject, count in connection.execute(wanted):
+    for (place, repository), subjects in _by_repository(about):
+        mine = (column.place == place) & (column.repository == repository) & column.subject.in_(subjects)
+        wanted = select(column.subject, func.count()).where(mine).group_by(column.subject)
+        for subject, count in connection.execute(wanted):
             found[place, repository, subject] = int(count)
     return found
 
@@ -83,6 +84,13 @@ def _made_from(connection: Connection, repository: str, digests: Collection[str]
         ):
             found.setdefault(digest, set()).add(original)
     return found
+
+
+def _by_repository(names: Iterable[tuple[str, str, str]]) -> Iterator[tuple[Holder, Sequence[str]]]:
+    """Place and repository with the third part of each: asked for as tuples SQLite would go through the whole table."""
+    for holder, some in groupby(sorted(names), key=lambda name: name[:2]):
+        for piece in _pieces([last for *_, last in some]):
+            yield holder, piece
 
 
 def _pieces(items: Sequence[P]) -> Iterator[Sequence[P]]:
@@ -111,11 +119,10 @@ def _read(connection: Connection, wanted: Any) -> dict[Key, Held]:
 
 def _take(connection: Connection, news: Iterable[tuple[Key, Held | Gone | Proven]]) -> None:
     news = list(news)
-    column = images.c
     keys = sorted({key for key, _ in news})
-    stored = _read(
-        connection, select(images).where(tuple_(column.place, column.repository, column.tag).in_(keys))
-    )
+    stored: dict[Key, Held] = {}
+    for holder, tags in _by_repository(keys):
+        stored |= _read(connection, select(images).where(_of([holder]), images.c.tag.in_(tags)))
     known = dict[Key, Held | None](stored)
     for key, one in news:
         known[key] = merge(known.get(key), one)
@@ -157,9 +164,11 @@ def _ended(connection: Connection, ends: Sequence[Completion]) -> None:
 
 
 def _add_referrers(connection: Connection, wanted: Sequence[tuple[str, str, str, str]]) -> None:
-    key = tuple(image_referrers.c)
-    there = {tuple(row) for row in connection.execute(select(*key).where(tuple_(*key).in_(wanted)))}
-    names = image_referrers.c.keys()
+    column, names = image_referrers.c, image_referrers.c.keys()
+    there: set[tuple[str, ...]] = set()
+    for (place, repository), subjects in _by_repository({row[:3] for row in wanted}):
+        mine = (column.place == place) & (column.repository == repository) & column.subject.in_(subjects)
+        there |= {tuple(row) for row in connection.execute(select(*image_referrers.c).where(mine))}
     if rows := [dict(zip(names, row, strict=True)) for row in wanted if row not in there]:
         connection.execute(insert(image_referrers), rows)
 

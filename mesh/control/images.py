@@ -78,7 +78,9 @@ def _made_from(connection: Connection, repository: str, digests: Collection[str]
     column = sync_log.c
     found: dict[str, set[str]] = {}
     for some in _pieces(sorted(digests)):
-        mine = (column.repository == repository) & column.digest.in_(some) & column.rebuilt_from.is_not(None)
+        # By the digests, of which few entries are: of the repository there may be any number.
+        name = func.coalesce(column.repository, "")
+        mine = (name == repository) & column.digest.in_(some) & column.rebuilt_from.is_not(None)
         for digest, original in connection.execute(
             select(column.digest, column.rebuilt_from).where(mine).distinct()
         ):

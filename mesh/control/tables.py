@@ -25,6 +25,8 @@ class Moment(TypeDecorator[datetime]):
 
 metadata = MetaData()
 
+OLD_INDEXES = ("sync_log_by_execution",)  # of earlier versions, which others serve in their place
+
 sync_log = Table(
     "sync_log",
     metadata,
@@ -64,7 +66,11 @@ sync_log = Table(
     Index("sync_log_by_time", "end_time", "task_id"),
     Index("sync_log_by_status", "status", "end_time", "task_id"),
     Index("sync_log_by_repository", "repository", "end_time", "task_id"),
-    Index("sync_log_by_execution", "execution_id"),
+    Index("sync_log_by_image", "repository", "tag", "end_time", "task_id"),
+    Index("sync_log_by_digest", "digest", "end_time", "task_id"),
+    Index("sync_log_by_rule", "rule", "end_time", "task_id"),
+    Index("sync_log_by_replica", "replica", "end_time", "task_id"),
+    Index("sync_log_of_execution", "execution_id", "end_time", "task_id"),
 )
 
 # The outbox: written in one transaction with the entry that a delivery tells of.

@@ -5,7 +5,7 @@ command to another, which finds the same and gives it the same ids. The total is
 """
 
 import asyncio
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass, field
 
@@ -165,9 +165,7 @@ class Reconcile:
         """Everything that the listing finds, as events; how many. Ends early when the execution is stopped."""
         total, batch = 0, list[Append]()
         async with aclosing(listing.found()) as found:
-            async for one in found:
-                if listing.start.execution_id in self._stops:
-                    break
+            while (one := await self._next(found, listing.start.execution_id)) is not None:
                 event = self._event(one, listing.start, source)
                 batch.append(Append(topics.bulk(source.region), event.key, codec.encode(event)))
                 total += 1
@@ -177,6 +175,19 @@ class Reconcile:
         if batch:
             await self._append(batch)
         return total
+
+    async def _next(self, found: AsyncGenerator[Found, None], execution_id: str) -> Found | None:
+        """None at the end, and as soon as the execution is stopped: also while a registry lets us wait."""
+        looking = asyncio.ensure_future(anext(found, None))
+        try:
+            while execution_id not in self._stops:
+                if looking.done():
+                    return looking.result()
+                await asyncio.wait([looking], timeout=_POLL)
+            return None
+        finally:
+            looking.cancel()
+            await asyncio.gather(looking, return_exceptions=True)
 
     async def _publish_deletions(self, start: ExecutionStart, source: Place) -> int:
         """What a human confirmed; the agent asks the source before it deletes anything."""

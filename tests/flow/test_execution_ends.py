@@ -2,11 +2,13 @@
 
 from pathlib import Path
 
-from mesh.registry.builtin.faults import Fail, Faults
+from mesh.registry.builtin.faults import Fail, Faults, Throttle
 from schemas.names import Tag
 from tests.control_site import until
 from tests.flow.test_agent import client
-from tests.flow.test_executions import APP, Mesh, _mesh
+from tests.flow.test_executions import APP, Mesh, _mesh, mesh
+
+__all__ = ["mesh"]  # a fixture
 
 
 async def _fails(mesh: Mesh, faults: Faults, tag: str) -> None:
@@ -57,3 +59,15 @@ async def test_what_failed_is_settled_when_its_deletion_was_followed(tmp_path: P
         await until(is_settled, timeout=20)
         (entry,) = [one for one in await mesh.control.logs() if one["operation"] == "delete"]
         assert (entry["status"], entry["error"]["code"]) == ("Skipped", "already_gone")
+
+
+async def test_a_listing_that_a_throttled_source_holds_up_is_stopped_in_its_wait(mesh: Mesh) -> None:
+    await mesh.rule()
+    await mesh.push("v1")
+    mesh.source.faults.throttle = Throttle(times=1000, retry_after=600)
+    mesh.producer()
+    execution_id = await mesh.sync()
+    await until(lambda: mesh.source.faults.struck["throttle"] > 0)
+    await mesh.control.call("POST", f"/api/v1/executions/{execution_id}/stop", {})
+    ended = await mesh.ended(execution_id)  # long before the ten minutes are over
+    assert (ended["status"], ended["total"]) == ("Stopped", 0)

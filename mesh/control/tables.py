@@ -111,6 +111,8 @@ executions = Table(
     Column("error_code", Text),
     Column("error_side", Text),
     Column("error_message", Text),
+    Column("destination", Text),  # of the rule, as it was asked for
+    Column("rules_rev", BigInteger),  # what was declared when it was asked for
     Column("images", Integer),  # tags that it was asked for by name; none = all that the rule wants
     Index("executions_by_time", "start_time", "id"),
     Index("executions_by_rule", "rule", "start_time", "id"),

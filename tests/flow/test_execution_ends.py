@@ -71,3 +71,34 @@ async def test_a_listing_that_a_throttled_source_holds_up_is_stopped_in_its_wait
     await mesh.control.call("POST", f"/api/v1/executions/{execution_id}/stop", {})
     ended = await mesh.ended(execution_id)  # long before the ten minutes are over
     assert (ended["status"], ended["total"]) == ("Stopped", 0)
+
+
+async def test_a_rule_that_was_away_for_a_moment_leaves_no_execution_behind(mesh: Mesh) -> None:
+    """Its agent read what was listed while there was no such rule, so nobody will ever end it."""
+    await mesh.rule()
+    await mesh.push("v1")
+    mesh.producer()
+    execution_id = await mesh.sync()
+
+    async def is_listed() -> bool:
+        return (await mesh.execution(execution_id))["total"] == 1
+
+    await until(is_listed)
+    assert (await mesh.control.call("DELETE", "/api/v1/rules/release"))[0] == 204
+    await mesh.rule()
+    ended = await mesh.ended(execution_id)
+    assert (ended["status"], ended["error"]["code"]) == ("Stopped", "rule_gone")
+
+
+async def test_a_rule_that_got_another_destination_leaves_no_execution_behind(mesh: Mesh) -> None:
+    """The agents of both regions may have judged what was listed by the other rule: then it is nobody's."""
+    await mesh.rule()
+    await mesh.push("v1")
+    mesh.producer()
+    execution_id = await mesh.sync()
+    third = {"name": "third", "account": "game", "region": "beijing", "url": "http://127.0.0.1:9"}
+    status, answer = await mesh.control.call("POST", "/api/v1/apply", {"instances": [third]})
+    assert status == 200, answer
+    await mesh.rule(destination="third")
+    ended = await mesh.ended(execution_id)
+    assert (ended["status"], ended["error"]["code"]) == ("Stopped", "rule_gone")

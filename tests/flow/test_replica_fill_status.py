@@ -105,6 +105,12 @@ async def test_a_run_over_all_of_it_makes_it_good_whatever_runs_of_single_images
         await _listed(site, whole["id"])
         for number in range(21):
             await _run_of_one_image(site, f"missed-{number}")
+        await _agent_lives(site)
+
+        async def is_told() -> bool:
+            return (await _replica(site))["state"] != "Syncing"  # what agents say may still be being read
+
+        await until(is_told)
         found = await _replica(site)
         assert (found["state"], found["fill"]["status"]) == ("Synced", "Failed")
 

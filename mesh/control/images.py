@@ -156,6 +156,7 @@ def _ended(connection: Connection, ends: Sequence[Completion]) -> None:
     for end in ends:
         if end.operation == "delete" and end.status is Status.SUCCEED and end.tag is None:
             _remove(connection, end)
+            _untag(connection, end)
     wanted = {
         (str(end.destination_place), str(end.destination_repository), subject, referrer)
         for end in ends
@@ -184,6 +185,21 @@ def _remove(connection: Connection, end: Completion) -> None:
     connection.execute(
         delete(image_referrers).where(here, or_(column.subject == digest, column.referrer == digest))
     )
+
+
+def _untag(connection: Connection, end: Completion) -> None:
+    """With a manifest all its tags went. Its source was asked after the task began, and did not have it any more."""
+    column = images.c
+    for place, repository, time in (
+        (end.source_place, end.repository, end.start_time),
+        (end.destination_place, end.destination_repository, end.end_time),
+    ):
+        here = _of([(str(place), str(repository))])
+        named = select(images).where(here, column.digest == str(end.digest), column.since <= time)
+        for key, before in sorted(_read(connection, named).items()):
+            after = merge(before, Gone(time))
+            if after is not None:
+                _write(connection, key, before, after)
 
 
 def _forget(connection: Connection, places: Collection[str], now: datetime) -> None:

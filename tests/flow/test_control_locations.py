@@ -81,3 +81,11 @@ async def test_a_region_that_is_declared_later_is_read_too(tmp_path: Path) -> No
             return (await places(site, "v1"))["vn"]["seen_by"] == "agent"
 
         await until(known)
+
+
+async def test_all_tags_that_are_named_are_answered(tmp_path: Path) -> None:
+    tags = [f"v{number}" for number in range(150)]  # more than a page has
+    async with control_site(tmp_path) as site:
+        await site.control.apply(MESH)
+        status, found = await site.call("GET", f"/api/v1/images/game-cn/game/server?tag={','.join(tags)}")
+        assert (status, [it["tag"] for it in found["items"]], found["next"]) == (200, tags, None)

@@ -122,6 +122,10 @@ def _query(request: web.Request) -> Mapping[str, str]:
     statuses = [status.value for status in Status if status not in (Status.PENDING, Status.SKIPPED)]
     if query.get("status", statuses[0]) not in statuses:
         raise InvalidInput(f"status: must be one of {', '.join(statuses)}")
+    try:
+        PlaceName(query.get("rule", "any"))
+    except ValueError as error:
+        raise InvalidInput(f"rule: {clean(str(error))}") from error
     return query
 
 

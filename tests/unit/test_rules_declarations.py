@@ -153,3 +153,8 @@ def test_a_region_that_a_link_leads_to_is_not_removed() -> None:
     assert problems == []
     told = check_removal("region/paris", [item.thing for item in placed])
     assert told == ["region/paris is used by region/beijing; remove that first"]
+
+
+def test_a_webhook_that_no_request_can_go_to_is_refused() -> None:
+    found = _problems({"webhooks": [{"name": "ci", "url": "http://127.0.0.1:99999/hook"}]})
+    assert "Port out of range" in found["webhooks[0].url"]

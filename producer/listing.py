@@ -1,6 +1,7 @@
 """What an execution wants of its source: repositories, then tags by the filters, then what each tag names.
 
-Names are filtered before anything is asked about them: a tag that the rule does not want costs no request.
+Names are filtered before anything is asked about them: a tag that the rule does not want costs no request. What is
+named twice, as on pages that move while they are read, is found once: it is one task, and tasks are counted by it.
 """
 
 import asyncio
@@ -89,7 +90,7 @@ class Listing:
         if not self.start.images:
             return [(name, ()) for name in await self._repositories()]
         images: dict[Repository, list[Tag]] = {}
-        for image in self.start.images:
+        for image in dict.fromkeys(self.start.images):
             images.setdefault(image.repository, []).append(image.tag)
         return images.items()
 
@@ -99,7 +100,9 @@ class Listing:
             names = await self._patiently(self._catalog)
         asked = compile_pattern(self.start.repository) if self.start.repository is not None else None
         return [
-            name for name in names if self.compiled.wants_repository(name) and (asked is None or asked(name))
+            name
+            for name in dict.fromkeys(names)
+            if self.compiled.wants_repository(name) and (asked is None or asked(name))
         ]
 
     def _literal_names(self) -> list[Repository] | None:
@@ -138,7 +141,7 @@ class Listing:
             except NotFound:
                 return []  # a catalog may name what is gone, or what never had a tag
 
-        return await self._patiently(listed)
+        return list(dict.fromkeys(await self._patiently(listed)))
 
     async def _look(self, repository: Repository, tag: Tag) -> Found:
         return Found(repository, tag, await self._patiently(lambda: self.registry.resolve(repository, tag)))

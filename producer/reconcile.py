@@ -192,7 +192,7 @@ class Reconcile:
     async def _publish_deletions(self, start: ExecutionStart, source: Place) -> int:
         """What a human confirmed; the agent asks the source before it deletes anything."""
         now, batch = self._clock.now(), list[Append]()
-        for image in start.images:
+        for image in dict.fromkeys(start.images):
             event = Event(
                 id=make_id("confirmed", start.execution_id, image.repository, image.tag), time=now,
                 origin=source.name, action=Action.TAG_DELETE, cause=Cause.LISTING, place=source.name,

@@ -82,7 +82,7 @@ class Control:
         sync_log, images = SyncLog(self._database), Images(self._database)
         self._deliver = Deliver(
             Outbox(self._database), state=state, secrets=secrets, clock=clock, metrics=metrics, random=random,
-            tries=tries or webhooks.Tries(),
+            tries=tries or webhooks.Tries(), caught_up=table.caught_up,
         )  # fmt: skip
         self._report = Report(
             sync_log, log=log, state=state, clock=clock, metrics=metrics, random=random, also=images.ended,

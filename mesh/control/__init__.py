@@ -91,7 +91,7 @@ class Control:
         self._locations = Locations(images, log=log, state=state, clock=clock, metrics=metrics, random=random)
         self._running = Running(log=log, state=state, clock=clock, metrics=metrics, random=random)
         self._letters = Letters(log=log, state=state, clock=clock, random=random)
-        self._declare = Declare(log=log, state=state, table=table, clock=clock)
+        self._declare = Declare(log=log, state=state, table=table, clock=clock, emptied=images.forget_place)
         executions = Executions(self._database)
         self._commands = Commands(
             executions, log=log, state=state, clock=clock, metrics=metrics, random=random

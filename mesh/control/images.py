@@ -42,6 +42,10 @@ class Images:
         """Places that are not declared any more, and tags that went long ago."""
         await self._database.run(lambda connection: _forget(connection, places, now))
 
+    async def forget_place(self, place: str) -> None:
+        """All that is known of it."""
+        await self._database.run(lambda connection: _forget_place(connection, place))
+
     async def tags(self, holders: Collection[Holder], after: str, limit: int) -> Sequence[str]:
         """Those that any of these holds now, by name."""
         column = images.c
@@ -200,6 +204,11 @@ def _untag(connection: Connection, end: Completion) -> None:
             after = merge(before, Gone(time))
             if after is not None:
                 _write(connection, key, before, after)
+
+
+def _forget_place(connection: Connection, place: str) -> None:
+    for table in (images, image_referrers):
+        connection.execute(delete(table).where(table.c.place == place))
 
 
 def _forget(connection: Connection, places: Collection[str], now: datetime) -> None:

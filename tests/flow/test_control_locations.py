@@ -89,3 +89,38 @@ async def test_all_tags_that_are_named_are_answered(tmp_path: Path) -> None:
         await site.control.apply(MESH)
         status, found = await site.call("GET", f"/api/v1/images/game-cn/game/server?tag={','.join(tags)}")
         assert (status, [it["tag"] for it in found["items"]], found["next"]) == (200, tags, None)
+
+
+async def test_what_a_replicas_former_registry_held_says_nothing_of_its_new_one(tmp_path: Path) -> None:
+    """Until its fill has come there; `wait` would take the word of an agent for it that saw another registry."""
+    region = {"name": "shanghai", "jurisdiction": "cn-mainland"}
+    replica = {"instance": "game-cn", "region": "shanghai", "url": "http://127.0.0.1:5003"}
+    name, topic = "game-cn@shanghai", topics.tags(Region("shanghai"))
+    async with control_site(tmp_path) as site:
+        await site.control.apply(MESH | {"regions": [*MESH["regions"], region], "replicas": [replica]})
+
+        async def held() -> str | None:
+            found: str | None = (await places(site, "v1"))[name]["digest"]
+            return found
+
+        async def is_seen(version: int) -> None:
+            seen = TagState(
+                id=make_id("v1", version), time=NOW, place=name, repository="game/server", tag="v1", digest=DIGEST,
+                written_by=Cause.ARRIVAL, tag_version=version,
+            )  # fmt: skip
+            await site.log.append([Append(topic, seen.key, encode(seen))])
+
+            async def is_known() -> bool:
+                return await held() == DIGEST
+
+            await until(is_known)
+
+        await is_seen(1)
+        await site.control.apply({"replicas": [replica | {"credentials": "PUSH"}]})
+        assert await held() == DIGEST  # the same registry
+        await site.control.apply({"replicas": [replica | {"url": "http://127.0.0.1:5004"}]})
+        assert await held() is None
+        await is_seen(2)
+        assert (await site.call("DELETE", f"/api/v1/replicas/{name}"))[0] == 204
+        await site.control.apply({"replicas": [replica]})
+        assert await held() is None

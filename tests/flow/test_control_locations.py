@@ -1,8 +1,14 @@
 """What the topics of tags say, through trouble, into what control knows of images."""
 
+import asyncio
 from pathlib import Path
 from typing import Any
 
+from mesh.clock import ManualClock
+from mesh.control.database import Database
+from mesh.control.held import Held, Key
+from mesh.control.images import Images
+from mesh.control.locations import Locations
 from mesh.log.port import Append
 from schemas import topics
 from schemas.codec import encode
@@ -124,3 +130,24 @@ async def test_what_a_replicas_former_registry_held_says_nothing_of_its_new_one(
         assert (await site.call("DELETE", f"/api/v1/replicas/{name}"))[0] == 204
         await site.control.apply({"replicas": [replica]})
         assert await held() is None
+
+
+async def test_with_a_new_log_nothing_is_forgotten_before_anything_is_declared_on_it(tmp_path: Path) -> None:
+    """The database goes along to another log; what is declared is applied there again, some minutes later."""
+    async with control_site(tmp_path, running=False) as site:
+        database, clock, key = (
+            Database(f"sqlite:///{tmp_path / 'kept.db'}"),
+            ManualClock(NOW),
+            Key("cn", "app", "v1"),
+        )
+        images = Images(database)
+        await images.take([(key, Held(DIGEST, NOW, Cause.ARRIVAL, 1))])
+        locations = Locations(
+            images, log=site.log, state=site.state, clock=clock, metrics=site.metrics, random=lambda: 0.5
+        )
+        forgetting = asyncio.create_task(locations.forget())
+        await until(lambda: clock.monotonic() > 300 or forgetting.done())
+        forgetting.cancel()
+        await asyncio.gather(forgetting, return_exceptions=True)
+        assert key in await images.held([("cn", "app")], ["v1"])
+        await database.close()

@@ -34,14 +34,20 @@ class Secrets:
         self._docker_config = Path(home) / "config.json"
 
     def find(self, name: str) -> str | None:
-        """The value of a secret, or None: `REGMESH_SECRET_<NAME>`, then the file `<name>` of `REGMESH_SECRETS_DIR`."""
+        """The value of a secret, or None: `REGMESH_SECRET_<NAME>`, then the file `<name>` of `REGMESH_SECRETS_DIR`.
+
+        `InvalidInput` when there is such a file and it cannot be read.
+        """
         variable = "REGMESH_SECRET_" + SecretName(name).upper().replace("-", "_")
         if (value := self._environment.get(variable)) is not None:
             return value
         path = self._directory / name if self._directory else None
-        if path is None or not path.is_file():
-            return None
-        return path.read_text().strip()
+        try:
+            return path.read_text().strip() if path is not None and path.is_file() else None
+        except (OSError, UnicodeDecodeError) as error:  # whose text may hold what stands in the file
+            raise InvalidInput(
+                f"the file of secret {name!r} cannot be read: {type(error).__name__}"
+            ) from None
 
     def get(self, name: str) -> str:
         """As `find`; `InvalidInput`, saying where to put it, when there is none."""

@@ -10,6 +10,7 @@ from typing import Protocol
 import structlog
 from aiohttp import web
 
+from mesh.errors import InvalidInput
 from schemas.names import SecretName
 from schemas.topology import Instance
 
@@ -62,12 +63,9 @@ def _value(name: SecretName, secrets: FindsSecrets) -> str | None:
     """The secret; an empty one counts as none, or an empty token would open the door."""
     try:
         found = secrets.find(name)
-    except (OSError, UnicodeDecodeError) as error:
+    except InvalidInput as error:
         LOG.warning(
-            "intake secret unreadable",
-            action="intake_secret_unreadable",
-            secret=name,
-            error=type(error).__name__,
+            "intake secret unreadable", action="intake_secret_unreadable", secret=name, error=str(error)
         )
         return None
     if not found:

@@ -1,6 +1,7 @@
 """What an execution wants of its source: repositories, then tags by the filters, then what each tag names.
 
-Names are filtered before anything is asked about them: a tag that the rule does not want costs no request.
+Names are filtered before anything is asked about them: a tag that the rule does not want costs no request. What is
+named twice, as on pages that move while they are read, is found once: it is one task, and tasks are counted by it.
 """
 
 import asyncio
@@ -32,7 +33,7 @@ T = TypeVar("T")
 class Found(NamedTuple):
     repository: Repository
     tag: Tag
-    descriptor: Descriptor
+    descriptor: Descriptor | None  # None: it was asked for by name, and the source does not have it
 
 
 class ListingRefused(RegistryError):
@@ -64,7 +65,7 @@ class Listing:
     errors: list[RegistryError] = field(default_factory=list)
 
     async def found(self) -> AsyncGenerator[Found, None]:
-        """Every wanted tag that is there. Raises nothing: what cannot be told is in `errors`.
+        """Every wanted tag that is there, and all that the command names. Raises nothing: what fails is in `errors`.
 
         A repository that refuses does not hide the others; a registry that does not answer ends it.
         """
@@ -79,7 +80,7 @@ class Listing:
         try:
             for some in _batches(tags or await self._tags(repository)):
                 for one in await asyncio.gather(*(self._look(repository, tag) for tag in some)):
-                    if one is not None:
+                    if one.descriptor is not None or tags:  # who named it is told what became of it
                         yield one
         except (Denied, Rejected) as error:
             self.errors.append(error)
@@ -89,7 +90,7 @@ class Listing:
         if not self.start.images:
             return [(name, ()) for name in await self._repositories()]
         images: dict[Repository, list[Tag]] = {}
-        for image in self.start.images:
+        for image in dict.fromkeys(self.start.images):
             images.setdefault(image.repository, []).append(image.tag)
         return images.items()
 
@@ -99,7 +100,9 @@ class Listing:
             names = await self._patiently(self._catalog)
         asked = compile_pattern(self.start.repository) if self.start.repository is not None else None
         return [
-            name for name in names if self.compiled.wants_repository(name) and (asked is None or asked(name))
+            name
+            for name in dict.fromkeys(names)
+            if self.compiled.wants_repository(name) and (asked is None or asked(name))
         ]
 
     def _literal_names(self) -> list[Repository] | None:
@@ -138,11 +141,10 @@ class Listing:
             except NotFound:
                 return []  # a catalog may name what is gone, or what never had a tag
 
-        return await self._patiently(listed)
+        return list(dict.fromkeys(await self._patiently(listed)))
 
-    async def _look(self, repository: Repository, tag: Tag) -> Found | None:
-        descriptor = await self._patiently(lambda: self.registry.resolve(repository, tag))
-        return None if descriptor is None else Found(repository, tag, descriptor)
+    async def _look(self, repository: Repository, tag: Tag) -> Found:
+        return Found(repository, tag, await self._patiently(lambda: self.registry.resolve(repository, tag)))
 
     async def _patiently(self, ask: Callable[[], Awaitable[T]]) -> T:
         """Being throttled is waiting, and what trying again may help is tried again."""

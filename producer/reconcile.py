@@ -5,7 +5,7 @@ command to another, which finds the same and gives it the same ids. The total is
 """
 
 import asyncio
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass, field
 
@@ -167,25 +167,44 @@ class Reconcile:
 
         What was found goes out within a moment: agents begin while a long listing still goes on.
         """
-        total, batch, due = 0, list[Append](), self._clock.monotonic() + _LONGEST_KEPT
+        total, batch = 0, list[Append]()
+
+        async def publish() -> None:
+            some = batch.copy()
+            batch.clear()
+            await self._append(some)
+
         async with aclosing(listing.found()) as found:
-            async for one in found:
-                if listing.start.execution_id in self._stops:
-                    break
+            while (one := await self._next(found, listing.start.execution_id, publish)) is not None:
                 event = self._event(one, listing.start, source)
                 batch.append(Append(topics.bulk(source.region), event.key, codec.encode(event)))
                 total += 1
-                if len(batch) == _BATCH or self._clock.monotonic() >= due:
-                    await self._append(batch)
-                    batch, due = [], self._clock.monotonic() + _LONGEST_KEPT
-        if batch:
-            await self._append(batch)
+                if len(batch) == _BATCH:
+                    await publish()
+        await publish()
         return total
+
+    async def _next(
+        self, found: AsyncGenerator[Found, None], execution_id: str, publish: Callable[[], Awaitable[None]]
+    ) -> Found | None:
+        """None at the end, and as soon as the execution is stopped. While a registry lets us wait, we `publish`."""
+        looking = asyncio.ensure_future(anext(found, None))
+        try:
+            while execution_id not in self._stops:
+                if looking.done():
+                    return looking.result()
+                await asyncio.wait([looking], timeout=_LONGEST_KEPT)
+                if not looking.done():
+                    await publish()
+            return None
+        finally:
+            looking.cancel()
+            await asyncio.gather(looking, return_exceptions=True)
 
     async def _publish_deletions(self, start: ExecutionStart, source: Place) -> int:
         """What a human confirmed, or what is surplus; the agent asks the source before it deletes anything."""
         now, batch = self._clock.now(), list[Append]()
-        for image in start.images:
+        for image in dict.fromkeys(start.images):
             event = Event(
                 id=make_id("confirmed", start.execution_id, image.repository, image.tag), time=now,
                 origin=source.name, action=Action.TAG_DELETE, cause=Cause.LISTING, place=source.name,
@@ -197,17 +216,18 @@ class Reconcile:
         return len(batch)
 
     def _event(self, found: Found, start: ExecutionStart, source: Place) -> Event:
-        now = self._clock.now()
+        now, there = self._clock.now(), found.descriptor
         return Event(
             id=make_id("listed", start.execution_id, found.repository, found.tag), time=now, origin=source.name,
             action=Action.MANIFEST_PUSH, cause=Cause.LISTING, place=source.name, region=source.region,
-            repository=found.repository, tag=found.tag, digest=found.descriptor.digest,
-            media_type=found.descriptor.media_type, size=found.descriptor.size, occurred_at=now,
-            rules_rev=self._state.rev,
-            part_of=_part_of(start),
+            repository=found.repository, tag=found.tag, digest=there.digest if there else None,
+            media_type=there.media_type if there else None, size=there.size if there else None, occurred_at=now,
+            rules_rev=self._state.rev, part_of=_part_of(start),
         )  # fmt: skip
 
     async def _append(self, records: Sequence[Append]) -> None:
+        if not records:
+            return
         await self._patiently(lambda: self._log.append(records))
 
     async def _patiently(self, write: Callable[[], Awaitable[object]]) -> None:

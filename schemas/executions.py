@@ -46,6 +46,7 @@ class ExecutionStart(_Command):
 
     rule: PlaceName  # a rule's name, or a replica's
     source: ObjectName  # of the rule as it was asked for
+    destination: PlaceName | None = None  # the same; None: who asked did not say
     trigger: TriggerKind
     repository: Pattern | None = None
     tag: Pattern | None = None

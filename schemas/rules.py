@@ -2,7 +2,7 @@
 
 from typing import Annotated, Any, ClassVar, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
 
 from schemas.declared import Declared, Noun
 from schemas.names import ObjectName, PlaceName, Repository
@@ -13,7 +13,13 @@ class _Part(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
 
-Pattern = Annotated[str, Field(min_length=1, max_length=512)]
+def _without_nul(text: str) -> str:
+    if "\0" in text:  # which a database may refuse for ever, and no name holds
+        raise ValueError("must not hold a NUL character")
+    return text
+
+
+Pattern = Annotated[str, Field(min_length=1, max_length=512), AfterValidator(_without_nul)]
 Resource = Literal["image", "chart", "artifact"]
 Decoration = Literal["matches", "excludes"]
 

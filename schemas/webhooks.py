@@ -31,6 +31,7 @@ class Webhook(Declared):
         url = urlsplit(value)
         if url.scheme not in ("http", "https") or not url.hostname:
             raise ValueError("must be an http:// or https:// URL")
+        _ = url.port  # raises ValueError when it is no port
         if url.username is not None or url.password is not None:
             raise ValueError("must not carry a user or password; name a `secret` instead")
         return value

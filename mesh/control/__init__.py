@@ -84,7 +84,7 @@ class Control:
         sync_log, images = SyncLog(self._database), Images(self._database)
         self._deliver = Deliver(
             Outbox(self._database), state=state, secrets=secrets, clock=clock, metrics=metrics, random=random,
-            tries=tries or webhooks.Tries(),
+            tries=tries or webhooks.Tries(), caught_up=table.caught_up,
         )  # fmt: skip
         self._report = Report(
             sync_log, log=log, state=state, clock=clock, metrics=metrics, random=random, also=images.ended,
@@ -93,7 +93,7 @@ class Control:
         self._locations = Locations(images, log=log, state=state, clock=clock, metrics=metrics, random=random)
         self._running = Running(log=log, state=state, clock=clock, metrics=metrics, random=random)
         self._letters = Letters(log=log, state=state, clock=clock, random=random)
-        self._declare = Declare(log=log, state=state, table=table, clock=clock)
+        self._declare = Declare(log=log, state=state, table=table, clock=clock, emptied=images.forget_place)
         executions = Executions(self._database)
         self._commands = Commands(
             executions, log=log, state=state, clock=clock, metrics=metrics, random=random

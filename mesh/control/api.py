@@ -13,11 +13,12 @@ from mesh.control.declare import Declare, InvalidDocument
 from mesh.control.entry import entry_of, rfc3339, row_of
 from mesh.control.guard import answer, known, refuse
 from mesh.control.log_query import LogQuery
+from mesh.control.log_search import Page
 from mesh.control.parked import ParkedTasks
 from mesh.control.replica_status import ReplicaStatus
 from mesh.control.replicas import Replicas
 from mesh.control.running import Running
-from mesh.control.sync_log import Page, SyncLog
+from mesh.control.sync_log import SyncLog
 from mesh.errors import InvalidInput, clean
 from mesh.rules.declarations import SECTIONS, Problem
 from mesh.rules.explain import explain

@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 import structlog
 
 from mesh.clock import Clock
-from mesh.control.executions import Command, Executions
+from mesh.control.executions import Command, Executions, Standing
 from mesh.control.patience import Patience
 from mesh.errors import DatabaseUnavailable, InvalidInput, LogError
 from mesh.log.dead_letters import bury_record
@@ -68,15 +68,18 @@ class Commands:
         if not found.rule.enabled:
             raise InvalidInput(f"rule: {rule!r} is not enabled; set enabled: true and apply it")
         source = self._state.place(found.rule.source)
-        assert source is not None  # no rule is declared without, and none is removed while a rule names it
+        if source is None:  # two controls that wrote at once
+            raise InvalidInput(
+                f"rule: the source {found.rule.source!r} of {rule!r} is not declared; apply it again"
+            )
         now = self._clock.now()
         asked = make_id("execution", rule, now.isoformat(), str(self._random()), next(self._asked))
         execution_id = execution_id or asked
         command = ExecutionStart(
             id=make_id("start", execution_id), time=now, execution_id=execution_id, region=source.region,
-            rule=PlaceName(found.rule.name), source=found.rule.source, trigger=trigger, repository=repository, tag=tag,
-            images=tuple(images), dry_run=dry_run, operation=operation, surplus=surplus,
-            rules_rev=self._state.rev,
+            rule=PlaceName(found.rule.name), source=found.rule.source, destination=PlaceName(found.rule.destination),
+            trigger=trigger, repository=repository, tag=tag, images=tuple(images), dry_run=dry_run, operation=operation,
+            surplus=surplus, rules_rev=self._state.rev,
         )  # fmt: skip
         await self._write(command)
         return execution_id
@@ -129,7 +132,12 @@ class Commands:
                 finished[record.partition] = max(record.offset + 1, finished.get(record.partition, 0))
             await group.commit(finished)
         declared = (*self._state.rules(), *self._state.replica_rules())
-        rules = {str(rule.name): str(rule.source) for rule in declared}
+        rules = {
+            str(rule.name): Standing(
+                str(rule.source), str(rule.destination), self._state.last_removed(rule.key)
+            )
+            for rule in declared
+        }
         await self._executions.settle(rules, self._clock.now())
 
     async def _decoded(self, record: Record) -> Command | None:

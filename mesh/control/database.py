@@ -13,7 +13,7 @@ from sqlalchemy import URL, Connection, Engine, create_engine, event, inspect, t
 from sqlalchemy.engine import make_url
 from sqlalchemy.exc import ArgumentError, DBAPIError, NoSuchModuleError, SQLAlchemyError
 
-from mesh.control.tables import metadata
+from mesh.control.tables import OLD_INDEXES, metadata
 from mesh.errors import DatabaseUnavailable, InvalidInput, clean
 
 R = TypeVar("R")
@@ -63,7 +63,11 @@ class Database:
 
 
 def _make_tables(connection: Connection) -> None:
-    """Those that are missing, and columns that an older version did not have: new ones are always nullable."""
+    """Those that are missing, and what an older version did not have: columns, always nullable ones, and indexes."""
+    if connection.dialect.name == "postgresql":
+        connection.execute(
+            text("SET LOCAL statement_timeout = 0")
+        )  # an index of millions of rows takes its time
     metadata.create_all(connection)
     for table in metadata.sorted_tables:
         there = {column["name"] for column in inspect(connection).get_columns(table.name)}
@@ -71,6 +75,10 @@ def _make_tables(connection: Connection) -> None:
             if column.name not in there:
                 kind = column.type.compile(connection.dialect)
                 connection.execute(text(f"ALTER TABLE {table.name} ADD COLUMN {column.name} {kind}"))
+        for index in table.indexes:
+            index.create(connection, checkfirst=True)
+    for name in OLD_INDEXES:
+        connection.execute(text(f"DROP INDEX IF EXISTS {name}"))
 
 
 def _engine(url: str) -> Engine:

@@ -4,7 +4,7 @@ One writer at a time in this process; before judging, it reads what another proc
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Iterable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
@@ -12,7 +12,7 @@ from typing import Any, Literal
 import structlog
 
 from mesh.clock import Clock
-from mesh.errors import InvalidInput, LogError, LogUnavailable
+from mesh.errors import DatabaseUnavailable, InvalidInput, LogError, LogUnavailable
 from mesh.log.port import Append, Log
 from mesh.log.table import Table
 from mesh.rules import consent, listing
@@ -22,7 +22,7 @@ from schemas import codec, topics
 from schemas.declared import Declared, Noun
 from schemas.envelope import make_id
 from schemas.state import KINDS, StateRecord
-from schemas.topology import Instance, RegionDeclaration
+from schemas.topology import Instance, RegionDeclaration, Replica
 
 LOG = structlog.get_logger()
 
@@ -59,8 +59,18 @@ class Change:
 class Declare:
     """Every method raises `LogError` when the log does not take it; what of it landed then is harmless to repeat."""
 
-    def __init__(self, *, log: Log, state: MeshState, table: Table, clock: Clock) -> None:
+    def __init__(
+        self,
+        *,
+        log: Log,
+        state: MeshState,
+        table: Table,
+        clock: Clock,
+        emptied: Callable[[str], Awaitable[None]],
+    ) -> None:
+        """`emptied` is told of a place of which nothing is known any more: another registry may stand there now."""
         self._log, self._state, self._table, self._clock = log, state, table, clock
+        self._emptied = emptied
         self._writing = asyncio.Lock()
 
     async def apply(self, document: object, *, dry_run: bool = False) -> list[Change]:
@@ -87,6 +97,8 @@ class Declare:
             (rev,) = await self._log.append([Append(topics.STATE, key, None)])
             await self._table.wait_for(rev)
             LOG.info("declared no more", action="declaration_removed", key=key, rev=rev)
+            if noun == Replica.noun:
+                await self._forget([name])
             return True
 
     async def _write(self, things: Sequence[Declared], *, dry_run: bool) -> list[Change]:
@@ -95,6 +107,7 @@ class Declare:
         fresh = [thing for thing in things if changes[thing.key] != "unchanged"]
         revs: dict[str, int | None] = {thing.key: None for thing in fresh}
         if fresh and not dry_run:
+            moved = [thing.key.partition("/")[2] for thing in fresh if self._has_moved(thing)]
             offsets = await self._log.append(
                 [self._record(thing, positions.get(thing.key)) for thing in fresh]
             )
@@ -102,11 +115,27 @@ class Declare:
             await self._table.wait_for(max(offsets))
             for key, rev in revs.items():
                 LOG.info("declared", action=f"declaration_{changes[key]}", key=key, rev=rev)
+            await self._forget(moved)
         everything = {thing.key: thing for thing in (*self._state.things(), *things)}
         return [
             Change(key, change, revs.get(key, self._state.rev), consent.note(everything[key], everything))
             for key, change in changes.items()
         ]
+
+    def _has_moved(self, thing: Declared) -> bool:
+        """A replica in another registry: it will be filled anew. What is known of an instance stays."""
+        before = self._state.get(thing.key)
+        return isinstance(thing, Replica) and isinstance(before, Replica) and before.url != thing.url
+
+    async def _forget(self, replicas: Iterable[str]) -> None:
+        for name in replicas:
+            try:
+                await self._emptied(name)
+            except DatabaseUnavailable as error:
+                LOG.warning(
+                    "it is shown longer what a replica held", action="replica_not_forgotten", replica=name,
+                    error=str(error),
+                )  # fmt: skip
 
     def _positions(self, things: Sequence[Declared]) -> dict[str, int]:
         """Of the instances among them, which are in the order of the document."""

@@ -2,7 +2,7 @@
 
 import asyncio
 from collections import Counter
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from datetime import timedelta
 
@@ -13,7 +13,7 @@ from mesh.clock import Clock
 from mesh.control import webhooks
 from mesh.control.outbox import Delivery, Outbox
 from mesh.control.patience import Patience, first_of
-from mesh.errors import DatabaseUnavailable, InvalidInput, clean
+from mesh.errors import DatabaseUnavailable, InvalidInput, LogUnavailable, clean
 from mesh.metrics import Metrics
 from mesh.rules.state import MeshState
 from mesh.secrets import Secrets
@@ -23,6 +23,10 @@ LOG = structlog.get_logger()
 
 _LOOK_EVERY = 0.5  # seconds; what is new wakes us at once, this is for those whose wait is over
 _TIDY_EVERY = 3600.0
+_LONGEST_LOOK, _LOOK_AGAIN = (
+    30.0,
+    5.0,
+)  # seconds for the log to tell what is declared, and until it is asked again
 
 
 class Deliver:
@@ -38,11 +42,14 @@ class Deliver:
         metrics: Metrics,
         random: Callable[[], float],
         tries: webhooks.Tries,
+        caught_up: Callable[[], Awaitable[None]],
     ) -> None:
+        """`caught_up` returns when all that was declared before it was called is in `state`; `LogUnavailable`."""
         self._outbox, self._state, self._secrets = outbox, state, secrets
         self._clock, self._metrics, self._random = clock, metrics, random
-        self._tries = tries
+        self._tries, self._caught_up = tries, caught_up
         self._running: dict[str, str] = {}  # of tries that run: delivery id and webhook
+        self._asked_about = set[str]()  # webhooks that seem to be gone
         self._bell = asyncio.Event()
         self._tidied: float | None = None
 
@@ -51,7 +58,7 @@ class Deliver:
         self._bell.set()
 
     async def run(self) -> None:
-        """For ever. The declared state must be known by now: what goes to a webhook that is not declared is closed."""
+        """For ever. What goes to a webhook that is not declared is closed."""
         patience = Patience("deliver", self._clock, self._random)
         async with _session() as session, self._putting_back(), asyncio.TaskGroup() as tasks:
             while True:
@@ -69,12 +76,30 @@ class Deliver:
         for name in await self._outbox.waiting(self._clock.now()):
             hook = self._state.get(f"webhook/{name}")
             if not isinstance(hook, Webhook):
-                await self._close_all(name)
+                if name not in self._asked_about:
+                    self._asked_about.add(name)
+                    tasks.create_task(self._close_if_gone(name), name=f"webhook {name} is gone")
             elif (free := self._tries.at_once - busy[name]) > 0:
                 for found in await self._outbox.take(name, free, self._clock.now()):
                     if found.id not in self._running:
                         self._running[found.id] = name
                         tasks.create_task(self._try(session, hook, found), name=f"deliver {found.id}")
+
+    async def _close_if_gone(self, name: str) -> None:
+        """Another control, that shares the outbox, may know of a webhook that we have not read of yet."""
+        try:
+            async with asyncio.timeout(_LONGEST_LOOK):
+                await self._caught_up()
+            if self._state.get(f"webhook/{name}") is None:
+                await self._close_all(name)
+        except (TimeoutError, LogUnavailable, DatabaseUnavailable) as error:
+            LOG.warning(
+                "deliveries wait: nobody can tell whether their webhook is declared", action="webhook_unknown",
+                webhook=name, error=str(error),
+            )  # fmt: skip
+            await self._clock.sleep(_LOOK_AGAIN)
+        finally:
+            self._asked_about.discard(name)
 
     async def _close_all(self, name: str) -> None:
         closed = await self._outbox.close_all(name, self._clock.now())

@@ -5,17 +5,17 @@ Fed from `mesh.commands`; what the tasks came to is counted in the sync log. Eve
 
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
-from typing import Any
+from typing import Any, NamedTuple
 
-from sqlalchemy import Connection, Select, func, insert, literal, select, tuple_, update
+from sqlalchemy import Connection, Select, exists, func, insert, literal, select, tuple_, update
 
 from mesh.control.database import Database
 from mesh.control.entry import Row, rfc3339
 from mesh.control.log_query import Position
 from mesh.control.tables import Moment, executions, sync_log
 from schemas.completions import REFUSALS, Side, Status, TaskError
+from schemas.envelope import make_id
 from schemas.executions import ExecutionListed, ExecutionStart, ExecutionStop
-from schemas.rules import TriggerKind
 
 Command = ExecutionStart | ExecutionListed | ExecutionStop
 
@@ -38,6 +38,19 @@ _SHOWN = (
 )
 
 
+def backfill_id(rule: str, rev: int) -> str:
+    """Of the one backfill of a rule, or of a replica, as it holds since revision `rev`."""
+    return make_id("execution", rule, "backfill", rev)
+
+
+class Standing(NamedTuple):
+    """A rule as it is declared, and the last revision by which it was not (-1: none that is known)."""
+
+    source: str
+    destination: str
+    removed_at: int
+
+
 class Executions:
     """Every method raises `DatabaseUnavailable`."""
 
@@ -48,10 +61,11 @@ class Executions:
         """Take over records of `mesh.commands`, in their order."""
         await self._database.run(lambda connection: _take(connection, commands))
 
-    async def settle(self, rules: Mapping[str, str], now: datetime) -> None:
+    async def settle(self, rules: Mapping[str, Standing], now: datetime) -> None:
         """End those whose tasks have all ended, and those whose rule is no more: nobody will end their tasks.
 
-        `rules` are the declared ones with their sources: with another source a rule is another one.
+        `rules` are the declared ones. With another source or destination a rule is another one, and so is one that was
+        declared no more in between: what its agents read meanwhile they left alone.
         """
         await self._database.run(lambda connection: _settle(connection, rules, now))
 
@@ -61,13 +75,18 @@ class Executions:
         found = await self._database.run(lambda connection: _shown(connection, wanted))
         return found[0] if found else None
 
-    async def newest(self, rule: str, trigger: TriggerKind) -> tuple[str, Status] | None:
-        """Its id and status; nothing is counted."""
+    async def status(self, execution_id: str) -> Status | None:
+        """Nothing is counted; None when there is none."""
+        wanted = select(executions.c.status).where(executions.c.id == execution_id)
+        found = await self._database.run(lambda connection: connection.execute(wanted).scalar())
+        return None if found is None else Status(found)
+
+    async def ran_whole(self, rule: str, since: datetime) -> bool:
+        """Whether all that the rule wants was run over by one that began after `since` and went well."""
         column = executions.c
-        wanted = select(column.id, column.status).where(column.rule == rule, column.trigger == trigger)
-        wanted = wanted.order_by(column.start_time.desc(), column.id.desc()).limit(1)
-        row = await self._database.run(lambda connection: connection.execute(wanted).first())
-        return None if row is None else (row.id, Status(row.status))
+        ran = (column.rule == rule) & (column.start_time > since) & (column.status == Status.SUCCEED.value)
+        wanted = select(exists().where(ran, column.is_whole == 1))
+        return bool(await self._database.run(lambda connection: connection.execute(wanted).scalar()))
 
     async def page(
         self, equal: Mapping[str, str], limit: int, after: Position | None
@@ -111,22 +130,33 @@ def _row_of(start: ExecutionStart) -> dict[str, Any]:
         "status": Status.IN_PROGRESS.value,
         "stopping": 0,
         "start_time": start.time,
+        "destination": start.destination,
+        "rules_rev": start.rules_rev,
     }
 
 
-def _settle(connection: Connection, rules: Mapping[str, str], now: datetime) -> None:
+def _settle(connection: Connection, rules: Mapping[str, Standing], now: datetime) -> None:
     running = executions.c.status == Status.IN_PROGRESS.value
     for found in connection.execute(select(executions).where(running)).mappings().all():
         row = dict(found)
         if row["total"] is not None and _number_ended(connection, row["id"]) >= row["total"]:
             _end(connection, row["id"], _final(row, _counts(connection, row["id"])), now, {})
-        elif rules.get(row["rule"]) != row["source"]:
+        elif not _stands(row, rules.get(row["rule"])):
             gone = TaskError(
                 code="rule_gone",
                 side=Side.MESH,
-                message="its rule is not declared any more, or has another source",
+                message="its rule was declared no more, or has another source or destination",
             )
             _end(connection, row["id"], Status.STOPPED, now, _error(gone))
+
+
+def _stands(row: Row, rule: Standing | None) -> bool:
+    """Whether the rule is still the one that was asked for; older commands do not tell all of it."""
+    if rule is None or rule.source != row["source"]:
+        return False
+    if row["destination"] not in (None, rule.destination):
+        return False
+    return row["rules_rev"] is None or rule.removed_at <= row["rules_rev"]
 
 
 def _final(row: Row, counts: Mapping[str, int]) -> Status:

@@ -1,6 +1,6 @@
 """The HTTP API of executions: run a rule by hand, see how far it is, stop it, try again what failed."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
 from typing import Annotated, Any
 
@@ -78,11 +78,11 @@ class ExecutionsApi:
         found = await self._executions.page(equal, limit + 1, after)
         page = found[:limit]
         more = log_query.cursor_of(_position(page[-1])) if len(found) > limit else None
-        return answer({"items": [self._shown(one) for one in page], "next": more})
+        return answer({"items": self._shown(page), "next": more})
 
     async def get(self, request: web.Request) -> web.Response:
         found = await self._executions.get(request.match_info["id"])
-        return _no_execution(request) if found is None else answer(self._shown(found))
+        return _no_execution(request) if found is None else answer(self._shown([found])[0])
 
     async def stop(self, request: web.Request) -> web.Response:
         """202: it ends as soon as its agents have heard. One that has ended stays as it is."""
@@ -93,8 +93,9 @@ class ExecutionsApi:
             await self._commands.stop(found["id"], Region(found["region"]))
         return answer(found, status=202)
 
-    def _shown(self, execution: dict[str, Any]) -> dict[str, Any]:
-        return execution | {"parked": self._parked.of_execution(execution["id"])}
+    def _shown(self, executions: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+        parked = self._parked.by_execution()
+        return [one | {"parked": parked[one["id"]]} for one in executions]
 
     async def retry(self, request: web.Request) -> web.Response:
         """201 with the id of an execution that tries it; 202 with the task's own when it was parked and begins now."""
@@ -122,6 +123,10 @@ def _query(request: web.Request) -> Mapping[str, str]:
     statuses = [status.value for status in Status if status not in (Status.PENDING, Status.SKIPPED)]
     if query.get("status", statuses[0]) not in statuses:
         raise InvalidInput(f"status: must be one of {', '.join(statuses)}")
+    try:
+        PlaceName(query.get("rule", "any"))
+    except ValueError as error:
+        raise InvalidInput(f"rule: {clean(str(error))}") from error
     return query
 
 

@@ -2,9 +2,10 @@
 
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from datetime import datetime, timedelta
+from itertools import groupby
 from typing import Any, TypeVar
 
-from sqlalchemy import ColumnElement, Connection, and_, delete, func, insert, or_, select, tuple_, update
+from sqlalchemy import ColumnElement, Connection, and_, delete, func, insert, or_, select, update
 
 from mesh.control.database import Database
 from mesh.control.held import Gone, Held, Key, Proven, merge, proven_by, referrers_of
@@ -41,6 +42,10 @@ class Images:
         """Places that are not declared any more, and tags that went long ago."""
         await self._database.run(lambda connection: _forget(connection, places, now))
 
+    async def forget_place(self, place: str) -> None:
+        """All that is known of it."""
+        await self._database.run(lambda connection: _forget_place(connection, place))
+
     async def tags(self, holders: Collection[Holder], after: str, limit: int) -> Sequence[str]:
         """Those that any of these holds now, by name."""
         column = images.c
@@ -65,10 +70,10 @@ class Images:
 def _count(connection: Connection, about: Collection[Subject]) -> dict[Subject, int]:
     column = image_referrers.c
     found = {}
-    for some in _pieces(sorted(about)):
-        key = (column.place, column.repository, column.subject)
-        wanted = select(*key, func.count()).where(tuple_(*key).in_(some)).group_by(*key)
-        for place, repository, subject, count in connection.execute(wanted):
+    for (place, repository), subjects in _by_repository(about):
+        mine = (column.place == place) & (column.repository == repository) & column.subject.in_(subjects)
+        wanted = select(column.subject, func.count()).where(mine).group_by(column.subject)
+        for subject, count in connection.execute(wanted):
             found[place, repository, subject] = int(count)
     return found
 
@@ -77,12 +82,21 @@ def _made_from(connection: Connection, repository: str, digests: Collection[str]
     column = sync_log.c
     found: dict[str, set[str]] = {}
     for some in _pieces(sorted(digests)):
-        mine = (column.repository == repository) & column.digest.in_(some) & column.rebuilt_from.is_not(None)
+        # By the digests, of which few entries are: of the repository there may be any number.
+        name = func.coalesce(column.repository, "")
+        mine = (name == repository) & column.digest.in_(some) & column.rebuilt_from.is_not(None)
         for digest, original in connection.execute(
             select(column.digest, column.rebuilt_from).where(mine).distinct()
         ):
             found.setdefault(digest, set()).add(original)
     return found
+
+
+def _by_repository(names: Iterable[tuple[str, str, str]]) -> Iterator[tuple[Holder, Sequence[str]]]:
+    """Place and repository with the third part of each: asked for as tuples SQLite would go through the whole table."""
+    for holder, some in groupby(sorted(names), key=lambda name: name[:2]):
+        for piece in _pieces([last for *_, last in some]):
+            yield holder, piece
 
 
 def _pieces(items: Sequence[P]) -> Iterator[Sequence[P]]:
@@ -111,11 +125,10 @@ def _read(connection: Connection, wanted: Any) -> dict[Key, Held]:
 
 def _take(connection: Connection, news: Iterable[tuple[Key, Held | Gone | Proven]]) -> None:
     news = list(news)
-    column = images.c
     keys = sorted({key for key, _ in news})
-    stored = _read(
-        connection, select(images).where(tuple_(column.place, column.repository, column.tag).in_(keys))
-    )
+    stored: dict[Key, Held] = {}
+    for holder, tags in _by_repository(keys):
+        stored |= _read(connection, select(images).where(_of([holder]), images.c.tag.in_(tags)))
     known = dict[Key, Held | None](stored)
     for key, one in news:
         known[key] = merge(known.get(key), one)
@@ -147,6 +160,7 @@ def _ended(connection: Connection, ends: Sequence[Completion]) -> None:
     for end in ends:
         if end.operation == "delete" and end.status is Status.SUCCEED and end.tag is None:
             _remove(connection, end)
+            _untag(connection, end)
     wanted = {
         (str(end.destination_place), str(end.destination_repository), subject, referrer)
         for end in ends
@@ -157,9 +171,11 @@ def _ended(connection: Connection, ends: Sequence[Completion]) -> None:
 
 
 def _add_referrers(connection: Connection, wanted: Sequence[tuple[str, str, str, str]]) -> None:
-    key = tuple(image_referrers.c)
-    there = {tuple(row) for row in connection.execute(select(*key).where(tuple_(*key).in_(wanted)))}
-    names = image_referrers.c.keys()
+    column, names = image_referrers.c, image_referrers.c.keys()
+    there: set[tuple[str, ...]] = set()
+    for (place, repository), subjects in _by_repository({row[:3] for row in wanted}):
+        mine = (column.place == place) & (column.repository == repository) & column.subject.in_(subjects)
+        there |= {tuple(row) for row in connection.execute(select(*image_referrers.c).where(mine))}
     if rows := [dict(zip(names, row, strict=True)) for row in wanted if row not in there]:
         connection.execute(insert(image_referrers), rows)
 
@@ -173,6 +189,26 @@ def _remove(connection: Connection, end: Completion) -> None:
     connection.execute(
         delete(image_referrers).where(here, or_(column.subject == digest, column.referrer == digest))
     )
+
+
+def _untag(connection: Connection, end: Completion) -> None:
+    """With a manifest all its tags went. Its source was asked after the task began, and did not have it any more."""
+    column = images.c
+    for place, repository, time in (
+        (end.source_place, end.repository, end.start_time),
+        (end.destination_place, end.destination_repository, end.end_time),
+    ):
+        here = _of([(str(place), str(repository))])
+        named = select(images).where(here, column.digest == str(end.digest), column.since <= time)
+        for key, before in sorted(_read(connection, named).items()):
+            after = merge(before, Gone(time))
+            if after is not None:
+                _write(connection, key, before, after)
+
+
+def _forget_place(connection: Connection, place: str) -> None:
+    for table in (images, image_referrers):
+        connection.execute(delete(table).where(table.c.place == place))
 
 
 def _forget(connection: Connection, places: Collection[str], now: datetime) -> None:

@@ -53,8 +53,10 @@ class Locations:
             await self._clock.sleep(_FORGET_EVERY)
             before, known = known, self._declared()
             try:
-                # Another control may know already of a place that we do not, so one goes at the second look.
-                await self._images.forget(known | before, self._clock.now())
+                # Another control may know already of a place that we do not, so one goes at the second look. Where no
+                # place is declared at all, the log is a new one, and what was declared comes again.
+                if known:
+                    await self._images.forget(known | before, self._clock.now())
                 patience.relax()
             except DatabaseUnavailable as error:
                 await patience.wait(error)

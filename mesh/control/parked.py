@@ -3,6 +3,7 @@
 One that is in hand of its agent has not failed: it is shown, but there is nothing to try again.
 """
 
+from collections import Counter
 from collections.abc import Callable
 
 import structlog
@@ -43,9 +44,10 @@ class ParkedTasks:
     def get(self, task_id: str) -> Parked | None:
         return next((tasks[task_id] for tasks in self._tasks.values() if task_id in tasks), None)
 
-    def of_execution(self, execution_id: str) -> int:
-        """How many wait to be tried again."""
-        return sum(one.execution_id == execution_id and not one.in_hand for one in self.all())
+    def by_execution(self) -> Counter[str]:
+        """How many of each wait to be tried again."""
+        found = (one for tasks in self._tasks.values() for one in tasks.values())
+        return Counter(one.execution_id for one in found if not one.in_hand)
 
     async def try_now(self, *tasks: Parked) -> None:
         """Their agents begin them within a second, those that they have not begun yet."""

@@ -5,7 +5,7 @@ from datetime import datetime
 from typing import Any
 
 from mesh.clock import Clock
-from mesh.control.executions import Executions
+from mesh.control.executions import Executions, backfill_id
 from mesh.control.patience import Patience
 from mesh.control.replica_status import ReplicaStatus, Sight, State, judge
 from mesh.control.retries import Retries
@@ -17,7 +17,6 @@ from schemas.completions import Status
 from schemas.topology import Replica
 
 _LOOK_EVERY = 10.0  # seconds; so often heartbeats come
-_RUNS = 20  # the newest of a replica, among which one of all is looked for
 
 
 class Replicas:
@@ -58,7 +57,7 @@ class Replicas:
 
     async def _status(self, replica: Replica, failed: int) -> ReplicaStatus:
         name = str(replica.name)
-        last = await self._fill(name)
+        last = await self._fill(replica)
         lives, told = self._running.of_region(replica.region)
         return judge(
             Sight(
@@ -68,13 +67,19 @@ class Replicas:
             )
         )  # fmt: skip
 
-    async def _fill(self, name: str) -> Mapping[str, Any] | None:
-        newest = await self._executions.newest(name, "backfill")
-        if newest is None:
+    async def _fill(self, replica: Replica) -> Mapping[str, Any] | None:
+        """That of the replica as it is declared now: an earlier one may have filled another registry."""
+        name, execution_id = str(replica.name), backfill_id(replica.name, self._state.rev_of(replica.key))
+        status = await self._executions.status(execution_id)
+        if status is None:
             return None
         known = self._fills.get(name)
-        if known is None or (known["id"], known["status"]) != newest or newest[1] is Status.IN_PROGRESS:
-            known = await self._executions.get(newest[0])
+        if (
+            known is None
+            or (known["id"], known["status"]) != (execution_id, status)
+            or status is Status.IN_PROGRESS
+        ):
+            known = await self._executions.get(execution_id)
             if known is not None:
                 self._fills[name] = known
         return known
@@ -83,15 +88,7 @@ class Replicas:
         """Whether all of it was brought by a run after a fill that did not bring it."""
         if fill is None or fill["status"] in (Status.IN_PROGRESS, Status.SUCCEED):
             return False
-        runs = await self._executions.page({"rule": name, "status": Status.SUCCEED.value}, _RUNS, None)
-        return any(
-            _started(run) > _started(fill)
-            and not run["dry_run"]
-            and run["operation"] != "delete"
-            and run["repository"] is None
-            and run["tag"] is None
-            for run in runs
-        )
+        return await self._executions.ran_whole(name, datetime.fromisoformat(fill["start_time"]))
 
     def _show(self, statuses: Mapping[str, ReplicaStatus], before: set[str]) -> set[str]:
         lag, states = self._metrics.replica_lag, self._metrics.replica_state
@@ -105,7 +102,3 @@ class Replicas:
             for state in State:
                 states.labels(name, state.value).set(status.state is state)
         return set(statuses)
-
-
-def _started(run: Mapping[str, Any]) -> datetime:
-    return datetime.fromisoformat(run["start_time"])

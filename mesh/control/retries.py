@@ -19,6 +19,7 @@ _AGAIN = (Status.FAILED.value, Status.STOPPED.value)
 _HELD = "deletion_held"  # waits for a human, who says yes by trying it again
 _FAILED = sync_log.c.status == Status.FAILED.value
 _IS_HELD = sync_log.c.error_code == _HELD
+_THERE_OR_GONE = ("already_there", "already_gone")
 _FINE = (Status.SUCCEED.value, Status.SKIPPED.value)
 
 
@@ -86,14 +87,13 @@ def _unsettled(connection: Connection, ended: ColumnElement[bool], rule: PlaceNa
     """Tags whose task `ended` so, and of which nothing has made it good since; of all rules, or of one."""
     column, later = sync_log.c, sync_log.alias().c
     by = _by(column)
-    same = (
-        (_by(later) == by)
-        & (later.operation == column.operation)
-        & (later.repository == column.repository)
-        & (later.tag == column.tag)
-    )
+    same = (_by(later) == by) & (later.repository == column.repository) & (later.tag == column.tag)
     real = later.error_code.is_(None) | later.error_code.not_in(("dry_run", _HELD))
-    made_good = exists().where(same, later.status.in_(_FINE), real, later.end_time >= column.end_time)
+    again = (later.operation == column.operation) & later.status.in_(_FINE) & real
+    # A deletion that was followed leaves nothing to copy, and a copy nothing to delete.
+    done = (later.status == Status.SUCCEED.value) | later.error_code.in_(_THERE_OR_GONE)
+    overtaken = (later.operation != column.operation) & done
+    made_good = exists().where(same, again | overtaken, later.end_time >= column.end_time)
     wanted = (
         select(by, column.repository, column.tag, column.operation)
         .where(

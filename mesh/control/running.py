@@ -1,6 +1,7 @@
 """What runs now: agents that live and tasks in progress, followed from the status topics of all regions into memory."""
 
 from collections.abc import Callable, Iterable
+from datetime import datetime, timedelta
 
 import structlog
 
@@ -15,6 +16,8 @@ from schemas.completions import AGENT_LIVES_FOR, Heartbeat, Progress
 from schemas.names import Region
 
 LOG = structlog.get_logger()
+
+_SILENT_FOR = timedelta(days=1)  # until nobody wants to know of an agent, or of a task that nobody ended
 
 
 class Running:
@@ -75,8 +78,11 @@ class Running:
             if record.value is None:
                 if isinstance(gone := seen.pop(record.key, None), Heartbeat):
                     self._left[region] = gone
-            else:
-                seen[record.key] = _decoded(record.value)
+                return
+            told = _decoded(record.value)
+            if isinstance(told, Heartbeat) and record.key not in seen:
+                _forget(seen, told.time - _SILENT_FOR)
+            seen[record.key] = told
 
         table = Table(
             self._log, topic, apply, unreadable=self._ignore, clock=self._clock, random=self._random
@@ -96,6 +102,12 @@ class Running:
 
     def _all(self) -> Iterable[Heartbeat | Progress]:
         return [one for seen in self._seen.values() for one in seen.values()]
+
+
+def _forget(seen: dict[str, Heartbeat | Progress], oldest: datetime) -> None:
+    """What was said before: each start of an agent has a name of its own, and one that was killed takes none back."""
+    for key in [key for key, one in seen.items() if one.time < oldest]:
+        del seen[key]
 
 
 def _decoded(raw: bytes) -> Heartbeat | Progress:

@@ -6,7 +6,7 @@ The ids come from the tick or the rule's revision, so a control that is killed i
 start the same execution and not another one.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from datetime import datetime, timedelta
 
 import structlog
@@ -15,6 +15,7 @@ from sqlalchemy import Connection, delete, insert, select, update
 from mesh.clock import Clock
 from mesh.control.commands import Commands
 from mesh.control.database import Database
+from mesh.control.executions import backfill_id
 from mesh.control.patience import Patience
 from mesh.control.tables import executions, schedules
 from mesh.errors import DatabaseUnavailable, InvalidInput, LogError
@@ -41,6 +42,7 @@ class Schedule:
     ) -> None:
         self._database, self._commands, self._state = database, commands, state
         self._clock, self._random = clock, random
+        self._changes = -1  # of the state, when it was last looked for schedules that are no more
         self._backfilled: set[str] = set()  # known to have been started
         self._reconciled: set[str] = set()  # the same, or known to be too soon
 
@@ -57,6 +59,7 @@ class Schedule:
 
     async def look(self) -> None:
         """Start what is due now."""
+        await self._forget()
         for rule in (*self._state.rules(), *self._state.replica_rules()):
             if rule.enabled and rule.backfill and isinstance(rule.trigger, EventBased):
                 await self._backfill(rule)
@@ -65,8 +68,17 @@ class Schedule:
             elif isinstance(rule.trigger, Scheduled):
                 await self._tick(rule, rule.trigger)
 
+    async def _forget(self) -> None:
+        """The next ticks of rules that have no schedule any more: should one get it again, it begins anew."""
+        if self._changes == self._state.changes:
+            return
+        changes = self._state.changes
+        scheduled = {str(rule.name) for rule in self._state.rules() if isinstance(rule.trigger, Scheduled)}
+        await self._database.run(lambda connection: _keep(connection, scheduled))
+        self._changes = changes
+
     async def _backfill(self, rule: Rule) -> None:
-        execution_id = make_id("execution", rule.name, "backfill", self._state.rev_of(rule.key))
+        execution_id = backfill_id(rule.name, self._state.rev_of(rule.key))
         if execution_id in self._backfilled:
             return
         await self._start_once(rule, "backfill", execution_id)
@@ -80,7 +92,7 @@ class Schedule:
         execution_id = make_id("execution", rule.name, "reconcile", day.isoformat())
         if now < due or execution_id in self._reconciled:
             return
-        fill = make_id("execution", rule.name, "backfill", self._state.rev_of(rule.key))
+        fill = backfill_id(rule.name, self._state.rev_of(rule.key))
         began = select(executions.c.start_time).where(executions.c.id == fill)
         filled = await self._database.run(lambda connection: connection.execute(began).scalar())
         if filled is not None and filled + timedelta(days=1) <= now:
@@ -115,6 +127,13 @@ class Schedule:
             LOG.warning(
                 "an execution was not started", action="not_started", rule=rule.name, error=str(error)
             )
+
+
+def _keep(connection: Connection, rules: Collection[str]) -> None:
+    known = connection.execute(select(schedules.c.rule)).scalars().all()
+    for rule in known:
+        if rule not in rules:
+            connection.execute(delete(schedules).where(schedules.c.rule == rule))
 
 
 def _due(connection: Connection, rule: Rule, spec: str, trigger: Scheduled, now: datetime) -> datetime | None:

@@ -1,17 +1,17 @@
 """The sync log: one entry for each task, as it ended at last, and with it the deliveries that tell of it."""
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, NamedTuple
 
-from sqlalchemy import Connection, Select, insert, literal, or_, select, tuple_, update
+from sqlalchemy import Connection, insert, select, update
 
-from mesh.control import webhooks
+from mesh.control import log_search, webhooks
 from mesh.control.database import Database
-from mesh.control.entry import Row, entry_of, row_of
-from mesh.control.log_query import LogQuery, Position, position
-from mesh.control.tables import Moment, deliveries, sync_log
+from mesh.control.entry import entry_of, row_of
+from mesh.control.log_query import LogQuery
+from mesh.control.log_search import Page, Search
+from mesh.control.tables import deliveries, sync_log
 from mesh.errors import DatabaseUnavailable
 from schemas.completions import Completion, Status
 from schemas.webhooks import Webhook
@@ -28,26 +28,11 @@ class End(NamedTuple):
     time: datetime
 
 
-class Page(NamedTuple):
-    """Newest first. It may be shorter than asked for and still have a next: a rare pattern is searched in pieces."""
-
-    rows: Sequence[Row]
-    next: Position | None
-
-
 def replaces(new: End, stored: End) -> bool:
     """Whether `new` is told of the task from now on. A repeat never is; of two failures the later one is."""
     if _WORTH[new.status] != _WORTH[stored.status]:
         return _WORTH[new.status] > _WORTH[stored.status]
     return new.status is Status.FAILED and new.time > stored.time
-
-
-@dataclass(frozen=True, slots=True)
-class Search:
-    """How far one reading goes where SQL alone cannot decide: then the page ends, so that the writer gets its turn."""
-
-    rows: int = 1000  # at a time
-    times: int = 20
 
 
 class SyncLog:
@@ -66,7 +51,7 @@ class SyncLog:
 
     async def read(self, query: LogQuery) -> Page:
         """`DatabaseUnavailable`."""
-        return await self._database.run(lambda connection: _read(connection, query, self._search))
+        return await self._database.run(lambda connection: log_search.read(connection, query, self._search))
 
 
 def _write(
@@ -127,41 +112,3 @@ def _outgoing(
         for hook in hooks:
             if webhooks.wants(hook, one):
                 yield webhooks.delivery(hook, one, entry, now)
-
-
-def _read(connection: Connection, query: LogQuery, search: Search) -> Page:
-    found: list[Row] = []
-    at = query.after
-    size = query.limit + 1 if query.is_exact else search.rows
-    for _ in range(search.times):
-        chunk = [dict(row) for row in connection.execute(_select(query, at).limit(size)).mappings()]
-        for row in chunk:
-            if query.admits(row):
-                if len(found) == query.limit:
-                    return Page(found, at)
-                found.append(row)
-            at = position(row)
-        if len(chunk) < size:
-            return Page(found, None)
-    return Page(found, at)
-
-
-def _select(query: LogQuery, after: Position | None) -> Select[Any]:
-    column = sync_log.c
-    wanted = select(sync_log).order_by(column.end_time.desc(), column.task_id.desc())
-    for name, value in query.equal.items():
-        wanted = wanted.where(column[name] == value)
-    for name, pattern in query.patterns.items():
-        exactly = column[name] == pattern.text
-        wanted = wanted.where(exactly if pattern.is_literal else column[name].like(pattern.like, escape="\\"))
-    if query.statuses:
-        wanted = wanted.where(column.status.in_([status.value for status in query.statuses]))
-    if query.region is not None:
-        region = str(query.region)
-        wanted = wanted.where(or_(column.source_region == region, column.destination_region == region))
-    if query.since is not None:
-        wanted = wanted.where(column.end_time >= query.since)
-    if after is not None:
-        here = tuple_(literal(after.time, Moment), literal(after.task_id))
-        wanted = wanted.where(tuple_(column.end_time, column.task_id) < here)
-    return wanted

@@ -25,6 +25,8 @@ class Moment(TypeDecorator[datetime]):
 
 metadata = MetaData()
 
+OLD_INDEXES = ("sync_log_by_execution",)  # of earlier versions, which others serve in their place
+
 sync_log = Table(
     "sync_log",
     metadata,
@@ -64,7 +66,11 @@ sync_log = Table(
     Index("sync_log_by_time", "end_time", "task_id"),
     Index("sync_log_by_status", "status", "end_time", "task_id"),
     Index("sync_log_by_repository", "repository", "end_time", "task_id"),
-    Index("sync_log_by_execution", "execution_id"),
+    Index("sync_log_by_image", "repository", "tag", "end_time", "task_id"),
+    Index("sync_log_by_digest", "digest", "end_time", "task_id"),
+    Index("sync_log_by_rule", "rule", "end_time", "task_id"),
+    Index("sync_log_by_replica", "replica", "end_time", "task_id"),
+    Index("sync_log_of_execution", "execution_id", "end_time", "task_id"),
 )
 
 # The outbox: written in one transaction with the entry that a delivery tells of.
@@ -108,7 +114,10 @@ executions = Table(
     Column("operation", Text),
     Column("is_whole", Integer),  # 1: of all that the rule matches, nothing of it named
     Column("surplus", BigInteger),  # of a whole one of a replica: tags that only it has; None until compared
+    Column("destination", Text),  # of the rule, as it was asked for
+    Column("rules_rev", BigInteger),  # what was declared when it was asked for
     Index("executions_by_time", "start_time", "id"),
+    Index("executions_by_rule", "rule", "start_time", "id"),
     Index("executions_by_status", "status"),
 )
 

@@ -33,7 +33,9 @@ class WhereApi:
         limit = log_query.limit("limit", query.get("limit", str(log_query.DEFAULT_LIMIT)))
         spots = where.spots(self._state, instance, repository)
         more = False
-        if not asked:
+        if asked:
+            limit = len(asked)
+        else:
             asked = await self._known(spots, query.get("cursor", ""), limit + 1)
             more = len(asked) > limit
         sight = await self._sight(instance, repository, spots, asked[:limit])

@@ -80,7 +80,7 @@ class Misses:
         execution_id = make_id("miss", replica.name, repository, tag, digest)
         return ExecutionStart(
             id=make_id("start", execution_id), time=self.clock.now(), execution_id=execution_id, region=source.region,
-            rule=replica.name, source=source.name, trigger="reconcile",
+            rule=replica.name, source=source.name, destination=replica.name, trigger="reconcile",
             images=(ImageName(repository=repository, tag=tag),), rules_rev=self.state.rev,
         )  # fmt: skip
 

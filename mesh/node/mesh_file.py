@@ -59,6 +59,8 @@ def read(path: Path) -> MeshFile:
         raise InvalidFile([f"{path}:{line}: not YAML: {error.problem}"]) from error
     except yaml.YAMLError as error:
         raise InvalidFile([f"{path}: not YAML: {error}"]) from error
+    except RecursionError as error:
+        raise InvalidFile([f"{path}: not YAML that can be read: it is nested too deep"]) from error
     return MeshFile(str(path), {} if document is None else document, root)
 
 
@@ -75,6 +77,8 @@ class _OnceLoader(yaml.SafeLoader):
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, Any]:
         seen: set[str] = set()
         for key, _ in node.value:
+            if not isinstance(key, yaml.ScalarNode):
+                raise yaml.MarkedYAMLError(problem="a key must be a word", problem_mark=key.start_mark)
             if key.value in seen:
                 raise yaml.MarkedYAMLError(
                     problem=f"{key.value!r} stands here twice", problem_mark=key.start_mark

@@ -13,6 +13,7 @@ from consumer.places import Places
 from consumer.relay.serve import Relays
 from consumer.transfers import RelayAccess, TransferLimits
 from mesh.control import Control
+from mesh.errors import InvalidInput
 from mesh.gateway import Gateway, Manners
 from mesh.node import registries
 from mesh.node.node import Node
@@ -109,7 +110,11 @@ def _relay_access(node: Node, region: Region, own_url: str | None) -> RelayAcces
 
     def secret() -> str | None:
         relay = declared()
-        return node.secrets.find(relay.secret) if relay is not None else None
+        try:
+            return node.secrets.find(relay.secret) if relay is not None else None
+        except InvalidInput as error:
+            LOG.warning("no relay", action="relay_secret_unreadable", region=region, error=str(error))
+            return None
 
     def url() -> str | None:
         relay = declared()

@@ -245,10 +245,10 @@ def _trigger_problems(rule: Rule) -> Iterable[tuple[Path, str]]:
 
 def _cycles(placed: Sequence[Placed], everything: Mapping[str, Declared]) -> list[Problem]:
     """Rules whose instances form a circle: refused until convergence of concurrent pushes is built."""
-    onward: dict[ObjectName, list[Rule]] = {}
+    onward: dict[ObjectName, set[ObjectName]] = {}  # instances: they are few, whatever the number of rules
     for thing in everything.values():
         if isinstance(thing, Rule) and thing.source != thing.destination:
-            onward.setdefault(thing.source, []).append(thing)
+            onward.setdefault(thing.source, set()).add(thing.destination)
     problems = []
     for path, thing in placed:
         if isinstance(thing, Rule) and (way := _way(thing.destination, thing.source, onward)):
@@ -261,7 +261,9 @@ def _cycles(placed: Sequence[Placed], everything: Mapping[str, Declared]) -> lis
     return problems
 
 
-def _way(start: ObjectName, goal: ObjectName, onward: Mapping[ObjectName, list[Rule]]) -> list[str]:
+def _way(
+    start: ObjectName, goal: ObjectName, onward: Mapping[ObjectName, AbstractSet[ObjectName]]
+) -> list[str]:
     """The instances on a way along the rules from `start` to `goal`, both included; empty when there is none."""
     if start == goal:
         return []
@@ -269,10 +271,10 @@ def _way(start: ObjectName, goal: ObjectName, onward: Mapping[ObjectName, list[R
     seen = {start}
     while ways:
         way = ways.pop()
-        for rule in onward.get(way[-1], ()):
-            if rule.destination == goal:
+        for following in sorted(onward.get(way[-1], ())):
+            if following == goal:
                 return [*way, goal]
-            if rule.destination not in seen:
-                seen.add(rule.destination)
-                ways.append([*way, rule.destination])
+            if following not in seen:
+                seen.add(following)
+                ways.append([*way, following])
     return []

@@ -80,8 +80,8 @@ def _star(glob: str, at: int) -> tuple[str, int]:
         return "[^/]*", at + 1
     starts_segment = at == 0 or glob[at - 1] == "/"
     if starts_segment and glob.startswith("**/", at):
-        return "(?:.*/)?", at + 3  # no directory at all is a match too
-    return ".*", at + 2
+        return "(?s:.*/)?", at + 3  # no directory at all is a match too
+    return "(?s:.*)", at + 2  # a label may have several lines
 
 
 def _class(glob: str, at: int) -> tuple[str, int]:
@@ -93,6 +93,8 @@ def _class(glob: str, at: int) -> tuple[str, int]:
     members = inside[1:] if negated else inside
     if not members or any(char in "[]\\/&|~" for char in members):
         raise BadPattern(f"{glob!r}: [{inside}] is not a class of plain characters and ranges")
+    if members.startswith("-"):
+        members = f"\\{members}"  # itself, and with what is put before it no range
     return f"[^/{members}]" if negated else f"[{members}]", end + 1
 
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Protocol
+from urllib.parse import urlsplit
 
 from schemas.declared import Declared
 from schemas.names import Region
@@ -10,6 +11,7 @@ from schemas.topology import Instance, RegionDeclaration, Replica
 
 Path = tuple[str | int, ...]
 _Everything = Mapping[str, Declared]
+_PORTS = {"http": 80, "https": 443}
 
 
 class _Placed(Protocol):
@@ -44,8 +46,9 @@ def _of_replica(replica: Replica, everything: _Everything) -> Iterable[tuple[str
     instance = everything.get(f"instance/{replica.instance}")
     if not isinstance(instance, Instance):
         return
+    own = _registry(replica)
     for key, other in sorted(everything.items()):
-        if isinstance(other, Instance | Replica) and key != replica.key and other.url == replica.url:
+        if isinstance(other, Instance | Replica) and key != replica.key and _registry(other) == own:
             yield "url", f"is the registry of {key} already; a replica is filled and emptied by us alone"
     if instance.region == replica.region:
         yield "region", f"is the region of {instance.name!r} itself; a replica stands in another"
@@ -54,6 +57,12 @@ def _of_replica(replica: Replica, everything: _Everything) -> Iterable[tuple[str
             "region",
             f"{border}: a replica stays in its instance's jurisdiction; a synchronization rule may leave it",
         )
+
+
+def _registry(holder: Instance | Replica) -> tuple[str, int]:
+    """Host and port: one registry, in however many ways its URL is written."""
+    url = urlsplit(holder.url)
+    return str(url.hostname).rstrip("."), url.port or _PORTS[url.scheme]
 
 
 def _of_prefetch(rule: Rule, everything: _Everything) -> Iterable[tuple[str, str]]:

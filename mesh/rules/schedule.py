@@ -20,7 +20,10 @@ def next_tick(trigger: Scheduled, after: datetime) -> datetime:
     """The first time after `after` at which it runs, in UTC; `BadSchedule` when there is none."""
     zone = _zone(trigger.timezone)
     try:
-        return next(CronSim(trigger.cron, after.astimezone(zone))).astimezone(UTC)
+        ticks = (tick.astimezone(UTC) for tick in CronSim(trigger.cron, after.astimezone(zone)))
+        return next(
+            tick for tick in ticks if tick > after
+        )  # in an hour that comes twice it begins with the first
     except CronSimError as error:
         reason = f"{trigger.cron!r} is no cron expression that can fire: {error}; such as '0 3 * * *' or '*/15 * * * *'"
         raise BadSchedule("cron", reason) from error

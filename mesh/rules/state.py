@@ -28,6 +28,7 @@ class MeshState:
         self._things: dict[str, Declared] = {}
         self._revs: dict[str, int] = {}
         self._positions: dict[str, int] = {}
+        self._removed: dict[str, int] = {}
         self._rules_of: dict[str, RuleIndex] = defaultdict(RuleIndex)  # by place
 
     def apply(self, key: str, value: bytes | None, rev: int) -> None:
@@ -38,6 +39,8 @@ class MeshState:
         compiled = CompiledRule(rule) if rule is not None else None
         before = self._things.pop(key, None)
         self._revs[key] = rev
+        if record is None:
+            self._removed[key] = rev
         self._positions.pop(key, None)
         if record is not None and record.position is not None:
             self._positions[key] = record.position
@@ -56,6 +59,10 @@ class MeshState:
     def rev_of(self, key: str) -> int:
         """The revision by which a thing holds as it is; -1 when it was never declared."""
         return self._revs.get(key, -1)
+
+    def last_removed(self, key: str) -> int:
+        """The revision by which it was declared no more, though it may be again; -1 when this node saw none."""
+        return self._removed.get(key, -1)
 
     def position_of(self, key: str) -> int | None:
         """Where an instance stands among the others; None when whoever declared it did not say."""

@@ -1,8 +1,14 @@
 """What the topics of tags say, through trouble, into what control knows of images."""
 
+import asyncio
 from pathlib import Path
 from typing import Any
 
+from mesh.clock import ManualClock
+from mesh.control.database import Database
+from mesh.control.held import Held, Key
+from mesh.control.images import Images
+from mesh.control.locations import Locations
 from mesh.log.port import Append
 from schemas import topics
 from schemas.codec import encode
@@ -81,3 +87,67 @@ async def test_a_region_that_is_declared_later_is_read_too(tmp_path: Path) -> No
             return (await places(site, "v1"))["vn"]["seen_by"] == "agent"
 
         await until(known)
+
+
+async def test_all_tags_that_are_named_are_answered(tmp_path: Path) -> None:
+    tags = [f"v{number}" for number in range(150)]  # more than a page has
+    async with control_site(tmp_path) as site:
+        await site.control.apply(MESH)
+        status, found = await site.call("GET", f"/api/v1/images/game-cn/game/server?tag={','.join(tags)}")
+        assert (status, [it["tag"] for it in found["items"]], found["next"]) == (200, tags, None)
+
+
+async def test_what_a_replicas_former_registry_held_says_nothing_of_its_new_one(tmp_path: Path) -> None:
+    """Until its fill has come there; `wait` would take the word of an agent for it that saw another registry."""
+    region = {"name": "shanghai", "jurisdiction": "cn-mainland"}
+    replica = {"instance": "game-cn", "region": "shanghai", "url": "http://127.0.0.1:5003"}
+    name, topic = "game-cn@shanghai", topics.tags(Region("shanghai"))
+    async with control_site(tmp_path) as site:
+        await site.control.apply(MESH | {"regions": [*MESH["regions"], region], "replicas": [replica]})
+
+        async def held() -> str | None:
+            found: str | None = (await places(site, "v1"))[name]["digest"]
+            return found
+
+        async def is_seen(version: int) -> None:
+            seen = TagState(
+                id=make_id("v1", version), time=NOW, place=name, repository="game/server", tag="v1", digest=DIGEST,
+                written_by=Cause.ARRIVAL, tag_version=version,
+            )  # fmt: skip
+            await site.log.append([Append(topic, seen.key, encode(seen))])
+
+            async def is_known() -> bool:
+                return await held() == DIGEST
+
+            await until(is_known)
+
+        await is_seen(1)
+        await site.control.apply({"replicas": [replica | {"credentials": "PUSH"}]})
+        assert await held() == DIGEST  # the same registry
+        await site.control.apply({"replicas": [replica | {"url": "http://127.0.0.1:5004"}]})
+        assert await held() is None
+        await is_seen(2)
+        assert (await site.call("DELETE", f"/api/v1/replicas/{name}"))[0] == 204
+        await site.control.apply({"replicas": [replica]})
+        assert await held() is None
+
+
+async def test_with_a_new_log_nothing_is_forgotten_before_anything_is_declared_on_it(tmp_path: Path) -> None:
+    """The database goes along to another log; what is declared is applied there again, some minutes later."""
+    async with control_site(tmp_path, running=False) as site:
+        database, clock, key = (
+            Database(f"sqlite:///{tmp_path / 'kept.db'}"),
+            ManualClock(NOW),
+            Key("cn", "app", "v1"),
+        )
+        images = Images(database)
+        await images.take([(key, Held(DIGEST, NOW, Cause.ARRIVAL, 1))])
+        locations = Locations(
+            images, log=site.log, state=site.state, clock=clock, metrics=site.metrics, random=lambda: 0.5
+        )
+        forgetting = asyncio.create_task(locations.forget())
+        await until(lambda: clock.monotonic() > 300 or forgetting.done())
+        forgetting.cancel()
+        await asyncio.gather(forgetting, return_exceptions=True)
+        assert key in await images.held([("cn", "app")], ["v1"])
+        await database.close()

@@ -6,9 +6,17 @@ from typing import Any
 
 from sqlalchemy import create_engine, text
 
+from mesh.clock import SystemClock
+from mesh.control.database import Database
+from mesh.control.deliver import Deliver
+from mesh.control.outbox import Outbox
+from mesh.control.sync_log import SyncLog
 from mesh.control.webhooks import Tries
+from mesh.errors import LogUnavailable
+from mesh.rules.state import MeshState
+from mesh.secrets import Secrets
 from schemas.completions import Status
-from tests.control_site import KEY, MESH, Site, completion, control_site, receiver, until
+from tests.control_site import KEY, MESH, NOW, QUICK, Site, completion, control_site, receiver, until
 
 SECRET = {"REGMESH_SECRET_CI_KEY": KEY}
 
@@ -136,6 +144,27 @@ async def test_without_its_secret_nothing_is_sent_until_it_is_there(tmp_path: Pa
     assert KEY not in told
 
 
+async def test_a_secret_that_cannot_be_read_stops_nothing_but_its_webhook(tmp_path: Path):
+    folder = tmp_path / "secrets"
+    folder.mkdir()
+    (folder / "ci-key").write_bytes(b"\xff\xfe")  # a file of another encoding
+    environment = {"REGMESH_SECRETS_DIR": str(folder)}
+    async with receiver() as ci, control_site(tmp_path, environment=environment) as site:
+        await site.control.apply(hooks(ci=ci.url))
+        await site.report(completion(1))
+        await until(lambda: delivered(site, outcome="retried") >= 1)
+        await site.report(completion(2))
+
+        async def both_are_in_the_log() -> bool:
+            return len(await site.logs()) == 2
+
+        await until(both_are_in_the_log)
+        assert ci.requests == []
+        (folder / "ci-key").write_text(KEY)
+        await until(lambda: delivered(site) == 2)
+        assert len(ci.verified()) == 2
+
+
 async def test_given_up_after_days_and_kept_for_people(tmp_path: Path):
     tries = Tries(first_wait=0.02, longest_wait=0.02, give_up_after=0.1)
     async with receiver(*[500] * 99) as ci, control_site(tmp_path, environment=SECRET, tries=tries) as site:
@@ -156,6 +185,31 @@ async def test_deliveries_to_a_deleted_webhook_are_closed(tmp_path: Path):
         await until(lambda: delivered(site, outcome="retried") >= 2)
         assert (await site.call("DELETE", "/api/v1/webhooks/ci"))[0] == 204
         await until(lambda: {state for _, state, _ in kept(tmp_path)} == {"closed"})
+
+
+async def test_a_control_that_does_not_reach_the_log_closes_nothing_of_one_that_does(tmp_path: Path):
+    """Both share the database: the webhook was declared when the log did not answer the other one any more."""
+    asked = 0
+
+    async def away() -> None:
+        nonlocal asked
+        asked += 1
+        raise LogUnavailable("no answer")
+
+    async with receiver() as ci, control_site(tmp_path, running=False) as site:
+        await site.control.apply(hooks(ci=ci.url))
+        database = Database(f"sqlite:///{tmp_path / 'control.db'}")
+        await SyncLog(database).write([completion()], site.state.webhooks(), NOW)
+        other = Deliver(
+            Outbox(database), state=MeshState(), secrets=Secrets(SECRET), clock=SystemClock(), metrics=site.metrics,
+            random=lambda: 0.5, tries=QUICK, caught_up=away,
+        )  # fmt: skip
+        running = asyncio.create_task(other.run())
+        await until(lambda: asked > 0 or kept(tmp_path)[0][1] != "pending")
+        running.cancel()
+        await asyncio.gather(running, return_exceptions=True)
+        assert kept(tmp_path) == [("ci", "pending", 0)]
+        await database.close()
 
 
 async def test_only_the_account_whose_instances_are_touched(tmp_path: Path):

@@ -448,6 +448,7 @@ async def test_a_backfill_brings_what_was_there_once_for_each_change(running: Me
         ({}, "rule: Field required"),
         ({"rule": "nothing"}, "no rule or replica is named 'nothing'"),
         ({"rule": "release", "tag": "re:("}, "tag: "),
+        ({"rule": "release", "repository": "a\0b"}, "repository: "),  # which no database of PostgreSQL takes
         ({"rule": "release", "colour": "blue"}, "colour: "),
         ({"rule": "off"}, "'off' is not enabled"),
     ],
@@ -459,6 +460,12 @@ async def test_what_cannot_run_is_refused_with_the_reason(mesh: Mesh, body: obje
     assert status == 400
     assert told in answer["error"]["message"]
     assert await mesh.executions() == []
+
+
+async def test_what_no_rule_is_called_is_no_filter(mesh: Mesh) -> None:
+    for name in ("No Rule", "a\0b"):
+        status, answer = await mesh.control.call("GET", "/api/v1/executions", params={"rule": name})
+        assert (status, answer["error"]["message"][:6]) == (400, "rule: ")
 
 
 async def test_an_unknown_execution_or_task_is_told(mesh: Mesh) -> None:

@@ -139,6 +139,33 @@ async def test_tags_are_paged_by_name_and_a_deleted_one_goes(site: MeshSite) -> 
     assert "it is not known that cn holds this tag" in (await where(site, "v2"))["note"]
 
 
+async def test_with_a_deleted_manifest_all_its_tags_go(site: MeshSite) -> None:
+    """Its registry names no tag then: the followed deletion says that neither side has it any more."""
+    gone, kept = images.image(layers=[b"gone"]), images.image(layers=[b"kept"])
+    for tag, image in (("v1", gone), ("latest", gone), ("v2", kept)):
+        await site.push("cn", tag, image)
+    for tag, image in (("v1", gone), ("latest", gone), ("v2", kept)):
+        await until(lambda tag=tag, image=image: _is_everywhere(site, tag, image.digest))
+    async with client(site.registries["cn"]) as registry:
+        await registry.delete_manifest(APP, gone.digest)
+
+    async def forgotten() -> bool:
+        found = [await where(site, tag) for tag in ("v1", "latest")]
+        return all(
+            one["digest"] is None and one["by"][place]["digest"] is None
+            for one in found
+            for place in ("cn", "cn@shanghai", "cn@chengdu")
+        )
+
+    await until(forgotten)
+    assert await _is_everywhere(site, "v2", kept.digest)
+
+
+async def _is_everywhere(site: MeshSite, tag: str, digest: str) -> bool:
+    by = (await where(site, tag))["by"]
+    return all(by[place]["digest"] == digest for place in ("cn", "cn@shanghai", "cn@chengdu"))
+
+
 async def test_what_was_there_before_anybody_told_is_known_from_the_fill(tmp_path: Path) -> None:
     async with mesh_site(tmp_path) as site:
         for place in ("cn@silent", "cn@shanghai", "cn@chengdu", "shop"):

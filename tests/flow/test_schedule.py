@@ -9,6 +9,11 @@ from mesh.control.commands import Commands
 from mesh.control.database import Database
 from mesh.control.executions import Executions
 from mesh.control.schedule import Schedule
+from mesh.log.port import Append
+from schemas import topics
+from schemas.codec import encode
+from schemas.rules import Rule
+from schemas.state import StateRecord
 from tests.control_site import MESH, NOW, Site, control_site
 
 
@@ -106,4 +111,49 @@ async def test_a_replica_is_looked_through_once_a_day_after_its_fill(tmp_path: P
             await schedule.look()
             await clock.sleep(3600)
         assert await _triggers(executions) == ["reconcile"] * 3 + ["backfill"]
+        await database.close()
+
+
+async def test_a_rule_that_was_away_runs_no_tick_of_that_time(tmp_path: Path) -> None:
+    trigger = {"type": "scheduled", "cron": "0 * * * *"}
+    async with control_site(tmp_path, running=False) as site:
+        await _declare(site, trigger=trigger)
+        schedule, clock, executions, database = await _schedule(site, tmp_path, NOW)
+        await schedule.look()
+        assert (await site.call("DELETE", "/api/v1/rules/release-to-eu"))[0] == 204
+        await schedule.look()
+        await clock.sleep(5 * 3600 + 600)
+        await schedule.look()
+        await _declare(site, trigger=trigger)
+        for _ in range(2):
+            await schedule.look()
+        assert await _triggers(executions) == []
+        await _declare(site)  # on events meanwhile, with the same cron afterwards
+        await schedule.look()
+        await clock.sleep(5 * 3600)
+        await schedule.look()
+        await _declare(site, trigger=trigger)
+        for _ in range(2):
+            await schedule.look()
+        assert await _triggers(executions) == []
+        await clock.sleep(3600)
+        await schedule.look()
+        assert await _triggers(executions) == ["scheduled"]
+        await database.close()
+
+
+async def test_a_rule_without_its_instance_holds_up_no_other(tmp_path: Path) -> None:
+    """Two controls that write at once can each be right alone: one removes an instance, the other declares its rule."""
+    async with control_site(tmp_path, running=False) as site:
+        await _declare(site, name="b-whole", backfill=True)
+        orphan = Rule(name="a-orphan", source="gone", destination="game-eu", backfill=True)
+        record = StateRecord(id="orphan", time=NOW, noun="rule", value=orphan.model_dump(mode="json"))
+        (rev,) = await site.log.append([Append(topics.STATE, orphan.key, encode(record))])
+        await site.table.wait_for(rev)
+        schedule, _, executions, database = await _schedule(site, tmp_path, NOW)
+        for _ in range(2):
+            await schedule.look()
+        assert [one["rule"] for one in await executions.page({}, 100, None)] == ["b-whole"]
+        status, answer = await site.call("POST", "/api/v1/executions", {"rule": "a-orphan"})
+        assert (status, answer["error"]["code"]) == (400, "invalid_input")
         await database.close()

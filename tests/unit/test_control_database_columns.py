@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from sqlalchemy import create_engine, text
+from sqlalchemy import create_engine, inspect, text
 
 from mesh.control.database import Database
 from mesh.control.log_query import parse
@@ -22,6 +22,21 @@ async def test_a_column_that_is_new_is_added_and_old_entries_stay(tmp_path: Path
     rows = (await SyncLog(database).read(parse({}, NOW))).rows
     await database.close()
     assert sorted(str(row["rebuilt_from"])[:11] for row in rows) == ["None", "sha256:abab"]
+
+
+async def test_an_index_that_is_new_is_made_and_one_that_others_serve_for_goes(tmp_path: Path) -> None:
+    url = f"sqlite:///{tmp_path}/control.db"
+    await _write(url, completion(1))
+    engine = create_engine(url)
+    with engine.begin() as connection:
+        connection.execute(text("DROP INDEX sync_log_by_rule"))
+        connection.execute(text("CREATE INDEX sync_log_by_execution ON sync_log (execution_id)"))
+    await _write(url, completion(2))
+    with engine.begin() as connection:
+        names = {index["name"] for index in inspect(connection).get_indexes("sync_log")}
+    engine.dispose()
+    assert "sync_log_by_rule" in names
+    assert "sync_log_by_execution" not in names
 
 
 async def _write(url: str, one) -> None:

@@ -75,6 +75,22 @@ async def test_ends_tell_of_their_source_and_of_referrers(database: Database) ->
     assert await images.referrers({about}) == {about: 1}
 
 
+async def test_a_deleted_manifest_takes_the_tags_along_that_were_there_before(database: Database) -> None:
+    images = Images(database)
+    source, there = ("game-cn", "game/server"), ("game-eu", "game/server")
+    keys = [Key(*holder, tag) for holder in (source, there) for tag in ("old", "again", "other")]
+    await images.take([(key, held(OTHER if key.tag == "other" else DIGEST, 1)) for key in keys])
+    again = Key(*source, "again")
+    await images.take([(again, Gone(NOW)), (again, held(DIGEST, 8))])  # pushed again while the task ran
+    end = completion(9, operation="delete", tag=None, start_time=NOW + timedelta(seconds=5))
+    for _ in range(2):
+        await images.ended([end])
+    found = await images.held([source, there], ["old", "again", "other"])
+    assert {key: one.digest for key, one in found.items()} == {
+        again: DIGEST, Key(*source, "other"): OTHER, Key(*there, "other"): OTHER
+    }  # fmt: skip
+
+
 async def test_what_nobody_declares_any_more_and_what_went_long_ago_is_forgotten(database: Database) -> None:
     images = Images(database)
     gone, mine, others = Key(*HERE, "gone"), Key(*HERE, "v1"), Key("old", "app", "v1")

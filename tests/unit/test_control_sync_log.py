@@ -11,8 +11,9 @@ from mesh.control import log_query
 from mesh.control.database import Database
 from mesh.control.entry import entry_of
 from mesh.control.log_query import Position
+from mesh.control.log_search import Search
 from mesh.control.outbox import Outbox
-from mesh.control.sync_log import Search, SyncLog
+from mesh.control.sync_log import SyncLog
 from mesh.errors import DatabaseUnavailable, InvalidInput
 from schemas.completions import Status
 from schemas.webhooks import Webhook

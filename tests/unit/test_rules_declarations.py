@@ -153,3 +153,35 @@ def test_a_region_that_a_link_leads_to_is_not_removed() -> None:
     assert problems == []
     told = check_removal("region/paris", [item.thing for item in placed])
     assert told == ["region/paris is used by region/beijing; remove that first"]
+
+
+REPLICAS = {
+    "regions": [{"name": name, "jurisdiction": "cn"} for name in ("beijing", "shanghai", "chengdu")],
+    "instances": [
+        {"name": "cn", "account": "game", "region": "beijing", "url": "https://Registry.example.com"},
+        {"name": "raw", "account": "game", "region": "beijing", "url": "http://[2001:DB8::1]"},
+    ],
+}
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "https://registry.example.com", "https://REGISTRY.example.com:443", "https://registry.example.com.",
+        "http://[2001:db8::1]:80",
+    ],
+)  # fmt: skip
+def test_a_replica_in_its_instances_own_registry_is_seen_however_that_is_written(url: str) -> None:
+    """It would be filled from itself, and what is deleted as its own would be the instance's."""
+    found = _problems(REPLICAS | {"replicas": [{"instance": "cn", "region": "shanghai", "url": url}]})
+    assert "is the registry of instance/" in found["replicas[0].url"]
+
+
+def test_two_ports_of_a_host_are_two_registries() -> None:
+    replica = {"instance": "cn", "region": "shanghai", "url": "https://registry.example.com:5000"}
+    assert _problems(REPLICAS | {"replicas": [replica]}) == {}
+
+
+def test_a_webhook_that_no_request_can_go_to_is_refused() -> None:
+    found = _problems({"webhooks": [{"name": "ci", "url": "http://127.0.0.1:99999/hook"}]})
+    assert "Port out of range" in found["webhooks[0].url"]

@@ -152,6 +152,8 @@ def test_versions_are_ordered_as_the_specification_says() -> None:
         ("team", {"Team": "x"}, False),
         ("team=core-*", {"team": "core-net"}, True),
         ("team=core-*", {"team": "web"}, False),
+        ("note=**", {"note": "one line\nand another"}, True),
+        ("note=**/end", {"note": "one line\nand/end"}, True),
         ("url=https://git/**", {"url": "https://git/a/b"}, True),
         ("v=re:[0-9]+", {"v": "12"}, True),
         ("a=b=c", {"a": "b=c"}, True),

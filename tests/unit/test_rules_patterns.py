@@ -33,6 +33,9 @@ from mesh.rules.patterns import BadPattern, compile_pattern
         ("v[0-9]*", "v1.2", True),
         ("v[!0-9]*", "vnext", True),
         ("v[!0-9]*", "v1", False),
+        ("[!-z]*", "a", True),  # neither '-' nor 'z', and no range
+        ("[!-z]*", "-", False),
+        ("[-z]*", "-", True),
         ("1.2", "1x2", False),
         (r"a\*b", "a*b", True),
         (r"a\*b", "axb", False),

@@ -1,6 +1,6 @@
 """When a scheduled rule runs, and which schedules are refused when declared."""
 
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 
 import pytest
 
@@ -34,6 +34,15 @@ def _problems(**fields: object) -> list[tuple[str, str]]:
 )
 def test_the_next_tick_is_in_the_rules_zone(cron: str, zone: str, expected: datetime) -> None:
     assert next_tick(Scheduled(type="scheduled", cron=cron, timezone=zone), NOW) == expected
+
+
+@pytest.mark.parametrize("cron", ["30 2 * * *", "0 2 * * *", "*/15 * * * *", "30 2,14 * * *", "0 * * * *"])
+def test_a_tick_is_never_before_the_time_that_it_follows(cron: str) -> None:
+    """Through the hour that comes twice, to the second: 02:00 to 03:00 in Berlin, summer time and then not."""
+    trigger = Scheduled(type="scheduled", cron=cron, timezone="Europe/Berlin")
+    for second in range(0, 3 * 3600, 97):
+        now = datetime(2026, 10, 24, 23, 30, tzinfo=UTC) + timedelta(seconds=second)
+        assert next_tick(trigger, now) > now
 
 
 def test_an_hour_that_summer_time_skips_runs_all_the_same() -> None:

@@ -1,0 +1,117 @@
+"""Nothing that is asked again and again goes through a whole table: its size is the number of tasks, or of tags."""
+
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+
+from mesh.control import log_query
+from mesh.control.database import Database
+from mesh.control.executions import Executions
+from mesh.control.held import Held, Key
+from mesh.control.images import Images
+from mesh.control.log_search import Search
+from mesh.control.retries import Retries
+from mesh.control.sync_log import SyncLog
+from schemas.completions import Status
+from schemas.events import Cause
+from tests.control_plans import explained
+from tests.control_site import DIGEST, NOW, completion
+
+OTHER = "sha256:" + "cd" * 32
+
+
+@pytest.fixture
+async def database(tmp_path: Path) -> AsyncIterator[Database]:
+    opened = Database(f"sqlite:///{tmp_path / 'control.db'}")
+    yield opened
+    await opened.close()
+
+
+async def test_what_is_told_of_tags_is_looked_up_by_their_names(database: Database) -> None:
+    images = Images(database)
+    news = [(Key("cn", f"app-{n % 7}", f"v{n}"), Held(DIGEST, NOW, Cause.ARRIVAL, n)) for n in range(50)]
+    about = {("game-eu", "game/server", DIGEST), ("cn", "app-1", DIGEST)}
+    with explained(database) as plans:
+        await images.take(news)
+        await images.ended([completion(attached=[OTHER])])
+        assert await images.referrers(about) == {("game-eu", "game/server", DIGEST): 1}
+        await images.ended([completion(attached=[OTHER])])
+        assert len(await images.held([("cn", "app-1")], ["v1", "v8"])) == 2
+    assert plans
+    assert plans.scans("images", "image_referrers") == []
+
+
+@pytest.mark.parametrize(
+    "parameters",
+    [
+        {"rule": "nobody"}, {"replica": "cn@nowhere"}, {"digest": OTHER}, {"repository": "game/other"},
+        {"repository": "game/other", "tag": "v1"}, {"status": "Failed"}, {"execution": "e"},
+        {"rule": "nobody", "status": "Failed"}, {"rule": "nobody", "repository": "game/other"},
+        {"execution": "e", "status": "Failed,Skipped"}, {"rule": "nobody", "tag": "v*"},
+    ],
+)  # fmt: skip
+async def test_what_names_something_is_read_by_an_index_in_the_order_of_reading(
+    database: Database, parameters: dict[str, str]
+) -> None:
+    sync_log = SyncLog(database)
+    await sync_log.write([completion(1)], [], NOW)
+    with explained(database) as plans:
+        assert (await sync_log.read(log_query.parse(parameters, NOW))).rows == []
+    assert plans
+    assert (plans.scans("sync_log"), plans.sorts()) == ([], [])
+
+
+@pytest.mark.parametrize(
+    "parameters",
+    [
+        {"region": "nowhere"}, {"tag": "nothing"}, {"repository": "zz*"}, {"status": "Skipped,Stopped"},
+        {"rule": "release-to-eu", "region": "nowhere"}, {"status": "Succeed", "tag": "nothing"},
+    ],
+)  # fmt: skip
+async def test_what_no_index_finds_is_searched_in_pieces(
+    database: Database, parameters: dict[str, str]
+) -> None:
+    """Steps of SQLite's machine are counted: some for each entry that is looked at."""
+    sync_log, entries, ticks = SyncLog(database, Search(rows=5, times=2)), 3000, 0
+
+    def tick() -> int:
+        nonlocal ticks
+        ticks += 1
+        return 0
+
+    for at in range(0, entries, 500):
+        await sync_log.write([completion(number) for number in range(at, at + 500)], [], NOW)
+    await database.run(lambda it: it.connection.dbapi_connection.set_progress_handler(tick, 10))
+    page = await sync_log.read(log_query.parse(parameters, NOW))
+    assert (page.rows, page.next is None) == ([], False)
+    assert ticks * 10 < entries
+
+
+async def test_what_a_filter_leaves_of_many_pieces_is_paged_whole(database: Database) -> None:
+    sync_log = SyncLog(database, Search(rows=1, times=2))
+    ends = [completion(n, destination_region="shanghai" if n % 37 == 0 else "frankfurt") for n in range(300)]
+    await sync_log.write(ends, [], NOW)
+    parameters, seen = {"region": "shanghai", "limit": "2"}, list[str]()
+    while True:
+        page = await sync_log.read(log_query.parse(parameters, NOW))
+        seen += [row["task_id"] for row in page.rows]
+        if page.next is None:
+            break
+        parameters["cursor"] = log_query.cursor_of(page.next) or ""
+    assert seen == [f"task-{n:04}" for n in range(296, -1, -37)]
+
+
+async def test_what_is_counted_for_a_state_is_found_by_an_index(database: Database) -> None:
+    sync_log, executions = SyncLog(database), Executions(database)
+    await sync_log.write([completion(1, Status.FAILED), completion(2)], [], NOW)
+    retries = Retries(database, None, None, None)  # only the database is asked
+    with explained(database) as plans:
+        assert await retries.open_failures() == {}
+        assert await executions.get("e") is None
+        assert not await executions.ran_whole("release-to-eu", NOW)
+        await executions.settle({}, NOW)
+        await Images(database).made_from("game/server", {DIGEST})
+    assert plans.scans("sync_log", "executions") == []
+    assert any("sync_log_by_image (repository=? AND tag=? AND end_time>?)" in line for line in plans)
+    assert any("sync_log_by_digest" in line for line in plans)

@@ -118,6 +118,7 @@ class Consume:
             self._offsets.forget(partition)
             self._held.pop(partition, None)
             self._tasks = {at: entries for at, entries in self._tasks.items() if at[0] != partition}
+            self._group.resume([partition])  # a pause outlives the loss, and what it was for is gone
         for record in records:
             self._held.setdefault(record.partition, _Held(deque())).records.append(record)
         for partition, held in list(self._held.items()):

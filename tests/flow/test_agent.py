@@ -10,10 +10,12 @@ from typing import Any
 import pytest
 from prometheus_client import CollectorRegistry
 
+from consumer import plan
 from consumer.agent import Agent, AgentSettings
 from consumer.lanes import Lanes
 from consumer.patience import Patience
 from consumer.places import Places
+from consumer.task import Image, Plan
 from mesh.clock import SystemClock
 from mesh.log.port import Append, Log
 from mesh.log.sqlite import open_log
@@ -234,6 +236,26 @@ async def test_a_topic_that_is_joined_while_the_agent_tells_its_lag_is_no_error(
     agent._consumers = {"mesh.beijing.events": consumers[0]}
     await agent._beat(Lanes(agent._run_in_turn, permits_per_destination=1, clock=CLOCK))
     assert told == ["lag"]
+
+
+async def test_a_task_that_meets_a_mistake_of_ours_fails_alone(
+    site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = plan.make_plan
+    unlucky, lucky = images.image(layers=[b"unlucky"]), images.image(layers=[b"lucky"])
+
+    def mistaken(image: Image) -> Plan:
+        if image.digest == unlucky.digest:
+            raise LookupError("nobody thought of this")
+        return real(image)
+
+    monkeypatch.setattr(plan, "make_plan", mistaken)
+    await site.push("v1", unlucky)
+    await site.push("v2", lucky)
+    ends = {str(end.tag): end for end in await site.ends(2)}
+    assert (ends["v1"].status, ends["v1"].error and ends["v1"].error.code) == (Status.FAILED, "internal")
+    assert ends["v2"].status is Status.SUCCEED
+    assert await site.holds("v1") is None
 
 
 async def test_what_no_rule_wants_is_not_copied(site: Site) -> None:

@@ -34,18 +34,26 @@ class Secrets:
         self._docker_config = Path(home) / "config.json"
 
     def find(self, name: str) -> str | None:
-        """The value of a secret, or None: `REGMESH_SECRET_<NAME>`, then the file `<name>` of `REGMESH_SECRETS_DIR`."""
+        """The value of a secret, or None: `REGMESH_SECRET_<NAME>`, then the file `<name>` of `REGMESH_SECRETS_DIR`.
+
+        Raises what reading the file does: `OSError`, `UnicodeDecodeError`.
+        """
         variable = "REGMESH_SECRET_" + SecretName(name).upper().replace("-", "_")
         if (value := self._environment.get(variable)) is not None:
-            return value
+            return value.rstrip("\r\n")
         path = self._directory / name if self._directory else None
         if path is None or not path.is_file():
             return None
         return path.read_text().strip()
 
     def get(self, name: str) -> str:
-        """As `find`; `InvalidInput`, saying where to put it, when there is none."""
-        value = self.find(name)
+        """As `find`; `InvalidInput`, saying what to do, when there is none or it can be in no header."""
+        try:
+            value = self.find(name)
+        except (OSError, UnicodeDecodeError) as error:
+            raise InvalidInput(f"secret {name!r} cannot be read: {type(error).__name__}") from error
+        if value is not None and not value.isprintable():
+            raise InvalidInput(f"secret {name!r} has several lines, or characters that cannot be printed")
         if value is None:
             variable = "REGMESH_SECRET_" + name.upper().replace("-", "_")
             raise InvalidInput(

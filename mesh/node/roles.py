@@ -13,6 +13,7 @@ from consumer.places import Places
 from consumer.relay.serve import Relays
 from consumer.transfers import RelayAccess, TransferLimits
 from mesh.control import Control
+from mesh.errors import InvalidInput
 from mesh.gateway import Gateway, Manners
 from mesh.node import registries
 from mesh.node.node import Node
@@ -108,8 +109,10 @@ def _relay_access(node: Node, region: Region, own_url: str | None) -> RelayAcces
         return found.relay if found is not None else None
 
     def secret() -> str | None:
-        relay = declared()
-        return node.secrets.find(relay.secret) if relay is not None else None
+        try:
+            return node.secrets.get(relay.secret) if (relay := declared()) is not None else None
+        except InvalidInput:
+            return None  # without one everything is read from registries
 
     def url() -> str | None:
         relay = declared()

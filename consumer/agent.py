@@ -135,6 +135,7 @@ class Agent:
         await self._log.ensure([topics.status(self._region), topics.retry(self._region), topics.COMMANDS])
         lanes = Lanes(
             self._run_in_turn,
+            supersede=self._worker.supersede,
             permits_per_destination=self._settings.tasks_per_destination,
             bulk_permits_per_destination=self._settings.bulk_tasks_per_destination,
             clock=self._clock,

@@ -234,7 +234,10 @@ async def test_a_topic_that_is_joined_while_the_agent_tells_its_lag_is_no_error(
 
     consumers: list[Any] = [Joined()]
     agent._consumers = {"mesh.beijing.events": consumers[0]}
-    await agent._beat(Lanes(agent._run_in_turn, permits_per_destination=1, clock=CLOCK))
+    lanes = Lanes(
+        agent._run_in_turn, supersede=agent._worker.supersede, permits_per_destination=1, clock=CLOCK
+    )
+    await agent._beat(lanes)
     assert told == ["lag"]
 
 

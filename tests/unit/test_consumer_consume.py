@@ -71,7 +71,7 @@ class Reading:
         await self.go.wait()
 
     def start(self, group: Group) -> Consume:
-        self.lanes = Lanes(self.run, permits_per_destination=50, clock=CLOCK)
+        self.lanes = Lanes(self.run, supersede=self.run, permits_per_destination=50, clock=CLOCK)
         table: Any = type("UpToDate", (), {"rev": 10})
         consume = Consume(
             region=FRANKFURT, source_region=BEIJING, group=group, bury=self._bury, state=declared(), table=table,

@@ -5,13 +5,13 @@ Nothing is staged: the source's stream is the destination's upload, so memory is
 
 import asyncio
 from collections import OrderedDict
-from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Sequence
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterable
 from contextlib import AsyncExitStack, asynccontextmanager
 
 from consumer.brought import Brought
 from consumer.relay.incoming import Incoming
 from consumer.relay.tee import Tee
-from consumer.sources import Sources, Supply
+from consumer.sources import Sources, Supply, Ways
 from consumer.speed import Speeds
 from consumer.tally import Tally
 from consumer.task import Cargo, Task
@@ -19,7 +19,6 @@ from mesh.errors import ContentMismatch
 from mesh.metrics import Metrics
 from mesh.registry.port import Descriptor, Registry
 from schemas.names import Repository
-from schemas.topology import Place
 
 _MOST_REMEMBERED = 200_000  # holders to mount from; a forgotten one is streamed, never lost
 
@@ -65,13 +64,13 @@ class BlobCopier:
         `ExecutionStopped`, after the blobs that were under way.
         """
         lanes, wanted, place = asyncio.Semaphore(self._per_task), tuple(blobs), task.destination.name
-        near = await self.sources.near(task, tally.digest) if wanted else ()
+        ways = await self.sources.ways(task, tally.digest) if wanted else Ways()
 
         async def one(blob: Descriptor) -> None:
             async with lanes:
                 if tally.is_stopped():
                     return
-                await _Transfer(self, blob, task, source, destination, tally, near).run(resend=resend)
+                await _Transfer(self, blob, task, source, destination, tally, ways).run(resend=resend)
                 settled((place, blob.digest))
 
         with self.incoming.expected((place, blob.digest) for blob in wanted) as settled:
@@ -137,10 +136,10 @@ class _Transfer:
         source: Registry,
         destination: Registry,
         tally: Tally,
-        near: Sequence[Place],
+        ways: Ways,
     ) -> None:
         self._copier, self._blob, self._task, self._tally = copier, blob, task, tally
-        self._near = near
+        self._ways = ways
         self._source, self._destination = source, destination
         self._repository = task.destination_repository
         self._cargo: Cargo = (task.destination.name, blob.digest)
@@ -197,7 +196,7 @@ class _Transfer:
     async def _bring(self) -> None:
         """From whoever is nearest; once more from the source alone when another one sent something else."""
         sources, args = self._copier.sources, (self._blob, self._task, self._source)
-        supply = sources.supply(*args, self._near)
+        supply = sources.supply(*args, self._ways)
         try:
             await self._stream(supply)
         except ContentMismatch:

@@ -10,7 +10,7 @@ sent something else is not asked again for a while.
 
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Self
 
 import structlog
@@ -20,9 +20,10 @@ from consumer.relay.client import NotYet, Peer
 from consumer.relay.incoming import Incoming
 from consumer.relay.peers import Peers
 from consumer.relay.tree import parent_of
+from consumer.relay.waits import PassedOver, Waits
 from consumer.task import Task
 from mesh.clock import Clock
-from mesh.errors import ContentMismatch, Denied, RegistryError, RegmeshError
+from mesh.errors import ContentMismatch, Denied, RegistryError, RegmeshError, Unreachable
 from mesh.metrics import Metrics
 from mesh.registry.port import Descriptor, Registry
 from mesh.registry.verify import Verifier
@@ -36,8 +37,6 @@ LOG = structlog.get_logger()
 
 _DISTRUST_SECONDS = 60.0  # of who lied, or does not answer
 _LATE_SECONDS = 30.0  # of who was waited for in vain, or broke off
-_EXPECTING_SECONDS = 30.0  # how long a relay is waited for that expects the blob itself
-_NOT_THERE_SECONDS = 5.0  # and one that has not heard of it: its event may be on the way
 _ASK_AGAIN_SECONDS = 0.05
 _MOST_NEAR = 2  # places that are asked whether they hold an image
 
@@ -46,11 +45,20 @@ _MOST_NEAR = 2  # places that are asked whether they hold an image
 class Holder:
     """One who may send a blob."""
 
-    key: str  # by which it is dropped for a while: a relay's address, or a place's name
+    key: str  # by which it is dropped for a while: a place's name, for a relay's with its address
+    address: str  # where it is reached: what does not answer there is dropped for all places
     name: PlaceName
     region: Region
     read: Callable[[int], AbstractAsyncContextManager[AsyncIterator[bytes]]]  # from so many bytes on
     is_relay: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Ways:
+    """How the blobs of one image come, as far as that is found out once for all of them."""
+
+    near: Sequence[Place] = ()  # places nearer than the source that hold the image, nearest first
+    waits: Waits = field(default_factory=Waits)
 
 
 class Sources:
@@ -74,12 +82,12 @@ class Sources:
         self._peers, self._peer, self._may_ask = peers, peer, may_ask
         self._incoming, self._nearness = incoming, nearness
         self._clock, self._metrics = clock, metrics
-        self._distrusted: dict[str, float] = {}  # until when
+        self._passed_over = PassedOver()
 
-    async def near(self, task: Task, digest: Digest | None) -> Sequence[Place]:
-        """Places nearer than the source that hold the image, nearest first; asked once for all its blobs."""
+    async def ways(self, task: Task, digest: Digest | None) -> Ways:
+        """Asked once for all blobs of an image; `digest` is the image's, None when there is none yet."""
         if digest is None:
-            return ()
+            return Ways()
         found = []
         for place in self._nearer(task)[:_MOST_NEAR]:
             try:
@@ -89,44 +97,51 @@ class Sources:
                 LOG.info(
                     "a near place was passed over", action="near_failed", place=place.name, error=str(error)
                 )
-        return found
+        return Ways(found)
 
-    def supply(self, blob: Descriptor, task: Task, source: Registry, near: Sequence[Place]) -> "Supply":
+    def supply(self, blob: Descriptor, task: Task, source: Registry, ways: Ways) -> "Supply":
         """The blob as a stream, to be opened."""
-        holders = [
-            *(self._of_place(place, blob, task) for place in near if self._is_trusted(place.name)),
-            *self._relays(blob, task),
-        ]
-        return Supply(blob, task, holders, source, self)
+        found = [*(self._of_place(place, blob, task) for place in ways.near), *self._relays(blob, task)]
+        return Supply(blob, task, [it for it in found if self.trusts(it)], source, self, ways.waits)
 
     def from_origin(self, blob: Descriptor, task: Task, source: Registry) -> "Supply":
         """From the source alone."""
-        return Supply(blob, task, (), source, self)
+        return Supply(blob, task, (), source, self, Waits())
 
     def drop(self, name: str, why: RegmeshError, seconds: float = _DISTRUST_SECONDS) -> None:
         """Not to be asked for a while."""
-        self._distrusted[name] = self._clock.monotonic() + seconds
+        self._passed_over.add(name, self._clock.monotonic() + seconds)
         self._metrics.sources_dropped.labels(why.code).inc()
         LOG.warning("a holder of blobs is dropped", action="source_dropped", source=name, error=str(why))
 
+    def trusts(self, holder: Holder) -> bool:
+        now = self._clock.monotonic()
+        return not (self._passed_over.has(holder.key, now) or self._passed_over.has(holder.address, now))
+
     async def wait_for(
-        self, holder: Holder, task: Task, blob: Descriptor, stack: AsyncExitStack
+        self, holder: Holder, task: Task, blob: Descriptor, stack: AsyncExitStack, waits: Waits
     ) -> AsyncIterator[bytes]:
-        """The bytes of a relay, which may have to be sent them first itself."""
+        """The bytes of a relay, which may have to be sent them first itself.
+
+        Raises its answer as soon as it was waited for in vain, by this blob or by another one.
+        """
         began = self._clock.monotonic()
         with self._incoming.asking((task.destination.name, blob.digest), holder.region):
             while True:
                 try:
-                    return await stack.enter_async_context(holder.read(0))
+                    chunks = await stack.enter_async_context(holder.read(0))
                 except RegistryError as error:
-                    waited = self._clock.monotonic() - began
-                    patience = _EXPECTING_SECONDS if isinstance(error, NotYet) else _NOT_THERE_SECONDS
-                    if error.status not in (202, 404):
+                    if error.status not in (202, 404) or not self.trusts(holder):
+                        waits.ended(holder.key)
                         raise
-                    if waited > patience:
+                    now, is_expected = self._clock.monotonic(), isinstance(error, NotYet)
+                    if waits.is_vain(holder.key, began, now, is_expected=is_expected):
                         self.drop(holder.key, error, _LATE_SECONDS)
                         raise
                     await self._clock.sleep(_ASK_AGAIN_SECONDS)
+                else:
+                    waits.ended(holder.key)
+                    return chunks
 
     def _nearer(self, task: Task) -> list[Place]:
         """Other places of the task's source that cost clearly less than it, cheapest first."""
@@ -145,6 +160,7 @@ class Sources:
         return Holder(
             place.name,
             place.name,
+            place.name,
             place.region,
             lambda offset: registry.read_blob(task.repository, blob, offset=offset),
         )
@@ -159,14 +175,14 @@ class Sources:
         def holder(url: str) -> Holder:
             return Holder(
                 f"{place} at {url}",
+                url,
                 place,
                 parent,
                 lambda offset: self._peer.read(url, place, task.repository, blob, offset),
                 is_relay=True,
             )
 
-        found = map(holder, self._peers.relays(parent, blob.digest))
-        return [it for it in found if self._is_trusted(it.key)]
+        return [holder(url) for url in self._peers.relays(parent, blob.digest)]
 
     def _parent(self, task: Task, digest: Digest) -> Region | None:
         mirrored = {it.region for it in self._state.replicas() if it.instance == task.source.instance}
@@ -181,13 +197,6 @@ class Sources:
             return self._incoming.is_relay()
         return bool(self._peers.relays(region, digest))
 
-    def _is_trusted(self, name: str) -> bool:
-        until = self._distrusted.get(name)
-        if until is not None and self._clock.monotonic() >= until:
-            del self._distrusted[name]
-            until = None
-        return until is None
-
 
 class Supply:
     """An async iterator of chunks, from one holder after the other; to be opened once, and closed.
@@ -196,9 +205,15 @@ class Supply:
     """
 
     def __init__(
-        self, blob: Descriptor, task: Task, holders: Sequence[Holder], origin: Registry, sources: Sources
+        self,
+        blob: Descriptor,
+        task: Task,
+        holders: Sequence[Holder],
+        origin: Registry,
+        sources: Sources,
+        waits: Waits,
     ) -> None:
-        self._blob, self._task, self._sources = blob, task, sources
+        self._blob, self._task, self._sources, self._waits = blob, task, sources, waits
         self._holders = list(holders)
         self._origin = origin
         self.is_shared = bool(holders)
@@ -248,13 +263,17 @@ class Supply:
         await self._stack.aclose()
         while self._holders:
             holder = self._holders.pop(0)
+            if not self._sources.trusts(holder):  # since it was found
+                continue
             try:
                 self._chunks = await self._open(holder)
             except RegistryError as error:
                 LOG.info(
                     "a holder was passed over", action="source_passed", source=holder.name, error=str(error)
                 )
-                if error.retryable or isinstance(error, Denied):
+                if isinstance(error, Unreachable):
+                    self._sources.drop(holder.address, error)
+                elif error.retryable or isinstance(error, Denied):
                     self._sources.drop(holder.key, error)
                 continue
             self.name, self.region = holder.name, holder.region
@@ -267,7 +286,7 @@ class Supply:
 
     async def _open(self, holder: Holder) -> AsyncIterator[bytes]:
         if holder.is_relay and not self._verifier.received:
-            return await self._sources.wait_for(holder, self._task, self._blob, self._stack)
+            return await self._sources.wait_for(holder, self._task, self._blob, self._stack, self._waits)
         return await self._stack.enter_async_context(holder.read(self._verifier.received))
 
     @contextmanager

@@ -8,6 +8,7 @@ A task that is set aside has not failed. Its agent goes on with it, and others l
 """
 
 import asyncio
+from collections import Counter
 from collections.abc import Callable, Iterator
 from datetime import datetime, timedelta
 
@@ -28,12 +29,14 @@ from mesh.rules.state import MeshState
 from mesh.rules.stops import Stops
 from schemas import codec, topics
 from schemas.completions import Side, TaskError
-from schemas.names import Region
+from schemas.names import PlaceName, Region
 from schemas.parked import STILL_QUEUED, STILL_RUNNING, Parked
 
 LOG = structlog.get_logger()
 
-_AT_ONCE = 100  # of those that are due, in the lanes
+_AT_ONCE = (
+    100  # of those that are due for one destination, in the lanes: a dead one keeps nobody else waiting
+)
 
 
 class Parking:
@@ -58,6 +61,7 @@ class Parking:
         self._clock, self._metrics, self._random = clock, metrics, random
         self._parked: dict[str, Parked] = {}
         self._running: set[str] = set()
+        self._running_for: Counter[PlaceName] = Counter()  # how many of these, by destination
         self._aside: set[str] = set()  # in our hands, until the log says something else of them
         self._writing = asyncio.Lock()
 
@@ -156,7 +160,8 @@ class Parking:
         while True:
             try:
                 for parked in list(self._due()):
-                    await self._begin(parked, lanes)
+                    if self._running_for[parked.destination_place] < _AT_ONCE:
+                        await self._begin(parked, lanes)
             except LogUnavailable as error:
                 LOG.warning("parked tasks wait for the log", action="log_away", error=str(error))
             await self._clock.sleep(self._patience.look_at_parked)
@@ -164,8 +169,6 @@ class Parking:
     def _due(self) -> Iterator[Parked]:
         now = self._clock.now()
         for parked in sorted(self._parked.values(), key=lambda one: one.not_before):
-            if len(self._running) >= _AT_ONCE:
-                return
             waits = parked.not_before > now and parked.execution_id not in self._stops
             free = parked.task_id not in self._running and not self._goes_on(parked)
             if free and not waits and self._is_ours(parked, now):
@@ -191,7 +194,12 @@ class Parking:
             await self._end(parked, skipped(FILTERED, "its rule is gone, or does not want it any more"))
         elif not lanes.is_busy(found[0]):  # what is newer ends it
             self._running.add(parked.task_id)
-            lanes.put(found[0], lambda: self._running.discard(parked.task_id))
+            self._running_for[parked.destination_place] += 1
+            lanes.put(found[0], lambda: self._has_run(parked))
+
+    def _has_run(self, parked: Parked) -> None:
+        self._running.discard(parked.task_id)
+        self._running_for[parked.destination_place] -= 1
 
     async def _end(self, parked: Parked, outcome: Outcome) -> None:
         await complete_parked(parked, outcome, self._clock.now(), self._log)

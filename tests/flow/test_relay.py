@@ -8,9 +8,10 @@ from typing import Any
 
 import pytest
 from aiohttp import ClientSession, ClientTimeout, web
+from yarl import URL
 
 from consumer.relay import client as peer_client
-from consumer.relay import incoming
+from consumer.relay import incoming, serve
 from consumer.relay.serve import Relay
 from schemas.names import Tag
 from tests import images
@@ -259,3 +260,34 @@ async def test_a_follower_that_is_too_slow_reads_on_from_the_origin(
     assert sum(slowest["bytes_from"].values()) == size
     dropped = site.agents["hangzhou"][0]._metrics.sources_dropped.labels("unreachable")
     assert dropped._value.get() >= 1
+
+
+async def test_who_takes_no_bytes_is_not_waited_for_for_ever(
+    site: MeshSite, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What it is sent would stay in memory for as long as its connection does."""
+    monkeypatch.setattr(serve, "_STALL_SECONDS", 0.5)
+    ended: list[str] = []
+    relay = site.relays._relays["shanghai"]
+
+    class Watched:
+        async def handle(self, request: web.Request) -> web.StreamResponse:
+            try:
+                return await relay.handle(request)
+            finally:
+                ended.append(request.headers["Regmesh-Region"])
+
+    image = images.image(layers=[os.urandom(32 * MIB)])  # more than sockets hold
+    digest = await site.push("cn", "v1", image)
+    await until(lambda: arrived(site, "v1", digest))
+    site.relays._relays["shanghai"] = Watched()  # type: ignore[assignment]
+    blob = image.blob_descriptors[1]
+    asked = URL(site.url)
+    _, writer = await asyncio.open_connection(asked.host, asked.port, limit=1024)
+    path = f"/v1/relay/cn@shanghai/{APP}/blobs/{blob.digest}?size={blob.size}"
+    head = f"Host: x\r\nAuthorization: Bearer {SECRET}\r\nRegmesh-Region: chengdu\r\n\r\n"
+    writer.write(f"GET {path} HTTP/1.1\r\n{head}".encode())
+    try:
+        await until(lambda: asyncio.sleep(0, "chengdu" in ended))
+    finally:
+        writer.close()

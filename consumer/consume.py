@@ -19,7 +19,7 @@ from consumer.offsets import Offsets
 from consumer.tally import Tally
 from consumer.task import Task
 from mesh.clock import Clock
-from mesh.errors import LogUnavailable
+from mesh.errors import LogError
 from mesh.log.port import Group, Partition, Record
 from mesh.log.table import Table
 from mesh.metrics import Metrics
@@ -90,7 +90,7 @@ class Consume:
         while not stopping.is_set():
             try:
                 await self._turn()
-            except LogUnavailable as error:
+            except LogError as error:  # refused or away: of one region, and the agent has others
                 log.warning(
                     "the log is away; reading goes on when it is back", action="log_away", error=str(error)
                 )

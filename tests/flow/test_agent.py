@@ -1,7 +1,7 @@
 """An agent on the embedded log, between registries of our own: from an event to a tag that can be pulled."""
 
 import asyncio
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import aclosing, asynccontextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -12,12 +12,12 @@ from prometheus_client import CollectorRegistry
 
 from consumer import plan
 from consumer.agent import Agent, AgentSettings
-from consumer.lanes import Lanes
 from consumer.patience import Patience
 from consumer.places import Places
 from consumer.task import Image, Plan
 from mesh.clock import SystemClock
-from mesh.log.port import Append, Log
+from mesh.errors import LogError
+from mesh.log.port import Append, Log, Record
 from mesh.log.sqlite import open_log
 from mesh.log.table import Table
 from mesh.metrics import Metrics
@@ -38,6 +38,7 @@ from tests import images
 CLOCK = SystemClock()
 BEIJING, FRANKFURT = Region("beijing"), Region("frankfurt")
 APP = Repository("game/app")
+EVENTS = topics.events(BEIJING)
 QUICK = AgentSettings(
     patience=Patience(tries=3, first_wait=0.02, longest_wait=0.05, parked_for=0),
     regions_every=0.05,
@@ -234,11 +235,74 @@ async def test_a_topic_that_is_joined_while_the_agent_tells_its_lag_is_no_error(
 
     consumers: list[Any] = [Joined()]
     agent._consumers = {"mesh.beijing.events": consumers[0]}
-    lanes = Lanes(
-        agent._run_in_turn, supersede=agent._worker.supersede, permits_per_destination=1, clock=CLOCK
-    )
-    await agent._beat(lanes)
+    await agent._report_lags()
     assert told == ["lag"]
+
+
+async def test_a_region_whose_log_does_not_tell_its_lag_keeps_no_heartbeat_back(site: Site) -> None:
+    await site.kill()
+    site.settings = replace(QUICK, heartbeat_every=0.05)
+    agent = await site.start()
+    await until(lambda: EVENTS in agent._consumers)
+
+    class Silent:
+        asked = asyncio.Event()
+
+        async def report_lag(self) -> None:
+            self.asked.set()
+            await asyncio.Event().wait()
+
+        async def settle(self) -> None: ...
+
+        async def close(self) -> None: ...
+
+    silent: Any = Silent()
+    agent._consumers["mesh.silent.events"] = silent
+    await silent.asked.wait()
+    before = await site.log.end(topics.status(FRANKFURT))
+
+    async def beats() -> int:
+        end = await site.log.end(topics.status(FRANKFURT))
+        return sum(end.values()) - sum(before.values())
+
+    async with asyncio.timeout(20):
+        while await beats() < 3:
+            await asyncio.sleep(0.02)
+
+
+async def test_a_region_whose_log_refuses_us_stops_no_other(site: Site) -> None:
+    """As Kafka does when a right is taken away: no wait mends that, and the agent has other regions."""
+    (agent, running, _) = site._agents[-1]
+    await until(lambda: len(agent._consumers) == 4)
+    group, refused = agent._consumers[topics.bulk(FRANKFURT)]._group, asyncio.Event()
+
+    async def refuse(**_: object) -> list[Record]:
+        refused.set()
+        raise LogError("refused")
+
+    group.read = refuse  # type: ignore[method-assign]
+    await refused.wait()
+    digest = await site.push("v1", images.image(layers=[b"of another region"]))
+    (end,) = await site.ends(1)
+    assert (end.status, end.digest) == (Status.SUCCEED, digest)
+    assert not running.done()
+
+
+async def test_regions_are_left_together_when_the_agent_stops(site: Site) -> None:
+    """Each may have to wait for its log: one after the other they would outlast the time that a stop may take."""
+    agent = site._agents[-1][0]
+    await until(lambda: len(agent._consumers) == 4)
+    together = asyncio.Barrier(4)
+    for consume in agent._consumers.values():
+        consume.settle = together.wait  # type: ignore[assignment]
+    async with asyncio.timeout(20):
+        await site.stop()
+
+
+async def until(look: Callable[[], bool]) -> None:
+    async with asyncio.timeout(20):
+        while not look():
+            await asyncio.sleep(0.02)
 
 
 async def test_a_task_that_meets_a_mistake_of_ours_fails_alone(

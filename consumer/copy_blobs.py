@@ -11,8 +11,9 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from consumer.brought import Brought
 from consumer.relay.incoming import Incoming
 from consumer.relay.tee import Tee
-from consumer.sources import Sources, Supply, Ways
+from consumer.sources import Sources, Ways
 from consumer.speed import Speeds
+from consumer.supply import Supply
 from consumer.tally import Tally
 from consumer.task import Cargo, Task
 from mesh.errors import ContentMismatch
@@ -210,6 +211,7 @@ class _Transfer:
     async def _stream(self, supply: Supply) -> None:
         before = self._tally.bytes_from.copy()
         async with supply, self._copier.permit(self._task):
+            await supply.open()
             with self._copier.incoming.coming(self._cargo, self._blob.size) as tee:
                 chunks = self._counted(supply, tee)
                 await self._destination.write_blob(self._repository, self._blob, chunks)

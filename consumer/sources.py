@@ -8,10 +8,9 @@ Whatever fails, the next one is asked for the rest at once. What came from sever
 sent something else is not asked again for a while.
 """
 
-from collections.abc import AsyncIterator, Callable, Iterator, Sequence
-from contextlib import AbstractAsyncContextManager, AsyncExitStack, contextmanager
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
-from typing import Self
 
 import structlog
 
@@ -21,36 +20,21 @@ from consumer.relay.incoming import Incoming
 from consumer.relay.peers import Peers
 from consumer.relay.tree import parent_of
 from consumer.relay.waits import PassedOver, Waits
+from consumer.supply import DISTRUST_SECONDS, LATE_SECONDS, Holder, Supply
 from consumer.task import Task
 from mesh.clock import Clock
-from mesh.errors import ContentMismatch, Denied, RegistryError, RegmeshError, Unreachable
+from mesh.errors import RegistryError, RegmeshError
 from mesh.metrics import Metrics
 from mesh.registry.port import Descriptor, Registry
-from mesh.registry.verify import Verifier
 from mesh.rules import boundary
 from mesh.rules.state import MeshState
-from schemas.completions import Side
 from schemas.names import Digest, PlaceName, Region
 from schemas.topology import Place
 
 LOG = structlog.get_logger()
 
-_DISTRUST_SECONDS = 60.0  # of who lied, or does not answer
-_LATE_SECONDS = 30.0  # of who was waited for in vain, or broke off
 _ASK_AGAIN_SECONDS = 0.05
 _MOST_NEAR = 2  # places that are asked whether they hold an image
-
-
-@dataclass(frozen=True, slots=True)
-class Holder:
-    """One who may send a blob."""
-
-    key: str  # by which it is dropped for a while: a place's name, for a relay's with its address
-    address: str  # where it is reached: what does not answer there is dropped for all places
-    name: PlaceName
-    region: Region
-    read: Callable[[int], AbstractAsyncContextManager[AsyncIterator[bytes]]]  # from so many bytes on
-    is_relay: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,16 +83,16 @@ class Sources:
                 )
         return Ways(found)
 
-    def supply(self, blob: Descriptor, task: Task, source: Registry, ways: Ways) -> "Supply":
+    def supply(self, blob: Descriptor, task: Task, source: Registry, ways: Ways) -> Supply:
         """The blob as a stream, to be opened."""
         found = [*(self._of_place(place, blob, task) for place in ways.near), *self._relays(blob, task)]
         return Supply(blob, task, [it for it in found if self.trusts(it)], source, self, ways.waits)
 
-    def from_origin(self, blob: Descriptor, task: Task, source: Registry) -> "Supply":
+    def from_origin(self, blob: Descriptor, task: Task, source: Registry) -> Supply:
         """From the source alone."""
         return Supply(blob, task, (), source, self, Waits())
 
-    def drop(self, name: str, why: RegmeshError, seconds: float = _DISTRUST_SECONDS) -> None:
+    def drop(self, name: str, why: RegmeshError, seconds: float = DISTRUST_SECONDS) -> None:
         """Not to be asked for a while."""
         self._passed_over.add(name, self._clock.monotonic() + seconds)
         self._metrics.sources_dropped.labels(why.code).inc()
@@ -136,7 +120,7 @@ class Sources:
                         raise
                     now, is_expected = self._clock.monotonic(), isinstance(error, NotYet)
                     if waits.is_vain(holder.key, began, now, is_expected=is_expected):
-                        self.drop(holder.key, error, _LATE_SECONDS)
+                        self.drop(holder.key, error, LATE_SECONDS)
                         raise
                     await self._clock.sleep(_ASK_AGAIN_SECONDS)
                 else:
@@ -196,105 +180,3 @@ class Sources:
         if region == self._region:
             return self._incoming.is_relay()
         return bool(self._peers.relays(region, digest))
-
-
-class Supply:
-    """An async iterator of chunks, from one holder after the other; to be opened once, and closed.
-
-    Not a generator: an upload reads it from a task of its own, and a generator can't be closed while it runs there.
-    """
-
-    def __init__(
-        self,
-        blob: Descriptor,
-        task: Task,
-        holders: Sequence[Holder],
-        origin: Registry,
-        sources: Sources,
-        waits: Waits,
-    ) -> None:
-        self._blob, self._task, self._sources, self._waits = blob, task, sources, waits
-        self._holders = list(holders)
-        self._origin = origin
-        self.is_shared = bool(holders)
-        self._verifier = Verifier(blob, Side.SOURCE)
-        self._stack = AsyncExitStack()
-        self._chunks: AsyncIterator[bytes] | None = None
-        self._used: list[str] = []
-        self.name, self.region = task.source.name, task.source.region  # of who sends now
-        self._is_origin = False
-
-    async def __aenter__(self) -> Self:
-        await self._next_holder()
-        return self
-
-    async def __aexit__(self, *_: object) -> None:
-        await self._stack.aclose()
-
-    def __aiter__(self) -> "Supply":
-        return self
-
-    async def __anext__(self) -> bytes:
-        while True:
-            assert self._chunks is not None
-            try:
-                chunk = await anext(self._chunks)
-            except StopAsyncIteration:
-                if self.is_shared and not self._verifier.complete:
-                    await self._next_holder()
-                    continue
-                if self.is_shared:  # what one registry sent alone was verified there
-                    with self._liars_are_dropped():
-                        self._verifier.check()
-                raise
-            except RegistryError as error:
-                if self._is_origin:
-                    raise
-                self._sources.drop(self._used[-1], error, _LATE_SECONDS)
-                await self._next_holder()
-            else:
-                if self.is_shared:
-                    with self._liars_are_dropped():
-                        self._verifier.add(chunk)
-                return chunk
-
-    async def _next_holder(self) -> None:
-        """Of those that are left the first that can be opened. The origin's error passes through."""
-        await self._stack.aclose()
-        while self._holders:
-            holder = self._holders.pop(0)
-            if not self._sources.trusts(holder):  # since it was found
-                continue
-            try:
-                self._chunks = await self._open(holder)
-            except RegistryError as error:
-                LOG.info(
-                    "a holder was passed over", action="source_passed", source=holder.name, error=str(error)
-                )
-                if isinstance(error, Unreachable):
-                    self._sources.drop(holder.address, error)
-                elif error.retryable or isinstance(error, Denied):
-                    self._sources.drop(holder.key, error)
-                continue
-            self.name, self.region = holder.name, holder.region
-            self._used.append(holder.key)
-            return
-        self.name, self.region, self._is_origin = self._task.source.name, self._task.source.region, True
-        offset = self._verifier.received if self.is_shared else None
-        reading = self._origin.read_blob(self._task.repository, self._blob, offset=offset)
-        self._chunks = await self._stack.enter_async_context(reading)
-
-    async def _open(self, holder: Holder) -> AsyncIterator[bytes]:
-        if holder.is_relay and not self._verifier.received:
-            return await self._sources.wait_for(holder, self._task, self._blob, self._stack, self._waits)
-        return await self._stack.enter_async_context(holder.read(self._verifier.received))
-
-    @contextmanager
-    def _liars_are_dropped(self) -> Iterator[None]:
-        """Whose bytes were wrong nobody can tell, so all who sent some."""
-        try:
-            yield
-        except ContentMismatch as error:
-            for name in self._used:
-                self._sources.drop(name, error)
-            raise

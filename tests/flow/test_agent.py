@@ -6,6 +6,7 @@ from contextlib import aclosing, asynccontextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
+from unittest.mock import ANY
 
 import pytest
 from prometheus_client import CollectorRegistry
@@ -15,6 +16,7 @@ from consumer.agent import Agent, AgentSettings
 from consumer.patience import Patience
 from consumer.places import Places
 from consumer.task import Image, Plan
+from consumer.transfers import TransferLimits
 from mesh.clock import SystemClock
 from mesh.errors import LogError
 from mesh.log.port import Append, Log, Record
@@ -22,7 +24,7 @@ from mesh.log.sqlite import open_log
 from mesh.log.table import Table
 from mesh.metrics import Metrics
 from mesh.registry.builtin import BuiltinRegistry
-from mesh.registry.builtin.faults import Cut, Fail, Faults, HalfWritten, Lie, Throttle
+from mesh.registry.builtin.faults import Cut, Fail, Faults, HalfWritten, Lie, Stall, Throttle
 from mesh.registry.builtin.manifests import Deletes
 from mesh.registry.client import RegistryClient, RegistryEndpoint, open_endpoint
 from mesh.rules.state import MeshState
@@ -640,3 +642,18 @@ async def _left(log: Log, topic: str) -> set[str]:
             if all(batch.positions.get(number, 0) >= end for number, end in ends.items()):
                 break
     return {key for key, value in found.items() if value is not None}
+
+
+async def test_no_more_sources_are_open_than_blobs_may_be_on_their_way(site: Site) -> None:
+    """What waits for its turn holds no connection, and no bytes in memory."""
+    await site.kill()
+    site.settings = replace(QUICK, transfers=TransferLimits(blobs_per_task=4, transfers=2))
+    site.source.faults.stall = Stall(ANY)
+    await site.start()
+    digest = await site.push("v1", images.image(layers=[b"%d" % number for number in range(6)]))
+    await until(lambda: site.source.faults.struck["stall"] >= 2)
+    await asyncio.sleep(0.3)
+    assert site.source.faults.struck["stall"] == 2
+    site.source.faults.stall.over.set()
+    (end,) = await site.ends(1)
+    assert (end.status, end.digest) == (Status.SUCCEED, digest)

@@ -118,6 +118,7 @@ class Mesh:
         """Until the source is opened."""
         origin: Any = Origin()
         async with self.sources.supply(blob(number), task(instance), origin, ways) as supply:
+            await supply.open()
             assert supply.name == instance
 
 

@@ -6,7 +6,7 @@ Nothing is staged: the source's stream is the destination's upload, so memory is
 import asyncio
 from collections import OrderedDict
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterable
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
 
 from consumer.brought import Brought
 from consumer.relay.incoming import Incoming
@@ -16,7 +16,7 @@ from consumer.speed import Speeds
 from consumer.supply import Supply
 from consumer.tally import Tally
 from consumer.task import Cargo, Task
-from mesh.errors import ContentMismatch
+from mesh.errors import ContentMismatch, RegistryError
 from mesh.metrics import Metrics
 from mesh.registry.port import Descriptor, Registry
 from schemas.names import Repository
@@ -146,12 +146,15 @@ class _Transfer:
         self._cargo: Cargo = (task.destination.name, blob.digest)
 
     async def run(self, *, resend: bool) -> None:
+        is_unseen = False
         if resend:
             self._copier.holders.forget(self._cargo)
-        elif not self._is_coming_ahead() and await self._is_there():
+        elif self._is_coming_ahead():
+            is_unseen = True
+        elif await self._is_there():
             return
         async with self._copier.turns.take(self._cargo) as waited:
-            if waited and await self._is_there():
+            if (waited or is_unseen) and await self._is_there():
                 return
             async with self._copier.speeds.turn(self._task):
                 await self._bring()
@@ -226,8 +229,9 @@ class _Transfer:
             sent.labels(supply.name, self._task.destination.name).inc(len(chunk))
             tee.put(chunk)
             yield chunk
-        if self._copier.others_here() and await self._has_it():
-            self._count("twice")
+        with suppress(RegistryError):  # this is for a count alone, and ends no upload
+            if self._copier.others_here() and await self._has_it():
+                self._count("twice")
 
     def _count(self, how: str) -> None:
         self._copier.metrics.blobs.labels(self._task.destination.name, how).inc()

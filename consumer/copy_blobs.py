@@ -5,7 +5,7 @@ Nothing is staged: the source's stream is the destination's upload, so memory is
 
 import asyncio
 from collections import OrderedDict
-from collections.abc import AsyncIterator, Callable, Coroutine, Iterable
+from collections.abc import AsyncIterator, Callable, Iterable
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 
 from consumer.brought import Brought
@@ -19,6 +19,7 @@ from consumer.task import Cargo, Task
 from mesh.errors import ContentMismatch, RegistryError
 from mesh.metrics import Metrics
 from mesh.registry.port import Descriptor, Registry
+from mesh.together import all_of
 from schemas.names import Repository
 
 _MOST_REMEMBERED = 200_000  # holders to mount from; a forgotten one is streamed, never lost
@@ -75,7 +76,7 @@ class BlobCopier:
                 settled((place, blob.digest))
 
         with self.incoming.expected((place, blob.digest) for blob in wanted) as settled:
-            await _all(one(blob) for blob in wanted)
+            await all_of(one(blob) for blob in wanted)
         tally.go_on()
 
     @asynccontextmanager
@@ -235,13 +236,3 @@ class _Transfer:
 
     def _count(self, how: str) -> None:
         self._copier.metrics.blobs.labels(self._task.destination.name, how).inc()
-
-
-async def _all(jobs: Iterable[Coroutine[None, None, None]]) -> None:
-    """Run all; the first error cancels the rest and passes through as itself, not in a group."""
-    try:
-        async with asyncio.TaskGroup() as group:
-            for job in jobs:
-                group.create_task(job)
-    except ExceptionGroup as errors:
-        raise errors.exceptions[0] from errors

@@ -12,10 +12,12 @@ import pytest
 from prometheus_client import CollectorRegistry
 
 from consumer import plan
+from consumer.admit import Admission
 from consumer.agent import Agent, AgentSettings
 from consumer.patience import Patience
 from consumer.places import Places
-from consumer.task import Image, Plan
+from consumer.tally import Tally
+from consumer.task import Image, Plan, Task
 from consumer.transfers import TransferLimits
 from mesh.clock import SystemClock
 from mesh.errors import LogError
@@ -366,6 +368,29 @@ async def test_a_late_event_never_moves_a_tag_back(site: Site) -> None:
     await site.event("latest", old)
     await site.ends(2)
     assert await site.holds("latest") == new
+
+
+async def test_a_tag_that_moves_while_the_agent_asks_whether_it_may_write_is_not_moved_back(
+    site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It may ask for long, as the log may be away; and another agent may have the newer push by then."""
+    old, new = images.image(layers=[b"old"]), images.image(layers=[b"new"])
+    real, asked = Admission.check, 0
+
+    async def slow(self: Admission, task: Task, tally: Tally) -> None:
+        nonlocal asked
+        asked += 1
+        await real(self, task, tally)
+        if asked == 3:  # when it started, before its content, and now before its tag
+            for registry in (site.source, site.destination):
+                async with client(registry) as there:
+                    await images.push(there, APP, Tag("v1"), new)
+
+    monkeypatch.setattr(Admission, "check", slow)
+    await site.push("v1", old)
+    await site.ends(1)
+    assert asked >= 3
+    assert await site.holds("v1") == new.digest
 
 
 async def test_fifty_pushes_of_one_tag_end_at_the_last_and_never_go_back(site: Site) -> None:

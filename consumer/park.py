@@ -38,6 +38,8 @@ _AT_ONCE = (
     100  # of those that are due for one destination, in the lanes: a dead one keeps nobody else waiting
 )
 
+_Target = tuple[str, ...]
+
 
 class Parking:
     """Fed by a table of `mesh.<region>.retry`."""
@@ -60,6 +62,7 @@ class Parking:
         self._living, self._stops, self._patience = living, stops, patience
         self._clock, self._metrics, self._random = clock, metrics, random
         self._parked: dict[str, Parked] = {}
+        self._by_target: dict[_Target, dict[str, Parked]] = {}  # the same, as every end of a task asks
         self._running: set[str] = set()
         self._running_for: Counter[PlaceName] = Counter()  # how many of these, by destination
         self._aside: set[str] = set()  # in our hands, until the log says something else of them
@@ -85,8 +88,14 @@ class Parking:
         for one, change in ((before, -1), (found, 1)):
             if one is not None:
                 self._metrics.parked_tasks.labels(one.destination_place).inc(change)
+        if before is not None:
+            others = self._by_target[_target_of(before)]
+            del others[record.key]
+            if not others:
+                del self._by_target[_target_of(before)]
         if found is not None:
             self._parked[record.key] = found
+            self._by_target.setdefault(_target_of(found), {})[record.key] = found
         if found is None or not found.in_hand:
             self._aside.discard(record.key)
 
@@ -151,7 +160,10 @@ class Parking:
 
     async def supersede(self, task: Task) -> None:
         """End the older ones that would write what `task`, which has ended or is parked itself, was about."""
-        older = [one for one in self._parked.values() if _is_older(one, task) and not self._goes_on(one)]
+        names = (task.repository, task.destination_repository)
+        target = (task.rule.name, task.destination.name, *names, task.reference)
+        there = self._by_target.get(target, {})
+        older = [one for one in there.values() if _is_older(one, task) and not self._goes_on(one)]
         for old in older:
             await self._end(old, skipped(SUPERSEDED, "a newer push or deletion of this tag came"))
 
@@ -221,14 +233,13 @@ def _why_aside(tally: Tally) -> TaskError:
     return TaskError(code=STILL_QUEUED, side=Side.MESH, message=message)
 
 
+def _target_of(parked: Parked) -> _Target:
+    """What it writes, as `Task.target` has it."""
+    names = (parked.repository, parked.destination_repository)
+    return (parked.by, parked.destination_place, *names, str(parked.tag or parked.event.digest))
+
+
 def _is_older(parked: Parked, task: Task) -> bool:
-    same = (
-        parked.by == task.rule.name
-        and parked.destination_place == task.destination.name
-        and (parked.repository, parked.destination_repository)
-        == (task.repository, task.destination_repository)
-        and parked.tag == task.tag
-        and (task.tag is not None or parked.event.digest == task.digest)
-    )
+    """Of two with one target."""
     newer = task.event.time > parked.event.time and (not task.is_bulk or parked.event.part_of is not None)
-    return same and newer and parked.task_id != task.task_id and not task.is_dry_run
+    return newer and parked.task_id != task.task_id and not task.is_dry_run

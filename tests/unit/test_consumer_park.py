@@ -1,11 +1,14 @@
 """What is parked and due: put into the lanes in turn, whatever else is due too."""
 
 import asyncio
+from dataclasses import replace
 from datetime import timedelta
 from typing import Any
 
+import pytest
 from prometheus_client import CollectorRegistry
 
+from consumer import park as park_module
 from consumer.complete import make_parked
 from consumer.living import Living
 from consumer.match import match
@@ -23,6 +26,7 @@ from schemas import codec, topics
 from schemas.completions import Side, TaskError
 from schemas.events import Action, Event
 from schemas.names import PlaceName, Region, Repository, Tag
+from schemas.parked import Parked
 from schemas.state import StateRecord
 
 CLOCK = SystemClock()
@@ -103,3 +107,38 @@ async def test_however_much_is_due_for_a_dead_destination_the_others_have_their_
     finally:
         running.cancel()
     assert len(lanes.put_in) == 101
+
+
+async def test_the_end_of_a_task_looks_at_what_is_parked_of_its_own_tag_alone(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A destination that is away for a day has some hundred thousand parked, and every end of a task asks."""
+    looked: list[str] = []
+    real = park_module._is_older
+
+    def counting(parked: Parked, task: Task) -> bool:
+        looked.append(parked.repository)
+        return real(parked, task)
+
+    monkeypatch.setattr(park_module, "_is_older", counting)
+    state = declared()
+    parking, wrote = parking_of(state), list[str]()
+
+    class Log:
+        async def append(self, records: Any) -> None:
+            wrote.extend(record.key for record in records)
+
+    parking._log = Log()  # type: ignore[assignment]
+    for number in range(50):
+        park(parking, task_of(state, f"dead/app-{number}"), minutes_ago=0)
+    park(parking, task_of(state, "eu/app"), minutes_ago=0)
+    old = parking._parked.copy()
+    newer = task_of(state, "eu/app")
+    newer = replace(newer, event=newer.event.model_copy(update={"id": "newer"}))
+    await parking.supersede(newer)
+    assert looked == ["eu/app"]
+    (ended,) = {key for key in wrote if key in old}
+    assert old[ended].repository == "eu/app"
+    parking.apply(Record(RETRY, 1, ended, None, CLOCK.now()))
+    await parking.supersede(newer)
+    assert looked == ["eu/app"]

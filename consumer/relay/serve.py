@@ -103,7 +103,10 @@ class Relay:
         return is_replicated_there and boundary.crossing(self._state, place.region, asking) is None
 
     async def _answer(self, request: web.Request, asked: _Asked, place: Place) -> web.StreamResponse:
-        if self._incoming.get(asked.cargo) is None:
+        coming = self._incoming.get(asked.cargo)
+        if (
+            coming is None or coming.tee is None
+        ):  # expected only: a task may not have looked yet whether it is there
             registry = self._places.registry(place, Side.SOURCE)
             if await registry.blob_size(asked.repository, asked.blob.digest) == asked.blob.size:
                 reading = registry.read_blob(asked.repository, asked.blob, offset=asked.offset)

@@ -13,7 +13,7 @@ from yarl import URL
 from consumer.relay import client as peer_client
 from consumer.relay import incoming, serve
 from consumer.relay.serve import Relay
-from schemas.names import Tag
+from schemas.names import PlaceName, Tag
 from tests import images
 from tests.mesh_site import APP, MeshSite, client, mesh_site, until
 
@@ -216,6 +216,20 @@ async def test_what_is_complete_is_served_from_the_registry_and_by_range(site: M
     async with ClientSession() as session, session.get(path, headers=headers) as answer:
         assert (answer.status, answer.headers["Content-Range"]) == (206, f"bytes 1000-{MIB - 1}/{MIB}")
         assert await answer.read() == layer[1000:]
+
+
+async def test_what_is_there_is_served_though_a_task_that_wants_it_has_not_come_to_it(site: MeshSite) -> None:
+    """It wants many, some at a time; who asks for one that was there all the while waits for none of them."""
+    image = images.image(layers=[b"x" * 10])
+    await site.push("cn", "v1", image)
+    await until(lambda: arrived(site, "v1", image.digest))
+    blob = image.blob_descriptors[1]
+    incoming_there = site.agents["shanghai"][0].relay._incoming
+    headers = {"Authorization": f"Bearer {SECRET}", "Regmesh-Region": "chengdu"}
+    path = f"{site.url}/v1/relay/cn@shanghai/{APP}/blobs/{blob.digest}?size={blob.size}"
+    with incoming_there.expected([(PlaceName("cn@shanghai"), blob.digest)]):
+        async with ClientSession() as session, session.get(path, headers=headers) as answer:
+            assert (answer.status, await answer.read()) == (200, b"x" * 10)
 
 
 async def test_a_relay_that_stalls_is_dropped_for_the_origin(

@@ -11,6 +11,6 @@ what is counted on the way. Steps do not know each other. `match`, `select`, `pl
 `heartbeat` read and write `mesh.<region>.status`; `places` keeps the registries. `referrers` is a page of its own: what
 is about an image goes through the same steps. `subjects` remembers what is about what.
 
-`transfers` composes what brings blobs: `copy_blobs`, the `sources` that they are read from, the `relay` between agents,
-and what comes `ahead` of its manifest (`brought`).
+`transfers` composes what brings blobs: `copy_blobs`, the `sources` that they are read from (each blob by a `supply`),
+the `relay` between agents, and what comes `ahead` of its manifest (`brought`).
 """

@@ -30,7 +30,7 @@ from consumer.task import Task
 from consumer.transfers import NO_RELAY, RelayAccess, TransferLimits, Transfers
 from consumer.worker import Worker
 from mesh.clock import Clock
-from mesh.errors import LogUnavailable, RegmeshError
+from mesh.errors import LogError, RegmeshError
 from mesh.log.dead_letters import bury_record
 from mesh.log.port import Log, Record
 from mesh.log.table import Table
@@ -135,6 +135,7 @@ class Agent:
         await self._log.ensure([topics.status(self._region), topics.retry(self._region), topics.COMMANDS])
         lanes = Lanes(
             self._run_in_turn,
+            supersede=self._worker.supersede,
             permits_per_destination=self._settings.tasks_per_destination,
             bulk_permits_per_destination=self._settings.bulk_tasks_per_destination,
             clock=self._clock,
@@ -171,6 +172,7 @@ class Agent:
             self._owners.run(),
             *self._transfers.beside(),
             self._every(self._settings.heartbeat_every, partial(self._beat, lanes)),
+            self._every(self._settings.heartbeat_every, self._report_lags),
             self._every(self._settings.progress_every, self._progress),
             self._every(self._settings.regions_every, partial(self._look, lanes)),
             _raise_when_failed(lanes),
@@ -216,14 +218,16 @@ class Agent:
         await bury_record(self._log, self._region, record, reason, self._clock)
 
     async def _beat(self, lanes: Lanes) -> None:
-        for consume in list(self._consumers.values()):  # another one may join meanwhile
-            await consume.report_lag()
         await self._reporter.beat(
             rules_rev=self._table.rev,
             running=len(self._worker.running),
             places=self._places.states(),
             waiting=waiting.count(lanes.entries(), self._parking.ours()),
         )
+
+    async def _report_lags(self) -> None:
+        """Apart from the heartbeat, which nothing may keep back: an agent without one counts as gone."""
+        await asyncio.gather(*(_unless_away(it.report_lag()) for it in self._consumers.values()))
 
     async def _look(self, lanes: Lanes) -> None:
         """At the registries, from time to time, and at once when other ones are declared."""
@@ -258,7 +262,7 @@ class Agent:
         while True:
             try:
                 await act()
-            except LogUnavailable as error:
+            except LogError as error:
                 log.warning("a report waits for the log", action="log_away", error=str(error))
             await self._clock.sleep(seconds)
 
@@ -270,10 +274,14 @@ class Agent:
             return
 
     async def _leave(self) -> None:
-        for consume in self._consumers.values():
+        """All at once: where the log is away each takes as long as it waits for it."""
+
+        async def leave(consume: Consume) -> None:
             await _unless_away(consume.settle())
             await _unless_away(consume.close())
-        await _unless_away(self._reporter.leave())
+
+        leaving = (leave(it) for it in self._consumers.values())
+        await asyncio.gather(*leaving, _unless_away(self._reporter.leave()))
 
 
 async def _ignore(record: Record, reason: str) -> None:
@@ -285,8 +293,8 @@ async def _raise_when_failed(lanes: Lanes) -> None:
     await lanes.failed
 
 
-async def _unless_away(closing: Awaitable[None]) -> None:
+async def _unless_away(asking: Awaitable[None]) -> None:
     try:
-        await closing
-    except RegmeshError as error:
-        log.warning("the log is away while stopping", action="log_away", error=str(error))
+        await asking
+    except LogError as error:
+        log.warning("the log is away", action="log_away", error=str(error))

@@ -33,7 +33,11 @@ async def until_it_ends(
     metrics: Metrics,
     random: Callable[[], float],
 ) -> Outcome:
-    """The task's outcome; errors become `Failed` when trying again cannot help or has not."""
+    """The task's outcome; errors become `Failed` when trying again cannot help or has not.
+
+    So does what no edge translated: a mistake of ours costs the task that meets it, not the agent, which would meet it
+    again with the same event as often as it is started.
+    """
     waits = delays(
         first=patience.first_wait, longest=patience.longest_wait, tries=patience.tries, random=random
     )
@@ -65,6 +69,12 @@ async def until_it_ends(
                 wait_seconds=round(wait, 2),
             )
             await _pause(wait, tally, clock)
+        except Exception as error:
+            log.exception("a mistake of ours ended a task", action="task_broken", task=task.task_id)
+            told = RegmeshError(
+                f"regmesh made a mistake ({type(error).__name__}); the agent's log has all of it"
+            )
+            return Outcome(Status.FAILED, tally.digest, told.as_task_error())
 
 
 async def _pause(seconds: float, tally: Tally, clock: Clock) -> None:

@@ -19,7 +19,7 @@ from consumer.offsets import Offsets
 from consumer.tally import Tally
 from consumer.task import Task
 from mesh.clock import Clock
-from mesh.errors import LogUnavailable
+from mesh.errors import LogError
 from mesh.log.port import Group, Partition, Record
 from mesh.log.table import Table
 from mesh.metrics import Metrics
@@ -80,6 +80,7 @@ class Consume:
         self._offsets = Offsets()
         self._held: dict[Partition, _Held] = {}
         self._tasks: dict[tuple[Partition, int], list[Entry]] = {}  # of records that are not finished
+        self._losses: Counter[Partition] = Counter()  # what was read before one finishes nothing any more
         self._aside: list[Entry] = []
         self._since_commit = 0
         self._last_commit = clock.monotonic()
@@ -89,7 +90,7 @@ class Consume:
         while not stopping.is_set():
             try:
                 await self._turn()
-            except LogUnavailable as error:
+            except LogError as error:  # refused or away: of one region, and the agent has others
                 log.warning(
                     "the log is away; reading goes on when it is back", action="log_away", error=str(error)
                 )
@@ -116,8 +117,10 @@ class Consume:
         records = await self._group.read(max_records=self._window.records_per_partition, timeout=timeout)
         for partition in self._group.lost():
             self._offsets.forget(partition)
+            self._losses[partition] += 1
             self._held.pop(partition, None)
             self._tasks = {at: entries for at, entries in self._tasks.items() if at[0] != partition}
+            self._group.resume([partition])  # a pause outlives the loss, and what it was for is gone
         for record in records:
             self._held.setdefault(record.partition, _Held(deque())).records.append(record)
         for partition, held in list(self._held.items()):
@@ -135,7 +138,8 @@ class Consume:
                 break
             held.records.popleft()
             self._offsets.begin(partition, record.offset)
-            if entries := self._start(event, partial(self._finish, partition, record.offset)):
+            finish = partial(self._finish, partition, record.offset, self._losses[partition])
+            if entries := self._start(event, finish):
                 self._tasks[partition, record.offset] = entries
         if held.records:
             self._group.pause([partition])
@@ -205,9 +209,12 @@ class Consume:
             return
         if all([await self._park(entry.task, entry.tally) for entry in entries]):
             self._aside += entries
-            self._finish(partition, offset)
+            self._finish(partition, offset, self._losses[partition])
 
-    def _finish(self, partition: Partition, offset: int) -> None:
+    def _finish(self, partition: Partition, offset: int, read_after: int) -> None:
+        """`read_after` so many losses of the partition: its end tells nothing of the same record read again."""
+        if read_after != self._losses[partition]:
+            return
         self._offsets.finish(partition, offset)
         self._tasks.pop((partition, offset), None)
         self._since_commit += 1

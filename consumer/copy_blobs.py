@@ -5,21 +5,22 @@ Nothing is staged: the source's stream is the destination's upload, so memory is
 
 import asyncio
 from collections import OrderedDict
-from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Sequence
-from contextlib import AsyncExitStack, asynccontextmanager
+from collections.abc import AsyncIterator, Callable, Iterable
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
 
 from consumer.brought import Brought
 from consumer.relay.incoming import Incoming
 from consumer.relay.tee import Tee
-from consumer.sources import Sources, Supply
+from consumer.sources import Sources, Ways
 from consumer.speed import Speeds
+from consumer.supply import Supply
 from consumer.tally import Tally
 from consumer.task import Cargo, Task
-from mesh.errors import ContentMismatch
+from mesh.errors import ContentMismatch, RegistryError
 from mesh.metrics import Metrics
 from mesh.registry.port import Descriptor, Registry
+from mesh.together import all_of
 from schemas.names import Repository
-from schemas.topology import Place
 
 _MOST_REMEMBERED = 200_000  # holders to mount from; a forgotten one is streamed, never lost
 
@@ -65,17 +66,17 @@ class BlobCopier:
         `ExecutionStopped`, after the blobs that were under way.
         """
         lanes, wanted, place = asyncio.Semaphore(self._per_task), tuple(blobs), task.destination.name
-        near = await self.sources.near(task, tally.digest) if wanted else ()
+        ways = await self.sources.ways(task, tally.digest) if wanted else Ways()
 
         async def one(blob: Descriptor) -> None:
             async with lanes:
                 if tally.is_stopped():
                     return
-                await _Transfer(self, blob, task, source, destination, tally, near).run(resend=resend)
+                await _Transfer(self, blob, task, source, destination, tally, ways).run(resend=resend)
                 settled((place, blob.digest))
 
         with self.incoming.expected((place, blob.digest) for blob in wanted) as settled:
-            await _all(one(blob) for blob in wanted)
+            await all_of(one(blob) for blob in wanted)
         tally.go_on()
 
     @asynccontextmanager
@@ -137,21 +138,24 @@ class _Transfer:
         source: Registry,
         destination: Registry,
         tally: Tally,
-        near: Sequence[Place],
+        ways: Ways,
     ) -> None:
         self._copier, self._blob, self._task, self._tally = copier, blob, task, tally
-        self._near = near
+        self._ways = ways
         self._source, self._destination = source, destination
         self._repository = task.destination_repository
         self._cargo: Cargo = (task.destination.name, blob.digest)
 
     async def run(self, *, resend: bool) -> None:
+        is_unseen = False
         if resend:
             self._copier.holders.forget(self._cargo)
-        elif not self._is_coming_ahead() and await self._is_there():
+        elif self._is_coming_ahead():
+            is_unseen = True
+        elif await self._is_there():
             return
         async with self._copier.turns.take(self._cargo) as waited:
-            if waited and await self._is_there():
+            if (waited or is_unseen) and await self._is_there():
                 return
             async with self._copier.speeds.turn(self._task):
                 await self._bring()
@@ -197,7 +201,7 @@ class _Transfer:
     async def _bring(self) -> None:
         """From whoever is nearest; once more from the source alone when another one sent something else."""
         sources, args = self._copier.sources, (self._blob, self._task, self._source)
-        supply = sources.supply(*args, self._near)
+        supply = sources.supply(*args, self._ways)
         try:
             await self._stream(supply)
         except ContentMismatch:
@@ -211,6 +215,7 @@ class _Transfer:
     async def _stream(self, supply: Supply) -> None:
         before = self._tally.bytes_from.copy()
         async with supply, self._copier.permit(self._task):
+            await supply.open()
             with self._copier.incoming.coming(self._cargo, self._blob.size) as tee:
                 chunks = self._counted(supply, tee)
                 await self._destination.write_blob(self._repository, self._blob, chunks)
@@ -225,18 +230,9 @@ class _Transfer:
             sent.labels(supply.name, self._task.destination.name).inc(len(chunk))
             tee.put(chunk)
             yield chunk
-        if self._copier.others_here() and await self._has_it():
-            self._count("twice")
+        with suppress(RegistryError):  # this is for a count alone, and ends no upload
+            if self._copier.others_here() and await self._has_it():
+                self._count("twice")
 
     def _count(self, how: str) -> None:
         self._copier.metrics.blobs.labels(self._task.destination.name, how).inc()
-
-
-async def _all(jobs: Iterable[Coroutine[None, None, None]]) -> None:
-    """Run all; the first error cancels the rest and passes through as itself, not in a group."""
-    try:
-        async with asyncio.TaskGroup() as group:
-            for job in jobs:
-                group.create_task(job)
-    except ExceptionGroup as errors:
-        raise errors.exceptions[0] from errors

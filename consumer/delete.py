@@ -86,11 +86,13 @@ async def _delete_digest(deletion: Deletion, digest: Digest) -> Outcome:
             return skipped(STILL_TAGGED, f"the tag {tag} names it, and the source has that tag", digest)
         await deletion.admit(named)
         await _check(deletion, named, held)
-    if not tags and await untag.is_part(job, digest):
-        return skipped(STILL_TAGGED, "an image that is tagged at the destination has it as a part", digest)
-    await job.begin()
+    is_part = await untag.is_part(job, digest)
+    if tags or not is_part:
+        await job.begin()
     for tag in tags:
         await untag.untag(replace(job, task=replace(job.task, tag=tag)), tag, held)
+    if is_part:
+        return skipped(STILL_TAGGED, "an image that is tagged at the destination has it as a part", digest)
     if await job.destination.resolve(repository, digest) is not None:
         await untag.delete_digest(job, digest)
     return Outcome(Status.SUCCEED, digest)

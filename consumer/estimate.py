@@ -6,6 +6,7 @@ from collections.abc import Iterable
 from consumer.tally import Tally
 from consumer.task import DRY_RUN, Plan, Task
 from mesh.registry.port import Descriptor, Registry
+from mesh.together import all_of
 from schemas.completions import Side, TaskError
 
 _ASK_TOGETHER = 4
@@ -19,7 +20,7 @@ async def estimate(steps: Plan, task: Task, destination: Registry, tally: Tally)
         async with lanes:
             return await destination.blob_size(task.destination_repository, blob.digest) is None
 
-    answers = await asyncio.gather(*(missing(blob) for blob in steps.blobs))
+    answers = await all_of(missing(blob) for blob in steps.blobs)
     absent = [blob for blob, is_missing in zip(steps.blobs, answers, strict=True) if is_missing]
     tally.bytes_skipped = tally.bytes_total - _bytes(absent)
     text = (

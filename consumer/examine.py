@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from consumer.task import Task
 from mesh.registry.configs import Config, config_of, read_config
 from mesh.registry.port import Manifest, Registry
+from mesh.together import all_of
 from schemas.names import Digest
 
 _READ_TOGETHER = 4
@@ -21,5 +22,5 @@ async def read_configs(
         async with lanes, source.read_blob(task.repository, config_of(manifest)) as chunks:
             return read_config(b"".join([chunk async for chunk in chunks]))
 
-    found = await asyncio.gather(*(read(manifest) for manifest in manifests))
+    found = await all_of(read(manifest) for manifest in manifests)
     return {manifest.digest: config for manifest, config in zip(manifests, found, strict=True)}

@@ -1,7 +1,9 @@
 """Lanes: tasks of one repository and destination run in order, one at a time; lanes run side by side.
 
 A destination has a number of permits, so that a slow one holds up only itself. A task that comes in behind another
-with the same target supersedes it: the older one ends when its turn comes, or as soon as it looks.
+with the same target supersedes it: the older one ends as soon as it looks. One that only waits for its turn ends at
+once, so that however often a tag is pushed behind a copy that takes long, one task of it waits. A task that comes in
+again (its partition went and came back) is the same one: it runs once, and all who put it in are told.
 
 What a listing found has lanes and a few permits of its own, so that a push never queues up behind it. The two meet at a
 target: only one of them writes it at a time, and a listing's task supersedes no push.
@@ -9,7 +11,7 @@ target: only one of them writes it at a time, and a listing's task supersedes no
 
 import asyncio
 from collections import Counter, defaultdict, deque
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
@@ -24,24 +26,34 @@ class Entry:
 
     task: Task
     tally: Tally
-    done: Callable[[], None]
+    done: list[Callable[[], None]]
     is_over: bool = False
+
+    @property
+    def may_end_unread(self) -> bool:
+        """Whether it is known without a look at a registry that a newer one makes it needless.
+
+        A referrer may prove to be no task, and a deletion has to see whether there is anything left to delete.
+        """
+        return self.task.operation == "copy" and not self.task.is_referrer
 
 
 class Lanes:
-    """Runs every task that is put in; `run` must not raise, but for cancellation."""
+    """Runs every task that is put in, or ends it as superseded; neither may raise, but for cancellation."""
 
     def __init__(
         self,
         run: Callable[[Task, Tally], Awaitable[None]],
         *,
+        supersede: Callable[[Task, Tally], Awaitable[None]],
         permits_per_destination: int,
         bulk_permits_per_destination: int = 2,
         clock: Clock,
     ) -> None:
-        self._run = run
+        self._run, self._supersede = run, supersede
         self._clock = clock
         self._waiting: dict[tuple[str, ...], deque[Entry]] = {}
+        self._entries: dict[tuple[str, str], Entry] = {}  # that are not over, by task and event
         self._latest: dict[tuple[bool, tuple[str, ...]], Entry] = {}  # by whether it is bulk, and target
         self._permits = _permits(permits_per_destination)
         self._bulk_permits = _permits(bulk_permits_per_destination)
@@ -51,19 +63,20 @@ class Lanes:
 
     def put(self, task: Task, done: Callable[[], None]) -> Entry:
         """Queue a task; `done` is called when its end is on the log."""
-        entry = Entry(task, Tally(started=self._clock.now()), done)
+        if (same := self._entries.get(key := (task.task_id, task.event.id))) is not None:
+            same.done.append(done)
+            return same
+        entry = self._entries[key] = Entry(task, Tally(started=self._clock.now()), [done])
         for is_bulk in {True, task.is_bulk}:  # a push supersedes either, a listing's task only its like
             if (older := self._latest.get((is_bulk, task.target))) is not None:
-                older.tally.newer.set()
+                self._make_way(older)
         self._latest[task.is_bulk, task.target] = entry
         lane = self._waiting.get(task.lane)
         if lane is not None:
             lane.append(entry)
             return entry
         self._waiting[task.lane] = deque([entry])
-        worker = asyncio.create_task(self._work(task.lane), name="lane " + "/".join(task.lane))
-        self._workers.add(worker)
-        worker.add_done_callback(self._ended)
+        self._begin(self._work(task.lane), "lane " + "/".join(task.lane))
         return entry
 
     def is_busy(self, task: Task) -> bool:
@@ -88,6 +101,19 @@ class Lanes:
         await asyncio.gather(*self._workers, return_exceptions=True)
         return finished
 
+    def _make_way(self, older: Entry) -> None:
+        """For a newer one with the same target, that has been put in."""
+        older.tally.newer.set()
+        waiting = self._waiting.get(older.task.lane)
+        if waiting is not None and older.may_end_unread and older in waiting and older is not waiting[0]:
+            waiting.remove(older)
+            self._begin(self._end_unread(older), f"superseded {older.task.task_id}")
+
+    async def _end_unread(self, entry: Entry) -> None:
+        entry.tally.started = self._clock.now()
+        await self._supersede(entry.task, entry.tally)
+        self._over(entry)
+
     async def _work(self, lane: tuple[str, ...]) -> None:
         waiting = self._waiting[lane]
         try:
@@ -103,10 +129,20 @@ class Lanes:
         async with permits[task.destination.name], self._targets.alone(task.target):
             entry.tally.started, entry.tally.is_running = self._clock.now(), True
             await self._run(task, entry.tally)
+        self._over(entry)
+
+    def _over(self, entry: Entry) -> None:
+        task, entry.is_over = entry.task, True
+        del self._entries[task.task_id, task.event.id]
         if self._latest.get((task.is_bulk, task.target)) is entry:
             del self._latest[task.is_bulk, task.target]
-        entry.is_over = True
-        entry.done()
+        for done in entry.done:
+            done()
+
+    def _begin(self, work: Coroutine[None, None, None], name: str) -> None:
+        worker = asyncio.create_task(work, name=name)
+        self._workers.add(worker)
+        worker.add_done_callback(self._ended)
 
     def _ended(self, worker: asyncio.Task[None]) -> None:
         self._workers.discard(worker)

@@ -48,7 +48,7 @@ def match_ahead(event: Event, state: MeshState, region: Region) -> list[Task]:
         for compiled in state.rules_near(event.place, event.repository)
         if compiled.rule.prefetch and compiled.wants_repository(event.repository)
         if (destination := _destination(compiled, state, region)) is not None
-        if boundary.crossing(state, source.region, destination.region) is None
+        if not boundary.parts_ahead(state, source, destination)
         if (task := _task(event, compiled, source, destination, state, wanted=True)) is not None
     ]
 

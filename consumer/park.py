@@ -8,6 +8,7 @@ A task that is set aside has not failed. Its agent goes on with it, and others l
 """
 
 import asyncio
+from collections import Counter
 from collections.abc import Callable, Iterator
 from datetime import datetime, timedelta
 
@@ -28,12 +29,16 @@ from mesh.rules.state import MeshState
 from mesh.rules.stops import Stops
 from schemas import codec, topics
 from schemas.completions import Side, TaskError
-from schemas.names import Region
+from schemas.names import PlaceName, Region
 from schemas.parked import STILL_QUEUED, STILL_RUNNING, Parked
 
 LOG = structlog.get_logger()
 
-_AT_ONCE = 100  # of those that are due, in the lanes
+_AT_ONCE = (
+    100  # of those that are due for one destination, in the lanes: a dead one keeps nobody else waiting
+)
+
+_Target = tuple[str, ...]
 
 
 class Parking:
@@ -57,7 +62,9 @@ class Parking:
         self._living, self._stops, self._patience = living, stops, patience
         self._clock, self._metrics, self._random = clock, metrics, random
         self._parked: dict[str, Parked] = {}
+        self._by_target: dict[_Target, dict[str, Parked]] = {}  # the same, as every end of a task asks
         self._running: set[str] = set()
+        self._running_for: Counter[PlaceName] = Counter()  # how many of these, by destination
         self._aside: set[str] = set()  # in our hands, until the log says something else of them
         self._writing = asyncio.Lock()
 
@@ -81,8 +88,14 @@ class Parking:
         for one, change in ((before, -1), (found, 1)):
             if one is not None:
                 self._metrics.parked_tasks.labels(one.destination_place).inc(change)
+        if before is not None:
+            others = self._by_target[_target_of(before)]
+            del others[record.key]
+            if not others:
+                del self._by_target[_target_of(before)]
         if found is not None:
             self._parked[record.key] = found
+            self._by_target.setdefault(_target_of(found), {})[record.key] = found
         if found is None or not found.in_hand:
             self._aside.discard(record.key)
 
@@ -147,7 +160,10 @@ class Parking:
 
     async def supersede(self, task: Task) -> None:
         """End the older ones that would write what `task`, which has ended or is parked itself, was about."""
-        older = [one for one in self._parked.values() if _is_older(one, task) and not self._goes_on(one)]
+        names = (task.repository, task.destination_repository)
+        target = (task.rule.name, task.destination.name, *names, task.reference)
+        there = self._by_target.get(target, {})
+        older = [one for one in there.values() if _is_older(one, task) and not self._goes_on(one)]
         for old in older:
             await self._end(old, skipped(SUPERSEDED, "a newer push or deletion of this tag came"))
 
@@ -156,7 +172,8 @@ class Parking:
         while True:
             try:
                 for parked in list(self._due()):
-                    await self._begin(parked, lanes)
+                    if self._running_for[parked.destination_place] < _AT_ONCE:
+                        await self._begin(parked, lanes)
             except LogUnavailable as error:
                 LOG.warning("parked tasks wait for the log", action="log_away", error=str(error))
             await self._clock.sleep(self._patience.look_at_parked)
@@ -164,8 +181,6 @@ class Parking:
     def _due(self) -> Iterator[Parked]:
         now = self._clock.now()
         for parked in sorted(self._parked.values(), key=lambda one: one.not_before):
-            if len(self._running) >= _AT_ONCE:
-                return
             waits = parked.not_before > now and parked.execution_id not in self._stops
             free = parked.task_id not in self._running and not self._goes_on(parked)
             if free and not waits and self._is_ours(parked, now):
@@ -191,7 +206,12 @@ class Parking:
             await self._end(parked, skipped(FILTERED, "its rule is gone, or does not want it any more"))
         elif not lanes.is_busy(found[0]):  # what is newer ends it
             self._running.add(parked.task_id)
-            lanes.put(found[0], lambda: self._running.discard(parked.task_id))
+            self._running_for[parked.destination_place] += 1
+            lanes.put(found[0], lambda: self._has_run(parked))
+
+    def _has_run(self, parked: Parked) -> None:
+        self._running.discard(parked.task_id)
+        self._running_for[parked.destination_place] -= 1
 
     async def _end(self, parked: Parked, outcome: Outcome) -> None:
         await complete_parked(parked, outcome, self._clock.now(), self._log)
@@ -213,14 +233,13 @@ def _why_aside(tally: Tally) -> TaskError:
     return TaskError(code=STILL_QUEUED, side=Side.MESH, message=message)
 
 
+def _target_of(parked: Parked) -> _Target:
+    """What it writes, as `Task.target` has it."""
+    names = (parked.repository, parked.destination_repository)
+    return (parked.by, parked.destination_place, *names, str(parked.tag or parked.event.digest))
+
+
 def _is_older(parked: Parked, task: Task) -> bool:
-    same = (
-        parked.by == task.rule.name
-        and parked.destination_place == task.destination.name
-        and (parked.repository, parked.destination_repository)
-        == (task.repository, task.destination_repository)
-        and parked.tag == task.tag
-        and (task.tag is not None or parked.event.digest == task.digest)
-    )
+    """Of two with one target."""
     newer = task.event.time > parked.event.time and (not task.is_bulk or parked.event.part_of is not None)
-    return same and newer and parked.task_id != task.task_id and not task.is_dry_run
+    return newer and parked.task_id != task.task_id and not task.is_dry_run

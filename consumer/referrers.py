@@ -8,7 +8,6 @@ are listed in the destination's way, ours beside what others listed there. A ref
 is missing at a destination that has the image; `follow` is the task of what was pushed by itself.
 """
 
-import asyncio
 from collections.abc import AsyncIterator, Iterable, Sequence
 from dataclasses import dataclass, replace
 
@@ -30,6 +29,7 @@ from mesh.errors import ContentRefused, NotFound
 from mesh.registry import fallback_index
 from mesh.registry.port import Manifest
 from mesh.registry.referrers import cosign_tags, is_fallback, read_index, read_subject, subject_named
+from mesh.together import all_of
 from schemas.completions import Side, Status
 from schemas.names import Digest, Tag
 
@@ -224,20 +224,26 @@ class _Walk:
 
     async def _listed(self, subjects: Sequence[Digest]) -> AsyncIterator[_Found]:
         for at in range(0, len(subjects), _ASKED_TOGETHER):
-            for found in await asyncio.gather(*map(self._look, subjects[at : at + _ASKED_TOGETHER])):
+            for found in await all_of(map(self._look, subjects[at : at + _ASKED_TOGETHER])):
                 yield found
 
     async def _look(self, subject: Digest) -> _Found:
-        repository, names = self._task.repository, cosign_tags(subject)
-        listed, tags = await asyncio.gather(
-            self._source.referrers(repository, subject),
-            asyncio.gather(*(self._source.resolve(repository, tag) for tag in names)),
+        found = await all_of(
+            [self._by_list(subject), *(self._by_tag(subject, it) for it in cosign_tags(subject))]
         )
         return _Found(
             subject,
-            [referrer.descriptor.digest for referrer in listed],
-            [(tag, found.digest) for tag, found in zip(names, tags, strict=True) if found is not None],
+            [digest for one in found for digest in one.referrers],
+            [tagged for one in found for tagged in one.tags],
         )
+
+    async def _by_list(self, subject: Digest) -> _Found:
+        listed = await self._source.referrers(self._task.repository, subject)
+        return _Found(subject, [referrer.descriptor.digest for referrer in listed], ())
+
+    async def _by_tag(self, subject: Digest, tag: Tag) -> _Found:
+        found = await self._source.resolve(self._task.repository, tag)
+        return _Found(subject, (), [(tag, found.digest)] if found is not None else ())
 
     def _check_reason(self, depth: int, new: int) -> None:
         self._found += new

@@ -35,10 +35,11 @@ async def replicate(job: Job, *, resend: bool = False) -> Outcome:
         image = await choose.choose(job, digest)
         if image is not None and (refusal := await _copy_content(job, image, resend=resend)) is not None:
             return Outcome(Status.SKIPPED, image.digest, refusal, image.rebuilt_from)
-        now = await survey.settled_digest(job.source, job.task, digest, clock=job.clock, newer=newer)
-        if image is not None and now == digest:
+        if image is not None:  # before the last look at the source: what is asked here may take long
             await job.begin()
             await keep.check(job.source, job.destination, job.task, image.digest)
+        now = await survey.settled_digest(job.source, job.task, digest, clock=job.clock, newer=newer)
+        if image is not None and now == digest:
             await copy_manifest.write_tag(image, job.task, job.destination)
             return Outcome(Status.SUCCEED, image.digest, None, image.rebuilt_from)
         digest = now

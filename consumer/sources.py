@@ -8,10 +8,9 @@ Whatever fails, the next one is asked for the rest at once. What came from sever
 sent something else is not asked again for a while.
 """
 
-from collections.abc import AsyncIterator, Callable, Iterator, Sequence
-from contextlib import AbstractAsyncContextManager, AsyncExitStack, contextmanager
-from dataclasses import dataclass
-from typing import Self
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import AsyncExitStack
+from dataclasses import dataclass, field
 
 import structlog
 
@@ -20,37 +19,30 @@ from consumer.relay.client import NotYet, Peer
 from consumer.relay.incoming import Incoming
 from consumer.relay.peers import Peers
 from consumer.relay.tree import parent_of
+from consumer.relay.waits import PassedOver, Waits
+from consumer.supply import DISTRUST_SECONDS, LATE_SECONDS, Holder, Supply
 from consumer.task import Task
 from mesh.clock import Clock
-from mesh.errors import ContentMismatch, Denied, RegistryError, RegmeshError
+from mesh.errors import RegistryError, RegmeshError
 from mesh.metrics import Metrics
 from mesh.registry.port import Descriptor, Registry
-from mesh.registry.verify import Verifier
 from mesh.rules import boundary
 from mesh.rules.state import MeshState
-from schemas.completions import Side
 from schemas.names import Digest, PlaceName, Region
 from schemas.topology import Place
 
 LOG = structlog.get_logger()
 
-_DISTRUST_SECONDS = 60.0  # of who lied, or does not answer
-_LATE_SECONDS = 30.0  # of who was waited for in vain, or broke off
-_EXPECTING_SECONDS = 30.0  # how long a relay is waited for that expects the blob itself
-_NOT_THERE_SECONDS = 5.0  # and one that has not heard of it: its event may be on the way
 _ASK_AGAIN_SECONDS = 0.05
 _MOST_NEAR = 2  # places that are asked whether they hold an image
 
 
 @dataclass(frozen=True, slots=True)
-class Holder:
-    """One who may send a blob."""
+class Ways:
+    """How the blobs of one image come, as far as that is found out once for all of them."""
 
-    key: str  # by which it is dropped for a while: a relay's address, or a place's name
-    name: PlaceName
-    region: Region
-    read: Callable[[int], AbstractAsyncContextManager[AsyncIterator[bytes]]]  # from so many bytes on
-    is_relay: bool = False
+    near: Sequence[Place] = ()  # places nearer than the source that hold the image, nearest first
+    waits: Waits = field(default_factory=Waits)
 
 
 class Sources:
@@ -74,12 +66,12 @@ class Sources:
         self._peers, self._peer, self._may_ask = peers, peer, may_ask
         self._incoming, self._nearness = incoming, nearness
         self._clock, self._metrics = clock, metrics
-        self._distrusted: dict[str, float] = {}  # until when
+        self._passed_over = PassedOver()
 
-    async def near(self, task: Task, digest: Digest | None) -> Sequence[Place]:
-        """Places nearer than the source that hold the image, nearest first; asked once for all its blobs."""
+    async def ways(self, task: Task, digest: Digest | None) -> Ways:
+        """Asked once for all blobs of an image; `digest` is the image's, None when there is none yet."""
         if digest is None:
-            return ()
+            return Ways()
         found = []
         for place in self._nearer(task)[:_MOST_NEAR]:
             try:
@@ -89,44 +81,51 @@ class Sources:
                 LOG.info(
                     "a near place was passed over", action="near_failed", place=place.name, error=str(error)
                 )
-        return found
+        return Ways(found)
 
-    def supply(self, blob: Descriptor, task: Task, source: Registry, near: Sequence[Place]) -> "Supply":
+    def supply(self, blob: Descriptor, task: Task, source: Registry, ways: Ways) -> Supply:
         """The blob as a stream, to be opened."""
-        holders = [
-            *(self._of_place(place, blob, task) for place in near if self._is_trusted(place.name)),
-            *self._relays(blob, task),
-        ]
-        return Supply(blob, task, holders, source, self)
+        found = [*(self._of_place(place, blob, task) for place in ways.near), *self._relays(blob, task)]
+        return Supply(blob, task, [it for it in found if self.trusts(it)], source, self, ways.waits)
 
-    def from_origin(self, blob: Descriptor, task: Task, source: Registry) -> "Supply":
+    def from_origin(self, blob: Descriptor, task: Task, source: Registry) -> Supply:
         """From the source alone."""
-        return Supply(blob, task, (), source, self)
+        return Supply(blob, task, (), source, self, Waits())
 
-    def drop(self, name: str, why: RegmeshError, seconds: float = _DISTRUST_SECONDS) -> None:
+    def drop(self, name: str, why: RegmeshError, seconds: float = DISTRUST_SECONDS) -> None:
         """Not to be asked for a while."""
-        self._distrusted[name] = self._clock.monotonic() + seconds
+        self._passed_over.add(name, self._clock.monotonic() + seconds)
         self._metrics.sources_dropped.labels(why.code).inc()
         LOG.warning("a holder of blobs is dropped", action="source_dropped", source=name, error=str(why))
 
+    def trusts(self, holder: Holder) -> bool:
+        now = self._clock.monotonic()
+        return not (self._passed_over.has(holder.key, now) or self._passed_over.has(holder.address, now))
+
     async def wait_for(
-        self, holder: Holder, task: Task, blob: Descriptor, stack: AsyncExitStack
+        self, holder: Holder, task: Task, blob: Descriptor, stack: AsyncExitStack, waits: Waits
     ) -> AsyncIterator[bytes]:
-        """The bytes of a relay, which may have to be sent them first itself."""
+        """The bytes of a relay, which may have to be sent them first itself.
+
+        Raises its answer as soon as it was waited for in vain, by this blob or by another one.
+        """
         began = self._clock.monotonic()
         with self._incoming.asking((task.destination.name, blob.digest), holder.region):
             while True:
                 try:
-                    return await stack.enter_async_context(holder.read(0))
+                    chunks = await stack.enter_async_context(holder.read(0))
                 except RegistryError as error:
-                    waited = self._clock.monotonic() - began
-                    patience = _EXPECTING_SECONDS if isinstance(error, NotYet) else _NOT_THERE_SECONDS
-                    if error.status not in (202, 404):
+                    if error.status not in (202, 404) or not self.trusts(holder):
+                        waits.ended(holder.key)
                         raise
-                    if waited > patience:
-                        self.drop(holder.key, error, _LATE_SECONDS)
+                    now, is_expected = self._clock.monotonic(), isinstance(error, NotYet)
+                    if waits.is_vain(holder.key, began, now, is_expected=is_expected):
+                        self.drop(holder.key, error, LATE_SECONDS)
                         raise
                     await self._clock.sleep(_ASK_AGAIN_SECONDS)
+                else:
+                    waits.ended(holder.key)
+                    return chunks
 
     def _nearer(self, task: Task) -> list[Place]:
         """Other places of the task's source that cost clearly less than it, cheapest first."""
@@ -145,6 +144,7 @@ class Sources:
         return Holder(
             place.name,
             place.name,
+            place.name,
             place.region,
             lambda offset: registry.read_blob(task.repository, blob, offset=offset),
         )
@@ -159,14 +159,14 @@ class Sources:
         def holder(url: str) -> Holder:
             return Holder(
                 f"{place} at {url}",
+                url,
                 place,
                 parent,
                 lambda offset: self._peer.read(url, place, task.repository, blob, offset),
                 is_relay=True,
             )
 
-        found = map(holder, self._peers.relays(parent, blob.digest))
-        return [it for it in found if self._is_trusted(it.key)]
+        return [holder(url) for url in self._peers.relays(parent, blob.digest)]
 
     def _parent(self, task: Task, digest: Digest) -> Region | None:
         mirrored = {it.region for it in self._state.replicas() if it.instance == task.source.instance}
@@ -180,102 +180,3 @@ class Sources:
         if region == self._region:
             return self._incoming.is_relay()
         return bool(self._peers.relays(region, digest))
-
-    def _is_trusted(self, name: str) -> bool:
-        until = self._distrusted.get(name)
-        if until is not None and self._clock.monotonic() >= until:
-            del self._distrusted[name]
-            until = None
-        return until is None
-
-
-class Supply:
-    """An async iterator of chunks, from one holder after the other; to be opened once, and closed.
-
-    Not a generator: an upload reads it from a task of its own, and a generator can't be closed while it runs there.
-    """
-
-    def __init__(
-        self, blob: Descriptor, task: Task, holders: Sequence[Holder], origin: Registry, sources: Sources
-    ) -> None:
-        self._blob, self._task, self._sources = blob, task, sources
-        self._holders = list(holders)
-        self._origin = origin
-        self.is_shared = bool(holders)
-        self._verifier = Verifier(blob, Side.SOURCE)
-        self._stack = AsyncExitStack()
-        self._chunks: AsyncIterator[bytes] | None = None
-        self._used: list[str] = []
-        self.name, self.region = task.source.name, task.source.region  # of who sends now
-        self._is_origin = False
-
-    async def __aenter__(self) -> Self:
-        await self._next_holder()
-        return self
-
-    async def __aexit__(self, *_: object) -> None:
-        await self._stack.aclose()
-
-    def __aiter__(self) -> "Supply":
-        return self
-
-    async def __anext__(self) -> bytes:
-        while True:
-            assert self._chunks is not None
-            try:
-                chunk = await anext(self._chunks)
-            except StopAsyncIteration:
-                if self.is_shared and not self._verifier.complete:
-                    await self._next_holder()
-                    continue
-                if self.is_shared:  # what one registry sent alone was verified there
-                    with self._liars_are_dropped():
-                        self._verifier.check()
-                raise
-            except RegistryError as error:
-                if self._is_origin:
-                    raise
-                self._sources.drop(self._used[-1], error, _LATE_SECONDS)
-                await self._next_holder()
-            else:
-                if self.is_shared:
-                    with self._liars_are_dropped():
-                        self._verifier.add(chunk)
-                return chunk
-
-    async def _next_holder(self) -> None:
-        """Of those that are left the first that can be opened. The origin's error passes through."""
-        await self._stack.aclose()
-        while self._holders:
-            holder = self._holders.pop(0)
-            try:
-                self._chunks = await self._open(holder)
-            except RegistryError as error:
-                LOG.info(
-                    "a holder was passed over", action="source_passed", source=holder.name, error=str(error)
-                )
-                if error.retryable or isinstance(error, Denied):
-                    self._sources.drop(holder.key, error)
-                continue
-            self.name, self.region = holder.name, holder.region
-            self._used.append(holder.key)
-            return
-        self.name, self.region, self._is_origin = self._task.source.name, self._task.source.region, True
-        offset = self._verifier.received if self.is_shared else None
-        reading = self._origin.read_blob(self._task.repository, self._blob, offset=offset)
-        self._chunks = await self._stack.enter_async_context(reading)
-
-    async def _open(self, holder: Holder) -> AsyncIterator[bytes]:
-        if holder.is_relay and not self._verifier.received:
-            return await self._sources.wait_for(holder, self._task, self._blob, self._stack)
-        return await self._stack.enter_async_context(holder.read(self._verifier.received))
-
-    @contextmanager
-    def _liars_are_dropped(self) -> Iterator[None]:
-        """Whose bytes were wrong nobody can tell, so all who sent some."""
-        try:
-            yield
-        except ContentMismatch as error:
-            for name in self._used:
-                self._sources.drop(name, error)
-            raise

@@ -4,7 +4,6 @@ Registries announce a push before they store the tag (measured: 21 of 200), and 
 asked, and a tag that does not say what the event says gets a moment to settle.
 """
 
-import asyncio
 from collections.abc import Callable, Iterator, Sequence
 from collections.abc import Set as AbstractSet
 from itertools import islice
@@ -14,6 +13,7 @@ from mesh.clock import Clock
 from mesh.errors import ContentRefused, NotFound
 from mesh.registry.manifests import Parts, read_parts
 from mesh.registry.port import Descriptor, Manifest, Registry
+from mesh.together import all_of
 from schemas.completions import Side
 from schemas.names import Digest
 
@@ -84,9 +84,7 @@ async def read_image(
     walk = _Walk(root, leave_out)
     while wanted := walk.next_level():
         for some in _batches(wanted):
-            found = await asyncio.gather(
-                *(source.read_manifest(task.repository, part.digest) for part in some)
-            )
+            found = await all_of(source.read_manifest(task.repository, part.digest) for part in some)
             for manifest in found:
                 walk.add(manifest)
     return Image(root, walk.children_first())

@@ -81,6 +81,7 @@ class Transfers:
             copier=self.copier,
             brought=brought,
             places=places,
+            state=state,
             at_once=limits.ahead,
             clock=clock,
             metrics=metrics,

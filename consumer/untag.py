@@ -3,13 +3,13 @@
 docker-registry 2.8 answers 400 to the deletion of a tag, and a deleted digest takes all its tags away.
 """
 
-import asyncio
 from collections.abc import Mapping
 
 from consumer.job import Job
 from mesh.errors import DeleteRefused, Denied, NotFound, Rejected, ServerFault, TagDeleteUnsupported
 from mesh.registry.manifests import INDEX_TYPES, read_parts
 from mesh.registry.port import Descriptor
+from mesh.together import all_of
 from schemas.completions import Side
 from schemas.names import Digest, Reference, Tag
 
@@ -65,7 +65,7 @@ async def tags_of(job: Job) -> dict[Tag, Descriptor]:
     tags, found = await list_tags(job), dict[Tag, Descriptor]()
     for at in range(0, len(tags), _ASKED_TOGETHER):
         some = tags[at : at + _ASKED_TOGETHER]
-        answers = await asyncio.gather(*(_resolve(job, tag) for tag in some))
+        answers = await all_of(_resolve(job, tag) for tag in some)
         found |= {tag: answer for tag, answer in zip(some, answers, strict=True) if answer is not None}
     return found
 

@@ -22,7 +22,16 @@ from consumer.places import Places
 from consumer.replicate import replicate
 from consumer.subjects import Subjects
 from consumer.tally import ExecutionStopped, Tally
-from consumer.task import ALREADY_GONE, ALREADY_THERE, NOT_HELD, NotAdmitted, Outcome, Task
+from consumer.task import (
+    ALREADY_GONE,
+    ALREADY_THERE,
+    NOT_HELD,
+    SUPERSEDED,
+    NotAdmitted,
+    Outcome,
+    Task,
+    skipped,
+)
 from mesh.clock import Clock
 from mesh.errors import LogUnavailable
 from mesh.log.port import Log
@@ -94,6 +103,15 @@ class Worker:
         finally:
             self._running.pop(task.task_id, None)
             self._metrics.running_tasks.labels(task.destination.name).dec()
+
+    async def supersede(self, task: Task, tally: Tally) -> None:
+        """End what only waits, and what a newer task makes needless. Raises nothing but its cancellation."""
+        tally.ending = True
+        outcome = skipped(SUPERSEDED, "a newer push of this tag came while this one waited for its turn")
+        if task.execution_id in self._stops:
+            stopped = ExecutionStopped("the execution was stopped")
+            outcome = Outcome(Status.STOPPED, None, stopped.as_task_error())
+        await _whole(self._end(task, outcome, tally))
 
     async def _try(self, task: Task, tally: Tally, *, resend: bool) -> Outcome:
         source = self._places.registry(task.source, Side.SOURCE)

@@ -40,7 +40,7 @@ class Secrets:
         """
         variable = "REGMESH_SECRET_" + SecretName(name).upper().replace("-", "_")
         if (value := self._environment.get(variable)) is not None:
-            return value
+            return value.rstrip("\r\n")
         path = self._directory / name if self._directory else None
         try:
             return path.read_text().strip() if path is not None and path.is_file() else None
@@ -50,8 +50,10 @@ class Secrets:
             ) from None
 
     def get(self, name: str) -> str:
-        """As `find`; `InvalidInput`, saying where to put it, when there is none."""
+        """As `find`; `InvalidInput`, saying what to do, when there is none or it can be in no header."""
         value = self.find(name)
+        if value is not None and not value.isprintable():
+            raise InvalidInput(f"secret {name!r} has several lines, or characters that cannot be printed")
         if value is None:
             variable = "REGMESH_SECRET_" + name.upper().replace("-", "_")
             raise InvalidInput(

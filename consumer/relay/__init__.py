@@ -6,6 +6,7 @@
     serve     answering such a question, over HTTP
     incoming  what is on its way to this agent, and may be followed
     tee       one blob while it comes in, shown to its followers
+    waits     who is passed over for a while, and how long one image waits   (pure)
 
 Nobody here believes a byte: `consumer.sources` joins what comes from several, and verifies the whole.
 """

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from weakref import WeakSet
 
 from consumer.relay.tee import ALL_WINDOWS, WINDOW, Tee
 from consumer.task import Cargo
@@ -22,6 +23,7 @@ class Incoming:
     def __init__(self, is_relay: Callable[[], bool]) -> None:
         self.is_relay = is_relay
         self._arrivals: dict[Cargo, Arrival] = {}
+        self._tees: WeakSet[Tee] = WeakSet()  # all that hold bytes: those that somebody still follows too
 
     @contextmanager
     def expected(self, cargoes: Iterable[Cargo]) -> Iterator[Callable[[Cargo], None]]:
@@ -49,7 +51,9 @@ class Incoming:
     def coming(self, cargo: Cargo, size: int) -> Iterator[Tee]:
         """While it comes in. It came in whole when the block ends without an error."""
         arrival = self._arrivals.setdefault(cargo, Arrival())
-        arrival.tee = tee = Tee(size, self._window() if self.is_relay() else None)
+        arrival.tee = tee = Tee(size, 0 if self.is_relay() else None)
+        self._tees.add(tee)
+        self._share()
         try:
             yield tee
         except BaseException:
@@ -59,6 +63,7 @@ class Incoming:
             tee.end(whole=True)
         finally:
             arrival.tee = None
+            self._share()
 
     @contextmanager
     def asking(self, cargo: Cargo, region: Region) -> Iterator[None]:
@@ -73,6 +78,7 @@ class Incoming:
     def get(self, cargo: Cargo) -> Arrival | None:
         return self._arrivals.get(cargo)
 
-    def _window(self) -> int:
-        coming = sum(arrival.tee is not None for arrival in self._arrivals.values())
-        return min(WINDOW, ALL_WINDOWS // (coming + 1))
+    def _share(self) -> None:
+        window = min(WINDOW, ALL_WINDOWS // max(1, len(self._tees)))
+        for tee in self._tees:
+            tee.resize(window)

@@ -7,6 +7,7 @@ when we wait for the one who asks; 416 when it has gone on too far to be followe
 secret, and be where a replica of the same instance is.
 """
 
+import asyncio
 import hmac
 import re
 from collections.abc import AsyncIterator, Callable
@@ -36,6 +37,7 @@ LOG = structlog.get_logger()
 PATH = "/v1/relay/{place}/{repository:.+}/blobs/{digest}"
 _WAIT_SECONDS = 0.5  # for what is not there yet, before it is said so
 _LOOK_SECONDS = 0.01
+_STALL_SECONDS = 60.0  # without a byte taken: what is sent to nobody is not kept in memory
 _BLOB = MediaType("application/octet-stream")
 _NUMBER = re.compile(r"\d{1,18}", re.ASCII)
 
@@ -101,7 +103,10 @@ class Relay:
         return is_replicated_there and boundary.crossing(self._state, place.region, asking) is None
 
     async def _answer(self, request: web.Request, asked: _Asked, place: Place) -> web.StreamResponse:
-        if self._incoming.get(asked.cargo) is None:
+        coming = self._incoming.get(asked.cargo)
+        if (
+            coming is None or coming.tee is None
+        ):  # expected only: a task may not have looked yet whether it is there
             registry = self._places.registry(place, Side.SOURCE)
             if await registry.blob_size(asked.repository, asked.blob.digest) == asked.blob.size:
                 reading = registry.read_blob(asked.repository, asked.blob, offset=asked.offset)
@@ -140,10 +145,11 @@ class Relay:
             await response.prepare(request)
             try:
                 async for chunk in chunks:
-                    await response.write(chunk)
+                    async with asyncio.timeout(_STALL_SECONDS):
+                        await response.write(chunk)
                     sent.inc(len(chunk))
                 await response.write_eof()
-            except (RegmeshError, ConnectionError) as error:
+            except (RegmeshError, ConnectionError, TimeoutError) as error:
                 LOG.warning("a relay broke off", action="relay_broken", to=asked.by, error=clean(str(error)))
                 _cut(request)
         return response

@@ -43,10 +43,19 @@ class Tee:
             return
         self._chunks.append((self.received, chunk))
         self.received += len(chunk)
-        while self.received - self._start > self._window and len(self._chunks) > 1:
+        self._forget(self._window)
+        self._wake()
+
+    def resize(self, window: int) -> None:
+        """As others come and go: all windows of an agent have one bound. What was forgotten does not come back."""
+        if self._window is not None:
+            self._window = window
+            self._forget(window)
+
+    def _forget(self, window: int) -> None:
+        while self.received - self._start > window and len(self._chunks) > 1:
             offset, gone = self._chunks.popleft()
             self._start = offset + len(gone)
-        self._wake()
 
     def end(self, *, whole: bool) -> None:
         """Nothing more comes; `whole`: the registry has it, so it was what its digest says."""

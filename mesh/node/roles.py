@@ -6,8 +6,6 @@ import platform
 import secrets as randomness
 from dataclasses import dataclass, field
 
-import structlog
-
 from consumer.agent import Agent, AgentSettings
 from consumer.places import Places
 from consumer.relay.serve import Relays
@@ -20,8 +18,6 @@ from mesh.node.node import Node
 from producer import Intake, Reconcile
 from schemas.names import Region
 from schemas.topology import Relay
-
-LOG = structlog.get_logger()
 
 _LOOK_FOR_REGIONS_SECONDS = 0.5
 
@@ -109,12 +105,10 @@ def _relay_access(node: Node, region: Region, own_url: str | None) -> RelayAcces
         return found.relay if found is not None else None
 
     def secret() -> str | None:
-        relay = declared()
         try:
-            return node.secrets.find(relay.secret) if relay is not None else None
-        except InvalidInput as error:
-            LOG.warning("no relay", action="relay_secret_unreadable", region=region, error=str(error))
-            return None
+            return node.secrets.get(relay.secret) if (relay := declared()) is not None else None
+        except InvalidInput:
+            return None  # without one everything is read from registries
 
     def url() -> str | None:
         relay = declared()

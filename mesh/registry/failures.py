@@ -36,6 +36,8 @@ def translated(place: str, side: Side) -> Iterator[None]:
         if isinstance(error.os_error, EgressRefused):
             raise errors.Rejected(f"{place}: {error.os_error}", side=side) from error
         raise errors.Unreachable(f"{place}: {_reason(error)}", side=side) from error
+    except UnicodeError as error:  # a host that no name server could be asked for
+        raise errors.Rejected(f"{place}: it names a host that is none", side=side) from error
     except (aiohttp.InvalidURL, aiohttp.ClientResponseError) as error:
         raise errors.Rejected(f"{place}: not an HTTP answer that we understand", side=side) from error
     except (aiohttp.ClientError, OSError) as error:  # TimeoutError is an OSError
@@ -112,7 +114,7 @@ def retry_after(header: str | None, now: datetime) -> float | None:
         return min(_LONGEST_WAIT, float(text[:9]))
     try:
         until = parsedate_to_datetime(text)
-    except ValueError:
+    except (ValueError, OverflowError):  # a number may be longer than the machine's
         return None
     seconds = (until if until.tzinfo else until.replace(tzinfo=UTC)) - now
     return min(_LONGEST_WAIT, max(0.0, seconds.total_seconds()))

@@ -120,6 +120,8 @@ class Transport:
         self, session: ClientSession, call: Call, authorization: str | None
     ) -> ClientResponse:
         headers = {**call.headers, **({"Authorization": authorization} if authorization else {})}
+        if session.closed:  # since the call began: aiohttp would raise a RuntimeError
+            raise aiohttp.ClientConnectionError("this client was closed")
         return await session.request(
             call.method,
             call.url,

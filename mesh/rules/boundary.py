@@ -17,6 +17,14 @@ def refusal(state: MeshState, rule: Rule, source: Place, destination: Place) -> 
     return crossing(state, source.region, destination.region)
 
 
+def parts_ahead(state: MeshState, source: Place, destination: Place) -> bool:
+    """Whether no layer may run ahead of its manifest: none crosses a border, nor comes to another account."""
+    return (
+        source.account != destination.account
+        or crossing(state, source.region, destination.region) is not None
+    )
+
+
 def crossing(state: MeshState, one: Region, other: Region) -> str | None:
     """How two regions are parted by a border; None when both are known to be in one jurisdiction."""
     here, there = state.region(one), state.region(other)

@@ -5,6 +5,7 @@ import json
 import socket
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime
+from typing import Any
 
 import pytest
 from aiohttp import web
@@ -96,6 +97,8 @@ async def test_a_refusal_is_an_error_of_its_kind(
         ("99999999999999999999", 3600.0),
         ("soon", None),
         ("-5", None),
+        ("Thu, 01 Jan 99999999999999999999 00:00:00 GMT", None),
+        ("Thu, 01 Jan 2026 00:00:00 +99999999999999999999", None),
     ],
 )
 async def test_a_throttle_says_how_long(
@@ -142,6 +145,40 @@ async def test_what_is_not_http_is_refused():
         with pytest.raises(RegistryError):
             await endpoint.ping()
         await endpoint.close()
+
+
+@pytest.mark.parametrize("host", ["a..b", f"{'a' * 64}.example", ".example"])
+async def test_a_redirect_to_a_name_that_is_none_is_refused(stub: Stub, registry: RegistryClient, host: str):
+    stub.says(307, Location=f"http://{host}/blob")
+    with pytest.raises(Rejected):
+        await registry.blob_size(APP, BLOB.digest)
+
+
+async def test_a_client_that_is_closed_while_it_waits_for_a_token_is_unreachable(stub: Stub):
+    endpoint, asked, go_on = open_endpoint("place", stub.url, None), asyncio.Event(), asyncio.Event()
+
+    async def answer(request: web.Request) -> web.StreamResponse:
+        if request.path == "/token":
+            return web.json_response({"token": "t"})
+        challenge = {"WWW-Authenticate": f'Bearer realm="{stub.url}/token"'}
+        return web.Response(status=401, headers=challenge)
+
+    real = endpoint._transport._auth._fetch
+
+    async def fetch(*args: Any) -> bytes:
+        body = await real(*args)
+        asked.set()
+        await go_on.wait()
+        return body
+
+    endpoint._transport._auth._fetch = fetch
+    stub.answer = answer
+    asking = asyncio.ensure_future(endpoint.registry(Side.SOURCE).blob_size(APP, BLOB.digest))
+    await asked.wait()
+    await endpoint.close()
+    go_on.set()
+    with pytest.raises(Unreachable):
+        await asking
 
 
 MANIFEST = images.image(layers=[b"layer"]).manifest

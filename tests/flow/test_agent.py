@@ -1,26 +1,32 @@
 """An agent on the embedded log, between registries of our own: from an event to a tag that can be pulled."""
 
 import asyncio
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import aclosing, asynccontextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
+from unittest.mock import ANY
 
 import pytest
 from prometheus_client import CollectorRegistry
 
+from consumer import plan
+from consumer.admit import Admission
 from consumer.agent import Agent, AgentSettings
-from consumer.lanes import Lanes
 from consumer.patience import Patience
 from consumer.places import Places
+from consumer.tally import Tally
+from consumer.task import Image, Plan, Task
+from consumer.transfers import TransferLimits
 from mesh.clock import SystemClock
-from mesh.log.port import Append, Log
+from mesh.errors import LogError
+from mesh.log.port import Append, Log, Record
 from mesh.log.sqlite import open_log
 from mesh.log.table import Table
 from mesh.metrics import Metrics
 from mesh.registry.builtin import BuiltinRegistry
-from mesh.registry.builtin.faults import Cut, Fail, Faults, HalfWritten, Lie, Throttle
+from mesh.registry.builtin.faults import Cut, Fail, Faults, HalfWritten, Lie, Stall, Throttle
 from mesh.registry.builtin.manifests import Deletes
 from mesh.registry.client import RegistryClient, RegistryEndpoint, open_endpoint
 from mesh.rules.state import MeshState
@@ -36,6 +42,7 @@ from tests import images
 CLOCK = SystemClock()
 BEIJING, FRANKFURT = Region("beijing"), Region("frankfurt")
 APP = Repository("game/app")
+EVENTS = topics.events(BEIJING)
 QUICK = AgentSettings(
     patience=Patience(tries=3, first_wait=0.02, longest_wait=0.05, parked_for=0),
     regions_every=0.05,
@@ -232,8 +239,94 @@ async def test_a_topic_that_is_joined_while_the_agent_tells_its_lag_is_no_error(
 
     consumers: list[Any] = [Joined()]
     agent._consumers = {"mesh.beijing.events": consumers[0]}
-    await agent._beat(Lanes(agent._run_in_turn, permits_per_destination=1, clock=CLOCK))
+    await agent._report_lags()
     assert told == ["lag"]
+
+
+async def test_a_region_whose_log_does_not_tell_its_lag_keeps_no_heartbeat_back(site: Site) -> None:
+    await site.kill()
+    site.settings = replace(QUICK, heartbeat_every=0.05)
+    agent = await site.start()
+    await until(lambda: EVENTS in agent._consumers)
+
+    class Silent:
+        asked = asyncio.Event()
+
+        async def report_lag(self) -> None:
+            self.asked.set()
+            await asyncio.Event().wait()
+
+        async def settle(self) -> None: ...
+
+        async def close(self) -> None: ...
+
+    silent: Any = Silent()
+    agent._consumers["mesh.silent.events"] = silent
+    await silent.asked.wait()
+    before = await site.log.end(topics.status(FRANKFURT))
+
+    async def beats() -> int:
+        end = await site.log.end(topics.status(FRANKFURT))
+        return sum(end.values()) - sum(before.values())
+
+    async with asyncio.timeout(20):
+        while await beats() < 3:
+            await asyncio.sleep(0.02)
+
+
+async def test_a_region_whose_log_refuses_us_stops_no_other(site: Site) -> None:
+    """As Kafka does when a right is taken away: no wait mends that, and the agent has other regions."""
+    (agent, running, _) = site._agents[-1]
+    await until(lambda: len(agent._consumers) == 4)
+    group, refused = agent._consumers[topics.bulk(FRANKFURT)]._group, asyncio.Event()
+
+    async def refuse(**_: object) -> list[Record]:
+        refused.set()
+        raise LogError("refused")
+
+    group.read = refuse  # type: ignore[method-assign]
+    await refused.wait()
+    digest = await site.push("v1", images.image(layers=[b"of another region"]))
+    (end,) = await site.ends(1)
+    assert (end.status, end.digest) == (Status.SUCCEED, digest)
+    assert not running.done()
+
+
+async def test_regions_are_left_together_when_the_agent_stops(site: Site) -> None:
+    """Each may have to wait for its log: one after the other they would outlast the time that a stop may take."""
+    agent = site._agents[-1][0]
+    await until(lambda: len(agent._consumers) == 4)
+    together = asyncio.Barrier(4)
+    for consume in agent._consumers.values():
+        consume.settle = together.wait  # type: ignore[assignment]
+    async with asyncio.timeout(20):
+        await site.stop()
+
+
+async def until(look: Callable[[], bool]) -> None:
+    async with asyncio.timeout(20):
+        while not look():
+            await asyncio.sleep(0.02)
+
+
+async def test_a_task_that_meets_a_mistake_of_ours_fails_alone(
+    site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = plan.make_plan
+    unlucky, lucky = images.image(layers=[b"unlucky"]), images.image(layers=[b"lucky"])
+
+    def mistaken(image: Image) -> Plan:
+        if image.digest == unlucky.digest:
+            raise LookupError("nobody thought of this")
+        return real(image)
+
+    monkeypatch.setattr(plan, "make_plan", mistaken)
+    await site.push("v1", unlucky)
+    await site.push("v2", lucky)
+    ends = {str(end.tag): end for end in await site.ends(2)}
+    assert (ends["v1"].status, ends["v1"].error and ends["v1"].error.code) == (Status.FAILED, "internal")
+    assert ends["v2"].status is Status.SUCCEED
+    assert await site.holds("v1") is None
 
 
 async def test_what_no_rule_wants_is_not_copied(site: Site) -> None:
@@ -275,6 +368,29 @@ async def test_a_late_event_never_moves_a_tag_back(site: Site) -> None:
     await site.event("latest", old)
     await site.ends(2)
     assert await site.holds("latest") == new
+
+
+async def test_a_tag_that_moves_while_the_agent_asks_whether_it_may_write_is_not_moved_back(
+    site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It may ask for long, as the log may be away; and another agent may have the newer push by then."""
+    old, new = images.image(layers=[b"old"]), images.image(layers=[b"new"])
+    real, asked = Admission.check, 0
+
+    async def slow(self: Admission, task: Task, tally: Tally) -> None:
+        nonlocal asked
+        asked += 1
+        await real(self, task, tally)
+        if asked == 3:  # when it started, before its content, and now before its tag
+            for registry in (site.source, site.destination):
+                async with client(registry) as there:
+                    await images.push(there, APP, Tag("v1"), new)
+
+    monkeypatch.setattr(Admission, "check", slow)
+    await site.push("v1", old)
+    await site.ends(1)
+    assert asked >= 3
+    assert await site.holds("v1") == new.digest
 
 
 async def test_fifty_pushes_of_one_tag_end_at_the_last_and_never_go_back(site: Site) -> None:
@@ -551,3 +667,18 @@ async def _left(log: Log, topic: str) -> set[str]:
             if all(batch.positions.get(number, 0) >= end for number, end in ends.items()):
                 break
     return {key for key, value in found.items() if value is not None}
+
+
+async def test_no_more_sources_are_open_than_blobs_may_be_on_their_way(site: Site) -> None:
+    """What waits for its turn holds no connection, and no bytes in memory."""
+    await site.kill()
+    site.settings = replace(QUICK, transfers=TransferLimits(blobs_per_task=4, transfers=2))
+    site.source.faults.stall = Stall(ANY)
+    await site.start()
+    digest = await site.push("v1", images.image(layers=[b"%d" % number for number in range(6)]))
+    await until(lambda: site.source.faults.struck["stall"] >= 2)
+    await asyncio.sleep(0.3)
+    assert site.source.faults.struck["stall"] == 2
+    site.source.faults.stall.over.set()
+    (end,) = await site.ends(1)
+    assert (end.status, end.digest) == (Status.SUCCEED, digest)

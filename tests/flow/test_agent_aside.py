@@ -203,3 +203,27 @@ async def test_a_newer_push_supersedes_it_and_each_ends_once(tmp_path: Path) -> 
         assert (last.digest, last.status) == (newer, Status.SUCCEED)
         assert await parked(site, lambda found: not found) == {}
         assert await site.holds("v1") == newer
+
+
+async def test_further_pushes_of_its_tag_fill_no_window(tmp_path: Path) -> None:
+    """They end as they are superseded, so what is behind them goes on; nothing of it is lost by a kill."""
+    async with stalled(tmp_path) as site:
+        pushed = [
+            await site.push("v1", images.image(layers=[b"%d" % number])) for number in range(2 * WINDOW)
+        ]
+        await push_beside(site, WINDOW)
+        ends = await site.ends(3 * WINDOW - 1)
+        told = [end for end in ends if end.repository == APP]
+        assert {end.error and end.error.code for end in told} == {"superseded"}
+        assert {end.digest for end in told} == set(pushed[:-1])
+        await until(lambda: lag(site) == 0)
+        found = await parked(site, lambda found: len(found) == 2)
+        assert sorted(one.error.code for one in found.values()) == [STILL_QUEUED, STILL_RUNNING]
+        await site.kill()
+        for one in found.values():
+            await site.log.append([Append(topics.status(FRANKFURT), one.agent, None)])
+        let_go(site)
+        await site.start()
+        await site.ends(3 * WINDOW + 1)
+        assert await parked(site, lambda found: not found) == {}
+        assert await site.holds("v1") == pushed[-1]

@@ -221,3 +221,17 @@ async def test_a_burst_of_deletions_is_held_for_a_human(tmp_path: Path) -> None:
         assert {end.status for end in held} == {Status.SKIPPED}
         assert len(held) == 4
         assert {await mesh.site.holds(str(end.tag)) for end in held} == {image.digest}
+
+
+async def test_a_part_of_an_index_that_only_the_destination_has_outlives_its_own_tag(mesh: Deleting) -> None:
+    """Somebody else's index there names it too: the tag goes, and what the index needs stays."""
+    part = images.image(layers=[b"part"])
+    await mesh.copied(v1=part)
+    index = images.index([part])
+    async with client(mesh.site.destination) as destination:
+        await images.push(destination, APP, Tag("others"), index)
+    await mesh.delete_digest(part.digest)
+    end = await mesh.end()
+    assert (end.status, end.error and end.error.code) == (Status.SKIPPED, "still_tagged")
+    assert (await mesh.site.holds("v1"), await mesh.site.holds("others")) == (None, index.digest)
+    assert await mesh.has(part.digest)

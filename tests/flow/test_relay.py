@@ -8,11 +8,12 @@ from typing import Any
 
 import pytest
 from aiohttp import ClientSession, ClientTimeout, web
+from yarl import URL
 
 from consumer.relay import client as peer_client
-from consumer.relay import incoming
+from consumer.relay import incoming, serve
 from consumer.relay.serve import Relay
-from schemas.names import Tag
+from schemas.names import PlaceName, Tag
 from tests import images
 from tests.mesh_site import APP, MeshSite, client, mesh_site, until
 
@@ -217,6 +218,20 @@ async def test_what_is_complete_is_served_from_the_registry_and_by_range(site: M
         assert await answer.read() == layer[1000:]
 
 
+async def test_what_is_there_is_served_though_a_task_that_wants_it_has_not_come_to_it(site: MeshSite) -> None:
+    """It wants many, some at a time; who asks for one that was there all the while waits for none of them."""
+    image = images.image(layers=[b"x" * 10])
+    await site.push("cn", "v1", image)
+    await until(lambda: arrived(site, "v1", image.digest))
+    blob = image.blob_descriptors[1]
+    incoming_there = site.agents["shanghai"][0].relay._incoming
+    headers = {"Authorization": f"Bearer {SECRET}", "Regmesh-Region": "chengdu"}
+    path = f"{site.url}/v1/relay/cn@shanghai/{APP}/blobs/{blob.digest}?size={blob.size}"
+    with incoming_there.expected([(PlaceName("cn@shanghai"), blob.digest)]):
+        async with ClientSession() as session, session.get(path, headers=headers) as answer:
+            assert (answer.status, await answer.read()) == (200, b"x" * 10)
+
+
 async def test_a_relay_that_stalls_is_dropped_for_the_origin(
     site: MeshSite, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -259,3 +274,34 @@ async def test_a_follower_that_is_too_slow_reads_on_from_the_origin(
     assert sum(slowest["bytes_from"].values()) == size
     dropped = site.agents["hangzhou"][0]._metrics.sources_dropped.labels("unreachable")
     assert dropped._value.get() >= 1
+
+
+async def test_who_takes_no_bytes_is_not_waited_for_for_ever(
+    site: MeshSite, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What it is sent would stay in memory for as long as its connection does."""
+    monkeypatch.setattr(serve, "_STALL_SECONDS", 0.5)
+    ended: list[str] = []
+    relay = site.relays._relays["shanghai"]
+
+    class Watched:
+        async def handle(self, request: web.Request) -> web.StreamResponse:
+            try:
+                return await relay.handle(request)
+            finally:
+                ended.append(request.headers["Regmesh-Region"])
+
+    image = images.image(layers=[os.urandom(32 * MIB)])  # more than sockets hold
+    digest = await site.push("cn", "v1", image)
+    await until(lambda: arrived(site, "v1", digest))
+    site.relays._relays["shanghai"] = Watched()  # type: ignore[assignment]
+    blob = image.blob_descriptors[1]
+    asked = URL(site.url)
+    _, writer = await asyncio.open_connection(asked.host, asked.port, limit=1024)
+    path = f"/v1/relay/cn@shanghai/{APP}/blobs/{blob.digest}?size={blob.size}"
+    head = f"Host: x\r\nAuthorization: Bearer {SECRET}\r\nRegmesh-Region: chengdu\r\n\r\n"
+    writer.write(f"GET {path} HTTP/1.1\r\n{head}".encode())
+    try:
+        await until(lambda: asyncio.sleep(0, "chengdu" in ended))
+    finally:
+        writer.close()

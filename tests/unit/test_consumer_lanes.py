@@ -47,7 +47,11 @@ class Work:
         self.running: dict[str, asyncio.Event] = {}
         self.tallies: dict[str, Tally] = {}
         self.done: list[str] = []
-        self.lanes = Lanes(self.run, permits_per_destination=4, bulk_permits_per_destination=1, clock=CLOCK)
+        self.told: list[str] = []
+        self.superseded: list[str] = []
+        self.lanes = Lanes(
+            self.run, supersede=self.supersede, permits_per_destination=4, bulk_permits_per_destination=1, clock=CLOCK
+        )  # fmt: skip
 
     async def run(self, task: Task, tally: Tally) -> None:
         go = self.running[task.event.id] = asyncio.Event()
@@ -56,8 +60,12 @@ class Work:
         del self.running[task.event.id]
         self.done.append(task.event.id)
 
+    async def supersede(self, task: Task, tally: Tally) -> None:
+        await asyncio.sleep(0)
+        self.superseded.append(task.event.id)
+
     def put(self, name: str, tag: str, *, bulk: bool, dry_run: bool = False) -> None:
-        self.lanes.put(_task(name, tag, bulk=bulk, dry_run=dry_run), lambda: None)
+        self.lanes.put(_task(name, tag, bulk=bulk, dry_run=dry_run), lambda: self.told.append(name))
 
     async def settle(self) -> set[str]:
         for _ in range(20):
@@ -117,3 +125,29 @@ async def test_a_dry_run_is_in_nobodys_way(work: Work) -> None:
     assert await work.settle() == {"push", "dry"}
     work.put("push again", "v1", bulk=False)
     assert not work.tallies["dry"].newer.is_set()
+
+
+async def test_what_only_waits_ends_at_once_when_a_newer_one_of_its_tag_comes(work: Work) -> None:
+    for number in range(5):
+        work.put(f"push {number}", "v1", bulk=False)
+        await work.settle()
+    assert set(work.running) == {"push 0"}
+    assert work.superseded == work.told == ["push 1", "push 2", "push 3"]
+    assert len(list(work.lanes.entries())) == 2
+    assert await work.finish("push 0") == {"push 4"}
+    assert await work.finish("push 4") == set()
+    assert work.told[3:] == ["push 0", "push 4"]
+    assert not work.lanes._entries
+
+
+async def test_what_comes_in_again_is_the_same_task_and_supersedes_nothing(work: Work) -> None:
+    """As all that was not finished does when a partition goes and comes back."""
+    for _ in range(2):
+        for name, tag in (("one", "v1"), ("two", "v2")):
+            work.put(name, tag, bulk=False)
+        await work.settle()
+    assert not work.tallies["one"].newer.is_set()
+    assert await work.finish("one") == {"two"}
+    assert work.told == ["one", "one"]
+    await work.finish("two")
+    assert (work.done, work.told) == (["one", "two"], ["one", "one", "two", "two"])

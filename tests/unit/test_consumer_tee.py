@@ -1,6 +1,7 @@
 """What followers of a blob see: all of it, from where they are; or that they fell behind, or that it broke."""
 
 import asyncio
+from collections.abc import Iterable
 from contextlib import ExitStack
 
 import pytest
@@ -8,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from consumer.relay.incoming import Incoming
-from consumer.relay.tee import Broken, FellBehind, Tee
+from consumer.relay.tee import ALL_WINDOWS, WINDOW, Broken, FellBehind, Tee
 from mesh.registry.port import digest_of
 from schemas.names import PlaceName, Region
 
@@ -78,10 +79,41 @@ async def test_what_is_expected_comes_in_and_is_forgotten():
     assert incoming.get(CARGO) is None
 
 
+def _held(tees: Iterable[Tee]) -> int:
+    return sum(len(chunk) for tee in tees for _, chunk in tee._chunks)
+
+
+CHUNK = bytes(256 * 1024)
+
+
+def _fill(tee: Tee) -> None:
+    for _ in range(2 * WINDOW // len(CHUNK)):
+        tee.put(CHUNK)
+
+
 async def test_all_windows_together_are_bounded():
     incoming = Incoming(lambda: True)
-    digests = [digest_of(bytes([n])) for n in range(20)]
     with ExitStack() as stack:
-        tees = [stack.enter_context(incoming.coming((CARGO[0], digest), 1)) for digest in digests]
-        assert tees[0]._window == 8 * 1024 * 1024
-        assert tees[-1]._window < 3 * 1024 * 1024
+        tees: list[Tee] = []
+        for number in range(20):
+            cargo = (CARGO[0], digest_of(bytes([number])))
+            tees.append(stack.enter_context(incoming.coming(cargo, 4 * WINDOW)))
+            _fill(tees[-1])
+            assert _held(tees) <= ALL_WINDOWS
+        assert _held(tees) > ALL_WINDOWS - len(tees) * len(CHUNK)
+    del tees
+    with incoming.coming(CARGO, 4 * WINDOW) as alone:
+        _fill(alone)
+        assert _held([alone]) == WINDOW
+
+
+async def test_what_a_slow_follower_still_reads_counts_too():
+    incoming = Incoming(lambda: True)
+    followed, following = [], []
+    for number in range(20):
+        with incoming.coming((CARGO[0], digest_of(bytes([number]))), 2 * WINDOW) as tee:
+            _fill(tee)
+            following.append(tee.follow(2 * WINDOW - len(CHUNK)))
+            assert await anext(following[-1]) == CHUNK
+            followed.append(tee)
+        assert _held(followed) <= ALL_WINDOWS

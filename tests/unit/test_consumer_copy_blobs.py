@@ -1,0 +1,89 @@
+"""One blob to one destination: what it costs, and what may not end it."""
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from datetime import UTC, datetime
+from typing import Any
+
+from prometheus_client import CollectorRegistry
+
+from consumer.brought import Brought
+from consumer.copy_blobs import BlobCopier
+from consumer.relay.incoming import Incoming
+from consumer.speed import Speeds
+from consumer.tally import Tally
+from mesh.clock import ManualClock
+from mesh.errors import NotFound, ServerFault
+from mesh.metrics import Metrics
+from mesh.registry.port import Descriptor
+from schemas.completions import Side
+from schemas.names import Repository
+from tests.unit.test_consumer_sources import STATE, Mesh, blob, task
+
+BODY = b"7"
+BLOB = blob(7)
+NOW = datetime(2026, 1, 1, tzinfo=UTC)
+
+
+class Source:
+    @asynccontextmanager
+    async def read_blob(
+        self, _: object, wanted: Descriptor, *, offset: int | None = None
+    ) -> AsyncIterator[Any]:
+        async def chunks() -> AsyncIterator[bytes]:
+            yield BODY[offset or 0 :]
+
+        yield chunks()
+
+
+class Destination:
+    """It has nothing, and takes what it is sent."""
+
+    def __init__(self) -> None:
+        self.taken, self.mounted = b"", 0
+        self.looks: list[int | Exception | None] = []  # what it says to these, and then that it has nothing
+
+    async def blob_size(self, *_: object) -> int | None:
+        said = self.looks.pop(0) if self.looks else None
+        if isinstance(said, Exception):
+            raise said
+        return said
+
+    async def mount_blob(self, *_: object) -> bool:
+        self.mounted += 1
+        return True
+
+    async def write_blob(self, _: object, wanted: Descriptor, chunks: AsyncIterator[bytes]) -> None:
+        self.taken = b"".join([chunk async for chunk in chunks])
+
+
+def copier(*, others_here: bool = False) -> BlobCopier:
+    clock, metrics = ManualClock(NOW), Metrics(CollectorRegistry())
+    sources = Mesh(lambda _: NotFound("it has nothing", side=Side.SOURCE, status=410)).sources
+    return BlobCopier(
+        sources=sources, incoming=Incoming(lambda: False), brought=Brought(1000), others_here=lambda: others_here,
+        metrics=metrics, speeds=Speeds(state=STATE, clock=clock, metrics=metrics, transfers=4), blobs_per_task=4,
+        transfers=4,
+    )  # fmt: skip
+
+
+async def copied(made: BlobCopier, destination: Any) -> Tally:
+    tally, source = Tally(started=NOW), Source()
+    await made.copy([BLOB], task(), source, destination, tally)  # type: ignore[arg-type]
+    return tally
+
+
+async def test_a_look_whether_another_agent_sent_the_same_ends_no_upload() -> None:
+    destination = Destination()
+    destination.looks = [None, ServerFault("not now", side=Side.DESTINATION, status=500)]
+    tally = await copied(copier(others_here=True), destination)
+    assert (destination.taken, tally.blobs_transferred) == (BODY, 1)
+
+
+async def test_what_is_about_to_come_ahead_is_mounted_where_it_can_be() -> None:
+    made, destination = copier(), Destination()
+    cargo = (task().destination.name, BLOB.digest)
+    made.holders.remember(cargo, Repository("game/other"))
+    assert made.brought.begin(cargo, BLOB.size, 0.0)  # and has not had its turn
+    tally = await copied(made, destination)
+    assert (destination.mounted, destination.taken, tally.blobs_mounted) == (1, b"", 1)

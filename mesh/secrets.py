@@ -34,10 +34,13 @@ class Secrets:
         self._docker_config = Path(home) / "config.json"
 
     def find(self, name: str) -> str | None:
-        """The value of a secret, or None: `REGMESH_SECRET_<NAME>`, then the file `<name>` of `REGMESH_SECRETS_DIR`."""
+        """The value of a secret, or None: `REGMESH_SECRET_<NAME>`, then the file `<name>` of `REGMESH_SECRETS_DIR`.
+
+        Without the line break that editors, shells and mounted secrets put at its end.
+        """
         variable = "REGMESH_SECRET_" + SecretName(name).upper().replace("-", "_")
         if (value := self._environment.get(variable)) is not None:
-            return value
+            return value.strip()
         path = self._directory / name if self._directory else None
         if path is None or not path.is_file():
             return None

@@ -28,7 +28,18 @@ def _base_url(value: str) -> str:
     if url.path.strip("/") or url.query or url.fragment:
         raise ValueError("must be the registry's base, without a path or query")
     _ = url.port  # raises ValueError when it is no port
+    if not _is_name(url.hostname):
+        raise ValueError("must name a host: parts of 1 to 63 letters between its dots")
     return f"{url.scheme}://{url.netloc}"
+
+
+def _is_name(host: str) -> bool:
+    """Whether a resolver takes it at all."""
+    try:
+        host.encode("idna")
+    except UnicodeError:
+        return False
+    return True
 
 
 BaseUrl = Annotated[str, AfterValidator(_base_url)]

@@ -40,6 +40,9 @@ def translated(place: str, side: Side) -> Iterator[None]:
         raise errors.Rejected(f"{place}: not an HTTP answer that we understand", side=side) from error
     except (aiohttp.ClientError, OSError) as error:  # TimeoutError is an OSError
         raise errors.Unreachable(f"{place}: {_reason(error)}", side=side) from error
+    except ValueError as error:  # a host name that no resolver takes, a header that HTTP cannot carry
+        what = "a host name" if isinstance(error, UnicodeError) else "a header"
+        raise errors.Rejected(f"{place}: {what} that cannot be sent", side=side) from error
 
 
 def _reason(error: Exception) -> str:
@@ -112,7 +115,7 @@ def retry_after(header: str | None, now: datetime) -> float | None:
         return min(_LONGEST_WAIT, float(text[:9]))
     try:
         until = parsedate_to_datetime(text)
-    except ValueError:
+    except (ValueError, OverflowError):
         return None
     seconds = (until if until.tzinfo else until.replace(tzinfo=UTC)) - now
     return min(_LONGEST_WAIT, max(0.0, seconds.total_seconds()))

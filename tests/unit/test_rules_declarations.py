@@ -153,3 +153,11 @@ def test_a_region_that_a_link_leads_to_is_not_removed() -> None:
     assert problems == []
     told = check_removal("region/paris", [item.thing for item in placed])
     assert told == ["region/paris is used by region/beijing; remove that first"]
+
+
+@pytest.mark.parametrize("host", ["a" * 64 + ".example", "a..example", ".example"])
+def test_a_url_whose_host_no_resolver_takes_is_told_when_it_is_declared(host: str):
+    instance = {"name": "cn", "account": "game", "region": "beijing", "url": f"http://{host}:5000"}
+    regions = [{"name": "beijing", "jurisdiction": "cn"}]
+    _, problems = judge({"regions": regions, "instances": [instance]})
+    assert [(it.where, "must name a host" in it.message) for it in problems] == [("instances[0].url", True)]

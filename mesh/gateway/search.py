@@ -20,6 +20,7 @@ from schemas.names import Account, Digest
 from schemas.topology import Place
 
 _AGAIN_SECONDS = "5"
+_SIGNED = "manifest.v1+prettyjws"
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,9 +127,9 @@ class Search:
                 body = await read_whole(response, MAX_MANIFEST)
         if body is None:
             raise ContentRefused(f"{place.name}: a manifest of over {MAX_MANIFEST} bytes", side=Side.SOURCE)
-        wanted = self.asked.reference
-        if isinstance(wanted, Digest) and digest_of(body, wanted.algorithm) != wanted:
-            raise ContentMismatch(f"{place.name}: other bytes than {wanted}", side=Side.SOURCE)
+        for named in (self.asked.reference, _content_digest(response.headers)):
+            if isinstance(named, Digest) and digest_of(body, named.algorithm) != named:
+                raise ContentMismatch(f"{place.name}: other bytes than {named}", side=Side.SOURCE)
         return body
 
     def _nobody(self) -> Challenged:
@@ -143,3 +144,16 @@ class Search:
     @property
     def _later(self) -> dict[str, str]:
         return {"Retry-After": self.retry_after}
+
+
+def claimed_digest(headers: Mapping[str, str]) -> Digest | None:
+    """What a place calls its answer; None when it does not say so in a way that we read."""
+    try:
+        return Digest(headers.get("Docker-Content-Digest", ""))
+    except ValueError:
+        return None
+
+
+def _content_digest(headers: Mapping[str, str]) -> Digest | None:
+    """As `claimed_digest`, where that is of the bytes sent: in a signed manifest of Docker's first schema it is not."""
+    return None if _SIGNED in headers.get("Content-Type", "") else claimed_digest(headers)

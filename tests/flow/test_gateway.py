@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from aiohttp import ClientError
 
-from mesh.gateway import Manners
+from mesh.gateway import Manners, misses
 from mesh.registry.builtin.faults import Cut, Fail, Faults, Lie, Throttle
 from schemas import topics
 from schemas.codec import decode, kind_of
@@ -396,3 +396,34 @@ async def test_many_pulls_at_once_come_whole(site: MeshSite, hub: GatewaySite) -
     layer = next(digest for digest, body in image.blobs.items() if body == BIG)
     found = await asyncio.gather(*(hub.ask(f"{APP}/blobs/{layer}") for _ in range(12)))
     assert all(it.body == BIG for it in found)
+
+
+async def test_what_is_missed_again_later_is_replicated_again_and_told_as_another_execution(
+    site: MeshSite, hub: GatewaySite, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(misses, "_QUIET_SECONDS", 0.001)
+    await site.start_agent("shanghai")
+    image = images.image(layers=[b"one"])
+    await site.push("cn", "v1", image)
+    for times in (1, 2):
+        await until(lambda: site.digest("cn@shanghai", "v1"))
+        async with client(site.registries["cn@shanghai"]) as registry:
+            await registry.delete_manifest(APP, image.digest)
+        assert (await hub.ask(f"{APP}/manifests/v1", "HEAD")).status == 200
+
+        async def ended(times: int = times) -> bool:
+            items = (await site.get("executions"))["items"]
+            states = [it["status"] for it in items if it["trigger"] == "reconcile"]
+            return states == ["Succeed"] * times
+
+        await until(ended)
+    assert await site.digest("cn@shanghai", "v1") == image.digest
+
+
+async def test_a_manifest_by_tag_that_is_not_what_its_place_calls_it_is_taken_from_the_next_place(
+    site: MeshSite, hub: GatewaySite
+) -> None:
+    image = await both(site, "v1", images.image(layers=[b"one"]))
+    site.registries["cn@shanghai"].faults.lie = Lie(1)
+    assert (await hub.ask(f"{APP}/manifests/v1")).body == image.manifest.body
+    assert hub.count("requests_total", place="cn", status="200") == 1

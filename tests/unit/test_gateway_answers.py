@@ -9,6 +9,7 @@ from yarl import URL
 from mesh.errors import Rejected
 from mesh.gateway import headers
 from mesh.gateway.ranges import Stretch, stretch_of, to_skip
+from mesh.gateway.search import _content_digest
 from mesh.gateway.verdict import Inquiry, Meaning, may_be_asked, meaning
 from mesh.registry.challenges import Challenge, choose
 from schemas.completions import Side
@@ -186,3 +187,16 @@ def test_an_answer_that_holds_something_else_is_not_gone_on_with() -> None:
     assert to_skip(left, 307, {}) is None
     assert to_skip(left, 206, {"Content-Type": "multipart/byteranges"}) is None
     assert stretch_of(200, {}) == Stretch(0, None)
+
+
+@pytest.mark.parametrize(
+    ("media_type", "digest", "found"),
+    [
+        ("application/vnd.oci.image.manifest.v1+json", "sha256:" + "a" * 64, "sha256:" + "a" * 64),
+        ("application/vnd.docker.distribution.manifest.v1+prettyjws", "sha256:" + "a" * 64, None),
+        ("application/vnd.oci.image.manifest.v1+json", "blake3:" + "a" * 64, None),
+        ("application/vnd.oci.image.manifest.v1+json", "", None),
+    ],
+)
+def test_by_what_digest_a_manifest_is_checked(media_type: str, digest: str, found: str | None) -> None:
+    assert _content_digest({"Content-Type": media_type, "Docker-Content-Digest": digest}) == found

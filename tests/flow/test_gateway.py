@@ -2,15 +2,18 @@
 
 import asyncio
 import os
+import socket
 from collections.abc import AsyncIterator
-from contextlib import aclosing
+from contextlib import aclosing, suppress
 from pathlib import Path
 from typing import Any
 
 import pytest
 from aiohttp import ClientError
+from structlog.testing import capture_logs
+from yarl import URL
 
-from mesh.gateway import Manners, misses
+from mesh.gateway import Manners, deliver, misses
 from mesh.registry.builtin.faults import Cut, Fail, Faults, Lie, Throttle
 from schemas import topics
 from schemas.codec import decode, kind_of
@@ -427,3 +430,32 @@ async def test_a_manifest_by_tag_that_is_not_what_its_place_calls_it_is_taken_fr
     site.registries["cn@shanghai"].faults.lie = Lie(1)
     assert (await hub.ask(f"{APP}/manifests/v1")).body == image.manifest.body
     assert hub.count("requests_total", place="cn", status="200") == 1
+
+
+async def test_a_client_that_reads_no_more_is_let_go(
+    site: MeshSite, hub: GatewaySite, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else each of them would hold a connection to a place, and what waits for it, for as long as it likes."""
+    monkeypatch.setattr(deliver, "_STALLED_SECONDS", 0.2)
+    size = 48 * 1024 * 1024  # more than all buffers on the way hold
+    image = images.image(layers=[bytes(size)])
+    await site.push("cn", "v1", image)
+    layer = image.blob_descriptors[-1].digest
+    with capture_logs() as logs, socket.create_connection(("127.0.0.1", URL(hub.url).port or 0)) as lazy:
+        lazy.sendall(f"GET /v2/{APP}/blobs/{layer} HTTP/1.1\r\nHost: {HUB}\r\n\r\n".encode())
+
+        async def is_let_go() -> bool:
+            return any(it.get("action") == "gateway_client_stalled" for it in logs)
+
+        await until(is_let_go)
+        lazy.settimeout(10)
+        assert await asyncio.to_thread(_received, lazy) < size
+
+
+def _received(connection: socket.socket) -> int:
+    """How many bytes come until the other side ends it."""
+    count = 0
+    with suppress(ConnectionError):
+        while chunk := connection.recv(1 << 20):
+            count += len(chunk)
+    return count

@@ -7,6 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
+from mesh.node import remote
 from mesh.node.options import Server
 from mesh.node.output import Columns, size
 from mesh.node.remote import Remote
@@ -57,7 +58,7 @@ def stop(
     server: Server = "http://127.0.0.1:8080",
 ) -> None:
     """End an execution: waiting tasks end at once, running ones after the blobs that are on their way."""
-    found = Remote(server).call("POST", f"/api/v1/executions/{execution}/stop", body={})
+    found = Remote(server).call("POST", remote.path("executions", execution, "stop"), body={})
     print(
         f"{execution} {'is being stopped' if found['status'] == _RUNS else 'had ended: ' + found['status']}"
     )
@@ -85,11 +86,11 @@ def retry(
     if (task is None) != failed or (rule is not None and not failed) or (close and failed):
         raise typer.BadParameter("name one task (also --close), or say --failed (also --rule RULE)")
     if task is not None and close:
-        Remote(server).call("POST", f"/api/v1/tasks/{task}/close", body={})
+        Remote(server).call("POST", remote.path("tasks", task, "close"), body={})
         print(f"{task} closed")
         return
     if task is not None:
-        print(Remote(server).call("POST", f"/api/v1/tasks/{task}/retry", body={})["id"])
+        print(Remote(server).call("POST", remote.path("tasks", task, "retry"), body={})["id"])
         return
     answer = Remote(server).call("POST", "/api/v1/retries", body={"rule": rule})
     for one in answer["items"]:
@@ -100,12 +101,12 @@ def retry(
         print("nothing to try again")
 
 
-async def _until_ended(remote: Remote, execution_id: str) -> Mapping[str, Any]:
+async def _until_ended(control: Remote, execution_id: str) -> Mapping[str, Any]:
     """Follow it; each change is a line, on a terminal over the last one."""
     said = ""
     rewrites = sys.stderr.isatty()
     while True:
-        found: Mapping[str, Any] = await remote.ask("GET", f"/api/v1/executions/{execution_id}")
+        found: Mapping[str, Any] = await control.ask("GET", f"/api/v1/executions/{execution_id}")
         if (line := _line(found)) != said:
             print(
                 f"\r\x1b[K{line}" if rewrites else line,
@@ -137,9 +138,9 @@ def _line(found: Mapping[str, Any]) -> str:
     return f"{found['status']}: {total}{': ' + counts if counts else ''}{sent}"
 
 
-async def _show_plan(remote: Remote, execution_id: str) -> None:
+async def _show_plan(control: Remote, execution_id: str) -> None:
     query = {"execution": execution_id, "limit": "1000"}
-    async for entry in remote.pages("/api/v1/logs", query, most=None):
+    async for entry in control.pages("/api/v1/logs", query, most=None):
         print(f"{entry['source']} -> {entry['destination']}: {_plan(entry)}")
 
 

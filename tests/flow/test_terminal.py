@@ -1,0 +1,117 @@
+"""What people type that is not quite right: each command against a mesh in the test's process."""
+
+import asyncio
+import json
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+import pytest
+from structlog.testing import capture_logs
+
+from mesh.node import cli
+from tests.mesh_site import MeshSite, mesh_site, until
+
+
+class Done(NamedTuple):
+    code: int
+    out: str
+    err: str
+
+
+Terminal = Callable[..., Awaitable[Done]]
+
+
+@pytest.fixture
+async def site(tmp_path: Path) -> AsyncIterator[MeshSite]:
+    async with mesh_site(tmp_path) as found:
+        await found.apply(
+            {
+                "regions": [{"name": "beijing", "jurisdiction": "cn"}],
+                "instances": [
+                    {"name": name, "account": "game", "region": "beijing", "url": f"http://127.0.0.1:{port}"}
+                    for name, port in (("cn", 1), ("spare", 2))
+                ],
+                "rules": [{"name": "two", "source": "cn", "destination": "spare"}],
+            }
+        )
+        yield found
+
+
+@pytest.fixture
+def terminal(
+    site: MeshSite, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> Iterator[Terminal]:
+    monkeypatch.setenv("REGMESH_SERVER", site.url)
+
+    async def typed(*arguments: str) -> Done:
+        code = await asyncio.to_thread(cli.run, list(arguments))
+        return Done(code, *capsys.readouterr())
+
+    with capture_logs():  # of the mesh, which shares this process and its stdout
+        yield typed
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code"),
+    [
+        (["get", "rule", "../instances/spare"], 1),
+        (["get", "rule", "two#x"], 1),
+        (["get", "rule", "two?x"], 1),
+        (["get", "rule", "%74wo"], 1),
+        (["get", "rule", ".."], 2),
+        (["get", "rule", ""], 2),
+        (["delete", "webhook", "../rules/two"], 1),
+        (["delete", "rule", "two#x"], 1),
+        (["delete", "rule", "%74wo"], 1),
+        (["stop", "../executions/x"], 1),
+        (["retry", "a/b"], 1),
+        (["retry", "..", "--close"], 2),
+        (["where", "cn/../app:v1"], 2),
+        (["where", "../cn/app:v1"], 2),
+        (["explain", "cn//app:v1"], 2),
+    ],
+)
+async def test_a_name_is_one_name_whatever_it_holds(
+    site: MeshSite, terminal: Terminal, arguments: list[str], code: int
+) -> None:
+    done = await terminal(*arguments)
+    assert (done.code, done.out, done.err.count("\n")) == (code, "", 1), done
+    assert "/api/v1" not in done.err
+    assert [it["name"] for it in (await site.get("rules"))["items"]] == ["two"]
+
+
+@pytest.mark.parametrize("kind", ["agent", "parked", "dead-letters"])
+async def test_what_is_listed_and_not_there_is_told(terminal: Terminal, kind: str) -> None:
+    done = await terminal("get", kind, "nobody", "-o", "json")
+    assert (done.code, done.out) == (1, "")
+    assert "'nobody'; see `regmesh get " in done.err
+
+
+async def test_one_agent_is_shown_as_itself(site: MeshSite, terminal: Terminal) -> None:
+    await site.start_agent("beijing")
+
+    async def heard() -> list[str]:
+        return [it["agent"] for it in (await site.get("agents"))["items"]]
+
+    (name,) = await until(heard)
+    done = await terminal("get", "agent", name, "-o", "json")
+    assert (done.code, json.loads(done.out)["agent"]) == (0, name)
+
+
+async def test_all_that_is_declared_is_shown_however_much_it_is(site: MeshSite, terminal: Terminal) -> None:
+    names = [f"r{number:04}" for number in range(1001)]
+    await site.apply({"regions": [{"name": name, "jurisdiction": "cn"} for name in names]})
+    shown = json.loads((await terminal("get", "regions", "-o", "json")).out)
+    assert [it["name"] for it in shown] == ["beijing", *names]
+
+
+@pytest.mark.parametrize("server", ["", "nowhere", "ftp://x", "http://", "http://[::1"])
+async def test_a_server_that_is_no_url_is_wrong_use(terminal: Terminal, server: str) -> None:
+    done = await terminal("get", "rules", "--server", server)
+    assert (done.code, "use http://HOST:PORT" in done.err, done.err.count("\n")) == (2, True, 1), done
+
+
+async def test_a_password_in_the_servers_url_is_not_shown(terminal: Terminal) -> None:
+    done = await terminal("get", "rules", "--server", "http://anna:secret@127.0.0.1:1")
+    assert (done.code, "127.0.0.1:1 does not answer" in done.err, "secret" in done.err) == (1, True, False)

@@ -3,12 +3,13 @@
 Exit codes: 0 done, 1 failed, 2 wrong use. Errors go to stderr, one line each, saying what to do.
 """
 
+import importlib.metadata
 import sys
-from typing import Any
+from typing import Annotated, Any
 
 import typer
 
-from mesh.errors import RegmeshError
+from mesh.errors import InvalidInput, RegmeshError
 from mesh.node import (
     commands_daemons,
     commands_doctor,
@@ -31,7 +32,6 @@ _UsageError: Any = typer.BadParameter.__base__
 
 app = typer.Typer(
     name="regmesh",
-    help="A replication mesh for container registries.",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
@@ -40,10 +40,25 @@ app = typer.Typer(
 )
 for commands in (
     commands_daemons, commands_topics, commands_state, commands_executions, commands_sync_log, commands_explain,
-    commands_doctor, commands_gateway, commands_nearby,
-    commands_where, commands_wait, commands_usage, commands_doctor,
+    commands_doctor, commands_gateway, commands_nearby, commands_where, commands_wait, commands_usage,
 ):  # fmt: skip
     commands.register(app)
+
+
+def _show_version(wanted: bool) -> None:  # a typer callback
+    if wanted:
+        print(f"regmesh {importlib.metadata.version('regmesh')}")
+        raise typer.Exit
+
+
+@app.callback()
+def regmesh(
+    version: Annotated[  # its callback does it
+        bool,
+        typer.Option("--version", callback=_show_version, is_eager=True, help="Show the version and exit."),
+    ] = False,
+) -> None:
+    """A replication mesh for container registries."""
 
 
 def main() -> None:
@@ -58,6 +73,9 @@ def run(arguments: list[str]) -> int:
     except typer.Exit as error:
         return error.exit_code
     except (RegmeshError, _UsageError) as error:
+        if (missing := _help_instead(error)) is not None:
+            print(missing, file=sys.stderr)
+            return 2
         for line in _lines(error):
             print(f"regmesh: {line}", file=sys.stderr)
         return 2 if _is_wrong_use(error) else 1
@@ -66,6 +84,14 @@ def run(arguments: list[str]) -> int:
     except BrokenPipeError:
         sys.stderr.close()  # the reader of our output went away, as `| head` does
         return 1
+
+
+def _help_instead(error: Exception) -> str | None:
+    """The help of a command that was typed without its subcommand: that is what its error holds."""
+    if not isinstance(error, _UsageError) or error.ctx is None:
+        return None
+    text = str(error.ctx.get_help())
+    return text if error.message == text else None
 
 
 def _lines(error: Exception) -> list[str]:
@@ -80,7 +106,7 @@ def _lines(error: Exception) -> list[str]:
 
 
 def _is_wrong_use(error: Exception) -> bool:
-    return isinstance(error, (InvalidFile, _UsageError)) or (isinstance(error, Refused) and error.wrong_use)
+    return isinstance(error, (InvalidInput, _UsageError)) or (isinstance(error, Refused) and error.wrong_use)
 
 
 if __name__ == "__main__":

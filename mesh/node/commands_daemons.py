@@ -25,6 +25,7 @@ from mesh.node.options import (
     Listen,
     LogFormat,
     LogUrl,
+    SharedLog,
     TokenRealm,
 )
 from mesh.rules import declarations
@@ -117,7 +118,7 @@ def demo() -> None:
 
 
 def producer(
-    log: LogUrl = None,
+    log: SharedLog = None,
     data: DataDir = DEFAULT_DATA,
     listen: Listen = "127.0.0.1:8081",
     allow_network: AllowNetwork = None,
@@ -145,7 +146,7 @@ def agent(
     region: Annotated[
         str, typer.Option(help="The region whose registries this agent fills.", show_default=False)
     ],
-    log: LogUrl = None,
+    log: SharedLog = None,
     data: DataDir = DEFAULT_DATA,
     listen: Listen = "127.0.0.1:8082",
     relay_url: RelayUrl = None,
@@ -177,7 +178,7 @@ def agent(
 
 
 def control(
-    log: LogUrl = None,
+    log: SharedLog = None,
     data: DataDir = DEFAULT_DATA,
     listen: Listen = "127.0.0.1:8080",
     database: Database = None,

@@ -11,6 +11,7 @@ import typer
 from yarl import URL
 
 from mesh.errors import RegmeshError, clean
+from mesh.node.starting import is_http_url
 
 _TIMEOUT = aiohttp.ClientTimeout(total=30, connect=5)
 
@@ -117,10 +118,6 @@ class Remote:
 
 def _without_user(server: str) -> str:
     """As it may be shown: a URL may carry a password for the proxy in front of control."""
-    try:
-        url = URL(server)
-        if url.scheme in ("http", "https") and url.host:
-            return str(url.with_user(None))
-    except ValueError:
-        pass
-    raise typer.BadParameter("--server (REGMESH_SERVER) is no URL: use http://HOST:PORT")
+    if not is_http_url(server):
+        raise typer.BadParameter("--server (REGMESH_SERVER) is no URL: use http://HOST:PORT")
+    return str(URL(server).with_user(None))

@@ -115,3 +115,14 @@ async def test_a_server_that_is_no_url_is_wrong_use(terminal: Terminal, server: 
 async def test_a_password_in_the_servers_url_is_not_shown(terminal: Terminal) -> None:
     done = await terminal("get", "rules", "--server", "http://anna:secret@127.0.0.1:1")
     assert (done.code, "127.0.0.1:1 does not answer" in done.err, "secret" in done.err) == (1, True, False)
+
+
+async def test_trying_again_what_failed_of_a_rule_that_is_not_there_is_told(terminal: Terminal) -> None:
+    done = await terminal("retry", "--failed", "--rule", "tow")
+    assert (done.code, done.out, "is named 'tow'" in done.err) == (2, "", True), done
+    assert (await terminal("retry", "--failed", "--rule", "two")).out == "nothing to try again\n"
+
+
+async def test_a_gateway_that_is_no_url_makes_no_file(terminal: Terminal) -> None:
+    done = await terminal("nearby", "hosts-toml", "--region", "beijing", "--gateway", "nowhere")
+    assert (done.code, done.out, "use http://HOST:PORT" in done.err) == (2, "", True), done

@@ -1,7 +1,7 @@
 """Control's API as the terminal commands call it."""
 
 import asyncio
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncGenerator, Mapping
 from typing import Any
 from urllib.parse import quote
 
@@ -62,7 +62,7 @@ class Remote:
 
     async def pages(
         self, path: str, query: Mapping[str, str], *, most: int | None
-    ) -> AsyncIterator[dict[str, Any]]:
+    ) -> AsyncGenerator[dict[str, Any], None]:
         """The items of a list, newest first, page by page, `most` of them."""
         cursor: dict[str, str] = {}
         given = 0

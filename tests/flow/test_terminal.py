@@ -9,7 +9,9 @@ from typing import NamedTuple
 import pytest
 from structlog.testing import capture_logs
 
-from mesh.node import cli
+from mesh.node import cli, commands_sync_log
+from mesh.node.output import Format
+from tests import images
 from tests.mesh_site import MeshSite, mesh_site, until
 
 
@@ -126,3 +128,52 @@ async def test_trying_again_what_failed_of_a_rule_that_is_not_there_is_told(term
 async def test_a_gateway_that_is_no_url_makes_no_file(terminal: Terminal) -> None:
     done = await terminal("nearby", "hosts-toml", "--region", "beijing", "--gateway", "nowhere")
     assert (done.code, done.out, "use http://HOST:PORT" in done.err) == (2, "", True), done
+
+
+async def test_who_follows_the_log_misses_nothing_of_a_burst(
+    site: MeshSite, terminal: Terminal, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """However few entries are shown at first, and however many come between two looks."""
+    for place in ("cn", "spare"):
+        await site.registry(place)
+    await site.apply(
+        {
+            "instances": [
+                {"name": name, "account": "game", "region": "beijing", "url": site.registries[name].url}
+                for name in ("cn", "spare")
+            ]
+        }
+    )
+    await site.start_agent("beijing")
+    tags = [f"v{number}" for number in range(8)]
+    shown = ""
+
+    async def all_ended() -> bool:
+        return len(await site.logs(status="Succeed")) == len(tags)
+
+    async def all_shown() -> bool:
+        nonlocal shown
+        shown += capsys.readouterr().out
+        return all(f"spare/game/app:{tag} " in shown for tag in tags)
+
+    image = images.image(layers=[b"one"])
+    await site.push("cn", tags[0], image)
+    following = asyncio.create_task(
+        commands_sync_log._logs(site.remote, {"limit": "1"}, 1, Format.TABLE, follow=True)
+    )
+
+    async def begun() -> bool:
+        nonlocal shown
+        shown += capsys.readouterr().out
+        return f"spare/game/app:{tags[0]} " in shown
+
+    try:
+        await until(begun)
+        for tag in tags[1:]:
+            await site.push("cn", tag, image)
+        await until(all_ended)
+        await until(all_shown)
+    finally:
+        following.cancel()
+        await asyncio.gather(following, return_exceptions=True)
+    assert [shown.count(f"spare/game/app:{tag} ") for tag in tags] == [1] * len(tags)

@@ -1,5 +1,6 @@
 """Who serves a request: the places are asked one after the other until one has it, or somebody has the say."""
 
+import asyncio
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
@@ -20,6 +21,7 @@ from schemas.names import Account, Digest
 from schemas.topology import Place
 
 _AGAIN_SECONDS = "5"
+_WHOLE_SECONDS = 30.0  # for a manifest; a place that sends it drop by drop is never silent
 _SIGNED = "manifest.v1+prettyjws"
 
 
@@ -123,7 +125,7 @@ class Search:
         if self.asked.what is not What.MANIFEST or self.asked.method != "GET" or response.status != 200:
             return None
         with failures.translated(place.name, Side.SOURCE):
-            async with response:
+            async with response, asyncio.timeout(_WHOLE_SECONDS):
                 body = await read_whole(response, MAX_MANIFEST)
         if body is None:
             raise ContentRefused(f"{place.name}: a manifest of over {MAX_MANIFEST} bytes", side=Side.SOURCE)

@@ -23,7 +23,7 @@ from mesh.registry.transport import guarded_session, home_session, read_up_to
 from schemas.completions import Side
 
 # Who waits is a client that could be served by the next place.
-_CONNECT, _SILENCE = 2.0, 15.0  # seconds
+_CONNECT, _SILENCE, _DRAIN = 2.0, 15.0, 2.0  # seconds
 # `connect` is the name's lookup too, which `sock_connect` is not.
 _STREAM = ClientTimeout(total=None, connect=_CONNECT, sock_read=_SILENCE)
 _SHORT = ClientTimeout(total=5.0, connect=_CONNECT)
@@ -137,5 +137,6 @@ def _without_authorization(headers: Mapping[str, str]) -> Mapping[str, str]:
 async def drain(response: ClientResponse) -> None:
     """Be done with an answer of which only the head matters: a short body is read, so that the connection stays."""
     async with response:
-        with contextlib.suppress(aiohttp.ClientError, OSError):
-            await read_up_to(response, failures.MAX_ERROR_BODY)
+        with contextlib.suppress(aiohttp.ClientError, OSError):  # TimeoutError is an OSError
+            async with asyncio.timeout(_DRAIN):
+                await read_up_to(response, failures.MAX_ERROR_BODY)

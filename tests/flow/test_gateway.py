@@ -9,17 +9,18 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from aiohttp import ClientError
+from aiohttp import ClientError, web
 from structlog.testing import capture_logs
 from yarl import URL
 
-from mesh.gateway import Manners, deliver, misses
+from mesh.gateway import Manners, deliver, misses, search
 from mesh.registry.builtin.faults import Cut, Fail, Faults, Lie, Throttle
 from schemas import topics
 from schemas.codec import decode, kind_of
 from schemas.executions import ExecutionStart
 from schemas.names import Repository
 from tests import images
+from tests.contract.registries import stub
 from tests.gateway_site import HUB, GatewaySite, gateway
 from tests.mesh_site import APP, MeshSite, client, mesh_site, until
 
@@ -430,6 +431,39 @@ async def test_a_manifest_by_tag_that_is_not_what_its_place_calls_it_is_taken_fr
     site.registries["cn@shanghai"].faults.lie = Lie(1)
     assert (await hub.ask(f"{APP}/manifests/v1")).body == image.manifest.body
     assert hub.count("requests_total", place="cn", status="200") == 1
+
+
+async def test_a_manifest_that_comes_drop_by_drop_is_taken_from_the_next_place(
+    site: MeshSite, hub: GatewaySite, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A place that sends something now and then is never silent for long."""
+    monkeypatch.setattr(search, "_WHOLE_SECONDS", 0.3, raising=False)
+    image = await both(site, "v1", images.image(layers=[b"one"]))
+
+    async def answer(request: web.Request) -> web.StreamResponse:
+        if request.path == "/v2/":
+            return web.json_response({})
+        response = web.StreamResponse(headers={"Content-Type": image.manifest.media_type})
+        response.content_length = 1_000_000
+        await response.prepare(request)
+        with suppress(ConnectionError):
+            while True:
+                await response.write(b" ")
+                await asyncio.sleep(0.02)
+        return response
+
+    async with stub() as dripping, asyncio.timeout(20):
+        dripping.answer = answer
+        await site.apply({"replicas": [replica(site, "cn", "shanghai") | {"url": dripping.url}]})
+        assert (await hub.ask(f"{APP}/manifests/v1")).body == image.manifest.body
+    assert hub.count("requests_total", place="cn", status="200") == 1
+
+
+async def test_a_gateway_whose_region_is_not_declared_says_so(site: MeshSite) -> None:
+    async with gateway(site, "nowhere") as lost:
+        told = await lost.ask(f"{APP}/manifests/v1")
+    assert (told.status, told.code) == (503, "UNAVAILABLE")
+    assert b"region nowhere of this gateway is not declared" in told.body
 
 
 async def test_a_client_that_reads_no_more_is_let_go(

@@ -134,6 +134,15 @@ def test_a_port_that_is_taken(sound: Path, tmp_path: Path) -> None:
     assert f"cannot listen on {listen}" in told
 
 
+def test_a_gateway_of_a_region_that_is_not_declared(sound: Path, tmp_path: Path) -> None:
+    data = str(tmp_path / "data")
+    up = ("up", "-f", str(sound), "--data", data, "--listen", "127.0.0.1:0", "--log-format", "json")
+    done = parts.run_regmesh(*up, "--gateway", "bejing=127.0.0.1:0")
+    told = done.stderr.splitlines()[-1]
+    assert done.returncode == 2
+    assert told == "regmesh: --gateway: no region is named 'bejing'; declared are: beijing, frankfurt"
+
+
 def test_a_log_that_is_in_use(server: str, sound: Path, tmp_path: Path) -> None:
     listen = f"127.0.0.1:{parts.free_port()}"
     told = _fails_in_one_line("up", "-f", str(sound), "--data", str(tmp_path / "data"), "--listen", listen)

@@ -189,6 +189,13 @@ def test_an_answer_that_holds_something_else_is_not_gone_on_with() -> None:
     assert stretch_of(200, {}) == Stretch(0, None)
 
 
+def test_a_blob_that_is_packed_on_its_way_is_not_joined_with_one_that_is_not() -> None:
+    packed = {"Content-Length": "100", "Content-Encoding": "gzip"}
+    assert stretch_of(200, packed) is None
+    assert to_skip(Stretch(10, 99), 206, {"Content-Range": "bytes 10-99/100", **packed}) is None
+    assert to_skip(Stretch(10, 99), 200, {"Content-Length": "100", "Content-Encoding": "identity"}) == 10
+
+
 @pytest.mark.parametrize(
     ("media_type", "digest", "found"),
     [

@@ -23,7 +23,7 @@ _MOST_EXECUTIONS = 1000
 Kind = Annotated[
     str,
     typer.Argument(
-        help="region, instance, replica, grant, rule or webhook (get: also agent, execution, dead-letters, parked)",
+        help="region, instance, replica, grant, rule or webhook; agent, execution, dead-letters, parked",
         show_default=False,
     ),
 ]
@@ -31,6 +31,11 @@ Kind = Annotated[
 
 class NotListed(RegmeshError):
     code = "not_found"
+
+
+DeclaredKind = Annotated[
+    str, typer.Argument(help="region, instance, replica, grant, rule or webhook", show_default=False)
+]
 
 
 def register(app: typer.Typer) -> None:
@@ -90,7 +95,7 @@ def get(
 
 
 def delete(
-    kind: Kind,
+    kind: DeclaredKind,
     name: Annotated[str, typer.Argument(help="Its name.", show_default=False)],
     server: Server = "http://127.0.0.1:8080",
 ) -> None:

@@ -177,3 +177,20 @@ async def test_who_follows_the_log_misses_nothing_of_a_burst(
         following.cancel()
         await asyncio.gather(following, return_exceptions=True)
     assert [shown.count(f"spare/game/app:{tag} ") for tag in tags] == [1] * len(tags)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "what"),
+    [
+        (["get", "rule", "tow"], "rule/tow is not declared; did you mean 'two'?"),
+        (["delete", "instance", "sparse"], "instance/sparse is not declared; did you mean 'spare'?"),
+        (["get", "webhook", "ci"], "webhook/ci is not declared; `regmesh get webhooks` shows what is"),
+        (["where", "sparse/app:v1"], "no such instance is declared; did you mean 'spare'?"),
+        (["explain", "sparse/app:v1"], "no such instance is declared; did you mean 'spare'?"),
+        (["wait", "other/app:v1"], "no such instance is declared; `regmesh get instances` shows what is"),
+    ],
+)
+async def test_a_wrong_name_is_told_with_what_was_meant(
+    terminal: Terminal, arguments: list[str], what: str
+) -> None:
+    assert await terminal(*arguments) == (1, "", f"regmesh: {what}\n")

@@ -10,11 +10,12 @@ import typer
 from mesh.node import remote
 from mesh.node.options import Server
 from mesh.node.output import Columns, size
-from mesh.node.remote import Remote
+from mesh.node.remote import Remote, Unanswered
 from schemas.parked import STILL_QUEUED, STILL_RUNNING
 
 _LOOK_EVERY = 0.5  # seconds
 _RUNS = "InProgress"
+_MOST_SILENCES = 60  # looks in a row, half a minute: control starts again within it
 
 
 def register(app: typer.Typer) -> None:
@@ -105,8 +106,17 @@ async def _until_ended(control: Remote, execution_id: str) -> Mapping[str, Any]:
     """Follow it; each change is a line, on a terminal over the last one."""
     said = ""
     rewrites = sys.stderr.isatty()
+    silences = 0
     while True:
-        found: Mapping[str, Any] = await control.ask("GET", f"/api/v1/executions/{execution_id}")
+        try:
+            found: Mapping[str, Any] = await control.ask("GET", f"/api/v1/executions/{execution_id}")
+        except Unanswered:
+            silences += 1
+            if silences > _MOST_SILENCES:
+                raise
+            await asyncio.sleep(_LOOK_EVERY)  # it took the execution, so it may be starting again
+            continue
+        silences = 0
         if (line := _line(found)) != said:
             print(
                 f"\r\x1b[K{line}" if rewrites else line,

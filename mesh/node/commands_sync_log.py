@@ -12,7 +12,7 @@ import typer
 
 from mesh.node.options import Output, Server
 from mesh.node.output import Format, show, size
-from mesh.node.remote import Remote
+from mesh.node.remote import Remote, Unanswered
 
 _FOLLOW_SECONDS = 1.0
 _OVERLAP = 100  # entries in a row that were shown already: what comes late from a region lies before them
@@ -72,7 +72,10 @@ async def _logs(remote: Remote, query: dict[str, str], limit: int, output: Forma
         if entries:
             show(entries, _COLUMNS, output)
         await asyncio.sleep(_FOLLOW_SECONDS)
-        entries = await following.fresh()
+        try:
+            entries = await following.fresh()
+        except Unanswered:
+            entries = []  # it answered before, so it may be starting again
 
 
 @dataclass(slots=True)

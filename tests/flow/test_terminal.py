@@ -3,14 +3,16 @@
 import asyncio
 import json
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from itertools import count
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import pytest
 from structlog.testing import capture_logs
 
 from mesh.node import cli, commands_sync_log
 from mesh.node.output import Format
+from mesh.node.remote import Remote, Unanswered
 from tests import images
 from tests.mesh_site import MeshSite, mesh_site, until
 
@@ -130,8 +132,36 @@ async def test_a_gateway_that_is_no_url_makes_no_file(terminal: Terminal) -> Non
     assert (done.code, done.out, "use http://HOST:PORT" in done.err) == (2, "", True), done
 
 
+def silent_at_times(call: Callable[..., Awaitable[Any]]) -> Callable[..., Awaitable[Any]]:
+    """Every second question is asked while control starts again."""
+    asked = count()
+
+    async def ask(*parts: Any, **more: Any) -> Any:
+        if next(asked) % 2:
+            raise Unanswered("control does not answer")
+        return await call(*parts, **more)
+
+    return ask
+
+
+async def test_who_waits_for_an_execution_waits_while_control_starts_again(
+    site: MeshSite, terminal: Terminal, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for place in ("cn", "spare"):
+        await site.registry(place)
+        url = site.registries[place].url
+        declared = {"name": place, "account": "game", "region": "beijing", "url": url}
+        await site.apply({"instances": [declared]})
+    monkeypatch.setattr(Remote, "_call", silent_at_times(Remote._call))
+    done = await terminal("sync", "two", "--wait")
+    assert (done.code, "Succeed: 0 tags" in done.err) == (0, True), done
+
+
 async def test_who_follows_the_log_misses_nothing_of_a_burst(
-    site: MeshSite, terminal: Terminal, capsys: pytest.CaptureFixture[str]
+    site: MeshSite,
+    terminal: Terminal,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """However few entries are shown at first, and however many come between two looks."""
     for place in ("cn", "spare"):
@@ -145,6 +175,8 @@ async def test_who_follows_the_log_misses_nothing_of_a_burst(
         }
     )
     await site.start_agent("beijing")
+    remote = site.remote
+    monkeypatch.setattr(remote, "_call", silent_at_times(remote._call))
     tags = [f"v{number}" for number in range(8)]
     shown = ""
 
@@ -159,7 +191,7 @@ async def test_who_follows_the_log_misses_nothing_of_a_burst(
     image = images.image(layers=[b"one"])
     await site.push("cn", tags[0], image)
     following = asyncio.create_task(
-        commands_sync_log._logs(site.remote, {"limit": "1"}, 1, Format.TABLE, follow=True)
+        commands_sync_log._logs(remote, {"limit": "1"}, 1, Format.TABLE, follow=True)
     )
 
     async def begun() -> bool:

@@ -17,11 +17,7 @@ def set_up(*, json: bool, level: str = "info", stream: TextIO | None = None) -> 
         structlog.processors.add_log_level,
         structlog.processors.TimeStamper(fmt="iso", utc=True),
     ]
-    last: list[Processor] = (
-        [structlog.processors.dict_tracebacks, structlog.processors.JSONRenderer()]
-        if json
-        else [structlog.dev.ConsoleRenderer(colors=out.isatty())]
-    )
+    last = _for_programs() if json else _for_people(colors=out.isatty())
     structlog.configure(
         processors=[*shared, *last],
         wrapper_class=structlog.make_filtering_bound_logger(threshold),
@@ -37,3 +33,13 @@ def set_up(*, json: bool, level: str = "info", stream: TextIO | None = None) -> 
     kafka = logging.getLogger("aiokafka")
     kafka.propagate = False
     kafka.addHandler(logging.NullHandler())
+
+
+# Both name files and lines of an error and never the frames' variables, as structlog would: those hold passwords.
+def _for_programs() -> list[Processor]:
+    errors = structlog.tracebacks.ExceptionDictTransformer(show_locals=False)
+    return [structlog.processors.ExceptionRenderer(errors), structlog.processors.JSONRenderer()]
+
+
+def _for_people(*, colors: bool) -> list[Processor]:
+    return [structlog.dev.ConsoleRenderer(colors=colors, exception_formatter=structlog.dev.plain_traceback)]

@@ -19,6 +19,9 @@ RegistryKind = Literal["distribution", "gitlab", "harbor", "zot", "quay", "acr",
 Cost = Annotated[int, Field(strict=True, ge=0, le=1_000_000)]
 
 
+_LOOKED_UP = re.compile(r"[A-Za-z0-9._-]+|[0-9A-Fa-f:.]+", re.ASCII)
+
+
 def _base_url(value: str) -> str:
     url = urlsplit(value)
     if url.scheme not in ("http", "https") or not url.hostname:
@@ -28,7 +31,17 @@ def _base_url(value: str) -> str:
     if url.path.strip("/") or url.query or url.fragment:
         raise ValueError("must be the registry's base, without a path or query")
     _ = url.port  # raises ValueError when it is no port
+    if not _is_name(url.hostname):
+        raise ValueError("must name a host: letters, digits and -, in parts of 1 to 63 between its dots")
     return f"{url.scheme}://{url.netloc}"
+
+
+def _is_name(host: str) -> bool:
+    """Whether a resolver takes it at all."""
+    try:
+        return _LOOKED_UP.fullmatch(host.encode("idna").decode()) is not None
+    except UnicodeError:
+        return False
 
 
 BaseUrl = Annotated[str, AfterValidator(_base_url)]

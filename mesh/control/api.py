@@ -20,7 +20,7 @@ from mesh.control.replicas import Replicas
 from mesh.control.running import Running
 from mesh.control.sync_log import SyncLog
 from mesh.errors import InvalidInput, clean
-from mesh.rules.declarations import SECTIONS, Problem
+from mesh.rules.declarations import SECTIONS, Problem, like
 from mesh.rules.explain import explain
 from mesh.rules.state import MeshState
 from schemas.completions import Heartbeat
@@ -93,7 +93,7 @@ class Api:
 
     async def get(self, request: web.Request) -> web.Response:
         thing = self._state.get(_key(request))
-        return _absent(request) if thing is None else answer((await self._shown([thing]))[0])
+        return self._absent(request) if thing is None else answer((await self._shown([thing]))[0])
 
     async def put(self, request: web.Request) -> web.Response:
         """201 when it is new, else 200. The path names it; a body with another name is refused."""
@@ -116,7 +116,7 @@ class Api:
     async def delete(self, request: web.Request) -> web.Response:
         noun = SECTIONS[request.match_info["section"]]
         removed = await self._declare.remove(noun, request.match_info["name"])
-        return web.Response(status=204) if removed else _absent(request)
+        return web.Response(status=204) if removed else self._absent(request)
 
     async def apply(self, request: web.Request) -> web.Response:
         """A whole document: all of it is declared, or with one problem nothing."""
@@ -131,7 +131,7 @@ class Api:
         """Its history: as `logs`, of this replica alone."""
         name = request.match_info["name"]
         if self._state.get(f"{Replica.noun}/{name}") is None:
-            return refuse(404, "not_found", f"replica/{clean(name, 200)} is not declared")
+            return self._not_declared(Replica.noun, name)
         asked = known(request, *(it for it in log_query.PARAMETERS if it not in ("rule", "replica")))
         return await self._entries({**asked, "replica": name})
 
@@ -154,7 +154,8 @@ class Api:
         """Every rule of the instance, and what it says of a tag."""
         source = self._state.place(request.match_info["instance"])
         if source is None or source.is_replica:
-            return refuse(404, "not_found", "no such instance is declared")
+            hint = like("instance", request.match_info["instance"], (it.key for it in self._state.things()))
+            return refuse(404, "not_found", f"no such instance is declared; {hint}")
         try:
             repository = Repository(request.match_info["repository"])
             tag = Tag(known(request, "tag").get("tag", ""))
@@ -162,6 +163,13 @@ class Api:
             raise InvalidInput(clean(str(error))) from error
         found = explain(self._state, source, repository, tag)
         return answer({"items": [asdict(verdict) for verdict in found], "next": None})
+
+    def _absent(self, request: web.Request) -> web.Response:
+        return self._not_declared(SECTIONS[request.match_info["section"]], request.match_info["name"])
+
+    def _not_declared(self, noun: str, name: str) -> web.Response:
+        hint = like(noun, name, (thing.key for thing in self._state.things()))
+        return refuse(404, "not_found", f"{clean(f'{noun}/{name}', 200)} is not declared; {hint}")
 
     def _unended(self, query: LogQuery) -> Page:
         """What runs, and what is parked and does not run now."""
@@ -211,7 +219,3 @@ def _flag(query: Mapping[str, str], name: str) -> bool:
 
 def _key(request: web.Request) -> str:
     return f"{SECTIONS[request.match_info['section']]}/{request.match_info['name']}"
-
-
-def _absent(request: web.Request) -> web.Response:
-    return refuse(404, "not_found", f"{clean(_key(request), 200)} is not declared")

@@ -115,6 +115,8 @@ class ExecutionsApi:
         asked = await _body(request, _Again)
         parked = await self._retries.parked(asked.rule)
         started = await self._retries.failed(asked.rule)
+        if not parked and not started:
+            self._retries.check(asked.rule)
         return answer({"items": started, "next": None, "parked": parked}, status=201)
 
 

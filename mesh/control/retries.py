@@ -50,6 +50,11 @@ class Retries:
         await self._parked.try_now(*found)
         return len(found)
 
+    def check(self, rule: PlaceName | None) -> None:
+        """`InvalidInput` when there is no such rule. One that was removed may have left something parked."""
+        if rule is not None and self._state.rule(rule) is None:
+            raise InvalidInput(f"rule: no rule or replica is named {rule!r}")
+
     async def open_failures(self) -> dict[str, int]:
         """How many tags of each rule failed and were not made good since."""
         found = await self._database.run(lambda connection: _unsettled(connection, _FAILED, None))

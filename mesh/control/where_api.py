@@ -11,6 +11,7 @@ from mesh.control.held import Key
 from mesh.control.images import Images
 from mesh.control.where import Sight, Spot
 from mesh.errors import InvalidInput, clean
+from mesh.rules.declarations import like
 from mesh.rules.state import MeshState
 from schemas.names import Repository, Tag
 from schemas.topology import Place
@@ -28,7 +29,8 @@ class WhereApi:
         query = known(request, "tag", "limit", "cursor")
         instance = self._state.place(request.match_info["instance"])
         if instance is None or instance.is_replica:
-            return refuse(404, "not_found", "no such instance is declared")
+            hint = like("instance", request.match_info["instance"], (it.key for it in self._state.things()))
+            return refuse(404, "not_found", f"no such instance is declared; {hint}")
         repository, asked = _repository(request), _tags("tag", query.get("tag"))
         limit = log_query.limit("limit", query.get("limit", str(log_query.DEFAULT_LIMIT)))
         spots = where.spots(self._state, instance, repository)

@@ -4,6 +4,7 @@ A blob that breaks off in the middle is gone on with by another place, from the 
 that it is the same. What cannot be gone on with ends in a broken connection, never as if it were whole.
 """
 
+import asyncio
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 
@@ -22,6 +23,7 @@ from schemas.completions import Side
 LOG = structlog.get_logger()
 
 _MOST_RESUMES = 5
+_STALLED_SECONDS = 60.0  # for which a client takes nothing of what waits for it
 # Asks the places for a stretch of the blob; who has it, or None.
 AskForRest = Callable[[Stretch], Awaitable[Found | None]]
 
@@ -48,11 +50,14 @@ class Delivery:
         try:
             await answer.prepare(self.request)
             if self.request.method == "HEAD" or await self._send_body(answer):
-                await answer.write_eof()
+                await _taken(answer.write_eof())
             else:
                 self._cut()
         except ConnectionError:
             LOG.debug("a client went away", action="gateway_client_gone")  # a place's errors are ours already
+        except TimeoutError:
+            LOG.info("a client reads no more", action="gateway_client_stalled", place=self.found.place.name)
+            self._cut()
         except BaseException:
             self._cut()  # no other answer may follow a part of this one
             raise
@@ -94,7 +99,7 @@ class Delivery:
         self.metrics.gateway_bytes.labels(self.found.place.name).inc(len(chunk))
         if self.left is not None:
             self.left = self.left.after(len(chunk))
-        await answer.write(chunk)
+        await _taken(answer.write(chunk))
 
     async def _read(self) -> bytes:
         with failures.translated(self.found.place.name, Side.SOURCE):
@@ -121,3 +126,9 @@ class Delivery:
             return True
         LOG.warning("a pull broke off", action="gateway_broken", place=broken.place.name, reason=str(error))
         return False
+
+
+async def _taken(writing: Awaitable[None]) -> None:
+    """`TimeoutError` when the client takes nothing for too long: its place's connection is held as long as it is."""
+    async with asyncio.timeout(_STALLED_SECONDS):
+        await writing

@@ -117,6 +117,9 @@ class Front:
     def _holders(self, request: web.Request) -> list[Holders]:
         if not self.ready():
             raise Refused(503, "UNAVAILABLE", "what is declared was not read yet", {"Retry-After": "1"})
+        if not self.nearest.knows_its_region:
+            message = f"region {self.region} of this gateway is not declared"
+            raise Refused(503, "UNAVAILABLE", message, {"Retry-After": "5"})
         domain = self._domain(request)
         found = self.nearest.holders(domain, self.places.seen)
         if not found:

@@ -13,7 +13,7 @@ import structlog
 from mesh.clock import Clock
 from mesh.errors import LogError
 from mesh.gateway.asked import Asked, What
-from mesh.gateway.search import Found
+from mesh.gateway.search import Found, claimed_digest
 from mesh.log.port import Append, Log
 from mesh.metrics import Metrics
 from mesh.registry.port import digest_of
@@ -77,9 +77,12 @@ class Misses:
         source = self.state.instance(replica.instance)
         if source is None:
             return None
-        execution_id = make_id("miss", replica.name, repository, tag, digest)
+        now = self.clock.now()
+        # One for all gateways of the region that miss it about now, another when it is missed again later.
+        when = str(int(now.timestamp() / _QUIET_SECONDS))
+        execution_id = make_id("miss", replica.name, repository, tag, digest, when)
         return ExecutionStart(
-            id=make_id("start", execution_id), time=self.clock.now(), execution_id=execution_id, region=source.region,
+            id=make_id("start", execution_id), time=now, execution_id=execution_id, region=source.region,
             rule=replica.name, source=source.name, destination=replica.name, trigger="reconcile",
             images=(ImageName(repository=repository, tag=tag),), rules_rev=self.state.rev,
         )  # fmt: skip
@@ -115,9 +118,4 @@ def missing_at(asked: Asked, found: Found, region: Region) -> Place | None:
 
 
 def _digest(found: Found) -> Digest | None:
-    if found.body is not None:
-        return digest_of(found.body)
-    try:
-        return Digest(found.response.headers.get("Docker-Content-Digest", ""))
-    except ValueError:
-        return None
+    return claimed_digest(found.response.headers) if found.body is None else digest_of(found.body)

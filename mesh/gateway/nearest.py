@@ -69,6 +69,11 @@ class Nearest:
         """Whether there is such a domain, here or in another jurisdiction."""
         return domain in self._known()
 
+    @property
+    def knows_its_region(self) -> bool:
+        """Without it no jurisdiction is known, so nobody may serve."""
+        return self._state.region(self._region) is not None
+
     def places(self, domain: str | None = None) -> list[Place]:
         """Every place that may ever be asked, for one domain or for all."""
         listings = self._known().values() if domain is None else [self._known().get(domain, [])]

@@ -27,7 +27,9 @@ class Stretch:
 
 
 def stretch_of(status: int, headers: Mapping[str, str]) -> Stretch | None:
-    """Of an answer to a GET; None when it is not one stretch of the blob."""
+    """Of an answer to a GET; None when it is not one stretch of the blob, or of the blob packed in some way."""
+    if headers.get("Content-Encoding", "identity") != "identity":
+        return None
     if status == 200:
         length = headers.get("Content-Length", "")
         return Stretch(0, int(length) - 1 if length.isascii() and length.isdigit() else None)

@@ -1,5 +1,6 @@
 """Who serves a request: the places are asked one after the other until one has it, or somebody has the say."""
 
+import asyncio
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
@@ -20,6 +21,8 @@ from schemas.names import Account, Digest
 from schemas.topology import Place
 
 _AGAIN_SECONDS = "5"
+_WHOLE_SECONDS = 30.0  # for a manifest; a place that sends it drop by drop is never silent
+_SIGNED = "manifest.v1+prettyjws"
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,13 +125,13 @@ class Search:
         if self.asked.what is not What.MANIFEST or self.asked.method != "GET" or response.status != 200:
             return None
         with failures.translated(place.name, Side.SOURCE):
-            async with response:
+            async with response, asyncio.timeout(_WHOLE_SECONDS):
                 body = await read_whole(response, MAX_MANIFEST)
         if body is None:
             raise ContentRefused(f"{place.name}: a manifest of over {MAX_MANIFEST} bytes", side=Side.SOURCE)
-        wanted = self.asked.reference
-        if isinstance(wanted, Digest) and digest_of(body, wanted.algorithm) != wanted:
-            raise ContentMismatch(f"{place.name}: other bytes than {wanted}", side=Side.SOURCE)
+        for named in (self.asked.reference, _content_digest(response.headers)):
+            if isinstance(named, Digest) and digest_of(body, named.algorithm) != named:
+                raise ContentMismatch(f"{place.name}: other bytes than {named}", side=Side.SOURCE)
         return body
 
     def _nobody(self) -> Challenged:
@@ -143,3 +146,16 @@ class Search:
     @property
     def _later(self) -> dict[str, str]:
         return {"Retry-After": self.retry_after}
+
+
+def claimed_digest(headers: Mapping[str, str]) -> Digest | None:
+    """What a place calls its answer; None when it does not say so in a way that we read."""
+    try:
+        return Digest(headers.get("Docker-Content-Digest", ""))
+    except ValueError:
+        return None
+
+
+def _content_digest(headers: Mapping[str, str]) -> Digest | None:
+    """As `claimed_digest`, where that is of the bytes sent: in a signed manifest of Docker's first schema it is not."""
+    return None if _SIGNED in headers.get("Content-Type", "") else claimed_digest(headers)

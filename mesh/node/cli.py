@@ -3,13 +3,14 @@
 Exit codes: 0 done, 1 failed, 2 wrong use. Errors go to stderr, one line each, saying what to do.
 """
 
+import importlib.metadata
 import sys
 from importlib import import_module
-from typing import Any
+from typing import Annotated, Any
 
 import typer
 
-from mesh.errors import RegmeshError
+from mesh.errors import InvalidInput, RegmeshError
 from mesh.node.mesh_file import InvalidFile
 from mesh.node.remote import Refused
 
@@ -38,22 +39,32 @@ def make_app(command: str | None = None) -> typer.Typer:
     """With this command alone; with all where it is none of ours."""
     app = typer.Typer(
         name="regmesh",
-        help="A replication mesh for container registries.",
         no_args_is_help=True,
         add_completion=False,
         pretty_exceptions_enable=False,
         rich_markup_mode=None,
         context_settings={"help_option_names": ["-h", "--help"]},
     )
-    app.callback()(_nothing)  # without one, Typer takes a lone command for the whole program
+    app.callback()(regmesh)  # without one, Typer takes a lone command for the whole program
     wanted = [module for module, names in COMMANDS.items() if command in names]
     for module in wanted or COMMANDS:
         import_module(f"mesh.node.{module}").register(app)
     return app
 
 
-def _nothing() -> None:
-    pass
+def _show_version(wanted: bool) -> None:  # a typer callback
+    if wanted:
+        print(f"regmesh {importlib.metadata.version('regmesh')}")
+        raise typer.Exit
+
+
+def regmesh(
+    version: Annotated[  # its callback does it
+        bool,
+        typer.Option("--version", callback=_show_version, is_eager=True, help="Show the version and exit."),
+    ] = False,
+) -> None:
+    """A replication mesh for container registries."""
 
 
 def main() -> None:
@@ -69,10 +80,8 @@ def run(arguments: list[str]) -> int:
     except typer.Exit as error:
         return error.exit_code
     except (RegmeshError, _UsageError) as error:
-        if isinstance(error, _UsageError) and error.format_message().startswith("Usage:"):
-            print(
-                error.format_message(), file=sys.stderr
-            )  # a group without a command: its help is the answer
+        if (missing := _help_instead(error)) is not None:
+            print(missing, file=sys.stderr)
             return 2
         for line in _lines(error):
             print(f"regmesh: {line}", file=sys.stderr)
@@ -82,6 +91,14 @@ def run(arguments: list[str]) -> int:
     except BrokenPipeError:
         sys.stderr.close()  # the reader of our output went away, as `| head` does
         return 1
+
+
+def _help_instead(error: Exception) -> str | None:
+    """The help of a command that was typed without its subcommand: that is what its error holds."""
+    if not isinstance(error, _UsageError) or error.ctx is None:
+        return None
+    text = str(error.ctx.get_help())
+    return text if error.message == text else None
 
 
 def _lines(error: Exception) -> list[str]:
@@ -96,7 +113,7 @@ def _lines(error: Exception) -> list[str]:
 
 
 def _is_wrong_use(error: Exception) -> bool:
-    return isinstance(error, (InvalidFile, _UsageError)) or (isinstance(error, Refused) and error.wrong_use)
+    return isinstance(error, (InvalidInput, _UsageError)) or (isinstance(error, Refused) and error.wrong_use)
 
 
 if __name__ == "__main__":

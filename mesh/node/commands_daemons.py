@@ -12,6 +12,7 @@ from consumer.relay.serve import Relays
 from mesh import logging
 from mesh.control import Control
 from mesh.control.declare import InvalidDocument
+from mesh.errors import InvalidInput
 from mesh.gateway import Manners
 from mesh.node import commands_gateway, lifecycle, mesh_file, roles, serve, starting
 from mesh.node.demo import run as run_demo
@@ -25,9 +26,11 @@ from mesh.node.options import (
     Listen,
     LogFormat,
     LogUrl,
+    SharedLog,
     TokenRealm,
 )
 from mesh.rules import declarations
+from schemas.names import Region
 
 Database = Annotated[
     str | None,
@@ -96,6 +99,7 @@ def up(
             await _declare(node, control, document)
             _greet(node, url, document)
             for region, at in gateways:
+                _check_region(node, region)
                 opened = commands_gateway.open_gateway(node, region, at, Manners())
                 print(f"  gateway of {region}: {await stack.enter_async_context(opened)}", flush=True)
             group = await stack.enter_async_context(asyncio.TaskGroup())
@@ -117,7 +121,7 @@ def demo() -> None:
 
 
 def producer(
-    log: LogUrl = None,
+    log: SharedLog = None,
     data: DataDir = DEFAULT_DATA,
     listen: Listen = "127.0.0.1:8081",
     allow_network: AllowNetwork = None,
@@ -145,7 +149,7 @@ def agent(
     region: Annotated[
         str, typer.Option(help="The region whose registries this agent fills.", show_default=False)
     ],
-    log: LogUrl = None,
+    log: SharedLog = None,
     data: DataDir = DEFAULT_DATA,
     listen: Listen = "127.0.0.1:8082",
     relay_url: RelayUrl = None,
@@ -177,7 +181,7 @@ def agent(
 
 
 def control(
-    log: LogUrl = None,
+    log: SharedLog = None,
     data: DataDir = DEFAULT_DATA,
     listen: Listen = "127.0.0.1:8080",
     database: Database = None,
@@ -207,6 +211,12 @@ async def _declare(node: Node, control: Control, file: mesh_file.MeshFile) -> No
     for change in changes:
         if change.note is not None:
             print(f"note: {change.key} {change.note}")
+
+
+def _check_region(node: Node, region: Region) -> None:
+    if node.state.region(region) is None:
+        known = ", ".join(sorted(one.name for one in node.state.regions())) or "none"
+        raise InvalidInput(f"--gateway: no region is named {region!r}; declared are: {known}")
 
 
 def _greet(node: Node, url: str, file: mesh_file.MeshFile) -> None:

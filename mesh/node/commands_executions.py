@@ -7,13 +7,15 @@ from typing import Annotated, Any
 
 import typer
 
+from mesh.node import remote
 from mesh.node.options import Server
 from mesh.node.output import Columns, size
-from mesh.node.remote import Remote
+from mesh.node.remote import Remote, Unanswered
 from schemas.parked import STILL_QUEUED, STILL_RUNNING
 
 _FIRST_LOOK, _LOOK_EVERY = 0.05, 0.5  # seconds: what is done at once is told at once
 _RUNS = "InProgress"
+_MOST_SILENCES = 60  # looks in a row, half a minute: control starts again within it
 
 
 def register(app: typer.Typer) -> None:
@@ -61,7 +63,7 @@ def stop(
     server: Server = "http://127.0.0.1:8080",
 ) -> None:
     """End an execution: waiting tasks end at once, running ones after the blobs that are on their way."""
-    found = Remote(server).call("POST", f"/api/v1/executions/{execution}/stop", body={})
+    found = Remote(server).call("POST", remote.path("executions", execution, "stop"), body={})
     print(
         f"{execution} {'is being stopped' if found['status'] == _RUNS else 'had ended: ' + found['status']}"
     )
@@ -89,11 +91,11 @@ def retry(
     if (task is None) != failed or (rule is not None and not failed) or (close and failed):
         raise typer.BadParameter("name one task (also --close), or say --failed (also --rule RULE)")
     if task is not None and close:
-        Remote(server).call("POST", f"/api/v1/tasks/{task}/close", body={})
+        Remote(server).call("POST", remote.path("tasks", task, "close"), body={})
         print(f"{task} closed")
         return
     if task is not None:
-        print(Remote(server).call("POST", f"/api/v1/tasks/{task}/retry", body={})["id"])
+        print(Remote(server).call("POST", remote.path("tasks", task, "retry"), body={})["id"])
         return
     answer = Remote(server).call("POST", "/api/v1/retries", body={"rule": rule})
     for one in answer["items"]:
@@ -104,12 +106,21 @@ def retry(
         print("nothing to try again")
 
 
-async def _until_ended(remote: Remote, execution_id: str) -> Mapping[str, Any]:
+async def _until_ended(control: Remote, execution_id: str) -> Mapping[str, Any]:
     """Follow it; each change is a line, on a terminal over the last one."""
     said, wait = "", _FIRST_LOOK
     rewrites = sys.stderr.isatty()
+    silences = 0
     while True:
-        found: Mapping[str, Any] = await remote.ask("GET", f"/api/v1/executions/{execution_id}")
+        try:
+            found: Mapping[str, Any] = await control.ask("GET", f"/api/v1/executions/{execution_id}")
+        except Unanswered:
+            silences += 1
+            if silences > _MOST_SILENCES:
+                raise
+            await asyncio.sleep(_LOOK_EVERY)  # it took the execution, so it may be starting again
+            continue
+        silences = 0
         if (line := _line(found)) != said:
             print(
                 f"\r\x1b[K{line}" if rewrites else line,
@@ -142,9 +153,9 @@ def _line(found: Mapping[str, Any]) -> str:
     return f"{found['status']}: {total}{': ' + counts if counts else ''}{sent}"
 
 
-async def _show_plan(remote: Remote, execution_id: str) -> None:
+async def _show_plan(control: Remote, execution_id: str) -> None:
     query = {"execution": execution_id, "limit": "1000"}
-    async for entry in remote.pages("/api/v1/logs", query, most=None):
+    async for entry in control.pages("/api/v1/logs", query, most=None):
         print(f"{entry['source']} -> {entry['destination']}: {_plan(entry)}")
 
 

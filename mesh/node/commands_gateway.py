@@ -10,7 +10,7 @@ import typer
 from mesh.gateway import Manners
 from mesh.node import lifecycle, roles, serve, starting
 from mesh.node.node import Node, open_node
-from mesh.node.options import DEFAULT_DATA, AllowNetwork, DataDir, Listen, LogFormat, LogUrl, TokenRealm
+from mesh.node.options import DEFAULT_DATA, AllowNetwork, DataDir, Listen, LogFormat, SharedLog, TokenRealm
 from schemas.names import Region
 
 
@@ -29,7 +29,7 @@ def gateway(
     behind_proxy: Annotated[
         bool, typer.Option("--behind-proxy", help="Believe X-Forwarded-Proto: a proxy in front ends TLS.")
     ] = False,
-    log: LogUrl = None,
+    log: SharedLog = None,
     data: DataDir = DEFAULT_DATA,
     listen: Listen = "127.0.0.1:8083",
     allow_network: AllowNetwork = None,

@@ -46,6 +46,8 @@ def hosts_toml_command(
     server: Server = "http://127.0.0.1:8080",
 ) -> None:
     """The hosts.toml of containerd, to be kept as /etc/containerd/certs.d/DOMAIN/hosts.toml."""
+    if gateway is not None and not starting.is_http_url(gateway):
+        raise typer.BadParameter(f"--gateway {gateway!r} is no URL: use http://HOST:PORT")
     name, holders = _nearby(server, starting.region(region), domain)
     print(hosts_toml.render(name, starting.region(region), holders, gateway), end="")
 

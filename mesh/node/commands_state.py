@@ -1,12 +1,14 @@
 """`regmesh apply`, `get`, `delete`: what is declared."""
 
+import asyncio
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
-from mesh.node import commands_doctor, commands_executions, mesh_file
+from mesh.errors import RegmeshError
+from mesh.node import commands_doctor, commands_executions, mesh_file, remote
 from mesh.node.options import Output, Server
 from mesh.node.output import Columns, Format, show, size
 from mesh.node.remote import Refused, Remote
@@ -15,13 +17,24 @@ from mesh.rules.declarations import Problem
 _DECLARED = ("regions", "instances", "replicas", "grants", "rules", "webhooks")
 _LISTED = ("agents", "dead-letters", "parked")  # by the API as a whole, not one by one
 _SHOWN = (*_DECLARED, "executions", *_LISTED)
+_NAMES = ("agent", "id", "task_id")  # of what is listed
+_MOST_EXECUTIONS = 1000
 
 Kind = Annotated[
     str,
     typer.Argument(
-        help="region, instance, replica, grant, rule or webhook (get: also agent, execution, dead-letters, parked)",
+        help="region, instance, replica, grant, rule or webhook; agent, execution, dead-letters, parked",
         show_default=False,
     ),
+]
+
+
+class NotListed(RegmeshError):
+    code = "not_found"
+
+
+DeclaredKind = Annotated[
+    str, typer.Argument(help="region, instance, replica, grant, rule or webhook", show_default=False)
 ]
 
 
@@ -64,29 +77,39 @@ def get(
     output: Output = Format.TABLE,
     server: Server = "http://127.0.0.1:8080",
 ) -> None:
-    """Show what is declared, with the state of each registry and replica; and agents, executions, dead letters."""
+    """Show what is declared, with the state of each registry and replica; agents, dead letters, and what is parked.
+
+    Of executions it shows the newest thousand.
+    """
     section = _section(kind, shown_only=True)
-    remote = Remote(server)
-    if name is not None and section not in _LISTED:
-        show([remote.call("GET", f"/api/v1/{section}/{name}")], _COLUMNS[section], output, one=True)
-        return
-    items = remote.call("GET", f"/api/v1/{section}", query={"limit": "1000"})["items"]
-    show(
-        [item for item in items if name in (None, item.get("agent"), item.get("id"), item.get("task_id"))],
-        _COLUMNS[section],
-        output,
-    )
+    control = Remote(server)
+    if name is None:
+        show(asyncio.run(_all(control, section)), _COLUMNS[section], output)
+    elif section in _LISTED:
+        found = [it for it in asyncio.run(_all(control, section)) if name in map(it.get, _NAMES)]
+        if not found:
+            raise NotListed(f"there is no {section.removesuffix('s')} {name!r}; see `regmesh get {section}`")
+        show(found[:1], _COLUMNS[section], output, one=True)
+    else:
+        show([control.call("GET", remote.path(section, name))], _COLUMNS[section], output, one=True)
 
 
 def delete(
-    kind: Kind,
+    kind: DeclaredKind,
     name: Annotated[str, typer.Argument(help="Its name.", show_default=False)],
     server: Server = "http://127.0.0.1:8080",
 ) -> None:
     """Stop declaring something. Refused while something else names it; nothing is deleted at any registry."""
     section = _section(kind, shown_only=False)
-    Remote(server).call("DELETE", f"/api/v1/{section}/{name}")
+    Remote(server).call("DELETE", remote.path(section, name))
     print(f"{section.removesuffix('s')}/{name} deleted")
+
+
+async def _all(control: Remote, section: str) -> list[dict[str, Any]]:
+    """All that is declared; of executions, which are never forgotten, the newest."""
+    most = _MOST_EXECUTIONS if section == "executions" else None
+    query = {"limit": str(_MOST_EXECUTIONS)}
+    return [item async for item in control.pages(f"/api/v1/{section}", query, most=most)]
 
 
 def _section(kind: str, *, shown_only: bool) -> str:

@@ -1,16 +1,22 @@
 """`regmesh logs`: the sync log, as it is and as it grows."""
 
 import asyncio
-from collections.abc import Mapping
+from collections import OrderedDict
+from collections.abc import Mapping, Sequence
+from contextlib import aclosing
+from dataclasses import dataclass, field
+from datetime import datetime
 from typing import Annotated, Any
 
 import typer
 
 from mesh.node.options import Output, Server
-from mesh.node.output import Format, print_table, show, size
-from mesh.node.remote import Remote
+from mesh.node.output import Format, show, size
+from mesh.node.remote import Remote, Unanswered
 
 _FOLLOW_SECONDS = 1.0
+_OVERLAP = 100  # entries in a row that were shown already: what comes late from a region lies before them
+_MOST_REMEMBERED = 100_000
 
 
 def register(app: typer.Typer) -> None:
@@ -57,20 +63,64 @@ def logs(
 
 
 async def _logs(remote: Remote, query: dict[str, str], limit: int, output: Format, *, follow: bool) -> None:
-    entries = [entry async for entry in remote.pages("/api/v1/logs", query, most=limit)]
     if not follow:
-        show(entries, _COLUMNS, output)
+        show([entry async for entry in remote.pages("/api/v1/logs", query, most=limit)], _COLUMNS, output)
         return
-    seen: dict[str, str] = {}
+    following = _Following(remote, query | {"limit": str(min(max(limit, _OVERLAP), 1000))})
+    entries = await following.begin(limit)
     while True:
-        fresh = [entry for entry in reversed(entries) if seen.get(entry["task_id"]) != entry["status"]]
-        if fresh:
-            show(fresh, _COLUMNS, output) if output is not Format.TABLE or not seen else print_table(
-                fresh, _COLUMNS
-            )
-        seen |= {entry["task_id"]: entry["status"] for entry in fresh}
+        if entries:
+            show(entries, _COLUMNS, output)
         await asyncio.sleep(_FOLLOW_SECONDS)
-        entries = [entry async for entry in remote.pages("/api/v1/logs", query, most=limit)]
+        try:
+            entries = await following.fresh()
+        except Unanswered:
+            entries = []  # it answered before, so it may be starting again
+
+
+@dataclass(slots=True)
+class _Following:
+    """What of the log was shown. However much ends between two looks, the next one finds all of it."""
+
+    remote: Remote
+    query: Mapping[str, str]
+    seen: OrderedDict[str, str] = field(default_factory=OrderedDict)  # statuses by task
+    since: datetime | None = None  # what ended before it was there at the beginning, and not asked for
+
+    async def begin(self, limit: int) -> Sequence[Mapping[str, Any]]:
+        """The newest `limit`, the newest last; those just before them may still get company, and are remembered too."""
+        wanted = max(limit, _OVERLAP)
+        found = [entry async for entry in self.remote.pages("/api/v1/logs", self.query, most=wanted)]
+        self._remember(found)
+        if len(found) == wanted:
+            self.since = _moment(found[-1])
+        return found[:limit][::-1]
+
+    async def fresh(self) -> Sequence[Mapping[str, Any]]:
+        found: list[Mapping[str, Any]] = []
+        known = 0
+        async with aclosing(self.remote.pages("/api/v1/logs", self.query, most=None)) as entries:
+            async for entry in entries:
+                if known >= _OVERLAP or (self.since is not None and _moment(entry) < self.since):
+                    break
+                if self.seen.get(entry["task_id"]) == entry["status"]:
+                    known += 1
+                else:
+                    found.append(entry)
+                    known = 0
+        self._remember(found)
+        return found[::-1]
+
+    def _remember(self, newest_first: Sequence[Mapping[str, Any]]) -> None:
+        for entry in reversed(newest_first):
+            self.seen[entry["task_id"]] = entry["status"]
+            self.seen.move_to_end(entry["task_id"])
+        while len(self.seen) > _MOST_REMEMBERED:
+            self.seen.popitem(last=False)
+
+
+def _moment(entry: Mapping[str, Any]) -> datetime:
+    return datetime.fromisoformat(entry["end_time"] or entry["start_time"])
 
 
 def _why(entry: Mapping[str, Any]) -> str:

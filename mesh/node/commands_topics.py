@@ -10,7 +10,7 @@ import typer
 from mesh.clock import SystemClock
 from mesh.errors import InvalidInput
 from mesh.node import engines, mesh_file
-from mesh.node.options import LogUrl
+from mesh.node.options import SharedLog
 from mesh.rules import declarations
 from mesh.secrets import Secrets
 from schemas import topics
@@ -25,7 +25,7 @@ def register(app: typer.Typer) -> None:
 
 
 def create(
-    log: LogUrl = None,
+    log: SharedLog = None,
     file: Annotated[
         Path | None,
         typer.Option("--file", "-f", help="A mesh.yaml that names the regions.", show_default=False),

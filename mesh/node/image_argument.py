@@ -1,9 +1,10 @@
 """INSTANCE/REPOSITORY:TAG, as people name an image of theirs to a command."""
 
 from typing import NamedTuple
-from urllib.parse import quote
 
 import typer
+
+from mesh.node import remote
 
 
 class ImageArgument(NamedTuple):
@@ -13,7 +14,7 @@ class ImageArgument(NamedTuple):
 
     def path(self, section: str) -> str:
         """Of the API, below `/api/v1/{section}`."""
-        return f"/api/v1/{section}/{quote(self.instance)}/{quote(self.repository)}"
+        return remote.path(section, self.instance, *self.repository.split("/"))
 
 
 def parse(text: str) -> ImageArgument:

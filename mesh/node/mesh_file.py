@@ -4,10 +4,14 @@ from collections.abc import Hashable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import orjson
 import yaml
 
 from mesh.errors import InvalidInput
 from mesh.rules import declarations
+
+_TAG = "tag:yaml.org,2002:"
+_OF_JSON = frozenset(_TAG + name for name in ("map", "seq", "str", "int", "float", "bool", "null"))
 
 
 class MeshFile(NamedTuple):
@@ -45,14 +49,14 @@ class InvalidFile(InvalidInput):
 
 
 def read(path: Path) -> MeshFile:
-    """Parse the file; `InvalidFile` when it is not there, or no YAML, or names a key twice."""
+    """Parse the file; `InvalidFile` when it is not there, or no YAML, or more than JSON, or names a key twice."""
     try:
         text = path.read_text()
     except (OSError, UnicodeDecodeError) as error:
         raise InvalidFile([f"{path}: cannot be read: {_reason(error)}"]) from error
     try:
         root = yaml.compose(text, Loader=yaml.SafeLoader)
-        document = yaml.load(text, Loader=_OnceLoader)  # noqa: S506  # a SafeLoader that also refuses double keys
+        document = yaml.load(text, Loader=_Loader)  # noqa: S506  # a SafeLoader that takes less
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
         line = mark.line + 1 if mark is not None else 1
@@ -60,7 +64,7 @@ def read(path: Path) -> MeshFile:
     except yaml.YAMLError as error:
         raise InvalidFile([f"{path}: not YAML: {error}"]) from error
     except RecursionError as error:
-        raise InvalidFile([f"{path}: not YAML that can be read: it is nested too deep"]) from error
+        raise InvalidFile([f"{path}:1: nested too deep"]) from error
     return MeshFile(str(path), {} if document is None else document, root)
 
 
@@ -71,20 +75,43 @@ def check(file: MeshFile) -> None:
         raise InvalidFile(file.told(problems))
 
 
-class _OnceLoader(yaml.SafeLoader):
-    """YAML lets a key stand twice and takes the last in silence; here that is an error."""
+class _Loader(yaml.SafeLoader):
+    """YAML as far as JSON goes: the API takes no more. Dates stay text.
+
+    YAML lets a key stand twice and takes the last in silence; here that is an error.
+    """
+
+    yaml_implicit_resolvers = {  # noqa: RUF012  # as its base class has it
+        first: [(tag, looks) for tag, looks in known if tag != f"{_TAG}timestamp"]
+        for first, known in yaml.SafeLoader.yaml_implicit_resolvers.items()
+    }
+
+    def construct_object(self, node: yaml.Node, deep: bool = True) -> Any:  # noqa: ARG002  # deep finds what holds itself
+        if node.tag not in _OF_JSON:
+            raise _wrong(node, f"{node.tag.removeprefix(_TAG)!r} is no type of JSON")
+        try:
+            found = super().construct_object(node, deep=True)
+            if isinstance(node, yaml.ScalarNode):
+                orjson.dumps(found)
+        except (TypeError, ValueError) as error:
+            raise _wrong(node, str(error)) from error
+        return found
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, Any]:
         seen: set[str] = set()
         for key, _ in node.value:
-            if not isinstance(key, yaml.ScalarNode):
-                raise yaml.MarkedYAMLError(problem="a key must be a word", problem_mark=key.start_mark)
+            if key.tag == f"{_TAG}merge":
+                continue
+            if key.tag != f"{_TAG}str" or not isinstance(key, yaml.ScalarNode):
+                raise _wrong(key, "a key must be text; quotes make it that")
             if key.value in seen:
-                raise yaml.MarkedYAMLError(
-                    problem=f"{key.value!r} stands here twice", problem_mark=key.start_mark
-                )
+                raise _wrong(key, f"{key.value!r} stands here twice")
             seen.add(key.value)
         return super().construct_mapping(node, deep)
+
+
+def _wrong(node: yaml.Node, problem: str) -> yaml.MarkedYAMLError:
+    return yaml.MarkedYAMLError(problem=problem, problem_mark=node.start_mark)
 
 
 def _child(node: yaml.Node | None, part: str | int) -> tuple[yaml.Node | None, yaml.Mark | None]:

@@ -6,6 +6,7 @@ from typing import Annotated
 import typer
 
 from mesh.node.output import Format
+from mesh.node.serve import parse_address
 
 Server = Annotated[
     str, typer.Option("--server", envvar="REGMESH_SERVER", help="Where control's API is.", metavar="URL")
@@ -21,13 +22,37 @@ LogUrl = Annotated[
         show_default="sqlite in the data directory",
     ),
 ]
+SharedLog = Annotated[
+    str | None,
+    typer.Option(
+        "--log",
+        envvar="REGMESH_LOG",
+        help="The log that all daemons share: kafka://HOST:PORT[,HOST:PORT][?security_protocol=...].  [required]",
+        metavar="URL",
+        show_default=False,
+    ),
+]
+
+
+def _address(text: str) -> str:
+    """Wrong use is told before anything is opened."""
+    parse_address(text)
+    return text
+
+
 DataDir = Annotated[
     Path,
     typer.Option("--data", envvar="REGMESH_DATA", help="Where this node keeps its files.", metavar="DIR"),
 ]
 Listen = Annotated[
     str,
-    typer.Option("--listen", envvar="REGMESH_LISTEN", help="Where to serve HTTP.", metavar="HOST:PORT"),
+    typer.Option(
+        "--listen",
+        envvar="REGMESH_LISTEN",
+        help="Where to serve HTTP.",
+        metavar="HOST:PORT",
+        callback=_address,
+    ),
 ]
 LogFormat = Annotated[
     str,

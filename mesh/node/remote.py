@@ -1,15 +1,27 @@
 """Control's API as the terminal commands call it."""
 
 import asyncio
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncGenerator, Mapping
 from typing import Any
+from urllib.parse import quote
 
 import aiohttp
 import orjson
+import typer
+from yarl import URL
 
 from mesh.errors import RegmeshError, clean
+from mesh.node.starting import is_http_url
 
 _TIMEOUT = aiohttp.ClientTimeout(total=30, connect=5)
+
+
+def path(*parts: str) -> str:
+    """Of the API. What a human typed stays one part of it, whatever it holds; wrong use when it cannot be one."""
+    for part in parts:
+        if part in ("", ".", ".."):
+            raise typer.BadParameter(f"{part!r} is no name")
+    return "/api/v1/" + "/".join(quote(part, safe="") for part in parts)
 
 
 class Refused(RegmeshError):
@@ -29,10 +41,11 @@ class Unanswered(RegmeshError):
 
 
 class Remote:
-    """One server. Every method raises `Refused` or `Unanswered`, and nothing else."""
+    """One server. Every method raises `Refused` or `Unanswered`, and nothing else. Wrong use when it is no URL."""
 
     def __init__(self, server: str) -> None:
         self._server = server.rstrip("/")
+        self._shown = _without_user(self._server)
 
     def call(
         self, method: str, path: str, *, query: Mapping[str, str] | None = None, body: object = None
@@ -49,7 +62,7 @@ class Remote:
 
     async def pages(
         self, path: str, query: Mapping[str, str], *, most: int | None
-    ) -> AsyncIterator[dict[str, Any]]:
+    ) -> AsyncGenerator[dict[str, Any], None]:
         """The items of a list, newest first, page by page, `most` of them."""
         cursor: dict[str, str] = {}
         given = 0
@@ -84,7 +97,7 @@ class Remote:
         except (aiohttp.ClientError, TimeoutError, ValueError) as error:
             reason = getattr(error, "strerror", None) or str(error) or type(error).__name__
             raise Unanswered(
-                f"control at {self._server} does not answer ({clean(str(reason))}); "
+                f"control at {self._shown} does not answer ({clean(str(reason))}); "
                 "start `regmesh up` or `regmesh control`, or name it with --server or REGMESH_SERVER"
             ) from error
         return self._read(response.status, raw)
@@ -97,7 +110,14 @@ class Remote:
         if status < 400 and (answer is not None or not raw):
             return answer
         error = (answer or {}).get("error", {}) if isinstance(answer, dict) else {}
-        message = error.get("message") or f"{self._server} answered {status}; is it control of regmesh?"
+        message = error.get("message") or f"{self._shown} answered {status}; is it control of regmesh?"
         problems = error.get("problems") or []
         lines = [f"{problem['path']}: {problem['message']}" for problem in problems] or [clean(message)]
         raise Refused(lines, wrong_use=status == 400, problems=problems)
+
+
+def _without_user(server: str) -> str:
+    """As it may be shown: a URL may carry a password for the proxy in front of control."""
+    if not is_http_url(server):
+        raise typer.BadParameter("--server (REGMESH_SERVER) is no URL: use http://HOST:PORT")
+    return str(URL(server).with_user(None))

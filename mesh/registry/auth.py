@@ -162,12 +162,14 @@ class Authenticator:
 
 
 def check_realm(challenge: Challenge, trusted: frozenset[URL], side: Side) -> URL:
-    """The realm of a challenge; `Rejected` when it is no URL, or not on one of the `trusted` origins."""
+    """The realm of a challenge; `Rejected` when it is none, has a user, or is of none of the `trusted` origins."""
     try:
         realm = URL(challenge.parameters["realm"])
         origin = realm.origin()
     except (KeyError, ValueError) as error:
         raise Rejected("the registry names a token realm that is no URL", side=side) from error
+    if realm.user is not None or realm.password is not None:
+        raise Rejected("the registry names a token realm with a user of its own", side=side)
     if origin not in trusted:
         raise Rejected(f"the registry names the token realm {origin}, which is not its own", side=side)
     return realm

@@ -36,12 +36,13 @@ def translated(place: str, side: Side) -> Iterator[None]:
         if isinstance(error.os_error, EgressRefused):
             raise errors.Rejected(f"{place}: {error.os_error}", side=side) from error
         raise errors.Unreachable(f"{place}: {_reason(error)}", side=side) from error
-    except UnicodeError as error:  # a host that no name server could be asked for
-        raise errors.Rejected(f"{place}: it names a host that is none", side=side) from error
     except (aiohttp.InvalidURL, aiohttp.ClientResponseError) as error:
         raise errors.Rejected(f"{place}: not an HTTP answer that we understand", side=side) from error
     except (aiohttp.ClientError, OSError) as error:  # TimeoutError is an OSError
         raise errors.Unreachable(f"{place}: {_reason(error)}", side=side) from error
+    except ValueError as error:  # a host name that no resolver takes, a header that HTTP cannot carry
+        what = "a host name" if isinstance(error, UnicodeError) else "a header"
+        raise errors.Rejected(f"{place}: {what} that cannot be sent", side=side) from error
 
 
 def _reason(error: Exception) -> str:

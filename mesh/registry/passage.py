@@ -4,6 +4,7 @@ What the place answers comes back as it is, refusals too. Redirects follow the r
 with the `Authorization`, abroad without it and through the egress filter; or they are left to who asked.
 """
 
+import asyncio
 import contextlib
 import ipaddress
 from collections.abc import Mapping
@@ -22,9 +23,10 @@ from mesh.registry.transport import guarded_session, home_session, read_up_to
 from schemas.completions import Side
 
 # Who waits is a client that could be served by the next place.
-_CONNECT, _SILENCE = 2.0, 15.0  # seconds
-_STREAM = ClientTimeout(total=None, sock_connect=_CONNECT, sock_read=_SILENCE)
-_SHORT = ClientTimeout(total=5.0, sock_connect=_CONNECT)
+_CONNECT, _SILENCE, _DRAIN = 2.0, 15.0, 2.0  # seconds
+# `connect` is the name's lookup too, which `sock_connect` is not.
+_STREAM = ClientTimeout(total=None, connect=_CONNECT, sock_read=_SILENCE)
+_SHORT = ClientTimeout(total=5.0, connect=_CONNECT)
 _SIDE = Side.SOURCE
 
 
@@ -66,8 +68,13 @@ class Passage:
                 location = response.headers.get("Location")
                 if location is None or not redirects.is_redirect(passed.method, response.status):
                     return response
-                target = self._target(url, location, response)
-                if at_home and await self.is_for_clients(target):
+                try:
+                    target = redirects.resolve(url, location, side=_SIDE)
+                    is_passed_on = at_home and await self.is_for_clients(target)
+                except BaseException:
+                    response.close()
+                    raise
+                if is_passed_on:
                     return response
                 await drain(response)
                 url = target
@@ -108,21 +115,15 @@ class Passage:
 
     async def _is_public_name(self, host: str, port: int) -> bool:
         try:
-            return bool(await self._public.resolve(host, port))
-        except (EgressRefused, OSError):
+            async with asyncio.timeout(_CONNECT):
+                return bool(await self._public.resolve(host, port))
+        except (EgressRefused, OSError, UnicodeError):  # TimeoutError is an OSError
             return False
 
     async def _ask(self, url: URL, passed: Passed, *, at_home: bool) -> ClientResponse:
         session: ClientSession = self._home if at_home else self._abroad
         kept = passed.headers if at_home else _without_authorization(passed.headers)
         return await session.request(passed.method, url, headers=kept, timeout=_STREAM, allow_redirects=False)
-
-    def _target(self, url: URL, location: str, response: ClientResponse) -> URL:
-        try:
-            return redirects.resolve(url, location, side=_SIDE)
-        except Rejected:
-            response.close()
-            raise
 
     def _url(self, passed: Passed) -> URL:
         query = f"?{passed.query}" if passed.query else ""
@@ -136,5 +137,6 @@ def _without_authorization(headers: Mapping[str, str]) -> Mapping[str, str]:
 async def drain(response: ClientResponse) -> None:
     """Be done with an answer of which only the head matters: a short body is read, so that the connection stays."""
     async with response:
-        with contextlib.suppress(aiohttp.ClientError, OSError):
-            await read_up_to(response, failures.MAX_ERROR_BODY)
+        with contextlib.suppress(aiohttp.ClientError, OSError):  # TimeoutError is an OSError
+            async with asyncio.timeout(_DRAIN):
+                await read_up_to(response, failures.MAX_ERROR_BODY)

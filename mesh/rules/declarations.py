@@ -225,6 +225,13 @@ def _nothing_named(noun: str, name: str, everything: Iterable[str]) -> str:
     return f"no {noun} is named {name!r}; {hint}"
 
 
+def like(noun: str, name: str, everything: Iterable[str]) -> str:
+    """What to do about a name that is not among the keys of `everything`: the one that was meant, or where they are."""
+    names = [key.partition("/")[2] for key in everything if key.startswith(f"{noun}/")]
+    near = difflib.get_close_matches(name, names, n=1)
+    return f"did you mean {near[0]!r}?" if near else f"`regmesh get {noun}s` shows what is"
+
+
 def _rule_problems(rule: Rule) -> Iterable[tuple[Path, str]]:
     if rule.source == rule.destination:
         yield ("destination",), "is the source itself"

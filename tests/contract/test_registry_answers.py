@@ -26,6 +26,7 @@ from mesh.errors import (
 from mesh.registry.client import RegistryClient, open_endpoint
 from mesh.registry.manifests import OCI_INDEX, OCI_MANIFEST
 from mesh.registry.port import MAX_MANIFEST, Descriptor, digest_of
+from mesh.secrets import Credentials
 from schemas.completions import Side
 from schemas.names import MediaType, Repository, Tag
 from tests import images
@@ -99,6 +100,7 @@ async def test_a_refusal_is_an_error_of_its_kind(
         ("-5", None),
         ("Thu, 01 Jan 99999999999999999999 00:00:00 GMT", None),
         ("Thu, 01 Jan 2026 00:00:00 +99999999999999999999", None),
+        ("Mon, 01 Jan 99999999999 00:00:00 GMT", None),
     ],
 )
 async def test_a_throttle_says_how_long(
@@ -132,6 +134,27 @@ async def test_nobody_at_home_is_named(registry: RegistryClient):
         await endpoint.close()
         with pytest.raises(Unreachable, match="closed"):
             await endpoint.ping()
+
+
+@pytest.mark.parametrize("host", ["a" * 64 + ".example", "a..example", ".example"])
+async def test_a_host_that_is_no_name_is_refused_at_home_and_behind_a_redirect(
+    stub: Stub, registry: RegistryClient, host: str
+):
+    stub.says(307, Location=f"http://{host}/x")
+    with pytest.raises(Rejected, match="host name"):
+        await registry.read_manifest(APP, LATEST)
+    endpoint = open_endpoint("beijing", f"http://{host}", None)
+    with pytest.raises(Rejected, match="beijing: a host name"):
+        await endpoint.ping()
+    await endpoint.close()
+
+
+async def test_a_token_that_no_header_can_carry_is_refused_and_not_repeated(stub: Stub):
+    endpoint = open_endpoint("beijing", stub.url, Credentials(None, "hush\nhush"))
+    with pytest.raises(Rejected, match="beijing: a header") as caught:
+        await endpoint.ping()
+    await endpoint.close()
+    assert ("hush" in str(caught.value), stub.asked) == (False, [])
 
 
 async def test_what_is_not_http_is_refused():

@@ -208,6 +208,17 @@ async def test_a_realm_elsewhere_gets_nothing_unless_the_operator_named_it(serve
         assert thief.authorizations() == [BASIC]
 
 
+@pytest.mark.parametrize("credentials", [ANNA, None])
+async def test_a_realm_with_a_user_of_its_own_is_refused(
+    server: TokenServer, credentials: Credentials | None
+):
+    server.realm = server.realm.replace("://", "://eve:secret@")
+    async with opened(server.stub.url, credentials) as endpoint:
+        with pytest.raises(Rejected, match="user") as caught:
+            await endpoint.registry(Side.SOURCE).blob_size(APP, BLOB.digest)
+    assert "secret" not in str(caught.value)
+
+
 async def test_a_token_server_may_not_send_the_password_elsewhere(server: TokenServer):
     async with registries.stub() as thief:
         server.issue = lambda request: web.Response(status=307, headers={"Location": thief.url})  # type: ignore[method-assign]

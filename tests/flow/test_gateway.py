@@ -2,21 +2,25 @@
 
 import asyncio
 import os
+import socket
 from collections.abc import AsyncIterator
-from contextlib import aclosing
+from contextlib import aclosing, suppress
 from pathlib import Path
 from typing import Any
 
 import pytest
-from aiohttp import ClientError
+from aiohttp import ClientError, web
+from structlog.testing import capture_logs
+from yarl import URL
 
-from mesh.gateway import Manners
+from mesh.gateway import Manners, deliver, misses, search
 from mesh.registry.builtin.faults import Cut, Fail, Faults, Lie, Throttle
 from schemas import topics
 from schemas.codec import decode, kind_of
 from schemas.executions import ExecutionStart
 from schemas.names import Repository
 from tests import images
+from tests.contract.registries import stub
 from tests.gateway_site import HUB, GatewaySite, gateway
 from tests.mesh_site import APP, MeshSite, client, mesh_site, until
 
@@ -396,3 +400,96 @@ async def test_many_pulls_at_once_come_whole(site: MeshSite, hub: GatewaySite) -
     layer = next(digest for digest, body in image.blobs.items() if body == BIG)
     found = await asyncio.gather(*(hub.ask(f"{APP}/blobs/{layer}") for _ in range(12)))
     assert all(it.body == BIG for it in found)
+
+
+async def test_what_is_missed_again_later_is_replicated_again_and_told_as_another_execution(
+    site: MeshSite, hub: GatewaySite, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(misses, "_QUIET_SECONDS", 0.001)
+    await site.start_agent("shanghai")
+    image = images.image(layers=[b"one"])
+    await site.push("cn", "v1", image)
+    for times in (1, 2):
+        await until(lambda: site.digest("cn@shanghai", "v1"))
+        async with client(site.registries["cn@shanghai"]) as registry:
+            await registry.delete_manifest(APP, image.digest)
+        assert (await hub.ask(f"{APP}/manifests/v1", "HEAD")).status == 200
+
+        async def ended(times: int = times) -> bool:
+            items = (await site.get("executions"))["items"]
+            states = [it["status"] for it in items if it["trigger"] == "reconcile"]
+            return states == ["Succeed"] * times
+
+        await until(ended)
+    assert await site.digest("cn@shanghai", "v1") == image.digest
+
+
+async def test_a_manifest_by_tag_that_is_not_what_its_place_calls_it_is_taken_from_the_next_place(
+    site: MeshSite, hub: GatewaySite
+) -> None:
+    image = await both(site, "v1", images.image(layers=[b"one"]))
+    site.registries["cn@shanghai"].faults.lie = Lie(1)
+    assert (await hub.ask(f"{APP}/manifests/v1")).body == image.manifest.body
+    assert hub.count("requests_total", place="cn", status="200") == 1
+
+
+async def test_a_manifest_that_comes_drop_by_drop_is_taken_from_the_next_place(
+    site: MeshSite, hub: GatewaySite, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A place that sends something now and then is never silent for long."""
+    monkeypatch.setattr(search, "_WHOLE_SECONDS", 0.3, raising=False)
+    image = await both(site, "v1", images.image(layers=[b"one"]))
+
+    async def answer(request: web.Request) -> web.StreamResponse:
+        if request.path == "/v2/":
+            return web.json_response({})
+        response = web.StreamResponse(headers={"Content-Type": image.manifest.media_type})
+        response.content_length = 1_000_000
+        await response.prepare(request)
+        with suppress(ConnectionError):
+            while True:
+                await response.write(b" ")
+                await asyncio.sleep(0.02)
+        return response
+
+    async with stub() as dripping, asyncio.timeout(20):
+        dripping.answer = answer
+        await site.apply({"replicas": [replica(site, "cn", "shanghai") | {"url": dripping.url}]})
+        assert (await hub.ask(f"{APP}/manifests/v1")).body == image.manifest.body
+    assert hub.count("requests_total", place="cn", status="200") == 1
+
+
+async def test_a_gateway_whose_region_is_not_declared_says_so(site: MeshSite) -> None:
+    async with gateway(site, "nowhere") as lost:
+        told = await lost.ask(f"{APP}/manifests/v1")
+    assert (told.status, told.code) == (503, "UNAVAILABLE")
+    assert b"region nowhere of this gateway is not declared" in told.body
+
+
+async def test_a_client_that_reads_no_more_is_let_go(
+    site: MeshSite, hub: GatewaySite, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else each of them would hold a connection to a place, and what waits for it, for as long as it likes."""
+    monkeypatch.setattr(deliver, "_STALLED_SECONDS", 0.2)
+    size = 48 * 1024 * 1024  # more than all buffers on the way hold
+    image = images.image(layers=[bytes(size)])
+    await site.push("cn", "v1", image)
+    layer = image.blob_descriptors[-1].digest
+    with capture_logs() as logs, socket.create_connection(("127.0.0.1", URL(hub.url).port or 0)) as lazy:
+        lazy.sendall(f"GET /v2/{APP}/blobs/{layer} HTTP/1.1\r\nHost: {HUB}\r\n\r\n".encode())
+
+        async def is_let_go() -> bool:
+            return any(it.get("action") == "gateway_client_stalled" for it in logs)
+
+        await until(is_let_go)
+        lazy.settimeout(10)
+        assert await asyncio.to_thread(_received, lazy) < size
+
+
+def _received(connection: socket.socket) -> int:
+    """How many bytes come until the other side ends it."""
+    count = 0
+    with suppress(ConnectionError):
+        while chunk := connection.recv(1 << 20):
+            count += len(chunk)
+    return count

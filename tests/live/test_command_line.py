@@ -106,9 +106,9 @@ def test_a_file_that_is_not_there(tmp_path: Path) -> None:
     assert (done.returncode, "cannot be read" in done.stderr) == (2, True)
 
 
-def _fails_in_one_line(*arguments: str) -> str:
+def _fails_in_one_line(*arguments: str, code: int = 1) -> str:
     done = parts.run_regmesh(*arguments)
-    assert done.returncode == 1, done
+    assert done.returncode == code, done
     assert len(done.stderr.splitlines()) == 1, done.stderr
     assert done.stderr.startswith("regmesh: ")
     return done.stderr
@@ -116,13 +116,13 @@ def _fails_in_one_line(*arguments: str) -> str:
 
 def test_wrong_log_urls(sound: Path, tmp_path: Path) -> None:
     up = ("up", "-f", str(sound), "--data", str(tmp_path / "data"), "--log")
-    assert "is no log: use sqlite:///PATH or kafka://" in _fails_in_one_line(*up, "redis://x")
-    assert "names no file" in _fails_in_one_line(*up, "sqlite:///")
+    assert "is no log: use sqlite:///PATH or kafka://" in _fails_in_one_line(*up, "redis://x", code=2)
+    assert "names no file" in _fails_in_one_line(*up, "sqlite:///", code=2)
     port = parts.free_port()
     assert f"127.0.0.1:{port}" in _fails_in_one_line(
         "agent", "--region", "a", "--log", f"kafka://127.0.0.1:{port}"
     )
-    assert "--log" in _fails_in_one_line("producer")
+    assert "--log" in _fails_in_one_line("producer", code=2)
 
 
 def test_a_port_that_is_taken(sound: Path, tmp_path: Path) -> None:
@@ -132,6 +132,15 @@ def test_a_port_that_is_taken(sound: Path, tmp_path: Path) -> None:
             "up", "-f", str(sound), "--data", str(tmp_path / "data"), "--listen", listen
         )
     assert f"cannot listen on {listen}" in told
+
+
+def test_a_gateway_of_a_region_that_is_not_declared(sound: Path, tmp_path: Path) -> None:
+    data = str(tmp_path / "data")
+    up = ("up", "-f", str(sound), "--data", data, "--listen", "127.0.0.1:0", "--log-format", "json")
+    done = parts.run_regmesh(*up, "--gateway", "bejing=127.0.0.1:0")
+    told = done.stderr.splitlines()[-1]
+    assert done.returncode == 2
+    assert told == "regmesh: --gateway: no region is named 'bejing'; declared are: beijing, frankfurt"
 
 
 def test_a_log_that_is_in_use(server: str, sound: Path, tmp_path: Path) -> None:

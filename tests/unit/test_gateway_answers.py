@@ -9,6 +9,7 @@ from yarl import URL
 from mesh.errors import Rejected
 from mesh.gateway import headers
 from mesh.gateway.ranges import Stretch, stretch_of, to_skip
+from mesh.gateway.search import _content_digest
 from mesh.gateway.verdict import Inquiry, Meaning, may_be_asked, meaning
 from mesh.registry.challenges import Challenge, choose
 from schemas.completions import Side
@@ -186,3 +187,23 @@ def test_an_answer_that_holds_something_else_is_not_gone_on_with() -> None:
     assert to_skip(left, 307, {}) is None
     assert to_skip(left, 206, {"Content-Type": "multipart/byteranges"}) is None
     assert stretch_of(200, {}) == Stretch(0, None)
+
+
+def test_a_blob_that_is_packed_on_its_way_is_not_joined_with_one_that_is_not() -> None:
+    packed = {"Content-Length": "100", "Content-Encoding": "gzip"}
+    assert stretch_of(200, packed) is None
+    assert to_skip(Stretch(10, 99), 206, {"Content-Range": "bytes 10-99/100", **packed}) is None
+    assert to_skip(Stretch(10, 99), 200, {"Content-Length": "100", "Content-Encoding": "identity"}) == 10
+
+
+@pytest.mark.parametrize(
+    ("media_type", "digest", "found"),
+    [
+        ("application/vnd.oci.image.manifest.v1+json", "sha256:" + "a" * 64, "sha256:" + "a" * 64),
+        ("application/vnd.docker.distribution.manifest.v1+prettyjws", "sha256:" + "a" * 64, None),
+        ("application/vnd.oci.image.manifest.v1+json", "blake3:" + "a" * 64, None),
+        ("application/vnd.oci.image.manifest.v1+json", "", None),
+    ],
+)
+def test_by_what_digest_a_manifest_is_checked(media_type: str, digest: str, found: str | None) -> None:
+    assert _content_digest({"Content-Type": media_type, "Docker-Content-Digest": digest}) == found

@@ -1,13 +1,72 @@
-"""The program: every command is known by its module, and no other one is imported for it."""
+"""The command line by itself: help, version, and options that are wrong before anything is opened."""
 
+import importlib.metadata
 import subprocess
 import sys
 from importlib import import_module
+from pathlib import Path
 
 import pytest
 import typer
 
 from mesh.node import cli
+
+MESH = "regions:\n  - {name: a, jurisdiction: cn}\n"
+
+
+@pytest.fixture(autouse=True)
+def _logs_stay_as_they_are(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A command sets up the logs of its process, which here is that of all tests."""
+    monkeypatch.setattr("mesh.logging.set_up", lambda **_: None)
+
+
+@pytest.mark.parametrize("command", [[], ["nearby"], ["topics"]])
+def test_a_command_without_its_subcommand_shows_its_help(
+    command: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert cli.run(command) == 2
+    told = capsys.readouterr()
+    assert (told.out, told.err.startswith(f"Usage: {' '.join(['regmesh', *command])} ")) == ("", True)
+    assert "--help`" not in told.err
+
+
+def test_the_version_is_told(capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.run(["--version"]) == 0
+    assert capsys.readouterr().out == f"regmesh {importlib.metadata.version('regmesh')}\n"
+
+
+@pytest.mark.parametrize(
+    ("option", "what"),
+    [
+        (["--listen", "nowhere"], "HOST:PORT"),
+        (["--gateway", "a=nowhere"], "HOST:PORT"),
+        (["--gateway", "nowhere"], "REGION=HOST:PORT"),
+        (["--allow-network", "nowhere"], "not a network"),
+        (["--token-realm", "nowhere"], "realm"),
+        (["--log", "redis://x"], "is no log"),
+    ],
+)
+def test_a_wrong_option_is_wrong_use(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], option: list[str], what: str
+) -> None:
+    file = tmp_path / "mesh.yaml"
+    file.write_text(MESH)
+    assert cli.run(["up", "-f", str(file), "--data", str(tmp_path / "data"), *option]) == 2
+    told = capsys.readouterr().err.splitlines()[-1]
+    assert told.startswith("regmesh: ")
+    assert what in told
+
+
+@pytest.mark.parametrize(
+    "daemon", [["producer"], ["agent", "--region", "a"], ["control"], ["gateway", "--region", "a"]]
+)
+def test_a_daemon_says_in_its_help_and_without_it_that_it_needs_a_log(
+    daemon: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert cli.run([*daemon, "--data", "/nowhere/at/all"]) == 2
+    assert "--log kafka://" in capsys.readouterr().err
+    assert cli.run([daemon[0], "--help"]) == 0
+    assert "sqlite" not in capsys.readouterr().out.partition("--data")[0]
 
 
 def test_each_module_registers_what_it_is_known_for() -> None:
@@ -31,8 +90,6 @@ def test_a_question_to_the_api_imports_nothing_of_the_daemons() -> None:
 @pytest.mark.parametrize(
     ("arguments", "says"),
     [
-        ([], "Usage: regmesh [OPTIONS] COMMAND"),
-        (["nearby"], "Usage: regmesh nearby [OPTIONS] COMMAND"),
         (["lgos"], "regmesh: No such command 'lgos'. Did you mean 'logs'? (see `regmesh --help`)"),
         (["logs", "--bad"], "regmesh: No such option: --bad"),
     ],

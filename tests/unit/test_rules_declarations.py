@@ -185,3 +185,22 @@ def test_two_ports_of_a_host_are_two_registries() -> None:
 def test_a_webhook_that_no_request_can_go_to_is_refused() -> None:
     found = _problems({"webhooks": [{"name": "ci", "url": "http://127.0.0.1:99999/hook"}]})
     assert "Port out of range" in found["webhooks[0].url"]
+
+
+@pytest.mark.parametrize(
+    "host", ["a" * 64 + ".example", "a..example", ".example", "a b", "a;b", "a%00b", "a$(b)"]
+)
+def test_a_url_whose_host_no_resolver_takes_is_told_when_it_is_declared(host: str):
+    instance = {"name": "cn", "account": "game", "region": "beijing", "url": f"http://{host}:5000"}
+    regions = [{"name": "beijing", "jurisdiction": "cn"}]
+    _, problems = judge({"regions": regions, "instances": [instance]})
+    assert [(it.where, "must name a host" in it.message) for it in problems] == [("instances[0].url", True)]
+
+
+@pytest.mark.parametrize(
+    "host", ["registry_1.example.", "xn--e1afmkfd.example", "\u044f.example", "[::1]", "10.0.0.1"]
+)
+def test_a_url_whose_host_can_be_looked_up_is_taken(host: str):
+    instance = {"name": "cn", "account": "game", "region": "beijing", "url": f"https://{host}"}
+    regions = [{"name": "beijing", "jurisdiction": "cn"}]
+    assert judge({"regions": regions, "instances": [instance]})[1] == []

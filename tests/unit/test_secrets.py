@@ -26,7 +26,19 @@ def test_a_file_that_cannot_be_read_is_refused(tmp_path: Path, monkeypatch: pyte
         Secrets({"REGMESH_SECRETS_DIR": str(tmp_path)}).get("PUSH")
 
 
-def test_the_end_of_a_line_is_no_part_of_a_secret(tmp_path: Path) -> None:
-    (tmp_path / "PUSH").write_text("anna:word\n")
-    for environment in ({"REGMESH_SECRETS_DIR": str(tmp_path)}, {"REGMESH_SECRET_PUSH": "anna:word\r\n"}):
-        assert Secrets(environment).credentials("PUSH", "x") == Credentials("anna", "word")
+@pytest.mark.parametrize(
+    ("value", "found"),
+    [
+        ("anna:secret\n", Credentials("anna", "secret")),
+        ("a-token\r\n", Credentials(None, "a-token")),
+        ("a-token", Credentials(None, "a-token")),
+    ],
+)
+def test_a_secret_ends_before_its_line_break_wherever_it_comes_from(
+    tmp_path: Path, value: str, found: Credentials
+) -> None:
+    (tmp_path / "EU_PUSH").write_text(value)
+    by_environment = Secrets({"REGMESH_SECRET_EU_PUSH": value})
+    by_file = Secrets({"REGMESH_SECRETS_DIR": str(tmp_path)})
+    for secrets in (by_environment, by_file):
+        assert secrets.credentials("EU_PUSH", "registry.example") == found

@@ -1,0 +1,83 @@
+"""The way of a client's request to a place: names that nobody looks up in time, and clients that leave."""
+
+import asyncio
+import socket
+
+import pytest
+from aiohttp import ClientTimeout
+from aiohttp.abc import AbstractResolver, ResolveResult
+from yarl import URL
+
+from mesh.errors import Rejected, Unreachable
+from mesh.registry import passage
+from mesh.registry.egress import GuardedResolver
+from mesh.registry.passage import Passage, Passed
+from tests.contract import registries
+
+ASKED = Passed("GET", "team/app/blobs/x")
+
+
+class Silent(AbstractResolver):
+    """A name server that never answers."""
+
+    def __init__(self) -> None:
+        self.asked = asyncio.Event()
+
+    async def resolve(
+        self, host: str, port: int = 0, family: socket.AddressFamily = socket.AF_UNSPEC
+    ) -> list[ResolveResult]:
+        self.asked.set()
+        await asyncio.Event().wait()
+        raise AssertionError
+
+    async def close(self) -> None:
+        """Nothing is open."""
+
+
+def opened(url: str, names: AbstractResolver) -> Passage:
+    made = Passage("place", URL(url), networks=(), realms=frozenset())
+    made._public = GuardedResolver((), names)
+    return made
+
+
+async def test_a_redirect_whose_name_nobody_looks_up_holds_no_client(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is followed here then, under the same rules."""
+    monkeypatch.setattr(passage, "_CONNECT", 0.05)
+    async with registries.stub() as stub, asyncio.timeout(30):
+        stub.says(307, Location="http://store.invalid/x")
+        names = Silent()
+        way = opened(stub.url, names)
+        with pytest.raises(Unreachable, match=r"store\.invalid"):
+            await way.send(ASKED)
+        await way.close()
+    assert names.asked.is_set()
+
+
+@pytest.mark.parametrize("timeout", [passage._STREAM, passage._SHORT])
+def test_looking_up_a_place_counts_as_connecting(timeout: ClientTimeout) -> None:
+    assert timeout.connect is not None
+
+
+async def test_who_leaves_while_a_redirect_is_judged_leaves_no_connection_behind() -> None:
+    async with registries.stub() as stub, asyncio.timeout(30):
+        stub.says(307, bytes(2_000_000), Location="http://store.invalid/x")
+        names = Silent()
+        way = opened(stub.url, names)
+        asking = asyncio.create_task(way.send(ASKED))
+        await names.asked.wait()
+        asking.cancel()
+        await asyncio.gather(asking, return_exceptions=True)
+        connector = way._home.connector
+        assert connector is not None
+        assert not connector._acquired
+        await way.close()
+
+
+@pytest.mark.parametrize("host", ["a" * 64 + ".example", "a..example"])
+async def test_a_redirect_to_what_is_no_name_is_refused(host: str) -> None:
+    async with registries.stub() as stub:
+        stub.says(307, Location=f"http://{host}/x")
+        way = Passage("place", URL(stub.url), networks=(), realms=frozenset())
+        with pytest.raises(Rejected, match="host name"):
+            await way.send(ASKED)
+        await way.close()

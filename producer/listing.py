@@ -4,10 +4,10 @@ Names are filtered before anything is asked about them: a tag that the rule does
 named twice, as on pages that move while they are read, is found once: it is one task, and tasks are counted by it.
 """
 
-import asyncio
 import re
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from itertools import islice
 from typing import NamedTuple, TypeGuard, TypeVar
 
@@ -17,12 +17,13 @@ from mesh.errors import Denied, NotFound, RegistryError, Rejected, Throttled
 from mesh.registry.port import Descriptor, Registry
 from mesh.rules.matching import CompiledRule
 from mesh.rules.patterns import compile_pattern
+from mesh.together import all_of
 from schemas.completions import Side
 from schemas.executions import ExecutionStart
 from schemas.names import Repository, Tag
 from schemas.rules import NameFilter
 
-_ASK_TOGETHER = 16  # HEADs at once
+_ASK_TOGETHER = 16  # requests at once
 _PLAIN = r"[^*?\[\]{}\\]*"
 _LITERAL = re.compile(_PLAIN)
 _ALTERNATIVES = re.compile(rf"({_PLAIN})\{{({_PLAIN})\}}({_PLAIN})")
@@ -70,20 +71,43 @@ class Listing:
         A repository that refuses does not hide the others; a registry that does not answer ends it.
         """
         try:
-            for repository, tags in await self._wanted():
-                async for one in self._in(repository, tags):
-                    yield one
+            for some in _batches(await self._wanted()):
+                named = {
+                    repository for repository, tags in some if tags
+                }  # who named it is told what became of it
+                async for one in self._of(some):
+                    if one.descriptor is not None or one.repository in named:
+                        yield one
         except RegistryError as error:
             self.errors.append(error)
 
-    async def _in(self, repository: Repository, tags: Sequence[Tag]) -> AsyncIterator[Found]:
-        try:
-            for some in _batches(tags or await self._tags(repository)):
-                for one in await asyncio.gather(*(self._look(repository, tag) for tag in some)):
-                    if one.descriptor is not None or tags:  # who named it is told what became of it
-                        yield one
-        except (Denied, Rejected) as error:
-            self.errors.append(error)
+    async def _of(self, some: Sequence[tuple[Repository, Sequence[Tag]]]) -> AsyncIterator[Found]:
+        """Of these repositories, asked side by side: over a long way each question by itself would cost its time."""
+        refusing = set[Repository]()
+
+        async def or_refused(repository: Repository, ask: Callable[[], Awaitable[T]]) -> T | None:
+            try:
+                return await ask()
+            except (Denied, Rejected) as error:
+                if repository not in refusing:
+                    self.errors.append(error)
+                refusing.add(repository)
+                return None
+
+        async def tags_of(repository: Repository, tags: Sequence[Tag]) -> list[tuple[Repository, Tag]]:
+            listed = tags or await or_refused(repository, partial(self._tags, repository)) or ()
+            return [(repository, tag) for tag in listed]
+
+        listed = await all_of(tags_of(repository, tags) for repository, tags in some)
+        for pairs in _batches(pair for of_one in listed for pair in of_one):
+            looks = (
+                or_refused(name, partial(self._look, name, tag))
+                for name, tag in pairs
+                if name not in refusing
+            )
+            for one in await all_of(looks):
+                if one is not None:
+                    yield one
 
     async def _wanted(self) -> Iterable[tuple[Repository, Sequence[Tag]]]:
         """Repositories, with the tags that the command names; without any, all are listed."""
@@ -194,7 +218,7 @@ def _parsed(kind: Callable[[str], T], text: str) -> T | None:
         return None
 
 
-def _batches(tags: Iterable[Tag]) -> Iterator[list[Tag]]:
-    rest = iter(tags)
+def _batches(all_of_them: Iterable[T]) -> Iterator[list[T]]:
+    rest = iter(all_of_them)
     while some := list(islice(rest, _ASK_TOGETHER)):
         yield some

@@ -1,0 +1,99 @@
+"""A listing: many repositories side by side, and one that refuses hides no other."""
+
+import asyncio
+from collections.abc import AsyncIterator, Mapping
+from datetime import UTC, datetime
+from typing import Any
+
+from mesh.clock import SystemClock
+from mesh.errors import Denied, RegistryError, Unreachable
+from mesh.registry.manifests import OCI_MANIFEST
+from mesh.registry.port import Descriptor
+from mesh.rules.matching import CompiledRule
+from producer.listing import Endurance, Listing
+from schemas.completions import Side
+from schemas.executions import ExecutionStart
+from schemas.names import Digest, ObjectName, PlaceName, Region, Repository, Tag
+from schemas.rules import Rule
+
+IMAGE = Descriptor(OCI_MANIFEST, Digest("sha256:" + "0" * 64), 1)
+
+
+class Registry:
+    """Repositories with their tags; an error in place of tags, or of a tag, is raised. Counts what runs at once."""
+
+    def __init__(self, holds: Mapping[str, Any], *, together: int = 1) -> None:
+        self.holds, self.together = holds, together
+        self.most = self._running = 0
+        self._enough = asyncio.Event()
+        self.asked = list[str]()
+
+    async def repositories(self) -> AsyncIterator[Repository]:
+        for name in self.holds:
+            yield Repository(name)
+
+    async def tags(self, repository: Repository) -> AsyncIterator[Tag]:
+        await self._meet()
+        found = self.holds[repository]
+        if isinstance(found, RegistryError):
+            raise found
+        for tag in found:
+            yield Tag(tag)
+
+    async def resolve(self, repository: Repository, tag: Tag) -> Descriptor | None:
+        self.asked.append(f"{repository}:{tag}")
+        if isinstance(found := self.holds[repository][tag], RegistryError):
+            raise found
+        return IMAGE if found else None
+
+    async def _meet(self) -> None:
+        """Nobody goes on before `together` have come."""
+        self._running += 1
+        if self._running >= self.together:
+            self._enough.set()
+        await self._enough.wait()
+
+
+def listing(registry: Registry) -> Listing:
+    rule = Rule(name=ObjectName("all"), source=ObjectName("cn"), destination=ObjectName("eu"))
+    start = ExecutionStart(
+        id="start", time=datetime(2026, 1, 1, tzinfo=UTC), execution_id="e", region=Region("beijing"),
+        rule=PlaceName("all"), source=ObjectName("cn"), trigger="manual", rules_rev=-1,
+    )  # fmt: skip
+    once = Endurance(tries=1)
+    return Listing(registry, CompiledRule(rule), start, SystemClock(), lambda: 0.5, once)  # type: ignore[arg-type]
+
+
+async def names(one: Listing) -> list[str]:
+    return [f"{found.repository}:{found.tag}" async for found in one.found()]
+
+
+async def test_repositories_are_asked_side_by_side_and_told_in_their_order() -> None:
+    registry = Registry({f"r{number}": {"a": True, "b": True} for number in range(8)}, together=8)
+    one = listing(registry)
+    async with asyncio.timeout(10):
+        assert await names(one) == [f"r{number}:{tag}" for number in range(8) for tag in "ab"]
+    assert one.errors == []
+
+
+async def test_more_repositories_than_are_asked_at_once_are_all_found() -> None:
+    registry = Registry({f"r{number}": {"a": True} for number in range(50)})
+    assert len(await names(listing(registry))) == 50
+
+
+async def test_a_repository_that_refuses_is_told_once_and_hides_no_other() -> None:
+    no = Denied("no", side=Side.SOURCE)
+    many = {f"t{number}": no for number in range(40)}
+    registry = Registry({"closed": no, "half": {"a": True} | many, "open": {"a": True, "gone": None}})
+    one = listing(registry)
+    assert await names(one) == ["half:a", "open:a"]
+    assert one.errors == [no, no]
+    assert len([name for name in registry.asked if name.startswith("half:")]) < 40
+
+
+async def test_a_registry_that_does_not_answer_ends_it_and_is_told() -> None:
+    away = Unreachable("away", side=Side.SOURCE)
+    registry = Registry({f"r{number}": {"a": True} for number in range(16)} | {"last": away})
+    one = listing(registry)
+    assert len(await names(one)) == 16
+    assert one.errors == [away]

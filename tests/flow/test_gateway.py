@@ -54,7 +54,13 @@ async def site(tmp_path: Path) -> AsyncIterator[MeshSite]:
                 "replicas": [replica(found, "cn", "shanghai")],
             }
         )
+        await until(lambda: _is_listed(found))  # the fill asks the instance too
         yield found
+
+
+async def _is_listed(site: MeshSite) -> bool:
+    fills = (await site.get("executions"))["items"]
+    return bool(fills) and all(fill["total"] is not None for fill in fills)
 
 
 @pytest.fixture

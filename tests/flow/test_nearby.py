@@ -43,45 +43,39 @@ async def site(tmp_path: Path) -> AsyncIterator[MeshSite]:
         yield found
 
 
-async def run(site: MeshSite, capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[int, str, str]:
-    capsys.readouterr()
-    code = await asyncio.to_thread(cli.run, ["nearby", *arguments, "--server", site.url])
-    told = capsys.readouterr()
-    return code, told.out, told.err
+async def run(site: MeshSite, *arguments: str) -> tuple[int, str, str]:
+    done = await asyncio.to_thread(parts.run_regmesh, "nearby", *arguments, "--server", site.url)
+    return done.returncode, done.stdout, done.stderr
 
 
 async def test_hosts_toml_has_the_places_of_the_jurisdiction_nearest_first_in_the_order_of_listing(
-    site: MeshSite, capsys: pytest.CaptureFixture[str]
+    site: MeshSite,
 ) -> None:
-    code, out, _ = await run(site, capsys, "hosts-toml", "--region", "shanghai")
+    code, out, _ = await run(site, "hosts-toml", "--region", "shanghai")
     assert code == 0
     assert list(tomllib.loads(out)["host"]) == [f"http://127.0.0.1:{port}" for port in (5002, 5001, 5003)]
     code, out, _ = await run(
-        site, capsys, "hosts-toml", "--region", "frankfurt", "--gateway", "https://gw.example.com"
+        site, "hosts-toml", "--region", "frankfurt", "--gateway", "https://gw.example.com"
     )
     assert list(tomllib.loads(out)["host"]) == ["https://gw.example.com", "http://127.0.0.1:5004"]
 
 
-async def test_dns_has_the_places_of_the_first_instance(
-    site: MeshSite, capsys: pytest.CaptureFixture[str]
-) -> None:
-    code, out, _ = await run(site, capsys, "dns", "--region", "shanghai")
+async def test_dns_has_the_places_of_the_first_instance(site: MeshSite) -> None:
+    code, out, _ = await run(site, "dns", "--region", "shanghai")
     assert code == 0
     assert [line for line in out.splitlines() if not line.startswith(";")] == [
         "$TTL 60", "hub.example.com. IN A 127.0.0.1",
     ]  # fmt: skip
 
 
-async def test_what_cannot_be_answered_says_what_to_do(
-    site: MeshSite, capsys: pytest.CaptureFixture[str]
-) -> None:
-    code, _, err = await run(site, capsys, "dns", "--region", "nowhere")
-    assert (code, "no region is named 'nowhere'" in err) == (1, True)
-    code, _, err = await run(site, capsys, "dns", "--region", "shanghai", "--domain", "other.example.com")
-    assert (code, "has the domain 'other.example.com'" in err) == (1, True)
+async def test_what_cannot_be_answered_says_what_to_do(site: MeshSite) -> None:
+    code, _, err = await run(site, "dns", "--region", "nowhere")
+    assert (code, "no region is named 'nowhere'" in err) == (2, True)
+    code, _, err = await run(site, "dns", "--region", "shanghai", "--domain", "other.example.com")
+    assert (code, "has the domain 'other.example.com'" in err) == (2, True)
     await site.apply({"instances": [instance("none", "shanghai", 5005, domain="second.example.com")]})
-    code, _, err = await run(site, capsys, "dns", "--region", "shanghai")
-    assert (code, "--domain: hub.example.com, second.example.com" in err) == (1, True)
+    code, _, err = await run(site, "dns", "--region", "shanghai")
+    assert (code, "--domain: hub.example.com, second.example.com" in err) == (2, True)
 
 
 @pytest.mark.parametrize("text", ["shanghai", "shanghai=8083", "Shanghai=127.0.0.1:8083"])
@@ -107,7 +101,7 @@ async def test_the_page_shows_what_can_be_declared_and_typed(
         await site.apply(yaml.safe_load(shown))
         for word, options in commands:
             if word == "nearby":
-                code, out, err = await run(site, capsys, *options.split())
+                code, out, err = await run(site, *options.split())
                 assert (code, "hub.example.com" in out) == (0, True), err
             else:
                 assert await asyncio.to_thread(cli.run, [word, "--help"]) == 0

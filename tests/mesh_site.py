@@ -72,6 +72,16 @@ class MeshSite:
     async def apply(self, document: Mapping[str, Any]) -> None:
         await self.control.apply(document)
 
+    async def until_fills_are_listed(self) -> None:
+        """What is pushed before that is asked for by a fill too, and may be brought or seen first by that."""
+
+        async def listed() -> bool:
+            fills = [it for it in (await self.get("executions"))["items"] if it["trigger"] == "backfill"]
+            known = len((await self.get("replicas"))["items"])
+            return len(fills) >= known and all(fill["total"] is not None for fill in fills)
+
+        await until(listed)
+
     async def start_agent(self, region: str, *, sends_on: bool = True) -> Agent:
         """With metrics of its own, as a process of its own has."""
         own = replace(self.node, metrics=Metrics(CollectorRegistry()))

@@ -54,13 +54,8 @@ async def site(tmp_path: Path) -> AsyncIterator[MeshSite]:
                 "replicas": [replica(found, "cn", "shanghai")],
             }
         )
-        await until(lambda: _is_listed(found))  # the fill asks the instance too
+        await found.until_fills_are_listed()
         yield found
-
-
-async def _is_listed(site: MeshSite) -> bool:
-    fills = (await site.get("executions"))["items"]
-    return bool(fills) and all(fill["total"] is not None for fill in fills)
 
 
 @pytest.fixture

@@ -28,6 +28,7 @@ async def site(tmp_path: Path) -> AsyncIterator[MeshSite]:
         for place in ("cn", "cn@shanghai", "eu", "eu@virginia"):
             await found.registry(place)
         await found.apply(document(found))
+        await found.until_fills_are_listed()
         for region in REGIONS:
             await found.start_agent(region)
         yield found
@@ -165,6 +166,7 @@ async def test_what_is_over_the_budget_waits_for_its_manifest(tmp_path: Path) ->
         for place in ("cn", "cn@shanghai", "eu", "eu@virginia"):
             await site.registry(place)
         await site.apply(document(site))
+        await site.until_fills_are_listed()
         await site.start_agent("shanghai")
         image = images.image(layers=[os.urandom(MIB // 2), os.urandom(MIB)])
         small, large = image.blob_descriptors[1:]

@@ -28,6 +28,7 @@ async def site(tmp_path: Path) -> AsyncIterator[MeshSite]:
         for place in ("cn", "cn@shanghai", "cn@chengdu", "shop"):
             await found.registry(place)
         await found.apply(document(found))
+        await found.until_fills_are_listed()
         for region in ("beijing", "shanghai", "chengdu"):
             await found.start_agent(region)
         yield found
@@ -173,6 +174,7 @@ async def test_what_was_there_before_anybody_told_is_known_from_the_fill(tmp_pat
         site.registries["cn"] = site.registries["cn@silent"]  # it notifies nobody
         digest = await site.push("cn", "v1", images.image(layers=[b"old"]))
         await site.apply(document(site))
+        await site.until_fills_are_listed()
         await site.start_agent("shanghai")
 
         async def known() -> bool:

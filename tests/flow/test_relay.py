@@ -31,6 +31,7 @@ async def site(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator
         for region in REPLICAS:
             await found.registry(f"cn@{region}")
         await found.apply(document(found))
+        await found.until_fills_are_listed()
         for region in REPLICAS:
             await found.start_agent(region, sends_on=region != "hangzhou")
         await until(lambda: _agents(found, len(REPLICAS)))

@@ -28,6 +28,7 @@ async def _declared(site: MeshSite, **replica: Any) -> MeshSite:
     instance = {"name": "cn", "account": "game", "region": "beijing", "url": site.registries["cn"].url}
     mirror = {"instance": "cn", "region": "shanghai", "url": site.registries[REPLICA].url}
     await site.apply({"regions": REGIONS, "instances": [instance], "replicas": [mirror]})
+    await site.until_fills_are_listed()
     await site.start_agent("shanghai")
     return site
 

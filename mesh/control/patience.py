@@ -1,13 +1,13 @@
 """Waiting for a part that is away: longer each time, told each time, given up never."""
 
 import asyncio
-from collections.abc import Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator
 
 import structlog
 
 from mesh.backoff import delays
 from mesh.clock import Clock
-from mesh.errors import RegmeshError
+from mesh.errors import DatabaseUnavailable, LogError, RegmeshError
 
 LOG = structlog.get_logger()
 
@@ -29,6 +29,16 @@ class Patience:
             error=str(error), code=error.code, seconds=round(seconds, 1),
         )  # fmt: skip
         await self._clock.sleep(seconds)
+
+    async def repeat(self, look: Callable[[], Awaitable[None]], every: float) -> None:
+        """Until cancelled: `look`, then again `every` seconds, while the log and the database come and go."""
+        while True:
+            try:
+                await look()
+                self.relax()
+                await self._clock.sleep(every)
+            except (LogError, DatabaseUnavailable) as error:
+                await self.wait(error)
 
     def relax(self) -> None:
         self._waits = self._begin()

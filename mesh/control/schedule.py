@@ -18,7 +18,7 @@ from mesh.control.database import Database
 from mesh.control.executions import backfill_id
 from mesh.control.patience import Patience
 from mesh.control.tables import executions, schedules
-from mesh.errors import DatabaseUnavailable, InvalidInput, LogError
+from mesh.errors import InvalidInput
 from mesh.rules.schedule import BadSchedule, next_tick
 from mesh.rules.state import MeshState
 from schemas.envelope import make_id
@@ -48,14 +48,7 @@ class Schedule:
 
     async def run(self) -> None:
         """For ever, while the log and the database come and go."""
-        patience = Patience("schedule", self._clock, self._random)
-        while True:
-            try:
-                await self.look()
-                patience.relax()
-                await self._clock.sleep(_LOOK_EVERY)
-            except (LogError, DatabaseUnavailable) as error:
-                await patience.wait(error)
+        await Patience("schedule", self._clock, self._random).repeat(self.look, _LOOK_EVERY)
 
     async def look(self) -> None:
         """Start what is due now."""

@@ -22,7 +22,7 @@ from mesh.control.database import Database
 from mesh.control.entry import Row
 from mesh.control.patience import Patience
 from mesh.control.tables import executions, images, sync_log
-from mesh.errors import DatabaseUnavailable, InvalidInput, LogError
+from mesh.errors import InvalidInput
 from mesh.rules.state import MeshState
 from schemas.completions import Status, task_id_of
 from schemas.envelope import make_id
@@ -62,14 +62,7 @@ class SurplusTags:
 
     async def run(self) -> None:
         """For ever, while the log and the database come and go."""
-        patience = Patience("surplus", self._clock, self._random)
-        while True:
-            try:
-                await self.look()
-                patience.relax()
-                await self._clock.sleep(_LOOK_EVERY)
-            except (LogError, DatabaseUnavailable) as error:
-                await patience.wait(error)
+        await Patience("surplus", self._clock, self._random).repeat(self.look, _LOOK_EVERY)
 
     async def look(self) -> None:
         """Compare every replica that was looked through since."""

@@ -82,10 +82,8 @@ def _parted(query: LogQuery) -> tuple[dict[str, str], list[ColumnElement[bool]]]
 
 def _driver(exactly: Collection[str], *, is_rare: bool) -> Sequence[str]:
     """The columns of the index that leaves the least, as far as that can be said beforehand."""
-    few, many = (
-        [("execution_id",), ("digest",), ("repository", "tag")],
-        ["repository", "replica", "rule", "status"],
-    )
+    few = [("execution_id",), ("digest",), ("repository", "tag")]
+    many = ["repository", "replica", "rule", "status"]
     candidates = [*few, *((name,) for name in (["status"] if is_rare else []) + many)]
     return next((columns for columns in candidates if all(name in exactly for name in columns)), ())
 

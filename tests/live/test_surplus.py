@@ -13,7 +13,8 @@ from mesh.registry.client import open_endpoint
 from schemas.completions import Side
 from schemas.names import Repository, Tag
 from tests import images, parts
-from tests.parts import Distribution, Process, until
+from tests.parts import Distribution, until
+from tests.soak.fill import document, start_up
 
 pytestmark = [pytest.mark.real("docker-registry")]
 
@@ -41,8 +42,8 @@ def test_what_went_without_a_word_goes_at_the_replica_after_a_look_through_it(
     source, replica = registries
     asyncio.run(_push(source))
     api, file = f"http://127.0.0.1:{parts.free_port()}", tmp_path / "mesh.yaml"
-    file.write_text(yaml.safe_dump(_document(source, replica)))
-    up = _start(tmp_path, file, api)
+    file.write_text(yaml.safe_dump(document(source, replica)))
+    up = start_up(tmp_path, file, api)
     try:
         until("the fill", lambda: _held(source) == _held(replica))
         until("the fill has ended", lambda: _executions(api, "copy", status="Succeed"))
@@ -58,33 +59,14 @@ def test_what_went_without_a_word_goes_at_the_replica_after_a_look_through_it(
         until("the deletions have begun", lambda: _executions(api, "delete") or _deletions(api))
         up.kill()
         assert _held(source) == there
-        up = _start(tmp_path, file, api)
+        up = start_up(tmp_path, file, api)
         until("the replica is equal", lambda: _held(replica) == there, within=90)
         until("all have ended", lambda: len(_deletions(api)) == 7)
         assert {it["trigger"] for it in _deletions(api)} == {"reconcile"}
-        assert {it["status"] for it in _deletions(api)} <= {
-            "Succeed",
-            "Skipped",
-        }  # of one digest one goes first
+        # of one digest one goes first
+        assert {it["status"] for it in _deletions(api)} <= {"Succeed", "Skipped"}
     finally:
         up.end()
-
-
-def _document(source: Distribution, replica: Distribution) -> dict[str, Any]:
-    return {
-        "regions": [{"name": name, "jurisdiction": "cn"} for name in ("beijing", "shanghai")],
-        "instances": [{"name": "game", "account": "game", "region": "beijing", "url": source.url}],
-        "replicas": [{"instance": "game", "region": "shanghai", "url": replica.url}],
-    }
-
-
-def _start(folder: Path, file: Path, api: str) -> Process:
-    listen = api.removeprefix("http://")
-    started = parts.regmesh(
-        folder / "up.log", "up", "-f", str(file), "--data", str(folder / "data"), "--listen", listen
-    )
-    until("up is ready", lambda: parts.get(f"{api}/readyz"), within=60)
-    return started
 
 
 async def _push(registry: Distribution) -> None:

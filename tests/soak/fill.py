@@ -47,9 +47,9 @@ def run(folder: Path, *, repositories: int, tags: int, kills: int, say: Callable
         replica.start()
         say(f"pushing {repositories * tags} images")
         asyncio.run(_populate(source, repositories, tags))
-        file.write_text(yaml.safe_dump(_document(source, replica)))
+        file.write_text(yaml.safe_dump(document(source, replica)))
         began = time.monotonic()
-        up = _start(folder, file, api)
+        up = start_up(folder, file, api)
         for number in range(kills):
             wanted = repositories * tags * (number + 1) // (kills + 1)
             until(
@@ -57,7 +57,7 @@ def run(folder: Path, *, repositories: int, tags: int, kills: int, say: Callable
             )
             say(f"kill -9 after {_succeeded(api)} of {repositories * tags}")
             up.kill()
-            up = _start(folder, file, api)
+            up = start_up(folder, file, api)
         until("the fill has ended", lambda: _state(api) not in (None, "InProgress"), within=3600, every=0.5)
         seconds = time.monotonic() - began
         say(f"filled in {seconds:.0f} s, the fill ended {_state(api)}; walking")
@@ -79,7 +79,8 @@ def differences(source: Distribution, replica: Distribution) -> list[str]:
         return [found for found in pool.map(lambda it: _difference(source, replica, *it), names) if found]
 
 
-def _document(source: Distribution, replica: Distribution) -> dict[str, Any]:
+def document(source: Distribution, replica: Distribution) -> dict[str, Any]:
+    """An instance `game` and its replica in Shanghai."""
     return {
         "regions": [{"name": name, "jurisdiction": "cn"} for name in ("beijing", "shanghai")],
         "instances": [{"name": "game", "account": "game", "region": "beijing", "url": source.url}],
@@ -87,7 +88,7 @@ def _document(source: Distribution, replica: Distribution) -> dict[str, Any]:
     }
 
 
-def _start(folder: Path, file: Path, api: str) -> Process:
+def start_up(folder: Path, file: Path, api: str) -> Process:
     listen = api.removeprefix("http://")
     started = parts.regmesh(
         folder / "up.log", "up", "-f", str(file), "--data", str(folder / "data"), "--listen", listen

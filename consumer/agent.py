@@ -38,6 +38,7 @@ from mesh.metrics import Metrics
 from mesh.rules import boundary
 from mesh.rules.state import MeshState
 from mesh.rules.stops import Stops
+from mesh.together import close_all
 from schemas import topics
 from schemas.completions import Side
 from schemas.names import PlaceName, Region
@@ -155,10 +156,9 @@ class Agent:
                     task.cancel()
             await self._leave()
         finally:
-            await lanes.drain(0)
-            self._owners.close()
-            await self._transfers.close()
-            await self._places.close()
+            await close_all(
+                partial(lanes.drain, 0), self._owners.close, self._transfers.close, self._places.close
+            )
 
     async def _run_in_turn(self, task: Task, tally: Tally) -> None:
         async with self._owners.turn(task):

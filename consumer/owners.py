@@ -61,7 +61,7 @@ class Owners:
                 table = await self._new.get()
                 group.create_task(table.run(), name=f"owners {table.topic}")
 
-    def close(self) -> None:
+    async def close(self) -> None:
         """After the last task."""
         self._rows.close()
 

@@ -9,6 +9,7 @@ from mesh.clock import Clock
 from mesh.errors import RegmeshError, Unreachable
 from mesh.metrics import Metrics
 from mesh.registry.port import Chain, Endpoint, Registry
+from mesh.together import close_all
 from schemas.completions import Side
 from schemas.names import PlaceName
 from schemas.topology import Place
@@ -75,9 +76,10 @@ class Places:
     async def close(self) -> None:
         """For good: others may still ask our relay, and what is opened for them now would never be closed."""
         self._closed = True
-        for endpoints in (self._endpoints, self._anonymous):
-            while endpoints:
-                await endpoints.popitem()[1].close()
+        open_ones = [*self._endpoints.values(), *self._anonymous.values()]
+        self._endpoints.clear()
+        self._anonymous.clear()
+        await close_all(*(endpoint.close for endpoint in open_ones))
 
     def _check_open(self, side: Side) -> None:
         if self._closed:

@@ -8,6 +8,7 @@ import asyncio
 from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass, field
+from functools import partial
 
 import structlog
 
@@ -18,6 +19,7 @@ from mesh.log.table import Table
 from mesh.registry.port import Endpoint
 from mesh.rules.state import MeshState
 from mesh.rules.stops import Stops
+from mesh.together import close_all
 from producer.listing import Endurance, Found, Listing
 from schemas import codec, topics
 from schemas.completions import Side, TaskError
@@ -98,8 +100,7 @@ class Reconcile:
             while True:
                 await self._turn(group)
         finally:
-            await self._drop(list(self._shares))
-            await group.close()
+            await close_all(partial(self._drop, list(self._shares)), group.close)
 
     async def _turn(self, group: Group) -> None:
         """Begin what was read, commit what is done. Never waits for a listing, so the membership lives."""

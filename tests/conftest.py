@@ -9,9 +9,14 @@ import functools
 import os
 import shutil
 import sys
+import traceback
 from collections import Counter
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
+from weakref import WeakKeyDictionary
 
+import aiohttp
 import hypothesis
 import pytest
 
@@ -19,6 +24,7 @@ sys.path.insert(0, str(Path(__file__).parent.parent))  # so that a test can say 
 
 _KEPT = {"REGMESH_REQUIRE_REAL", "REGMESH_TEST_KAFKA", "REGMESH_KAFKA_HOME"}
 _missing = pytest.StashKey[dict[str, str]]()
+_sessions = WeakKeyDictionary[aiohttp.ClientSession, str]()
 _left_out = pytest.StashKey[Counter[str]]()
 
 
@@ -31,10 +37,34 @@ def pytest_configure(config: pytest.Config) -> None:
         "regmesh", deadline=None
     )  # how busy a machine is says nothing of the code
     hypothesis.settings.load_profile("regmesh")
+    _follow_sessions()
     config.stash[_missing] = {}
     config.stash[_left_out] = Counter()
     for name in [name for name in os.environ if name.startswith("REGMESH_") and name not in _KEPT]:
         del os.environ[name]
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_teardown(item: pytest.Item) -> Iterator[None]:
+    """A session that a test left open is told by that test, with who opened it, not by whichever comes later."""
+    yield
+    left = [where for it, where in _sessions.items() if not it.closed]
+    _sessions.clear()
+    if left:
+        pytest.fail(
+            f"{item.nodeid} left {len(left)} client sessions open, the first from:\n{left[0]}", pytrace=False
+        )
+
+
+def _follow_sessions() -> None:
+    begin = aiohttp.ClientSession.__init__
+
+    @functools.wraps(begin)
+    def begin_followed(session: aiohttp.ClientSession, *args: Any, **options: Any) -> None:
+        begin(session, *args, **options)
+        _sessions[session] = "".join(traceback.format_stack(limit=12)[:-1])
+
+    aiohttp.ClientSession.__init__ = begin_followed  # type: ignore[method-assign]
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:

@@ -20,6 +20,7 @@ from mesh.log.port import Log
 from mesh.log.table import Table
 from mesh.metrics import Metrics
 from mesh.rules.state import MeshState
+from mesh.together import close_all
 from schemas.names import Region
 
 __all__ = ["Gateway", "Manners"]
@@ -60,5 +61,4 @@ class Gateway:
                 await self._places.look(self._nearest.places())
                 await self._clock.sleep(self._every)
         finally:
-            await self._misses.close()
-            await self._places.close()
+            await close_all(self._misses.close, self._places.close)

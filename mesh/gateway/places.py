@@ -19,6 +19,7 @@ from mesh.gateway.nearest import Seen
 from mesh.metrics import Metrics
 from mesh.registry.challenges import Challenge
 from mesh.registry.passage import Passed
+from mesh.together import close_all
 from schemas.completions import Side
 from schemas.names import PlaceName
 from schemas.topology import Place
@@ -80,9 +81,9 @@ class Places:
 
     async def close(self) -> None:
         self._closed = True
-        for way in self._ways.values():
-            await way.close()
+        ways = list(self._ways.values())
         self._ways.clear()
+        await close_all(*(way.close for way in ways))
 
     async def _look_at(self, place: Place) -> None:
         began = self.clock.monotonic()

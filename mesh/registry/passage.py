@@ -20,6 +20,7 @@ from mesh.registry import auth, failures, redirects
 from mesh.registry.challenges import Challenge
 from mesh.registry.egress import EgressRefused, GuardedResolver, Network, is_allowed
 from mesh.registry.transport import guarded_session, home_session, read_up_to
+from mesh.together import close_all
 from schemas.completions import Side
 
 # Who waits is a client that could be served by the next place.
@@ -53,9 +54,7 @@ class Passage:
         self._public = GuardedResolver((), ThreadedResolver())
 
     async def close(self) -> None:
-        await self._home.close()
-        await self._abroad.close()
-        await self._public.close()
+        await close_all(self._home.close, self._abroad.close, self._public.close)
 
     async def send(self, passed: Passed) -> ClientResponse:
         """The answer, whatever it says; its body is still to be read. A redirect only when it is one to pass on."""

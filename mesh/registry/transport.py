@@ -23,6 +23,7 @@ from mesh.registry.chain import told
 from mesh.registry.egress import GuardedResolver, GuardedSockets, Network
 from mesh.registry.port import Chain
 from mesh.secrets import Credentials
+from mesh.together import close_all
 from schemas.completions import Side
 
 STALL_SECONDS = 60.0  # without a byte in either direction, a connection counts as broken
@@ -72,8 +73,7 @@ class Transport:
         self._abroad = guarded_session(networks)
 
     async def close(self) -> None:
-        await self._home.close()
-        await self._abroad.close()
+        await close_all(self._home.close, self._abroad.close)
 
     async def send(self, call: Call, expect: Container[int], side: Side) -> ClientResponse:
         """The answer, its body still to be read; the caller releases it. Any status not in `expect` is raised."""

@@ -177,6 +177,19 @@ async def test_a_redirect_to_a_name_that_is_none_is_refused(stub: Stub, registry
         await registry.blob_size(APP, BLOB.digest)
 
 
+async def test_a_close_that_is_cut_off_leaves_nothing_open(stub: Stub):
+    stub.says(200)
+    endpoint = open_endpoint("place", stub.url, None)
+    await endpoint.ping()  # a connection that a close waits for
+    closing = asyncio.create_task(endpoint.close())
+    await asyncio.sleep(0)
+    closing.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await closing
+    assert endpoint._transport._home.closed
+    assert endpoint._transport._abroad.closed
+
+
 async def test_a_client_that_is_closed_while_it_waits_for_a_token_is_unreachable(stub: Stub):
     endpoint, asked, go_on = open_endpoint("place", stub.url, None), asyncio.Event(), asyncio.Event()
 

@@ -23,6 +23,7 @@ from mesh.log.kafka.group import KafkaGroup
 from mesh.log.kafka.offsets import Offsets
 from mesh.log.kafka.settings import Cluster, Patience, Secrets, parse
 from mesh.log.port import Append, Batch
+from mesh.together import close_all
 
 
 async def open_log(
@@ -111,11 +112,8 @@ class KafkaLog:
     async def close(self) -> None:
         """Write what is waiting, leave all groups, let the connections go; in bounded time."""
         self._closed = True
-        for reader in list(self._readers):
-            await reader.close()
-        await self._appender.close()
-        await self._admin.close()
-        await self._offsets.close()
+        readers = [reader.close for reader in self._readers]
+        await close_all(*readers, self._appender.close, self._admin.close, self._offsets.close)
 
     async def _check_topics(self, topics: set[str]) -> None:
         """`LogError` for a topic that does not exist. aiokafka would wait for it, or have the broker make it."""

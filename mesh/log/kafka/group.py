@@ -19,6 +19,7 @@ from mesh.log.kafka.member import Member
 from mesh.log.kafka.offsets import Offsets
 from mesh.log.kafka.settings import Cluster, Patience
 from mesh.log.port import Partition, Record
+from mesh.together import close_all
 
 log = structlog.get_logger()
 
@@ -108,8 +109,7 @@ class KafkaGroup:
 
     async def close(self) -> None:
         self._closed = True
-        await self._stop_turn()
-        await self._leave()
+        await close_all(self._stop_turn, self._leave)
 
     def _take(self, max_records: int) -> list[Record]:
         taken: list[Record] = []

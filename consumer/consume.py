@@ -20,6 +20,7 @@ from consumer.tally import Tally
 from consumer.task import Task
 from mesh.clock import Clock
 from mesh.errors import LogError
+from mesh.log.dead_letters import gap
 from mesh.log.port import Group, Partition, Record
 from mesh.log.table import Table
 from mesh.metrics import Metrics
@@ -81,6 +82,7 @@ class Consume:
         self._held: dict[Partition, _Held] = {}
         self._tasks: dict[tuple[Partition, int], list[Entry]] = {}  # of records that are not finished
         self._losses: Counter[Partition] = Counter()  # what was read before one finishes nothing any more
+        self._gaps: dict[Partition, int] = {}  # what the log lost before it was read, not told yet
         self._aside: list[Entry] = []
         self._since_commit = 0
         self._last_commit = clock.monotonic()
@@ -113,6 +115,7 @@ class Consume:
         await self._group.close()
 
     async def _turn(self) -> None:
+        await self._tell_gaps()
         timeout = self._window.poll_while_holding if self._held else self._window.poll
         records = await self._group.read(max_records=self._window.records_per_partition, timeout=timeout)
         for partition in self._group.lost():
@@ -129,6 +132,13 @@ class Consume:
             await self._set_aside(partition, offset)
         if self._since_commit >= self._window.commit_after or self._commit_is_due():
             await self._commit()
+
+    async def _tell_gaps(self) -> None:
+        """Before anything is read that an error would lose; what cannot be told now is kept."""
+        self._gaps |= self._group.gone()
+        for partition, offset in list(self._gaps.items()):
+            await self._bury(*gap(partition, offset, self._clock))
+            del self._gaps[partition]
 
     async def _admit(self, partition: Partition, held: _Held) -> None:
         while held.records and self._has_room(partition):

@@ -4,7 +4,6 @@
       InvalidInput            what a human gave is wrong; the message says what to do
       LogError                the log did not do what was asked (side: log)
         LogUnavailable          not now; a write that timed out may still land
-        LogTruncated            records that a group had not read are gone
         LogInUse                the embedded log is open in another process
       DatabaseUnavailable     the sync log's database did not do what was asked
       RegistryError           a registry did not do what was asked (side: source or destination)
@@ -63,10 +62,6 @@ class LogError(RegmeshError):
 class LogUnavailable(LogError):
     code = "log_unavailable"
     retryable = True
-
-
-class LogTruncated(LogError):
-    code = "log_truncated"
 
 
 class LogInUse(LogError):

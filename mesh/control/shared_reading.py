@@ -9,6 +9,7 @@ from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from mesh.clock import Clock
 from mesh.control.patience import Patience
 from mesh.errors import DatabaseUnavailable, LogError
+from mesh.log.dead_letters import bury_record, gap
 from mesh.log.port import Group, Log, Partition, Record
 from mesh.rules.state import MeshState
 from schemas.names import Region
@@ -72,6 +73,10 @@ class SharedReading:
         return {self._topic_of(region.name): region.name for region in self._state.regions()}
 
     async def _turn(self, group: Group, regions: Regions) -> None:
+        for partition, offset in group.gone().items():
+            await bury_record(
+                self._log, regions[partition.topic], *gap(partition, offset, self._clock), self._clock
+            )
         records = await group.read(max_records=_MOST_RECORDS, timeout=_POLL)
         group.lost()  # nothing stays with us from one turn to the next
         if records:

@@ -2,11 +2,16 @@
 
 from mesh.clock import Clock
 from mesh.errors import clean
-from mesh.log.port import Append, Log, Record
+from mesh.log.port import Append, Log, Partition, Record
 from schemas import codec, topics
 from schemas.dead_letters import DeadLetter
 from schemas.envelope import make_id
 from schemas.names import Region
+
+_GONE = (
+    "records from here on were gone before they were read: the log kept them for less time than their reader was away. "
+    "`regmesh sync` of the rules and replicas concerned brings what they told of"
+)
 
 
 async def bury(
@@ -38,3 +43,8 @@ async def bury_record(log: Log, region: Region, record: Record, reason: str, clo
         key=record.key,
         clock=clock,
     )
+
+
+def gap(partition: Partition, offset: int, clock: Clock) -> tuple[Record, str]:
+    """What is buried for records that nobody can read any more, from `offset` on, and the reason."""
+    return Record(partition, offset, key="", value=None, written_at=clock.now()), _GONE

@@ -78,6 +78,13 @@ class Group(Protocol):
         """The partitions taken away since the last call of `lost`. Their unfinished records are another's now."""
         ...
 
+    def gone(self) -> Mapping[Partition, int]:
+        """Where records that this group had not finished are no more, since the last call; they are not delivered.
+
+        By partition, the offset up to which it had read. It reads on from the oldest record that is left.
+        """
+        ...
+
     def pause(self, partitions: Iterable[Partition]) -> None:
         """Deliver nothing of these until `resume`; the membership stays, whatever rebalances happen."""
         ...

@@ -270,6 +270,7 @@ async def test_a_group_whose_records_are_gone_says_so_and_reads_on(opened, admin
         member = await log.group(group_name, [topic])
         seen = await read_count(member, 4, within=_SOON)
     assert [record.offset for record in seen] == [6, 7, 8, 9]
+    assert [dict(member.gone()), dict(member.gone())] == [{Partition(topic, 0): 2}, {}]
     alarms = [line for line in lines if line["action"] == "log_truncated"]
     assert [(line["log_level"], line["read_up_to"]) for line in alarms] == [("error", 2)]
 

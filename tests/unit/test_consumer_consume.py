@@ -15,6 +15,7 @@ from consumer.lanes import Lanes
 from consumer.tally import Tally
 from consumer.task import Task
 from mesh.clock import SystemClock
+from mesh.errors import LogUnavailable
 from mesh.log.port import Append, Group, Log, Partition, Record
 from mesh.log.sqlite import open_log
 from mesh.metrics import Metrics
@@ -76,6 +77,8 @@ class Reading:
     go: defaultdict[str, asyncio.Event] = field(default_factory=lambda: defaultdict(asyncio.Event))
     begun: list[str] = field(default_factory=list)
     stopping: asyncio.Event = field(default_factory=asyncio.Event)
+    burials: int = 0
+    buried: list[tuple[str, str]] = field(default_factory=list)
     running: list[asyncio.Task[None]] = field(default_factory=list)
 
     async def run(self, task: Task, tally: Tally) -> None:  # as the lanes call it
@@ -104,7 +107,10 @@ class Reading:
         await self.lanes.drain(0)
 
     async def _bury(self, record: Record, reason: str) -> None:
-        raise AssertionError(f"{record.position}: {reason}")
+        self.burials += 1
+        if self.burials == 1:
+            raise LogUnavailable("away")
+        self.buried.append((record.position, reason))
 
     async def _never(self, task: Task, tally: Tally) -> bool:  # as the consumer calls it
         return False
@@ -185,3 +191,17 @@ async def _committed(group: Group, partition: Partition) -> int:
     while not (found := group._membership.committed[partition]):  # type: ignore[attr-defined]
         await asyncio.sleep(0.01)
     return int(found)
+
+
+async def test_records_that_the_log_lost_are_told_once_and_those_that_are_left_are_read(
+    reading: Reading,
+) -> None:
+    """The first try to tell of them meets a log that is away."""
+    group, partition = await reading.log.group("agents", [EVENTS]), Partition(EVENTS, 3)
+    lost = [{}, {partition: 7}]
+    group.gone = lambda: lost.pop() if lost else {}  # type: ignore[method-assign]
+    await reading.push(2)
+    reading.start(group)
+    await until(lambda: len(reading.begun) == 2)
+    assert [position for position, _ in reading.buried] == [f"{EVENTS}[3]@7"]
+    assert "gone before they were read" in reading.buried[0][1]

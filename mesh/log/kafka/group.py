@@ -44,6 +44,7 @@ class KafkaGroup:
         self._member: Member | None = None
         self._gained = asyncio.Event()
         self._lost: set[Partition] = set()
+        self._gone: dict[Partition, int] = {}
         self._paused: set[Partition] = set()
         self._buffer: list[Record] = []
         self._turn: asyncio.Task[None] | None = None
@@ -61,6 +62,7 @@ class KafkaGroup:
             self._offsets,
             lost=self._on_lost,
             gained=self._on_gained,
+            gone=self._on_gone,
         )
         self._member = member
         try:
@@ -86,6 +88,10 @@ class KafkaGroup:
     def lost(self) -> frozenset[Partition]:
         lost, self._lost = frozenset(self._lost), set()
         return lost
+
+    def gone(self) -> Mapping[Partition, int]:
+        gone, self._gone = self._gone, {}
+        return gone
 
     def pause(self, partitions: Iterable[Partition]) -> None:
         self._paused |= set(partitions)
@@ -177,6 +183,9 @@ class KafkaGroup:
         self._lost |= member.owned
         self._buffer.clear()
         self._gained.clear()
+
+    def _on_gone(self, gone: Mapping[Partition, int]) -> None:
+        self._gone |= gone
 
     def _on_gained(self, member: Member) -> None:
         member.pause(self._paused)

@@ -39,9 +39,10 @@ class Member(ConsumerRebalanceListener):  # type: ignore[misc]  # aiokafka has n
         *,
         lost: Callable[["Member"], None],
         gained: Callable[["Member"], None],
+        gone: Callable[[Mapping[Partition, int]], None],
     ) -> None:
         self._group, self._cluster, self._patience, self._clock = group, cluster, patience, clock
-        self._offsets, self._lost, self._gained = offsets, lost, gained
+        self._offsets, self._lost, self._gained, self._gone = offsets, lost, gained, gone
         self._consumer = AIOKafkaConsumer(**_options(group, cluster, patience))
         self._ended = False
         self._well_at = (
@@ -76,7 +77,7 @@ class Member(ConsumerRebalanceListener):  # type: ignore[misc]  # aiokafka has n
             await self._begin_at_oldest()
             return []
         except OffsetOutOfRangeError as error:
-            await start_again_from_oldest(self._consumer, error)
+            self._gone(await start_again_from_oldest(self._consumer, error))
             return []
         if found:
             self._well_at = self._clock.monotonic()

@@ -1,5 +1,6 @@
 """What both kinds of readers of Kafka share: their consumer's settings, records as the port has them, lost places."""
 
+from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -37,8 +38,13 @@ def record_of(found: ConsumerRecord) -> Record:
     )
 
 
-async def start_again_from_oldest(consumer: AIOKafkaConsumer, error: OffsetOutOfRangeError) -> None:
-    """Go on after records were gone before they were read: retention was too short, or the topic was made anew."""
+async def start_again_from_oldest(
+    consumer: AIOKafkaConsumer, error: OffsetOutOfRangeError
+) -> Mapping[Partition, int]:
+    """Go on after records were gone before they were read: retention was too short, or the topic was made anew.
+
+    Returns up to which offset each of these partitions had been read.
+    """
     lost: dict[TopicPartition, int] = error.args[0]
     still_ours = [partition for partition in lost if partition in consumer.assignment()]
     if still_ours:
@@ -51,3 +57,4 @@ async def start_again_from_oldest(consumer: AIOKafkaConsumer, error: OffsetOutOf
             partition=partition.partition,
             read_up_to=offset,
         )
+    return {Partition(*one): offset for one, offset in lost.items() if one in still_ours}

@@ -152,6 +152,10 @@ class SqliteGroup:
         lost, self._lost = frozenset(self._lost), set()
         return lost
 
+    def gone(self) -> Mapping[Partition, int]:
+        """Nothing: the sweep leaves what a group has not finished."""
+        return {}
+
     def pause(self, partitions: Iterable[Partition]) -> None:
         self._paused.update(partitions)
 

@@ -3,7 +3,7 @@ PYTHON ?= $(shell command -v python3.11 || command -v python3)
 BIN := .venv/bin
 INSTALLED := .venv/.installed
 
-.PHONY: help demo test test-all test-fast check format bench soak kafka parts clean
+.PHONY: help demo test test-all test-fast check format bench soak simulate kafka parts clean
 help: ## this list
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 12
 
@@ -40,6 +40,9 @@ bench: $(INSTALLED) ## the figures of docs/benchmarks.md, side by side in one ru
 
 soak: $(INSTALLED) ## minutes: a replica of 10,000 tags is filled through three kills, and compared
 	$(BIN)/python -m tests.soak
+
+simulate: $(INSTALLED) ## minutes: anything happens to a mesh, SEEDS times (100), and it ends equal
+	$(BIN)/python -m tests.simulation --seeds $(or $(SEEDS),100)
 
 kafka: ## fetch a real Apache Kafka 4 and run it until interrupted, on PORT or a free one
 	compose/kafka/kafka.sh run $(PORT)

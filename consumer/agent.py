@@ -156,9 +156,8 @@ class Agent:
                     task.cancel()
             await self._leave()
         finally:
-            await close_all(
-                partial(lanes.drain, 0), self._owners.close, self._transfers.close, self._places.close
-            )
+            ours = self._owners, self._transfers, self._places
+            await close_all(partial(lanes.drain, 0), self._leave_groups, *(it.close for it in ours))
 
     async def _run_in_turn(self, task: Task, tally: Tally) -> None:
         async with self._owners.turn(task):
@@ -275,13 +274,12 @@ class Agent:
 
     async def _leave(self) -> None:
         """All at once: where the log is away each takes as long as it waits for it."""
+        settling = (_unless_away(it.settle()) for it in self._consumers.values())
+        await asyncio.gather(*settling, _unless_away(self._reporter.leave()))
 
-        async def leave(consume: Consume) -> None:
-            await _unless_away(consume.settle())
-            await _unless_away(consume.close())
-
-        leaving = (leave(it) for it in self._consumers.values())
-        await asyncio.gather(*leaving, _unless_away(self._reporter.leave()))
+    async def _leave_groups(self) -> None:
+        """However we end, so that others take over at once."""
+        await asyncio.gather(*(_unless_away(it.close()) for it in self._consumers.values()))
 
 
 async def _ignore(record: Record, reason: str) -> None:

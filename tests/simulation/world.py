@@ -1,0 +1,195 @@
+"""A mesh to which anything may happen: one instance with two replicas, a rule across the border, and a replica there.
+
+Clients push, move and delete tags; registries answer badly, agents are killed, notifications are lost. A seed says what
+happens in which order; time is real, so that the same seed meets other moments each time.
+"""
+
+import asyncio
+import random
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from mesh.registry.builtin import BuiltinRegistry
+from mesh.registry.builtin.faults import Cut, Fail, Faults, HalfWritten, Lie, Throttle
+from mesh.registry.builtin.store import Store
+from schemas.names import Repository, Tag
+from tests import attached, images
+from tests.mesh_site import MeshSite, client, mesh_site
+
+REPOSITORIES = [Repository(name) for name in ("game/app", "game/web", "base/os/tools")]
+TAGS = [Tag(name) for name in ("v1", "v2", "v1-global", "v2-global")]
+REPLICAS = {"cn@shanghai": "cn", "cn@chengdu": "cn", "eu@virginia": "eu"}
+REGIONS = {"beijing": "cn", "shanghai": "cn", "chengdu": "cn", "frankfurt": "global", "virginia": "global"}
+RULE = "release-to-eu"
+
+
+def goes_abroad(tag: Tag) -> bool:
+    return tag.endswith("-global")
+
+
+@dataclass
+class World:
+    site: MeshSite
+    chance: random.Random
+    say: Callable[[str], None]
+    pool: list[images.Image] = field(default_factory=list)
+
+    def store(self, place: str) -> Store:
+        """What a registry holds, with no request in between."""
+        return self.site.registries[place]._store
+
+    async def step(self) -> None:
+        """One thing happens, and a moment passes."""
+        do = self.chance.choices(
+            [self._push, self._delete_tag, self._delete_digest, self._attach, self._misbehave, self._lose_agent,
+             self._lose_notifications, self._sync],
+            weights=[12, 3, 1, 2, 4, 2, 1, 1],
+        )[0]  # fmt: skip
+        await do()
+        await asyncio.sleep(self.chance.choice([0, 0.01, 0.05, 0.2]))
+
+    async def heal(self) -> None:
+        """No registry misbehaves any more, every agent runs, all was announced."""
+        for registry in self.site.registries.values():
+            _mend(registry.faults)
+        for region in REGIONS.keys() - self.site.agents.keys():
+            await self.site.start_agent(region)
+        for instance in ("cn", "eu"):
+            await self.site.registries[instance].drained()
+
+    async def _push(self) -> None:
+        """A new image, one that is known, or one that is there under another tag."""
+        if not self.pool or self.chance.random() < 0.5:
+            self.pool.append(self._image())
+        repository, tag, image = self.chance.choice(REPOSITORIES), self._tag(), self.chance.choice(self.pool)
+        self.say(f"push {repository}:{tag} {image.digest[7:15]}")
+        async with client(self.site.registries["cn"]) as registry:
+            await images.push(registry, repository, tag, image)
+
+    def _image(self) -> images.Image:
+        layers = [self.chance.randbytes(self.chance.choice([100, 5_000, 200_000])) for _ in range(3)]
+        if self.pool and (known := [*self.chance.choice(self.pool).blobs.values()]):
+            layers.append(known[-1])
+        one = images.image(layers=layers)
+        if self.chance.random() < 0.25:
+            return images.index([one, images.image(layers=layers[1:])])
+        return one
+
+    async def _delete_tag(self) -> None:
+        repository, tag = self.chance.choice(REPOSITORIES), self._tag()
+        if self.store("cn").tagged(repository, tag) is not None:
+            self.say(f"delete {repository}:{tag}")
+            async with client(self.site.registries["cn"]) as registry:
+                await registry.delete_manifest(repository, tag)
+
+    async def _delete_digest(self) -> None:
+        repository, tag = self.chance.choice(REPOSITORIES), self._tag()
+        if (digest := self.store("cn").tagged(repository, tag)) is not None:
+            self.say(f"delete {repository}@{digest[7:15]}")
+            async with client(self.site.registries["cn"]) as registry:
+                await registry.delete_manifest(repository, digest)
+
+    async def _attach(self) -> None:
+        repository, tag = self.chance.choice(REPOSITORIES), self._tag()
+        async with client(self.site.registries["cn"]) as registry:
+            if (found := await registry.resolve(repository, tag)) is None:
+                return
+            subject = await registry.read_manifest(repository, found.digest)
+            sbom = attached.attachment(subject, attached.SBOM, self.chance.randbytes(50))
+            self.say(f"attach {sbom.digest[7:15]} to {repository}@{found.digest[7:15]}")
+            await attached.push(registry, repository, subject, sbom)
+
+    async def _misbehave(self) -> None:
+        """One registry, for a few requests. Of the instance only what reads of it: its clients are no part of this."""
+        place = self.chance.choice([*self.site.registries])
+        faults, times = self.site.registries[place].faults, self.chance.randint(1, 4)
+        kinds: dict[str, Callable[[], None]] = {
+            "cut": lambda: setattr(faults, "cut", Cut(times, after=self.chance.choice([0, 50, 3000]))),
+            "lie": lambda: setattr(faults, "lie", Lie(times)),
+            "slow": lambda: setattr(faults, "slow", 500_000),
+            "well": lambda: _mend(faults),
+        }
+        if place != "cn":
+            kinds |= {
+                "429": lambda: setattr(faults, "throttle", Throttle(times, retry_after=None)),
+                "500": lambda: setattr(
+                    faults, "fail", Fail(times, status=self.chance.choice([500, 502, 503]))
+                ),
+                "half": lambda: setattr(
+                    faults, "half_written", HalfWritten(times, head_says_there=self.chance.random() < 0.5)
+                ),
+            }
+        kind = self.chance.choice([*kinds])
+        self.say(f"{place}: {kind} {times}")
+        kinds[kind]()
+
+    async def _lose_agent(self) -> None:
+        """Killed, or stopped cleanly, or one that is gone comes back."""
+        region = self.chance.choice([*REGIONS])
+        if region not in self.site.agents:
+            self.say(f"agent {region} comes back")
+            await self.site.start_agent(region)
+        elif self.chance.random() < 0.7:
+            self.say(f"agent {region} is killed")
+            await self.site.kill_agent(region)
+        else:
+            self.say(f"agent {region} stops")
+            await self.site.stop_agent(region)
+
+    async def _lose_notifications(self) -> None:
+        """A tag goes, and nobody is told. None that goes abroad: a rule deletes only what was announced."""
+        repository = self.chance.choice(REPOSITORIES)
+        tag = self.chance.choice([tag for tag in TAGS if not goes_abroad(tag)])
+        if self.store("cn").delete_tag(repository, tag):
+            self.say(f"lost without a word: {repository}:{tag}")
+
+    async def _sync(self) -> None:
+        name = self.chance.choice([RULE, *REPLICAS])
+        self.say(f"sync {name}")
+        await self.site.remote.ask("POST", "/api/v1/executions", body={"rule": name})
+
+    def _tag(self) -> Tag:
+        return self.chance.choice(TAGS)
+
+
+def _mend(faults: Faults) -> None:
+    faults.slow = None
+    faults.cut = faults.throttle = faults.fail = faults.half_written = faults.lie = None
+
+
+@asynccontextmanager
+async def world(folder: Path, seed: int, say: Callable[[str], None]) -> AsyncIterator[World]:
+    """Everything is declared, and every agent runs."""
+    chance = random.Random(seed)
+    async with mesh_site(folder) as site:
+        for instance in ("cn", "eu"):
+            await site.registry(instance)
+        for replica in REPLICAS:
+            await site.registry(replica, referrers=chance.random() < 0.7)
+        await site.apply(_document(site.registries))
+        for region in REGIONS:
+            await site.start_agent(region)
+        yield World(site, chance, say)
+
+
+def _document(registries: dict[str, BuiltinRegistry]) -> dict[str, object]:
+    homes = {"cn": "beijing", "eu": "frankfurt"}
+    return {
+        "regions": [{"name": name, "jurisdiction": where} for name, where in REGIONS.items()],
+        "instances": [
+            {"name": name, "account": "game", "region": region, "url": registries[name].url}
+            for name, region in homes.items()
+        ],
+        "replicas": [
+            {"instance": instance, "region": name.partition("@")[2], "url": registries[name].url}
+            for name, instance in REPLICAS.items()
+        ],
+        "rules": [
+            {
+                "name": RULE, "source": "cn", "destination": "eu", "deletion": True,
+                "filters": [{"type": "tag", "value": "*-global"}],
+            }
+        ],
+    }  # fmt: skip

@@ -1,4 +1,4 @@
-"""The short form of `make simulate`: whatever happens to a mesh, it ends equal, and nothing is half there in between."""
+"""The short form of `make simulate`: whatever happens to a mesh, it ends equal, with nothing half there on the way."""
 
 import pytest
 

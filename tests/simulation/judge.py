@@ -35,9 +35,12 @@ def differences(world: World) -> list[str]:
         for repository in REPOSITORIES:
             for tag in TAGS:
                 digest = wanted.tagged(repository, tag)
-                if instance == "cn" and place == "eu" and not goes_abroad(tag):
+                if place == "eu" and not goes_abroad(tag):
                     continue
-                if (there := has.tagged(repository, tag)) != digest:
+                there = has.tagged(repository, tag)
+                if digest is None and place in world.unwatched:
+                    continue  # what was deleted meanwhile stays: nobody knows any more that we had brought it
+                if there != digest:
                     found.append(f"{place}/{repository}:{tag} is {_short(there)}, should be {_short(digest)}")
                 elif digest is not None:
                     found += _referrers(wanted, has, place, repository, digest)

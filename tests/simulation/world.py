@@ -5,12 +5,14 @@ happens in which order; time is real, so that the same seed meets other moments 
 """
 
 import asyncio
+import contextlib
 import random
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from mesh.node.remote import Refused
 from mesh.registry.builtin import BuiltinRegistry
 from mesh.registry.builtin.faults import Cut, Fail, Faults, HalfWritten, Lie, Throttle
 from mesh.registry.builtin.store import Store
@@ -34,7 +36,12 @@ class World:
     site: MeshSite
     chance: random.Random
     say: Callable[[str], None]
+    declared: dict[str, object]
     pool: list[images.Image] = field(default_factory=list)
+    unwatched: set[str] = field(
+        default_factory=set
+    )  # places that were not declared as destinations for a while
+    away: dict[str, int] = field(default_factory=dict)  # registries that are down, and their ports
 
     def store(self, place: str) -> Store:
         """What a registry holds, with no request in between."""
@@ -44,14 +51,17 @@ class World:
         """One thing happens, and a moment passes."""
         do = self.chance.choices(
             [self._push, self._delete_tag, self._delete_digest, self._attach, self._misbehave, self._lose_agent,
-             self._lose_notifications, self._sync],
-            weights=[12, 3, 1, 2, 4, 2, 1, 1],
+             self._lose_notifications, self._sync, self._lose_registry, self._redeclare],
+            weights=[12, 3, 1, 2, 4, 2, 1, 1, 2, 1],
         )[0]  # fmt: skip
         await do()
         await asyncio.sleep(self.chance.choice([0, 0.01, 0.05, 0.2]))
 
     async def heal(self) -> None:
         """No registry misbehaves any more, every agent runs, all was announced."""
+        for place in [*self.away]:
+            await self._bring_back(place)
+        await self.site.apply(self.declared)
         for registry in self.site.registries.values():
             _mend(registry.faults)
         for region in REGIONS.keys() - self.site.agents.keys():
@@ -138,6 +148,34 @@ class World:
             self.say(f"agent {region} stops")
             await self.site.stop_agent(region)
 
+    async def _lose_registry(self) -> None:
+        """One of a destination goes down, or comes back."""
+        place = self.chance.choice([place for place in self.site.registries if place != "cn"])
+        if place in self.away:
+            self.say(f"{place} is back")
+            await self._bring_back(place)
+        else:
+            self.say(f"{place} is down")
+            registry = self.site.registries[place]
+            self.away[place] = int(registry.url.rpartition(":")[2])
+            await registry.stop()
+
+    async def _bring_back(self, place: str) -> None:
+        await self.site.registries[place].start(port=self.away.pop(place))
+
+    async def _redeclare(self) -> None:
+        """A replica, or the rule, is declared no more; or all are again."""
+        if self.chance.random() < 0.5:
+            self.say("all is declared")
+            await self.site.apply(self.declared)
+            return
+        place = self.chance.choice(["eu", *REPLICAS])
+        path = f"rules/{RULE}" if place == "eu" else f"replicas/{place}"
+        self.say(f"{path} is declared no more")
+        self.unwatched |= {place, "eu@virginia"} if place == "eu" else {place}
+        with contextlib.suppress(Refused):  # it is gone already
+            await self.site.remote.ask("DELETE", f"/api/v1/{path}")
+
     async def _lose_notifications(self) -> None:
         """A tag goes, and nobody is told. None that goes abroad: a rule deletes only what was announced."""
         repository = self.chance.choice(REPOSITORIES)
@@ -147,8 +185,9 @@ class World:
 
     async def _sync(self) -> None:
         name = self.chance.choice([RULE, *REPLICAS])
-        self.say(f"sync {name}")
-        await self.site.remote.ask("POST", "/api/v1/executions", body={"rule": name})
+        with contextlib.suppress(Refused):  # it is not declared now
+            await self.site.remote.ask("POST", "/api/v1/executions", body={"rule": name})
+            self.say(f"sync {name}")
 
     def _tag(self) -> Tag:
         return self.chance.choice(TAGS)
@@ -168,10 +207,11 @@ async def world(folder: Path, seed: int, say: Callable[[str], None]) -> AsyncIte
             await site.registry(instance)
         for replica in REPLICAS:
             await site.registry(replica, referrers=chance.random() < 0.7)
-        await site.apply(_document(site.registries))
+        document = _document(site.registries)
+        await site.apply(document)
         for region in REGIONS:
             await site.start_agent(region)
-        yield World(site, chance, say)
+        yield World(site, chance, say, document)
 
 
 def _document(registries: dict[str, BuiltinRegistry]) -> dict[str, object]:

@@ -226,7 +226,7 @@ class Agent:
 
     async def _report_lags(self) -> None:
         """Apart from the heartbeat, which nothing may keep back: an agent without one counts as gone."""
-        await asyncio.gather(*(_unless_away(it.report_lag()) for it in self._consumers.values()))
+        await asyncio.gather(*(_unless_away(it.report_lag) for it in self._consumers.values()))
 
     async def _look(self, lanes: Lanes) -> None:
         """At the registries, from time to time, and at once when other ones are declared."""
@@ -274,12 +274,12 @@ class Agent:
 
     async def _leave(self) -> None:
         """All at once: where the log is away each takes as long as it waits for it."""
-        settling = (_unless_away(it.settle()) for it in self._consumers.values())
-        await asyncio.gather(*settling, _unless_away(self._reporter.leave()))
+        settling = (_unless_away(it.settle) for it in self._consumers.values())
+        await asyncio.gather(*settling, _unless_away(self._reporter.leave))
 
     async def _leave_groups(self) -> None:
         """However we end, so that others take over at once."""
-        await asyncio.gather(*(_unless_away(it.close()) for it in self._consumers.values()))
+        await asyncio.gather(*(_unless_away(it.close) for it in self._consumers.values()))
 
 
 async def _ignore(record: Record, reason: str) -> None:
@@ -291,8 +291,8 @@ async def _raise_when_failed(lanes: Lanes) -> None:
     await lanes.failed
 
 
-async def _unless_away(asking: Awaitable[None]) -> None:
+async def _unless_away(ask: Callable[[], Awaitable[None]]) -> None:
     try:
-        await asking
+        await ask()
     except LogError as error:
         log.warning("the log is away", action="log_away", error=str(error))

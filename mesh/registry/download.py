@@ -97,13 +97,19 @@ class BlobReader:
         if self._verifier.received - self._cut_at >= _PROGRESS:
             self._delays = self._fresh_delays()
         self._cut_at = self._verifier.received
+        if self._response is not None:
+            self._response.close()
         for delay in self._delays:
             await self._channel.transport.clock.sleep(_wait(error, delay))
+            if self._ended:  # closed meanwhile: an upload reads in a task of its own
+                break
             try:
                 self._response = await self._get(self._verifier.received)
             except (Unreachable, ServerFault, Throttled) as another:
                 error = another
             else:
+                if self._ended:
+                    self._response.close()
                 return
         raise error
 

@@ -1,5 +1,6 @@
 """Downloads that are cut, wrong or of another size: taken up again where they broke, and never handed over wrong."""
 
+import asyncio
 import os
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime
@@ -186,3 +187,27 @@ async def test_a_part_that_breaks_is_taken_up_again_and_a_wrong_size_is_refused(
 
     with pytest.raises(ContentMismatch):
         await read_larger()
+
+
+async def test_a_download_that_is_closed_while_it_is_taken_up_again_leaves_no_answer_open(
+    stub: Stub, registry: RegistryClient
+):
+    """As when a copy is stopped: the upload that reads runs in a task of its own, and ends a moment later."""
+    cutter, asked, go_on = Cutter(stub, [1000]), asyncio.Event(), asyncio.Event()
+
+    async def answer(request: web.Request) -> web.StreamResponse:
+        if cutter.asked:
+            asked.set()
+            await go_on.wait()
+        return await cutter.answer(request)
+
+    stub.answer = answer
+    async with registry.read_blob(APP, BLOB) as chunks:
+        assert len(await anext(chunks)) == 1000
+        reading = asyncio.ensure_future(anext(chunks))
+        await asked.wait()
+    go_on.set()
+    with pytest.raises(Unreachable):
+        await reading
+    assert len(cutter.asked) == 2
+    assert not registry._channel.transport._home.connector._acquired  # type: ignore[union-attr]

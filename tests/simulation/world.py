@@ -103,12 +103,12 @@ class World:
 
     async def _attach(self) -> None:
         repository, tag = self.chance.choice(REPOSITORIES), self._tag()
+        if (digest := self.store("cn").tagged(repository, tag)) is None:
+            return
+        subject = next(image.manifest for image in self.pool if image.digest == digest)
+        sbom = attached.attachment(subject, attached.SBOM, self.chance.randbytes(50))
+        self.say(f"attach {sbom.digest[7:15]} to {repository}@{digest[7:15]}")
         async with client(self.site.registries["cn"]) as registry:
-            if (found := await registry.resolve(repository, tag)) is None:
-                return
-            subject = await registry.read_manifest(repository, found.digest)
-            sbom = attached.attachment(subject, attached.SBOM, self.chance.randbytes(50))
-            self.say(f"attach {sbom.digest[7:15]} to {repository}@{found.digest[7:15]}")
             await attached.push(registry, repository, subject, sbom)
 
     async def _misbehave(self) -> None:

@@ -20,6 +20,7 @@
           DeleteRefused           it deletes nothing, or not this
           UnreadableNames         a list names what no repository or tag may be called
         ContentMismatch         the bytes are not what their digest or size says
+        HelperFailed            the program that keeps the credentials for it did not give them
         ContentRefused          we will not copy this: too large, of an unknown type, nested too deep
 
 Foreign errors are translated at one edge each: `mesh.registry.failures`, the two log engines, `mesh.control.database`.
@@ -164,3 +165,8 @@ class ContentMismatch(RegistryError):
 
 class ContentRefused(RegistryError):
     code = "content_refused"
+
+
+class HelperFailed(RegistryError):
+    code = "credential_helper"
+    retryable = True  # it asks others, who may be away

@@ -7,6 +7,7 @@ from random import SystemRandom
 from yarl import URL
 
 from mesh.clock import Clock, SystemClock
+from mesh.credentials import AskedFor, Credentials
 from mesh.errors import ContentRefused, InvalidInput, NotFound, Rejected
 from mesh.registry import auth, lists, redirects, upload, verify
 from mesh.registry.download import BlobReader
@@ -15,7 +16,6 @@ from mesh.registry.manifests import INDEX_TYPES, MANIFEST_TYPES, OCI_INDEX
 from mesh.registry.port import MAX_MANIFEST, Chain, Descriptor, Manifest, Referrer
 from mesh.registry.referrers import fallback_tag, read_index
 from mesh.registry.transport import Call, Channel, Transport, read_whole
-from mesh.secrets import Credentials
 from schemas.completions import Side
 from schemas.names import Digest, Reference, Repository, Tag
 
@@ -27,7 +27,7 @@ _MAX_REFERRERS = 10_000  # of one manifest
 def open_endpoint(
     name: str,
     url: str,
-    credentials: Credentials | None,
+    credentials: Credentials | AskedFor | None,
     *,
     clock: Clock | None = None,
     random: Callable[[], float] | None = None,

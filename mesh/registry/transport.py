@@ -8,6 +8,7 @@ import contextlib
 import importlib.metadata
 from collections.abc import AsyncIterator, Callable, Container, Mapping
 from dataclasses import dataclass, field, replace
+from urllib.parse import urlencode
 
 import aiohttp
 from aiohttp import ClientResponse, ClientSession, ClientTimeout
@@ -16,13 +17,13 @@ from aiohttp.resolver import ThreadedResolver
 from yarl import URL
 
 from mesh.clock import Clock
+from mesh.credentials import AskedFor, Credentials
 from mesh.errors import Denied, RegistryError, Rejected, Unreachable
 from mesh.registry import failures, redirects
 from mesh.registry.auth import Authenticator, Scopes
 from mesh.registry.chain import told
 from mesh.registry.egress import GuardedResolver, GuardedSockets, Network
 from mesh.registry.port import Chain
-from mesh.secrets import Credentials
 from mesh.together import close_all
 from schemas.completions import Side
 
@@ -56,7 +57,7 @@ class Transport:
         self,
         name: str,
         base: URL,
-        credentials: Credentials | None,
+        credentials: Credentials | AskedFor | None,
         *,
         clock: Clock,
         random: Callable[[], float],
@@ -149,13 +150,15 @@ class Transport:
             side=side,
         )
 
-    async def _fetch_token(self, url: URL, authorization: str | None, side: Side) -> bytes:
+    async def _fetch_token(
+        self, url: URL, authorization: str | None, form: Mapping[str, str] | None, side: Side
+    ) -> bytes:
         """Asked once, redirects not followed: the request carries the password.
 
         Raises only what can be tried again, and `Denied`: "not found" would be taken for the blob's absence.
         """
         session = self._home if url.origin() in self._trusted else self._abroad
-        call = Call("GET", url)
+        call = Call("GET", url) if form is None else _posted(url, form)
         with failures.translated(str(url.host), side):
             response = await self._exchange(session, call, authorization)
             if response.status != 200:
@@ -165,6 +168,11 @@ class Transport:
                 return await read_up_to(response, failures.MAX_ERROR_BODY)
             finally:
                 response.release()
+
+
+def _posted(url: URL, form: Mapping[str, str]) -> Call:
+    headers = {"Content-Type": "application/x-www-form-urlencoded"}
+    return Call("POST", url, headers=headers, body=urlencode(form).encode())
 
 
 @dataclass(frozen=True, slots=True)

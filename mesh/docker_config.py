@@ -27,17 +27,19 @@ class DockerConfig:
 
     def find(self, host: str) -> Credentials | AskedFor | None:
         """The helper that is named for the host, else its own entry, else the store of all; None: anonymous."""
-        server = _NAME_OF_HUB if host == _HUB else host
+        names = (_NAME_OF_HUB, host) if host == _HUB else (host,)
         try:
             config = orjson.loads(self._file.read_bytes())
         except (OSError, ValueError):
             return None
-        if helper := _text(_under(config, "credHelpers").get(server)):
-            return self._helper(helper, server)
-        if (found := _of_entry(_under(config, "auths").get(server))) is not None:
-            return found
+        for name in names:
+            if helper := _text(_under(config, "credHelpers").get(name)):
+                return self._helper(helper, name)
+        for name in names:
+            if (found := _of_entry(_under(config, "auths").get(name))) is not None:
+                return found
         store = _text(config.get("credsStore")) if isinstance(config, dict) else None
-        return self._helper(store, server) if store else None
+        return self._helper(store, names[0]) if store else None
 
     def _helper(self, name: str, server: str) -> CredentialHelper:
         key = name, server

@@ -93,6 +93,10 @@ async def test_docker_hub_is_asked_for_under_the_name_that_docker_gives_it(place
     place.config(credsStore="test")
     await place.credentials("registry-1.docker.io")
     assert place.asked == ["get https://index.docker.io/v1/"]
+    entry = {"auth": base64.b64encode(b"hub:user").decode()}
+    for name in ("https://index.docker.io/v1/", "registry-1.docker.io"):
+        place.config(auths={name: entry})
+        assert await place.credentials("registry-1.docker.io") == Credentials("hub", "user")
 
 
 async def test_an_identity_token_is_told_from_a_password(place: Workplace) -> None:

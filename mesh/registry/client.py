@@ -78,7 +78,7 @@ class RegistryClient:
         self._side = channel.side
 
     async def ping(self) -> None:
-        async with self._channel.request(Call("GET", self._channel.url("")), (200,)):
+        async with self._channel.request(Call("GET", self._channel.url(""), in_pauses=True), (200,)):
             pass
 
     async def resolve(self, repository: Repository, reference: Reference) -> Descriptor | None:

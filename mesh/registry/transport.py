@@ -18,11 +18,12 @@ from yarl import URL
 
 from mesh.clock import Clock
 from mesh.credentials import AskedFor, Credentials
-from mesh.errors import Denied, RegistryError, Rejected, Unreachable
+from mesh.errors import Denied, RegistryError, Rejected, Throttled, Unreachable
 from mesh.registry import failures, redirects
 from mesh.registry.auth import Authenticator, Scopes
 from mesh.registry.chain import told
 from mesh.registry.egress import GuardedResolver, GuardedSockets, Network
+from mesh.registry.pause import Pause
 from mesh.registry.port import Chain
 from mesh.together import close_all
 from schemas.completions import Side
@@ -48,6 +49,7 @@ class Call:
     headers: Mapping[str, str] = field(default_factory=dict)
     body: bytes | Payload | None = field(default=None, repr=False)
     timeout: ClientTimeout = SHORT
+    in_pauses: bool = False  # sent even while the registry wants to be left alone
 
 
 class Transport:
@@ -70,6 +72,7 @@ class Transport:
         self.random = random
         self._trusted = realms | {base.origin()}
         self._auth = Authenticator(base, credentials, realms, clock=clock, fetch=self._fetch_token)
+        self._pause = Pause(clock, random)
         self._home = home_session()
         self._abroad = guarded_session(networks)
 
@@ -80,11 +83,16 @@ class Transport:
         """The answer, its body still to be read; the caller releases it. Any status not in `expect` is raised."""
         if self._home.closed:
             raise Unreachable(f"{self.name}: this client was closed", side=side)
+        if not call.in_pauses:
+            await self._pause.over(self.name, side)
         with failures.translated(self.name, side):
             response = await self._follow(call, side)
             if response.status in expect:
                 return response
-            raise await self._refusal(call, response, side)
+            refusal = await self._refusal(call, response, side)
+        if isinstance(refusal, Throttled) and response.url.origin() == self.base.origin():
+            self._pause.begin(refusal.retry_after or 0.0)
+        raise refusal
 
     async def _follow(self, call: Call, side: Side) -> ClientResponse:
         at_home = True

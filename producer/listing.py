@@ -134,8 +134,17 @@ class Listing:
         patterns = [part.value for part in self.compiled.rule.filters if _requires(part)]
         for pattern in (self.start.repository, *patterns):
             if pattern is not None and (names := literals(pattern)) is not None:
-                return names
+                return self._named(names)
         return None
+
+    def _named(self, names: Sequence[str]) -> list[Repository]:
+        """Those that there can be; what is asked for by a name that no repository has is told."""
+        parsed = {name: _parsed(Repository, name) for name in names}
+        wrong = [name for name, found in parsed.items() if found is None and self._wants_repository(name)]
+        if wrong:
+            where = "what is asked for by name"
+            self.errors.append(UnreadableNames(where, wrong, len(wrong), side=Side.SOURCE))
+        return [found for found in parsed.values() if found is not None]
 
     async def _catalog(self) -> list[Repository]:
         try:
@@ -205,18 +214,15 @@ class Listing:
                 await self.clock.sleep(wait)
 
 
-def literals(pattern: str) -> list[Repository] | None:
+def literals(pattern: str) -> list[str] | None:
     """The names that `pattern` describes when they can be counted: `team/app`, `team/{a,b}`; else None."""
     if pattern.startswith("re:"):
         return None
     if _LITERAL.fullmatch(pattern):
-        names = [pattern]
-    elif found := _ALTERNATIVES.fullmatch(pattern):
-        names = [found[1] + middle + found[3] for middle in found[2].split(",")]
-    else:
-        return None
-    parsed = (_parsed(Repository, name) for name in dict.fromkeys(names))
-    return [name for name in parsed if name is not None]
+        return [pattern]
+    if found := _ALTERNATIVES.fullmatch(pattern):
+        return [found[1] + middle + found[3] for middle in found[2].split(",")]
+    return None
 
 
 def _is_asked(pattern: str | None, name: str) -> bool:

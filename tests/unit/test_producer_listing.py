@@ -125,3 +125,12 @@ async def test_names_that_nobody_can_read_and_nobody_wants_are_no_error() -> Non
     assert [str(error) for error in one.errors] == [
         "1 name is none that a repository or tag may have (in the list)"
     ]
+
+
+async def test_a_name_that_no_repository_can_have_is_told_when_it_is_asked_for() -> None:
+    registry = Registry({"team/a": {"v1": True}})
+    one = listing(registry, "team/{a,B}")
+    assert await names(one) == ["team/a:v1"]
+    assert [str(error) for error in one.errors] == [
+        "1 name is none that a repository or tag may have: 'team/B' (in what is asked for by name)"
+    ]

@@ -4,6 +4,7 @@ Being throttled is waiting, not failing: it costs time and no try.
 """
 
 from collections.abc import Awaitable, Callable
+from contextlib import nullcontext
 
 import structlog
 
@@ -14,7 +15,7 @@ from mesh.backoff import delays
 from mesh.clock import Clock
 from mesh.errors import MissingParts, RegmeshError, Throttled
 from mesh.metrics import Metrics
-from schemas.completions import Status
+from schemas.completions import Side, Status
 
 log = structlog.get_logger()
 
@@ -68,13 +69,22 @@ async def until_it_ends(
                 error=str(error),
                 wait_seconds=round(wait, 2),
             )
-            await _pause(wait, tally, clock)
+            async with tally.aside() if _may_step_aside(error) else nullcontext():
+                await _pause(wait, tally, clock)
         except Exception as error:
             log.exception("a mistake of ours ended a task", action="task_broken", task=task.task_id)
             told = RegmeshError(
                 f"regmesh made a mistake ({type(error).__name__}); the agent's log has all of it"
             )
             return Outcome(Status.FAILED, tally.digest, told.as_task_error())
+
+
+def _may_step_aside(error: RegmeshError) -> bool:
+    """A source that wants to be left alone must not hold up what others send to the same destination.
+
+    Of the destination itself nobody has any use for the permit: keeping it, the rest waits without asking.
+    """
+    return isinstance(error, Throttled) and error.side is Side.SOURCE
 
 
 async def _pause(seconds: float, tally: Tally, clock: Clock) -> None:

@@ -24,6 +24,7 @@ from consumer.task import (
     Task,
     skipped,
 )
+from mesh.errors import NotFound, UnreadableNames
 from mesh.registry.port import Descriptor
 from mesh.rules.matching import CompiledRule
 from schemas.completions import Side, Status, TaskError
@@ -119,7 +120,17 @@ async def _check(deletion: Deletion, task: Task, held: Descriptor) -> None:
     if task.is_bulk:
         return  # a human asked for this very one
     if not deletion.bursts.knows(task, job.clock.monotonic()):
-        wants = CompiledRule(task.rule).wants
-        deletion.bursts.count(task, sum(wants(task.repository, tag) for tag in await untag.list_tags(job)))
+        deletion.bursts.count(task, await _number_wanted(job))
     if (message := deletion.bursts.refusal(task, job.clock.monotonic())) is not None:
         raise NotAdmitted(TaskError(code=DELETION_HELD, side=Side.MESH, message=message[:256]))
+
+
+async def _number_wanted(job: Job) -> int:
+    """Of the destination's tags those that the rule wants. What cannot be read is not counted: then less may go."""
+    wants, wanted = CompiledRule(job.task.rule).wants, 0
+    try:
+        async for tag in job.destination.tags(job.task.destination_repository):
+            wanted += wants(job.task.repository, tag)
+    except (NotFound, UnreadableNames):
+        pass
+    return wanted

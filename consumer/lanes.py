@@ -12,8 +12,10 @@ target: only one of them writes it at a time, and a listing's task supersedes no
 import asyncio
 from collections import Counter, defaultdict, deque
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterator
-from contextlib import asynccontextmanager
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
+from functools import partial
+from typing import Self
 
 from consumer.tally import Tally
 from consumer.task import Task
@@ -126,8 +128,9 @@ class Lanes:
     async def _one(self, entry: Entry) -> None:
         task = entry.task
         permits = self._bulk_permits if task.is_bulk else self._permits
-        async with permits[task.destination.name], self._targets.alone(task.target):
+        async with _Turn(permits[task.destination.name], partial(self._targets.alone, task.target)) as turn:
             entry.tally.started, entry.tally.is_running = self._clock.now(), True
+            entry.tally.aside = turn.aside
             await self._run(task, entry.tally)
         self._over(entry)
 
@@ -149,6 +152,33 @@ class Lanes:
         error = None if worker.cancelled() else worker.exception()
         if error is not None and not self.failed.done():
             self.failed.set_exception(error)
+
+
+class _Turn:
+    """A permit and then the target, together; who only waits for long may leave both to others meanwhile."""
+
+    def __init__(
+        self, permit: asyncio.Semaphore, target: Callable[[], AbstractAsyncContextManager[None]]
+    ) -> None:
+        self._permit, self._target = permit, target
+        self._held = AsyncExitStack()
+
+    async def __aenter__(self) -> Self:
+        async with AsyncExitStack() as taken:
+            await taken.enter_async_context(self._permit)
+            await taken.enter_async_context(self._target())
+            self._held = taken.pop_all()
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self._held.aclose()
+
+    @asynccontextmanager
+    async def aside(self) -> AsyncIterator[None]:
+        """Not its turn within the block, and again its turn after it."""
+        await self._held.aclose()
+        yield
+        await self.__aenter__()
 
 
 class _Targets:

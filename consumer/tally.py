@@ -3,6 +3,7 @@
 import asyncio
 from collections import Counter
 from collections.abc import Callable, Iterable
+from contextlib import AbstractAsyncContextManager, nullcontext
 from dataclasses import dataclass, field
 from datetime import datetime
 
@@ -39,6 +40,7 @@ class Tally:
     subject: Digest | None = None  # of a task that brings a referrer by itself: what that is about
     attached: dict[Digest, None] = field(default_factory=dict)  # referrers that came or were found there
     newer: asyncio.Event = field(default_factory=asyncio.Event)  # set when a newer task has the same target
+    aside: Callable[[], AbstractAsyncContextManager[None]] = nullcontext  # its turn is another's in the block
     is_stopped: Callable[[], bool] = bool  # True once its execution was stopped
 
     def begin_pass(self, resource: Resource, blobs: Iterable[Descriptor]) -> None:

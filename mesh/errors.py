@@ -17,7 +17,9 @@
           SparseRefused           it takes no index of which parts are left out
           TagDeleteUnsupported    it cannot delete a tag alone, and other tags need the digest
           DeleteRefused           it deletes nothing, or not this
+          UnreadableNames         a list names what no repository or tag may be called
         ContentMismatch         the bytes are not what their digest or size says
+        HelperFailed            the program that keeps the credentials for it did not give them
         ContentRefused          we will not copy this: too large, of an unknown type, nested too deep
 
 Foreign errors are translated at one edge each: `mesh.registry.failures`, the two log engines, `mesh.control.database`.
@@ -25,9 +27,11 @@ Nobody matches on text.
 """
 
 import re
+from collections.abc import Sequence
 
 from schemas.completions import Side, TaskError
 
+_SHOWN, _LONGEST_SHOWN = 3, 40  # of names that nobody can read, and characters of each
 _UNPRINTABLE = re.compile(r"[\x00-\x1f\x7f-\x9f]+")
 
 
@@ -133,6 +137,22 @@ class DeleteRefused(Rejected):
     code = "delete_refused"
 
 
+class UnreadableNames(Rejected):
+    """Raised at the end of a list, after all that could be read: whoever needs the whole list has not got it.
+
+    `names` are some of them as they are, 100 at most and none over 255 characters; `count` is how many there were.
+    """
+
+    code = "unreadable_names"
+
+    def __init__(self, where: str, names: Sequence[str], count: int, *, side: Side) -> None:
+        self.where, self.names, self.count = where, tuple(names), count
+        some = [repr(name[:_LONGEST_SHOWN]) for name in names[:_SHOWN]]
+        shown = f": {', '.join(some)}{', ...' if count > len(some) else ''}" if some else ""
+        what = "1 name is" if count == 1 else f"{count} names are"
+        super().__init__(f"{what} none that a repository or tag may have{shown} (in {where})", side=side)
+
+
 class ContentMismatch(RegistryError):
     code = "content_mismatch"
     retryable = True  # once more: a proxy or a disk may have cut it; attempts are bounded
@@ -140,3 +160,8 @@ class ContentMismatch(RegistryError):
 
 class ContentRefused(RegistryError):
     code = "content_refused"
+
+
+class HelperFailed(RegistryError):
+    code = "credential_helper"
+    retryable = True  # it asks others, who may be away

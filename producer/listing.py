@@ -13,7 +13,7 @@ from typing import NamedTuple, TypeGuard, TypeVar
 
 from mesh.backoff import delays
 from mesh.clock import Clock
-from mesh.errors import Denied, NotFound, RegistryError, Rejected, Throttled
+from mesh.errors import Denied, NotFound, RegistryError, Rejected, Throttled, UnreadableNames
 from mesh.registry.port import Descriptor, Registry
 from mesh.rules.matching import CompiledRule
 from mesh.rules.patterns import compile_pattern
@@ -29,6 +29,7 @@ _LITERAL = re.compile(_PLAIN)
 _ALTERNATIVES = re.compile(rf"({_PLAIN})\{{({_PLAIN})\}}({_PLAIN})")
 
 T = TypeVar("T")
+N = TypeVar("N", bound=str)
 
 
 class Found(NamedTuple):
@@ -68,7 +69,8 @@ class Listing:
     async def found(self) -> AsyncGenerator[Found, None]:
         """Every wanted tag that is there, and all that the command names. Raises nothing: what fails is in `errors`.
 
-        A repository that refuses does not hide the others; a registry that does not answer ends it.
+        A repository that refuses, or a name that cannot be read, does not hide the others; a registry that does not
+        answer ends it.
         """
         try:
             for some in _batches(await self._wanted()):
@@ -122,26 +124,31 @@ class Listing:
         names = self._literal_names()
         if names is None:
             names = await self._patiently(self._catalog)
-        asked = compile_pattern(self.start.repository) if self.start.repository is not None else None
-        return [
-            name
-            for name in dict.fromkeys(names)
-            if self.compiled.wants_repository(name) and (asked is None or asked(name))
-        ]
+        return list(dict.fromkeys(filter(self._wants_repository, names)))
+
+    def _wants_repository(self, name: str) -> bool:
+        return self.compiled.wants_repository(name) and _is_asked(self.start.repository, name)
 
     def _literal_names(self) -> list[Repository] | None:
         """The only repositories that there can be, where that can be said without asking; else None."""
         patterns = [part.value for part in self.compiled.rule.filters if _requires(part)]
         for pattern in (self.start.repository, *patterns):
             if pattern is not None and (names := literals(pattern)) is not None:
-                return names
+                return self._named(names)
         return None
+
+    def _named(self, names: Sequence[str]) -> list[Repository]:
+        """Those that there can be; what is asked for by a name that no repository has is told."""
+        parsed = {name: _parsed(Repository, name) for name in names}
+        wrong = [name for name, found in parsed.items() if found is None and self._wants_repository(name)]
+        if wrong:
+            where = "what is asked for by name"
+            self.errors.append(UnreadableNames(where, wrong, len(wrong), side=Side.SOURCE))
+        return [found for found in parsed.values() if found is not None]
 
     async def _catalog(self) -> list[Repository]:
         try:
-            return [
-                name async for name in self.registry.repositories() if self.compiled.wants_repository(name)
-            ]
+            return await self._readable(self.registry.repositories(), self._wants_repository)
         except (Denied, NotFound, Rejected) as error:
             raise ListingRefused(
                 "the source does not list its repositories: name them literally in a name filter "
@@ -150,22 +157,36 @@ class Listing:
             ) from error
 
     async def _tags(self, repository: Repository) -> list[Tag]:
-        asked = compile_pattern(self.start.tag) if self.start.tag is not None else None
         if self.start.tag is not None and _LITERAL.fullmatch(self.start.tag):
             tag = _parsed(Tag, self.start.tag)
             return [tag] if tag is not None and self.compiled.wants(repository, tag) else []
 
+        def wants(tag: str) -> bool:
+            return self.compiled.wants(repository, tag) and _is_asked(self.start.tag, tag)
+
         async def listed() -> list[Tag]:
             try:
-                return [
-                    tag
-                    async for tag in self.registry.tags(repository)
-                    if self.compiled.wants(repository, tag) and (asked is None or asked(tag))
-                ]
+                return await self._readable(self.registry.tags(repository), wants)
             except NotFound:
                 return []  # a catalog may name what is gone, or what never had a tag
 
         return list(dict.fromkeys(await self._patiently(listed)))
+
+    async def _readable(self, listed: AsyncIterator[N], wants: Callable[[str], bool]) -> list[N]:
+        """What is wanted of a list. What cannot be read of it hides nothing; it is told, unless nobody wants it."""
+        found = list[N]()
+        try:
+            async for name in listed:
+                if wants(name):
+                    found.append(name)
+        except UnreadableNames as error:
+            wanted = [name for name in error.names if wants(name)]
+            count = (
+                error.count - len(error.names) + len(wanted)
+            )  # of those that it does not name we cannot know
+            if count:
+                self.errors.append(UnreadableNames(error.where, wanted, count, side=error.side))
+        return found
 
     async def _look(self, repository: Repository, tag: Tag) -> Found:
         return Found(repository, tag, await self._patiently(lambda: self.registry.resolve(repository, tag)))
@@ -193,18 +214,19 @@ class Listing:
                 await self.clock.sleep(wait)
 
 
-def literals(pattern: str) -> list[Repository] | None:
+def literals(pattern: str) -> list[str] | None:
     """The names that `pattern` describes when they can be counted: `team/app`, `team/{a,b}`; else None."""
     if pattern.startswith("re:"):
         return None
     if _LITERAL.fullmatch(pattern):
-        names = [pattern]
-    elif found := _ALTERNATIVES.fullmatch(pattern):
-        names = [found[1] + middle + found[3] for middle in found[2].split(",")]
-    else:
-        return None
-    parsed = (_parsed(Repository, name) for name in dict.fromkeys(names))
-    return [name for name in parsed if name is not None]
+        return [pattern]
+    if found := _ALTERNATIVES.fullmatch(pattern):
+        return [found[1] + middle + found[3] for middle in found[2].split(",")]
+    return None
+
+
+def _is_asked(pattern: str | None, name: str) -> bool:
+    return pattern is None or compile_pattern(pattern)(name)
 
 
 def _requires(part: object) -> TypeGuard[NameFilter]:

@@ -13,7 +13,7 @@ from functools import partial
 import structlog
 
 from mesh.clock import Clock
-from mesh.errors import LogError, LogUnavailable, RegmeshError
+from mesh.errors import LogError, LogUnavailable, RegistryError, RegmeshError, clean
 from mesh.log.port import Append, Group, Log, Partition, Record
 from mesh.log.table import Table
 from mesh.registry.port import Endpoint
@@ -161,7 +161,7 @@ class Reconcile:
             total = await self._publish(listing, source)
         finally:
             await endpoint.close()
-        return total, listing.errors[0].as_task_error() if listing.errors else None
+        return total, _summed_up(listing.errors)
 
     async def _publish(self, listing: Listing, source: Place) -> int:
         """Everything that the listing finds, as events; how many. Ends early when the execution is stopped.
@@ -253,6 +253,16 @@ def _part_of(start: ExecutionStart) -> PartOf:
         execution_id=start.execution_id, rule=start.rule, trigger=start.trigger, dry_run=start.dry_run,
         surplus=start.surplus,
     )  # fmt: skip
+
+
+def _summed_up(errors: Sequence[RegistryError]) -> TaskError | None:
+    """The first, and how many there are: of one registry they are mostly alike."""
+    if not errors:
+        return None
+    first = errors[0].as_task_error()
+    if len(errors) == 1:
+        return first
+    return first.model_copy(update={"message": clean(f"{len(errors)} errors, the first: {errors[0]}")})
 
 
 def _told(code: str, message: str) -> TaskError:

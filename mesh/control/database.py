@@ -5,8 +5,11 @@ else.
 """
 
 import asyncio
+import sqlite3
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
+from pathlib import Path
 from typing import Any, TypeVar
 
 from sqlalchemy import URL, Connection, Engine, create_engine, event, inspect, text
@@ -21,6 +24,19 @@ R = TypeVar("R")
 # A call that hangs for ever would hold up the sync log without a word. libpq's units: s, ms.
 _POSTGRESQL = {"connect_timeout": 10, "tcp_user_timeout": 30_000, "options": "-c statement_timeout=30000"}
 _SQLITE = {"timeout": 10}  # seconds to wait for another process that writes
+_NEVER = frozenset(
+    {sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_READONLY, sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_PERM}
+)
+
+
+def check(url: str) -> None:
+    """`InvalidInput` when `url` names no database that we can use, and no waiting would make it one.
+
+    A server that does not answer, or a file that is locked, is none of that: it is waited for.
+    """
+    engine = _engine(url)
+    if engine.dialect.name == "sqlite":
+        _check_file(engine)
 
 
 class Database:
@@ -103,6 +119,30 @@ def _sqlite(url: URL) -> Engine:
             connection.execute(f"PRAGMA {pragma}")
 
     return engine
+
+
+def _check_file(engine: Engine) -> None:
+    """Opened as later, to be written to, and left as it is."""
+    (file, *_), options = engine.dialect.create_connect_args(engine.url)
+    at_once: dict[str, Any] = {**options, "timeout": 0}
+    try:
+        with closing(sqlite3.connect(file, **at_once)) as connection:
+            for statement in ("PRAGMA journal_mode=WAL", "BEGIN IMMEDIATE", "ROLLBACK"):
+                connection.execute(statement)
+    except sqlite3.Error as error:
+        if error.sqlite_errorcode & 0xFF in _NEVER:
+            raise InvalidInput(_why_never(Path(engine.url.database or ""), error)) from error
+
+
+def _why_never(file: Path, error: sqlite3.Error) -> str:
+    told = f"the sync log's database {str(file)!r}"
+    if file.is_dir():
+        return f"{told} is a folder: name a file in it"
+    if not file.parent.is_dir():
+        return f"{told} is in a folder that does not exist: make it, or name another file"
+    if error.sqlite_errorcode == sqlite3.SQLITE_NOTADB:
+        return f"{told} is a file of another kind, not of SQLite: name another one"
+    return f"{told} cannot be written: see to the rights of the file and of its folder, or name another one"
 
 
 def _postgresql(url: URL) -> Engine:

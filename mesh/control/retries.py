@@ -8,7 +8,7 @@ from sqlalchemy import ColumnElement, Connection, Label, exists, func, select
 from mesh.control.commands import Commands
 from mesh.control.database import Database
 from mesh.control.parked import ParkedTasks
-from mesh.control.tables import sync_log
+from mesh.control.tables import IS_HELD, sync_log
 from mesh.errors import InvalidInput
 from mesh.rules.state import MeshState
 from schemas.completions import Status
@@ -18,7 +18,6 @@ from schemas.names import PlaceName, Repository, Tag
 _AGAIN = (Status.FAILED.value, Status.STOPPED.value)
 _HELD = "deletion_held"  # waits for a human, who says yes by trying it again
 _FAILED = sync_log.c.status == Status.FAILED.value
-_IS_HELD = sync_log.c.error_code == _HELD
 _THERE_OR_GONE = ("already_there", "already_gone")
 _FINE = (Status.SUCCEED.value, Status.SKIPPED.value)
 
@@ -68,7 +67,7 @@ class Retries:
 
     async def held_deletions(self) -> dict[str, int]:
         """How many deletions of each rule wait for a human."""
-        found = await self._database.run(lambda connection: _unsettled(connection, _IS_HELD, None))
+        found = await self._database.run(lambda connection: _unsettled(connection, IS_HELD, None))
         return dict(Counter(str(row.rule) for row in found))
 
     async def failed(self, rule: PlaceName | None) -> list[dict[str, Any]]:

@@ -11,6 +11,7 @@ import typer
 from consumer.relay.serve import Relays
 from mesh import logging
 from mesh.control import Control
+from mesh.control.database import check as check_database
 from mesh.control.declare import InvalidDocument
 from mesh.errors import InvalidInput
 from mesh.gateway import Manners
@@ -32,6 +33,14 @@ from mesh.node.options import (
 from mesh.rules import declarations
 from schemas.names import Region
 
+
+def _database(url: str | None) -> str | None:
+    """Wrong use is told before anything is opened."""
+    if url is not None:
+        check_database(url)
+    return url
+
+
 Database = Annotated[
     str | None,
     typer.Option(
@@ -39,6 +48,7 @@ Database = Annotated[
         help="The sync log's database, as SQLAlchemy names it.",
         metavar="URL",
         show_default="sqlite in the data directory",
+        callback=_database,
     ),
 ]
 

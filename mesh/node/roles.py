@@ -11,6 +11,7 @@ from consumer.places import Places
 from consumer.relay.serve import Relays
 from consumer.transfers import RelayAccess, TransferLimits
 from mesh.control import Control
+from mesh.control.database import check as check_database
 from mesh.errors import InvalidInput
 from mesh.gateway import Gateway, Manners
 from mesh.node import registries
@@ -46,7 +47,9 @@ def reconcile(node: Node) -> Reconcile:
 
 
 def control(node: Node, database: str | None) -> Control:
-    """The control role; its sync log is in `database`, or in the data directory."""
+    """The control role; its sync log is in `database`, or in the data directory. `InvalidInput` when it cannot be."""
+    url = database or f"sqlite:///{node.data / 'control.db'}"
+    check_database(url)
     return Control(
         log=node.log,
         state=node.state,
@@ -55,7 +58,7 @@ def control(node: Node, database: str | None) -> Control:
         metrics=node.metrics,
         secrets=node.secrets,
         random=node.random,
-        database=database or f"sqlite:///{node.data / 'control.db'}",
+        database=url,
     )
 
 

@@ -8,7 +8,7 @@ before they end; a registry looks at a token when a request begins, so a long up
 import asyncio
 import base64
 import re
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from weakref import WeakValueDictionary
 
@@ -16,16 +16,16 @@ import orjson
 from yarl import URL
 
 from mesh.clock import Clock
+from mesh.credentials import AskedFor, Credentials
 from mesh.errors import Denied, InvalidInput, Rejected
 from mesh.registry import challenges
 from mesh.registry.challenges import Challenge
-from mesh.secrets import Credentials
 from schemas.completions import Side
 from schemas.names import Repository
 
 Scopes = tuple[str, ...]
-# Asks a token server: URL, Authorization or None, side; its answer's body.
-FetchToken = Callable[[URL, str | None, Side], Awaitable[bytes]]
+# Asks a token server: URL, Authorization or None, a form to post or None, side; its answer's body.
+FetchToken = Callable[[URL, str | None, Mapping[str, str] | None, Side], Awaitable[bytes]]
 
 _DEFAULT_LIFETIME = 60.0  # seconds, as the token specification has it
 _LEEWAY = 15.0  # seconds a token must have left when a request begins
@@ -81,13 +81,13 @@ class Authenticator:
     def __init__(
         self,
         home: URL,
-        credentials: Credentials | None,
+        credentials: Credentials | AskedFor | None,
         realms: frozenset[URL],
         *,
         clock: Clock,
         fetch: FetchToken,
     ) -> None:
-        self._credentials = credentials
+        self._given = credentials
         self._realms = trusted_realms(home, realms)
         self._clock = clock
         self._fetch = fetch
@@ -97,19 +97,19 @@ class Authenticator:
 
     async def authorization(self, scopes: Scopes, side: Side) -> str | None:
         """The header for a request, as far as is known; None before the registry has asked for anything."""
-        if self._credentials is not None and self._credentials.user is None:
-            return f"Bearer {self._credentials.password}"
+        if isinstance(self._given, Credentials) and self._given.is_bearer:
+            return f"Bearer {self._given.password}"
         if self._challenge is None:
             return None
         if self._challenge.scheme == "basic":
-            return self._basic()
+            return _basic(await self._credentials(side))
         return await self._bearer(self._challenge, scopes, [], side)
 
     async def answer(
         self, headers: Iterable[str], scopes: Scopes, refused: str | None, side: Side
     ) -> str | None:
         """The header to try once more with after a 401, or None when we have nothing better than `refused`."""
-        if self._credentials is not None and self._credentials.user is None:
+        if isinstance(self._given, Credentials) and self._given.is_bearer:
             return None
         challenge = challenges.choose(headers)
         if challenge is None:
@@ -118,17 +118,22 @@ class Authenticator:
             self._check_realm(challenge, side)
         self._challenge = challenge  # only now: what is remembered is asked without another look
         if challenge.scheme == "basic":
-            better = self._basic()
-            return better if better != refused else None
+            return await self._better_basic(refused, side)
         self._forget(scopes, refused)
         named = challenge.parameters.pop("scope", "").split()  # of this request, not of those to come
         return await self._bearer(challenge, scopes, named, side)
 
-    def _basic(self) -> str | None:
-        if self._credentials is None:
-            return None
-        pair = f"{self._credentials.user}:{self._credentials.password}"
-        return f"Basic {base64.b64encode(pair.encode()).decode()}"
+    async def _credentials(self, side: Side, *, refused: Credentials | None = None) -> Credentials | None:
+        if self._given is None or isinstance(self._given, Credentials):
+            return self._given
+        return await self._given.ask(side, refused=refused)
+
+    async def _better_basic(self, refused: str | None, side: Side) -> str | None:
+        known = await self._credentials(side)
+        if refused is not None and _basic(known) == refused:
+            known = await self._credentials(side, refused=known)
+        better = _basic(known)
+        return better if better != refused else None
 
     def _check_realm(self, challenge: Challenge, side: Side) -> None:
         """The realm decides where our password goes: only where the operator would expect it."""
@@ -144,21 +149,43 @@ class Authenticator:
         async with lock:  # many blobs of one repository ask at once; one asks the token server
             token = self._tokens.get(scopes)
             if token is None or not token.is_fresh(self._clock.monotonic()):
-                token = await self._new_token(token_url(challenge, [*scopes, *named]), side)
+                token = await self._new_token(challenge, [*scopes, *named], side)
                 self._remember(scopes, token)
         return f"Bearer {token.value}"
 
-    async def _new_token(self, url: URL, side: Side) -> Token:
+    async def _new_token(self, challenge: Challenge, scopes: Sequence[str], side: Side) -> Token:
         asked = self._clock.monotonic()
-        body = await self._fetch(url, self._basic(), side)
+        known = await self._credentials(side)
+        try:
+            body = await self._ask(challenge, scopes, known, side)
+        except Denied:
+            newer = await self._credentials(side, refused=known)
+            if newer == known:
+                raise
+            body = await self._ask(challenge, scopes, newer, side)
         value, lifetime = parse_token(body, side)
         return Token(value, asked + lifetime, lifetime)
+
+    async def _ask(
+        self, challenge: Challenge, scopes: Sequence[str], known: Credentials | None, side: Side
+    ) -> bytes:
+        if known is not None and known.is_identity:
+            form = identity_form(challenge, scopes, known.password)
+            return await self._fetch(URL(challenge.parameters["realm"]), None, form, side)
+        return await self._fetch(token_url(challenge, scopes), _basic(known), None, side)
 
     def _remember(self, scopes: Scopes, token: Token) -> None:
         self._tokens.pop(scopes, None)
         self._tokens[scopes] = token
         if len(self._tokens) > _MOST_TOKENS:
             del self._tokens[next(iter(self._tokens))]
+
+
+def _basic(known: Credentials | None) -> str | None:
+    if known is None or known.user is None:
+        return None
+    pair = f"{known.user}:{known.password}"
+    return f"Basic {base64.b64encode(pair.encode()).decode()}"
 
 
 def check_realm(challenge: Challenge, trusted: frozenset[URL], side: Side) -> URL:
@@ -181,6 +208,16 @@ def token_url(challenge: Challenge, scopes: Iterable[str]) -> URL:
     if service := challenge.parameters.get("service"):
         query.insert(0, ("service", service))
     return URL(challenge.parameters["realm"]).extend_query(query)
+
+
+def identity_form(challenge: Challenge, scopes: Iterable[str], token: str) -> Mapping[str, str]:
+    """What is posted to the realm for a bearer token, by who has an identity token (OAuth 2: a refresh token)."""
+    form = {"grant_type": "refresh_token", "refresh_token": token, "client_id": "regmesh"}
+    if service := challenge.parameters.get("service"):
+        form["service"] = service
+    if wanted := " ".join(dict.fromkeys(scopes)):
+        form["scope"] = wanted
+    return form
 
 
 def parse_token(body: bytes, side: Side) -> tuple[str, float]:

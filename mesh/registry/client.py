@@ -3,38 +3,31 @@
 import contextlib
 from collections.abc import AsyncIterator, Callable, Iterable
 from random import SystemRandom
-from typing import TypeVar
 
-import orjson
 from yarl import URL
 
 from mesh.clock import Clock, SystemClock
+from mesh.credentials import AskedFor, Credentials
 from mesh.errors import ContentRefused, InvalidInput, NotFound, Rejected
-from mesh.registry import auth, redirects, upload, verify
+from mesh.registry import auth, lists, redirects, upload, verify
 from mesh.registry.download import BlobReader
 from mesh.registry.egress import parse_networks
 from mesh.registry.manifests import INDEX_TYPES, MANIFEST_TYPES, OCI_INDEX
 from mesh.registry.port import MAX_MANIFEST, Chain, Descriptor, Manifest, Referrer
 from mesh.registry.referrers import fallback_tag, read_index
 from mesh.registry.transport import Call, Channel, Transport, read_whole
-from mesh.secrets import Credentials
 from schemas.completions import Side
 from schemas.names import Digest, Reference, Repository, Tag
 
 # The last lets registries answer with artifacts of types that nobody has thought of yet.
 _ACCEPT = ", ".join([*sorted(INDEX_TYPES | MANIFEST_TYPES), "*/*"])
-_PAGE = 1000  # tags asked for at once
-_MAX_PAGE_BYTES = 32 * 1024 * 1024  # some registries ignore `n` and send all
-_MAX_PAGES = 10_000
-
-_N = TypeVar("_N")
 _MAX_REFERRERS = 10_000  # of one manifest
 
 
 def open_endpoint(
     name: str,
     url: str,
-    credentials: Credentials | None,
+    credentials: Credentials | AskedFor | None,
     *,
     clock: Clock | None = None,
     random: Callable[[], float] | None = None,
@@ -85,7 +78,7 @@ class RegistryClient:
         self._side = channel.side
 
     async def ping(self) -> None:
-        async with self._channel.request(Call("GET", self._channel.url("")), (200,)):
+        async with self._channel.request(Call("GET", self._channel.url(""), in_pauses=True), (200,)):
             pass
 
     async def resolve(self, repository: Repository, reference: Reference) -> Descriptor | None:
@@ -142,7 +135,7 @@ class RegistryClient:
     async def referrers(self, repository: Repository, subject: Digest) -> list[Referrer]:
         page: URL | None = self._channel.url(f"{repository}/referrers/{subject}")
         found: dict[Digest, Referrer] = {}
-        for number in range(_MAX_PAGES):
+        for number in range(lists.MAX_PAGES):
             if page is None:
                 return list(found.values())
             try:
@@ -187,41 +180,22 @@ class RegistryClient:
         await upload.write_blob(self._channel, repository, blob, chunks)
 
     async def tags(self, repository: Repository) -> AsyncIterator[Tag]:
-        async for tag in self._listed(f"{repository}/tags/list", "tags", auth.pull(repository), Tag):
+        async for tag in lists.names(
+            self._channel, f"{repository}/tags/list", "tags", auth.pull(repository), Tag
+        ):
             yield tag
 
     async def repositories(self) -> AsyncIterator[Repository]:
-        async for repository in self._listed("_catalog", "repositories", auth.catalog(), Repository):
+        async for repository in lists.names(
+            self._channel, "_catalog", "repositories", auth.catalog(), Repository
+        ):
             yield repository
-
-    async def _listed(
-        self, path: str, field: str, scopes: auth.Scopes, kind: Callable[[str], _N]
-    ) -> AsyncIterator[_N]:
-        page: URL | None = self._channel.url(path, f"?n={_PAGE}")
-        for _ in range(_MAX_PAGES):
-            if page is None:
-                return
-            found, page = await self._page(page, field, scopes, kind)
-            for name in found:
-                yield name
-        raise Rejected(f"{path} has more than {_MAX_PAGES} pages", side=self._side)
-
-    async def _page(
-        self, page: URL, field: str, scopes: auth.Scopes, kind: Callable[[str], _N]
-    ) -> tuple[list[_N], URL | None]:
-        async with self._channel.request(Call("GET", page, scopes), (200,)) as response:
-            body = await read_whole(response, _MAX_PAGE_BYTES)
-        try:
-            found = [kind(name) for name in orjson.loads(body or b"").get(field) or []]
-        except (ValueError, TypeError, AttributeError) as error:
-            raise Rejected(f"the list at {page.path} is none: {error}", side=self._side) from error
-        return found, redirects.next_page(page, response.headers.getall("Link", []), side=self._side)
 
     async def _referrers_page(self, repository: Repository, page: URL) -> tuple[list[Referrer], URL | None]:
         """A page and the next one. A registry without the API refuses, or answers with something else altogether."""
         call = Call("GET", page, auth.pull(repository), headers={"Accept": OCI_INDEX})
         async with self._channel.request(call, (200,)) as response:
-            body = await read_whole(response, _MAX_PAGE_BYTES)
+            body = await read_whole(response, lists.MAX_PAGE_BYTES)
         if verify.plain_type(response.headers.get("Content-Type")) != OCI_INDEX:
             raise Rejected("the answer is no list of referrers", side=self._side, status=response.status)
         following = redirects.next_page(page, response.headers.getall("Link", []), side=self._side)

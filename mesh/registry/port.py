@@ -118,11 +118,14 @@ class Registry(Protocol):
         ...
 
     def tags(self, repository: Repository) -> AsyncIterator[Tag]:
-        """All tags, page by page; `NotFound` when the repository is not there."""
+        """All tags, page by page; `NotFound` when the repository is not there, `UnreadableNames` after the last."""
         ...
 
     def repositories(self) -> AsyncIterator[Repository]:
-        """All that the registry lists to us, page by page. Many refuse: `Denied`, `NotFound` or `Rejected`."""
+        """All that the registry lists to us, page by page; `UnreadableNames` after the last.
+
+        Many refuse: `Denied`, `NotFound` or `Rejected`.
+        """
         ...
 
 

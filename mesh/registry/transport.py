@@ -8,6 +8,7 @@ import contextlib
 import importlib.metadata
 from collections.abc import AsyncIterator, Callable, Container, Mapping
 from dataclasses import dataclass, field, replace
+from urllib.parse import urlencode
 
 import aiohttp
 from aiohttp import ClientResponse, ClientSession, ClientTimeout
@@ -16,13 +17,14 @@ from aiohttp.resolver import ThreadedResolver
 from yarl import URL
 
 from mesh.clock import Clock
-from mesh.errors import Denied, RegistryError, Rejected, Unreachable
+from mesh.credentials import AskedFor, Credentials
+from mesh.errors import Denied, RegistryError, Rejected, Throttled, Unreachable
 from mesh.registry import failures, redirects
 from mesh.registry.auth import Authenticator, Scopes
 from mesh.registry.chain import told
 from mesh.registry.egress import GuardedResolver, GuardedSockets, Network
+from mesh.registry.pause import Pause
 from mesh.registry.port import Chain
-from mesh.secrets import Credentials
 from mesh.together import close_all
 from schemas.completions import Side
 
@@ -47,6 +49,7 @@ class Call:
     headers: Mapping[str, str] = field(default_factory=dict)
     body: bytes | Payload | None = field(default=None, repr=False)
     timeout: ClientTimeout = SHORT
+    in_pauses: bool = False  # sent even while the registry wants to be left alone
 
 
 class Transport:
@@ -56,7 +59,7 @@ class Transport:
         self,
         name: str,
         base: URL,
-        credentials: Credentials | None,
+        credentials: Credentials | AskedFor | None,
         *,
         clock: Clock,
         random: Callable[[], float],
@@ -69,6 +72,7 @@ class Transport:
         self.random = random
         self._trusted = realms | {base.origin()}
         self._auth = Authenticator(base, credentials, realms, clock=clock, fetch=self._fetch_token)
+        self._pause = Pause(clock, random)
         self._home = home_session()
         self._abroad = guarded_session(networks)
 
@@ -79,11 +83,16 @@ class Transport:
         """The answer, its body still to be read; the caller releases it. Any status not in `expect` is raised."""
         if self._home.closed:
             raise Unreachable(f"{self.name}: this client was closed", side=side)
+        if not call.in_pauses:
+            await self._pause.over(self.name, side)
         with failures.translated(self.name, side):
             response = await self._follow(call, side)
             if response.status in expect:
                 return response
-            raise await self._refusal(call, response, side)
+            refusal = await self._refusal(call, response, side)
+        if isinstance(refusal, Throttled) and response.url.origin() == self.base.origin():
+            self._pause.begin(refusal.retry_after or 0.0)
+        raise refusal
 
     async def _follow(self, call: Call, side: Side) -> ClientResponse:
         at_home = True
@@ -149,13 +158,15 @@ class Transport:
             side=side,
         )
 
-    async def _fetch_token(self, url: URL, authorization: str | None, side: Side) -> bytes:
+    async def _fetch_token(
+        self, url: URL, authorization: str | None, form: Mapping[str, str] | None, side: Side
+    ) -> bytes:
         """Asked once, redirects not followed: the request carries the password.
 
         Raises only what can be tried again, and `Denied`: "not found" would be taken for the blob's absence.
         """
         session = self._home if url.origin() in self._trusted else self._abroad
-        call = Call("GET", url)
+        call = Call("GET", url) if form is None else _posted(url, form)
         with failures.translated(str(url.host), side):
             response = await self._exchange(session, call, authorization)
             if response.status != 200:
@@ -165,6 +176,11 @@ class Transport:
                 return await read_up_to(response, failures.MAX_ERROR_BODY)
             finally:
                 response.release()
+
+
+def _posted(url: URL, form: Mapping[str, str]) -> Call:
+    headers = {"Content-Type": "application/x-www-form-urlencoded"}
+    return Call("POST", url, headers=headers, body=urlencode(form).encode())
 
 
 @dataclass(frozen=True, slots=True)

@@ -33,15 +33,15 @@ class CompiledRule:
         self.platform = next((part for part in rule.filters if isinstance(part, PlatformFilter)), None)
         self.name_prefix = max((_prefix(part) for part in rule.filters), key=len, default="")
 
-    def wants(self, repository: Repository, tag: Tag) -> bool:
-        """By name and tag: all such filters hold, and the rule is enabled."""
+    def wants(self, repository: str, tag: str) -> bool:
+        """By name and tag, be they such as we can say or not: all such filters hold, and the rule is enabled."""
         return (
             self.rule.enabled
             and all(test(repository) for test in self._names)
             and all(test(tag) for test in self._tags)
         )
 
-    def wants_repository(self, repository: Repository) -> bool:
+    def wants_repository(self, repository: str) -> bool:
         """By name alone: enough for what follows another, whose tag was judged."""
         return self.rule.enabled and all(test(repository) for test in self._names)
 

@@ -11,6 +11,7 @@ import pytest
 from aiohttp import web
 
 from mesh.clock import ManualClock
+from mesh.credentials import Credentials
 from mesh.errors import (
     ContentMismatch,
     ContentRefused,
@@ -26,7 +27,6 @@ from mesh.errors import (
 from mesh.registry.client import RegistryClient, open_endpoint
 from mesh.registry.manifests import OCI_INDEX, OCI_MANIFEST
 from mesh.registry.port import MAX_MANIFEST, Descriptor, digest_of
-from mesh.secrets import Credentials
 from schemas.completions import Side
 from schemas.names import MediaType, Repository, Tag
 from tests import images

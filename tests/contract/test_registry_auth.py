@@ -12,10 +12,10 @@ import pytest
 from aiohttp import web
 
 from mesh.clock import ManualClock
+from mesh.credentials import Credentials
 from mesh.errors import Denied, RegistryError, Rejected, ServerFault, Throttled
 from mesh.registry.client import RegistryEndpoint, open_endpoint
 from mesh.registry.port import Descriptor, digest_of
-from mesh.secrets import Credentials
 from schemas.completions import Side
 from schemas.names import MediaType, Repository, Tag
 from tests import images

@@ -3,10 +3,11 @@
 from collections.abc import AsyncIterator
 from pathlib import Path
 
+import orjson
 import pytest
 from aiohttp import web
 
-from mesh.errors import Denied, NotFound, RegistryError, Rejected
+from mesh.errors import Denied, NotFound, RegistryError, Rejected, UnreadableNames
 from mesh.registry.client import RegistryClient, open_endpoint
 from schemas.completions import Side
 from schemas.names import Repository, Tag
@@ -70,3 +71,37 @@ async def test_a_refusal_and_nonsense_are_errors_and_no_empty_list(
         stub.says(status, body)
         with pytest.raises(error):
             await _listed(stub)
+
+
+async def test_names_that_nobody_can_read_hide_no_other_and_are_told_after_the_last() -> None:
+    strange = ["Team/App", "a\u202e\n" + "x" * 60, "../etc", "b c", "Y" * 300]
+
+    async def answer(request: web.Request) -> web.Response:
+        if "last" in request.query:
+            return web.json_response({"repositories": ["Team/App", "c"]})
+        link = {"Link": '</v2/_catalog?n=2&last=b>; rel="next"'}
+        return web.json_response({"repositories": ["a", *strange, "b"]}, headers=link)
+
+    async with registries.stub() as stub:
+        stub.answer = answer
+        endpoint = open_endpoint("place", stub.url, None)
+        listed = endpoint.registry(Side.SOURCE).repositories()
+        assert [await anext(listed) for _ in range(3)] == ["a", "b", "c"]
+        with pytest.raises(UnreadableNames) as caught:
+            await anext(listed)
+        await endpoint.close()
+    assert (caught.value.count, caught.value.names) == (5, tuple(strange[:4]))
+    told = caught.value.as_task_error()
+    assert (told.code, told.side) == ("unreadable_names", Side.SOURCE)
+    assert told.message.startswith("5 names are none that a repository or tag may have: 'Team/App', 'a")
+    assert told.message.endswith("'../etc', ... (in /v2/_catalog)")
+    assert told.message.isprintable()
+    assert "x" * 40 not in told.message
+
+
+async def test_of_very_many_names_that_nobody_can_read_some_are_kept() -> None:
+    async with registries.stub() as stub:
+        stub.says(200, orjson.dumps({"repositories": [f"No {number}" for number in range(5000)]}))
+        with pytest.raises(UnreadableNames) as caught:
+            await _listed(stub)
+    assert (caught.value.count, len(caught.value.names)) == (5000, 100)

@@ -4,10 +4,10 @@ from collections.abc import AsyncIterator
 
 import pytest
 
+from mesh.credentials import Credentials
 from mesh.errors import InvalidInput, Rejected
 from mesh.registry.client import open_endpoint
 from mesh.registry.port import Descriptor, digest_of
-from mesh.secrets import Credentials
 from schemas.completions import Side
 from schemas.names import MediaType, Repository
 from tests.contract import registries

@@ -7,12 +7,12 @@ from pathlib import Path
 
 import pytest
 
+from mesh.credentials import Credentials
 from mesh.log.port import Append
 from mesh.log.sqlite import open_log
 from mesh.registry.builtin import BuiltinRegistry
 from mesh.registry.builtin.registry import Credentials as Allowed
 from mesh.registry.client import RegistryClient, RegistryEndpoint, open_endpoint
-from mesh.secrets import Credentials
 from schemas import codec, topics
 from schemas.completions import Completion, Side, Status
 from schemas.events import Action, Event

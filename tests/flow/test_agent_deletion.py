@@ -235,3 +235,19 @@ async def test_a_part_of_an_index_that_only_the_destination_has_outlives_its_own
     assert (end.status, end.error and end.error.code) == (Status.SKIPPED, "still_tagged")
     assert (await mesh.site.holds("v1"), await mesh.site.holds("others")) == (None, index.digest)
     assert await mesh.has(part.digest)
+
+
+@pytest.mark.parametrize(("deletes", "ends"), [("tags", None), ("digests", "unreadable_names")])
+async def test_a_tag_that_nobody_can_read_loses_nothing_and_holds_up_no_other(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, deletes: Deletes, ends: str | None
+) -> None:
+    """It may name the same digest: what would take that away with it does not go."""
+    async with deleting(tmp_path, deletes=deletes) as mesh:
+        image = images.image(layers=[b"one"])
+        await mesh.copied(v1=image)
+        monkeypatch.setattr(mesh.site.destination._store, "tags", lambda _: ["-strange", "v1"])
+        await mesh.delete_tag("v1")
+        end = await mesh.end()
+        assert (end.error and end.error.code) == ends
+        assert await mesh.site.holds("v1") == (None if ends is None else image.digest)
+        assert await mesh.has(image.digest)

@@ -277,6 +277,26 @@ async def test_a_source_that_forbids_listing_fails_with_what_to_configure(tmp_pa
         assert (await mesh.ended(await mesh.sync()))["total"] == 1
 
 
+async def test_names_that_nobody_can_read_are_told_and_hide_no_other(
+    running: Mesh, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    await running.rule()
+    digest = await running.push("v1")
+    store = running.source._store
+    monkeypatch.setattr(store, "repositories", lambda: ["Game/App", "game/app"])
+    monkeypatch.setattr(store, "tags", lambda _: ["-no-tag", "v1"])
+    code = await asyncio.to_thread(cli.run, ["sync", "release", "--wait", "--server", running.control.url])
+    assert (code, await running.holds("v1")) == (1, digest)
+    assert "2 errors, the first: 1 name is none" in capsys.readouterr().err
+    (shown,) = await running.executions()
+    assert (shown["status"], shown["succeed"], shown["error"]["code"]) == ("Failed", 1, "unreadable_names")
+    assert "'Game/App' (in /v2/_catalog)" in shown["error"]["message"]
+    await asyncio.to_thread(cli.run, ["get", "executions", "--server", running.control.url])
+    assert "'Game/App'" in capsys.readouterr().out
+    ended = await running.ended(await running.sync(tag="v*", repository="game/**"))
+    assert (ended["status"], ended["total"]) == ("Succeed", 1)  # these are not asked for
+
+
 async def test_a_listing_cut_in_the_middle_is_done_again_with_the_same_tasks(mesh: Mesh) -> None:
     await mesh.rule()
     for number in range(40):

@@ -10,6 +10,7 @@ import pytest
 from aiohttp import ClientError, web
 from yarl import URL
 
+from mesh.credentials import Credentials as Known
 from mesh.gateway import Manners
 from mesh.gateway.deliver import Delivery
 from mesh.node.node import Trust
@@ -17,7 +18,6 @@ from mesh.registry.builtin.registry import Credentials
 from mesh.registry.client import open_endpoint
 from mesh.registry.egress import parse_networks
 from mesh.registry.passage import Passage
-from mesh.secrets import Credentials as Known
 from schemas.completions import Side
 from schemas.names import Tag
 from tests import images

@@ -207,6 +207,26 @@ async def test_a_listing_that_is_not_whole_is_compared_with_nothing(site: MeshSi
     assert entry["tag"] == "v1"
 
 
+@pytest.mark.parametrize("listed", ["repositories", "tags"])
+async def test_a_look_that_met_a_name_that_nobody_can_read_is_compared_with_nothing(
+    site: MeshSite, monkeypatch: pytest.MonkeyPatch, listed: str
+) -> None:
+    await pushed(site, "v1", "v2")
+    lost(site, "v1")
+    store = site.registries["cn"]._store
+    real = getattr(store, listed)
+    monkeypatch.setattr(store, listed, lambda *of: [*real(*of), "-Strange"])
+    execution = await site.remote.ask("POST", "/api/v1/executions", body={"rule": REPLICA})
+    found = await ended(site, execution["id"])
+    assert (found["status"], found["error"]["code"], found["total"]) == ("Failed", "unreadable_names", 1)
+    monkeypatch.setattr(store, listed, real)
+    later = await looked_through(site)  # begun after it, and compared
+    assert later["surplus"] == 1
+    assert (await site.get(f"executions/{execution['id']}"))["surplus"] is None
+    (entry,) = await deletions(site, 1)
+    assert entry["tag"] == "v1"
+
+
 async def test_a_look_that_was_stopped_is_compared_with_nothing(site: MeshSite) -> None:
     await pushed(site, "v1", "v2")
     lost(site, "v1")

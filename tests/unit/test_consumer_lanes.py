@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator
+from dataclasses import replace
 
 import pytest
 
@@ -45,6 +46,7 @@ class Work:
 
     def __init__(self) -> None:
         self.running: dict[str, asyncio.Event] = {}
+        self.aside: dict[str, asyncio.Event] = {}  # these step aside first, until it is set
         self.tallies: dict[str, Tally] = {}
         self.done: list[str] = []
         self.told: list[str] = []
@@ -54,6 +56,9 @@ class Work:
         )  # fmt: skip
 
     async def run(self, task: Task, tally: Tally) -> None:
+        if (pause := self.aside.get(task.event.id)) is not None:
+            async with tally.aside():
+                await pause.wait()
         go = self.running[task.event.id] = asyncio.Event()
         self.tallies[task.event.id] = tally
         await go.wait()
@@ -151,3 +156,35 @@ async def test_what_comes_in_again_is_the_same_task_and_supersedes_nothing(work:
     assert work.told == ["one", "one"]
     await work.finish("two")
     assert (work.done, work.told) == (["one", "two"], ["one", "one", "two", "two"])
+
+
+async def test_who_steps_aside_leaves_its_turn_to_others_and_gets_it_again(work: Work) -> None:
+    work.aside["first"] = asyncio.Event()
+    work.put("first", "v1", bulk=True)
+    work.put("second", "v2", bulk=True)  # behind it in its lane
+    assert await work.settle() == set()
+    work.lanes.put(replace(_task("other", "v3", bulk=True), repository=Repository("a/b")), bool)
+    assert await work.settle() == {"other"}  # by the one permit that there is
+    work.aside["first"].set()
+    assert await work.settle() == {"other"}
+    assert await work.finish("other") == {"first"}
+    assert await work.finish("first") == {"second"}
+
+
+async def test_who_steps_aside_leaves_its_target_too(work: Work) -> None:
+    work.aside["listed"] = asyncio.Event()
+    work.put("listed", "v1", bulk=True)
+    work.put("push", "v1", bulk=False)
+    assert await work.settle() == {"push"}
+    work.aside["listed"].set()
+    assert await work.settle() == {"push"}  # never both at one tag
+    assert await work.finish("push") == {"listed"}
+
+
+async def test_who_is_cut_while_it_steps_aside_leaves_nothing_behind(work: Work) -> None:
+    work.aside["listed"] = asyncio.Event()
+    work.put("listed", "v1", bulk=True)
+    await work.settle()
+    assert not await work.lanes.drain(0)
+    work.put("again", "v1", bulk=True)
+    assert await work.settle() == {"again"}

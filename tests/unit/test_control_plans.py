@@ -15,6 +15,8 @@ from mesh.control.retries import Retries
 from mesh.control.sync_log import SyncLog
 from schemas.completions import Status
 from schemas.events import Cause
+from schemas.executions import ExecutionListed, ExecutionStart
+from schemas.names import ObjectName, PlaceName, Region
 from tests.control_plans import explained
 from tests.control_site import DIGEST, NOW, completion
 
@@ -115,3 +117,39 @@ async def test_what_is_counted_for_a_state_is_found_by_an_index(database: Databa
     assert plans.scans("sync_log", "executions") == []
     assert any("sync_log_by_image (repository=? AND tag=? AND end_time>?)" in line for line in plans)
     assert any("sync_log_by_digest" in line for line in plans)
+
+
+async def test_an_execution_of_any_size_is_counted_from_an_index_alone(database: Database) -> None:
+    sync_log, executions = SyncLog(database), Executions(database)
+    start = ExecutionStart(
+        id="start", time=NOW, execution_id="execution-1", region=Region("beijing"), rule=PlaceName("release-to-eu"),
+        source=ObjectName("game-cn"), trigger="manual", rules_rev=1,
+    )  # fmt: skip
+    listed = ExecutionListed(
+        id="listed", time=NOW, execution_id="execution-1", region=Region("beijing"), total=9
+    )
+    await executions.take([start, listed])
+    refused, other = completion(4, Status.SKIPPED), completion(5, Status.SKIPPED)
+    assert refused.error is not None
+    refused = refused.model_copy(update={"error": refused.error.model_copy(update={"code": "no_grant"})})
+    ends = [completion(1), completion(2), completion(3, Status.FAILED), refused, other]
+    await sync_log.write([*ends, completion(6, execution_id="another")], [], NOW)
+    with explained(database) as plans:
+        found = await executions.get("execution-1")
+    assert found is not None
+    counted = ("succeed", "failed", "skipped", "stopped", "refused", "in_progress", "bytes_total")
+    assert [found[name] for name in counted] == [2, 1, 2, 0, 1, 4, sum(end.bytes_total for end in ends)]
+    reads = [line for line in plans if " sync_log " in line]
+    assert reads
+    assert all("USING COVERING INDEX sync_log_sums" in line for line in reads)
+
+
+async def test_deletions_that_wait_for_a_human_are_counted_among_themselves(database: Database) -> None:
+    held = completion(2, Status.SKIPPED, operation="delete")
+    assert held.error is not None
+    held = held.model_copy(update={"error": held.error.model_copy(update={"code": "deletion_held"})})
+    await SyncLog(database).write([completion(1, Status.SKIPPED), held], [], NOW)
+    with explained(database) as plans:
+        assert await Retries(database, None, None, None).held_deletions() == {"release-to-eu": 1}
+    assert plans[0] == "SCAN sync_log USING INDEX sync_log_held"
+    assert plans.scans("sync_log") == plans[:1]

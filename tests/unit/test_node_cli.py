@@ -8,8 +8,12 @@ from pathlib import Path
 
 import pytest
 import typer
+from prometheus_client import CollectorRegistry
 
-from mesh.node import cli
+from mesh.errors import InvalidInput
+from mesh.metrics import Metrics
+from mesh.node import cli, roles
+from mesh.node.node import open_node
 
 MESH = "regions:\n  - {name: a, jurisdiction: cn}\n"
 
@@ -44,6 +48,8 @@ def test_the_version_is_told(capsys: pytest.CaptureFixture[str]) -> None:
         (["--allow-network", "nowhere"], "not a network"),
         (["--token-realm", "nowhere"], "realm"),
         (["--log", "redis://x"], "is no log"),
+        (["--database", "redis://x"], "must be sqlite:///FILE or postgresql://"),
+        (["--database", "sqlite:////nowhere/at/all/control.db"], "in a folder that does not exist: make it"),
     ],
 )
 def test_a_wrong_option_is_wrong_use(
@@ -55,6 +61,25 @@ def test_a_wrong_option_is_wrong_use(
     told = capsys.readouterr().err.splitlines()[-1]
     assert told.startswith("regmesh: ")
     assert what in told
+
+
+def test_a_database_that_can_be_none_is_told_before_the_log_is_asked(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Nobody answers where that log should be: waiting for it would take long."""
+    command = ["control", "--log", "kafka://127.0.0.1:1", "--data", str(tmp_path / "data")]
+    assert cli.run([*command, "--database", f"sqlite:///{tmp_path}"]) == 2
+    told = f"regmesh: the sync log's database {str(tmp_path)!r} is a folder: name a file in it\n"
+    assert capsys.readouterr().err == told
+    assert not (tmp_path / "data").exists()
+
+
+async def test_the_database_of_the_data_directory_is_looked_at_too(tmp_path: Path) -> None:
+    (tmp_path / "control.db").write_text("This is a note, which nobody shall lose. " * 100)
+    async with open_node(None, tmp_path, metrics=Metrics(CollectorRegistry())) as node:
+        with pytest.raises(InvalidInput, match="is a file of another kind, not of SQLite"):
+            roles.control(node, None)
+    assert (tmp_path / "control.db").read_text().startswith("This is a note")
 
 
 @pytest.mark.parametrize(

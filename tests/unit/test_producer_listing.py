@@ -6,7 +6,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from mesh.clock import SystemClock
-from mesh.errors import Denied, RegistryError, Unreachable
+from mesh.errors import Denied, RegistryError, Unreachable, UnreadableNames
 from mesh.registry.manifests import OCI_MANIFEST
 from mesh.registry.port import Descriptor
 from mesh.rules.matching import CompiledRule
@@ -14,7 +14,7 @@ from producer.listing import Endurance, Listing
 from schemas.completions import Side
 from schemas.executions import ExecutionStart
 from schemas.names import Digest, ObjectName, PlaceName, Region, Repository, Tag
-from schemas.rules import Rule
+from schemas.rules import NameFilter, Rule
 
 IMAGE = Descriptor(OCI_MANIFEST, Digest("sha256:" + "0" * 64), 1)
 
@@ -26,11 +26,13 @@ class Registry:
         self.holds, self.together = holds, together
         self.most = self._running = 0
         self._enough = asyncio.Event()
-        self.asked = list[str]()
+        self.asked, self.strange = list[str](), list[str]()
 
     async def repositories(self) -> AsyncIterator[Repository]:
         for name in self.holds:
             yield Repository(name)
+        if self.strange:
+            raise UnreadableNames("the list", self.strange[:2], len(self.strange), side=Side.SOURCE)
 
     async def tags(self, repository: Repository) -> AsyncIterator[Tag]:
         await self._meet()
@@ -54,8 +56,11 @@ class Registry:
         await self._enough.wait()
 
 
-def listing(registry: Registry) -> Listing:
-    rule = Rule(name=ObjectName("all"), source=ObjectName("cn"), destination=ObjectName("eu"))
+def listing(registry: Registry, name: str = "**") -> Listing:
+    filters = (NameFilter(type="name", value=name),)
+    rule = Rule(
+        name=ObjectName("all"), source=ObjectName("cn"), destination=ObjectName("eu"), filters=filters
+    )
     start = ExecutionStart(
         id="start", time=datetime(2026, 1, 1, tzinfo=UTC), execution_id="e", region=Region("beijing"),
         rule=PlaceName("all"), source=ObjectName("cn"), trigger="manual", rules_rev=-1,
@@ -97,3 +102,35 @@ async def test_a_registry_that_does_not_answer_ends_it_and_is_told() -> None:
     one = listing(registry)
     assert len(await names(one)) == 16
     assert one.errors == [away]
+
+
+async def test_names_that_nobody_can_read_are_told_once_and_hide_no_other() -> None:
+    registry = Registry({"open": {"a": True}})
+    registry.strange = ["Team/App", "Team/Web"]
+    one = listing(registry)
+    assert await names(one) == ["open:a"]
+    assert [str(error) for error in one.errors] == [
+        "2 names are none that a repository or tag may have: 'Team/App', 'Team/Web' (in the list)"
+    ]
+
+
+async def test_names_that_nobody_can_read_and_nobody_wants_are_no_error() -> None:
+    registry = Registry({"open": {"a": True}})
+    registry.strange = ["Team/App", "Team/Web"]
+    one = listing(registry, "open*")
+    assert (await names(one), one.errors) == (["open:a"], [])
+    registry.strange = ["Team/App", "Team/Web", "the list does not say this one"]
+    one = listing(registry, "open*")
+    assert await names(one) == ["open:a"]
+    assert [str(error) for error in one.errors] == [
+        "1 name is none that a repository or tag may have (in the list)"
+    ]
+
+
+async def test_a_name_that_no_repository_can_have_is_told_when_it_is_asked_for() -> None:
+    registry = Registry({"team/a": {"v1": True}})
+    one = listing(registry, "team/{a,B}")
+    assert await names(one) == ["team/a:v1"]
+    assert [str(error) for error in one.errors] == [
+        "1 name is none that a repository or tag may have: 'team/B' (in what is asked for by name)"
+    ]

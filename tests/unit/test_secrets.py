@@ -4,8 +4,9 @@ from pathlib import Path
 
 import pytest
 
+from mesh.credentials import Credentials
 from mesh.errors import InvalidInput
-from mesh.secrets import Credentials, Secrets
+from mesh.secrets import Secrets
 
 
 @pytest.mark.parametrize("bytes_of_file", [b"\xff\xfe", b"token\nof two lines", b"token\x00"])

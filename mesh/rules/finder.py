@@ -81,8 +81,7 @@ class Finder:
         if pattern is not None and not group.rules:
             del self._groups[pattern]
             batches, key = self._at.pop(pattern)
-            batches.discard(key, pattern)
-            self._remembered.clear()
+            batches.discard(key, pattern)  # what is remembered may name its group, which is empty
 
     def near(self, text: str) -> Sequence[Group]:
         """Those without a pattern, those whose pattern matches, and of the others few."""

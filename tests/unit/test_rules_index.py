@@ -151,6 +151,16 @@ def test_a_change_of_one_rule_compiles_only_its_own_batch_again(monkeypatch: pyt
     assert sum(compiled) <= finder._BATCH
 
 
+def test_a_rule_that_is_gone_is_not_found_by_its_batch_either() -> None:
+    made = RuleIndex()
+    for number in range(9):
+        made.add(rule(f"r{number}", named(f"**/web-{number}**")))
+    assert len(list(made.near(Repository("a/web-7")))) == 1
+    made.discard("r7")
+    for text in ("a/web-7", "b/web-7"):  # one that was asked before, and another
+        assert list(made.near(Repository(text))) == []
+
+
 def test_what_is_remembered_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(finder, "_REMEMBERED", 30)
     made = RuleIndex()

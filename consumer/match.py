@@ -12,7 +12,7 @@ from mesh.rules.state import MeshState
 from schemas.completions import Side, TaskError
 from schemas.envelope import MAX_HOPS
 from schemas.events import Action, Event
-from schemas.names import Region
+from schemas.names import Region, Tag
 from schemas.rules import EventBased
 from schemas.topology import Place
 
@@ -29,11 +29,12 @@ def match(event: Event, state: MeshState, region: Region) -> list[Task]:
         return []
     if source is None or event.hops >= MAX_HOPS:
         return []
+    tag = _judged_tag(event)
     return [
         task
-        for compiled in _asked(event, state)
-        if (destination := _destination(compiled, state, region)) is not None
-        and ((wanted := _wants(compiled, event)) or event.part_of is not None)
+        for compiled in _asked(event, state, tag)
+        if ((wanted := _wants(compiled, event, tag)) or event.part_of is not None)
+        and (destination := _destination(compiled, state, region)) is not None
         and (task := _task(event, compiled, source, destination, state, wanted=wanted)) is not None
     ]
 
@@ -104,12 +105,17 @@ def _may_have_subject(event: Event) -> bool:
     return event.digest is not None and event.media_type not in (DOCKER_MANIFEST, DOCKER_LIST)
 
 
-def _wants(compiled: CompiledRule, event: Event) -> bool:
+def _wants(compiled: CompiledRule, event: Event, tag: Tag | None) -> bool:
     if _is_deletion(event) and not compiled.rule.deletion:
         return False
-    if event.tag is None or subject_named(event.tag) is not None:
-        return compiled.wants_repository(event.repository)
-    return compiled.wants(event.repository, event.tag)
+    return (
+        compiled.wants_repository(event.repository) if tag is None else compiled.wants(event.repository, tag)
+    )
+
+
+def _judged_tag(event: Event) -> Tag | None:
+    """None of what may follow a subject: only its repository is judged."""
+    return None if event.tag is None or subject_named(event.tag) is not None else event.tag
 
 
 def _not_wanted(event: Event, compiled: CompiledRule) -> TaskError:
@@ -121,12 +127,12 @@ def _not_wanted(event: Event, compiled: CompiledRule) -> TaskError:
     return TaskError(code=FILTERED, side=Side.MESH, message=clean(text))
 
 
-def _asked(event: Event, state: MeshState) -> Iterable[CompiledRule]:
+def _asked(event: Event, state: MeshState, tag: Tag | None) -> Iterable[CompiledRule]:
     """What a listing found is for its own rule alone; what happened is for every rule that waits for events."""
     if event.part_of is not None:
         found = state.rule(event.part_of.rule)
         return [found] if found is not None and str(found.rule.source) == event.place else []
-    near = state.rules_near(event.place, event.repository)
+    near = state.rules_near(event.place, event.repository, tag)
     return (compiled for compiled in near if isinstance(compiled.rule.trigger, EventBased))
 
 

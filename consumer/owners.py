@@ -131,9 +131,10 @@ class Owners:
 
     def _still_leading(self, task: Task, source: PlaceName, repository: Repository) -> Rule | None:
         """A rule by which the tag's owner may write it again; without one the tag is free."""
-        for compiled in self._state.rules_near(source, repository):
+        tag = Tag(str(task.tag))
+        for compiled in self._state.rules_near(source, repository, tag):
             rule = compiled.rule
-            if rule.destination == task.destination.name and compiled.wants(repository, Tag(str(task.tag))):
+            if rule.destination == task.destination.name and compiled.wants(repository, tag):
                 try:
                     name = naming.destination_of(rule, repository)
                 except naming.Unmappable:

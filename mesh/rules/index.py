@@ -1,50 +1,36 @@
-"""The rules of one source by how the repositories begin that they want, so that an event is judged by few of them."""
+"""The rules of one source, so that an event is judged by few of them, whatever their patterns look like."""
 
-from collections import defaultdict
 from collections.abc import Iterator
 
+from mesh.rules.finder import Finder
 from mesh.rules.matching import CompiledRule
-from schemas.names import PlaceName, Repository
+from schemas.names import PlaceName, Repository, Tag
 
 
 class RuleIndex:
-    """Rules come and go one by one; what `near` leaves out does not want the repository."""
+    """Rules come and go one by one; what `near` leaves out does not want the repository, or not that tag of it."""
 
     def __init__(self) -> None:
         self._rules: dict[PlaceName, CompiledRule] = {}
-        self._by_prefix: dict[str, dict[PlaceName, CompiledRule]] = defaultdict(dict)
-        self._lengths: list[int] = []  # of the prefixes, ascending
+        self._by_name = Finder(by_tag=True)
 
     def __getitem__(self, name: PlaceName) -> CompiledRule:
         return self._rules[name]
 
     def add(self, compiled: CompiledRule) -> None:
         """The place of one with the same name is taken."""
-        name, prefix = compiled.rule.name, compiled.name_prefix
-        self.discard(name)
-        self._rules[name] = compiled
-        self._by_prefix[prefix][name] = compiled
-        if len(prefix) not in self._lengths:
-            self._lengths = sorted([*self._lengths, len(prefix)])
+        self.discard(compiled.rule.name)
+        self._rules[compiled.rule.name] = compiled
+        self._by_name.add(compiled, compiled.name_patterns)
 
     def discard(self, name: PlaceName) -> None:
-        before = self._rules.pop(name, None)
-        if before is None:
-            return
-        alike = self._by_prefix[before.name_prefix]
-        del alike[name]
-        if not alike:
-            del self._by_prefix[before.name_prefix]
-            self._lengths = sorted({len(prefix) for prefix in self._by_prefix})
+        if self._rules.pop(name, None) is not None:
+            self._by_name.discard(name)
 
     def all(self) -> Iterator[CompiledRule]:
         return iter(self._rules.values())
 
-    def near(self, repository: Repository) -> Iterator[CompiledRule]:
-        """Those that may want it; the names of all others begin otherwise."""
-        for length in self._lengths:
-            if length > len(repository):
-                return
-            found = self._by_prefix.get(repository[:length])
-            if found is not None:
-                yield from found.values()
+    def near(self, repository: Repository, tag: Tag | None = None) -> Iterator[CompiledRule]:
+        """Those that may want it. Without a tag it is asked by the repository alone."""
+        for group in self._by_name.near(repository):
+            yield from group.near(tag)

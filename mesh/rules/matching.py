@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterable
 
 from mesh.rules import platforms
 from mesh.rules.labels import Labels, compile_label
-from mesh.rules.patterns import compile_pattern, literal_prefix
+from mesh.rules.patterns import compile_pattern
 from mesh.rules.versions import compile_range
 from schemas.names import Repository, Tag
 from schemas.platforms import Platform
@@ -24,14 +24,15 @@ from schemas.rules import (
 class CompiledRule:
     """A rule with its patterns ready to run; `BadPattern` when one cannot be."""
 
-    __slots__ = ("_names", "_tags", "name_prefix", "platform", "rule")
+    __slots__ = ("_names", "_tags", "name_patterns", "platform", "rule", "tag_patterns")
 
     def __init__(self, rule: Rule) -> None:
         self.rule = rule
         self._names = [_text_test(part) for part in rule.filters if isinstance(part, NameFilter)]
         self._tags = [_text_test(part) for part in rule.filters if isinstance(part, TagFilter | SemverFilter)]
         self.platform = next((part for part in rule.filters if isinstance(part, PlatformFilter)), None)
-        self.name_prefix = max((_prefix(part) for part in rule.filters), key=len, default="")
+        self.name_patterns = _patterns(part for part in rule.filters if isinstance(part, NameFilter))
+        self.tag_patterns = _patterns(part for part in rule.filters if isinstance(part, TagFilter))
 
     def wants(self, repository: str, tag: str) -> bool:
         """By name and tag, be they such as we can say or not: all such filters hold, and the rule is enabled."""
@@ -94,10 +95,9 @@ def _label_test(part: LabelFilter) -> Callable[[Iterable[Labels]], bool]:
     return has if part.decoration == "matches" else lambda found: not has(found)
 
 
-def _prefix(part: Filter) -> str:
-    """How the repositories begin that it holds of."""
-    is_positive = isinstance(part, NameFilter) and part.decoration == "matches"
-    return literal_prefix(str(part.value)) if is_positive else ""
+def _patterns(parts: Iterable[NameFilter | TagFilter]) -> tuple[str, ...]:
+    """Those that match whatever the rule wants; what is excluded finds no rule."""
+    return tuple(part.value for part in parts if part.decoration == "matches")
 
 
 def _named(at: int, part: Filter) -> str:

@@ -4,16 +4,20 @@ In a glob `*` and `?` stop at `/`, `**` does not, `{a,b}` is either, `[a-z]` and
 next character as it is. As in Harbor, `team/**` means what is inside `team`, not a repository named `team`.
 """
 
-from collections.abc import Callable
+import re
+from collections.abc import Callable, Sequence
 from functools import lru_cache
 from itertools import takewhile
 from typing import Any
 
 import re2
 
-_MAX_MEMORY = 1 << 20  # bytes of RE2's program and cache, for each pattern
+_MAX_MEMORY = 1 << 20  # bytes of RE2's program and cache, for each pattern, and for each set of them
+_ANYTHING = "(?s:.*)"
 _MAX_ALTERNATIVES_DEPTH = 4
 _LONGEST_PREFIX = 64
+_GLOB_SPECIAL = re.compile(r"[*?\[\]{},\\]")
+_PLAIN_EXPRESSION = re.compile(r"(?:[\w/.*+?-]|\[[\w-]+\])*?(?P<end>[\w/-]*)\$?", re.ASCII)  # no choices
 
 
 class BadPattern(ValueError):
@@ -24,7 +28,34 @@ class BadPattern(ValueError):
 def compile_pattern(pattern: str) -> Callable[[str], bool]:
     """A predicate that is true of the whole strings that `pattern` describes; `BadPattern` when it describes none."""
     compiled = _compile(pattern, _expression(pattern))
-    return lambda text: compiled.fullmatch(text) is not None
+    return lambda text: (
+        compiled.fullmatch(text.encode()) is not None
+    )  # of a `str` the binding counts characters
+
+
+def compile_together(patterns: Sequence[str]) -> Callable[[str], list[int] | None] | None:
+    """Which of them match, by index and in no order, in one pass over the text, however many there are.
+
+    The function gives None when it cannot tell: then each has to be asked. There is no function when RE2's memory is
+    too small for so many. The patterns are such as `compile_pattern` takes.
+    """
+    together = re2.Set.FullMatchSet(_options())
+    try:
+        for pattern in patterns:
+            together.Add(_expression(pattern))
+        sentinel = together.Add(_ANYTHING)
+        together.Compile()
+    except re2.error:
+        return None
+
+    def which(text: str) -> list[int] | None:
+        found = together.Match(text)
+        # Where RE2 gives up, the binding answers as if nothing matched. This one always does.
+        if found is None or sentinel not in found:
+            return None
+        return [index for index in found if index != sentinel]
+
+    return which
 
 
 @lru_cache(maxsize=20_000)
@@ -38,16 +69,30 @@ def literal_prefix(pattern: str) -> str:
     return bytes(byte for byte, _ in alike).decode("ascii")
 
 
+def literal_suffix(pattern: str) -> str:
+    """How every string ends that `pattern` describes, as far as a glob or a plain expression shows it; often empty."""
+    if pattern.startswith("re:"):
+        found = _PLAIN_EXPRESSION.fullmatch(pattern, len("re:"))
+        return found["end"] if found else ""
+    end = _GLOB_SPECIAL.split(pattern)[-1]
+    # What `**/` stands for may be nothing at all, without its slash.
+    return end.removeprefix("/") if pattern.removesuffix(end).endswith("**") else end
+
+
 def _expression(pattern: str) -> str:
     return pattern.removeprefix("re:") if pattern.startswith("re:") else glob_to_regex(pattern)
 
 
-def _compile(pattern: str, expression: str) -> Any:
+def _options() -> Any:
     options = re2.Options()
     options.max_mem = _MAX_MEMORY
     options.log_errors = False
+    return options
+
+
+def _compile(pattern: str, expression: str) -> Any:
     try:
-        return re2.compile(expression, options)
+        return re2.compile(expression, _options())
     except re2.error as error:
         reason = error.args[0] if error.args else "refused by RE2"
         text = reason.decode() if isinstance(reason, bytes) else str(reason)

@@ -7,7 +7,7 @@ from mesh.rules.index import RuleIndex
 from mesh.rules.matching import CompiledRule
 from schemas.codec import decode
 from schemas.declared import Declared
-from schemas.names import PlaceName, Region, Repository
+from schemas.names import PlaceName, Region, Repository, Tag
 from schemas.rules import ReplicaRule, Rule
 from schemas.state import StateRecord
 from schemas.topology import Instance, Place, RegionDeclaration, Replica
@@ -128,10 +128,12 @@ class MeshState:
         found = self._rules_of.get(place)
         return found.all() if found is not None else ()
 
-    def rules_near(self, place: PlaceName, repository: Repository) -> Iterable[CompiledRule]:
-        """Of these the ones that may want the repository: all that do, and few others."""
+    def rules_near(
+        self, place: PlaceName, repository: Repository, tag: Tag | None = None
+    ) -> Iterable[CompiledRule]:
+        """Of these the ones that may want the repository, or the tag of it: all that do, and few others."""
         found = self._rules_of.get(place)
-        return found.near(repository) if found is not None else ()
+        return found.near(repository, tag) if found is not None else ()
 
 
 def _rule_of(thing: Declared | None) -> Rule | None:

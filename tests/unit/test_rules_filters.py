@@ -6,14 +6,13 @@ from functools import cmp_to_key
 from typing import Any
 
 import pytest
-from hypothesis import assume, given
+from hypothesis import given
 from hypothesis import strategies as st
 
 from mesh.rules.declarations import judge
-from mesh.rules.index import RuleIndex
 from mesh.rules.labels import compile_label
 from mesh.rules.matching import CompiledRule
-from mesh.rules.patterns import BadPattern, compile_pattern, literal_prefix
+from mesh.rules.patterns import compile_pattern
 from mesh.rules.platforms import covers
 from mesh.rules.versions import can_hold, compile_range
 from schemas.names import Repository, Tag
@@ -191,48 +190,6 @@ _FILTERS = st.lists(
     st.builds(lambda value, how: {"type": "name", "value": value, "decoration": how}, _NAMES,
               st.sampled_from(["matches", "matches", "excludes"])), max_size=2,
 )  # fmt: skip
-
-
-@given(st.lists(_FILTERS, max_size=8), st.sets(st.integers(0, 7)), _REPOSITORIES)
-def test_the_index_leaves_out_no_rule_that_wants_the_repository(
-    filters: list[list[dict[str, str]]], gone: set[int], text: str
-) -> None:
-    rules = [rule(*parts, name=f"r{number}") for number, parts in enumerate(filters)]
-    index = RuleIndex()
-    for one in [*rules, *rules[:2]]:  # some again, as when they are changed
-        index.add(one)
-    left = [one for number, one in enumerate(rules) if number not in gone]
-    for number in gone:
-        index.discard(f"r{number}")
-    assert {one.rule.name for one in index.all()} == {one.rule.name for one in left}
-    found = [one.rule.name for one in index.near(Repository(text))]
-    assert len(found) == len(set(found))
-    wanted = {one.rule.name for one in left if one.wants(Repository(text), Tag("v1"))}
-    assert wanted <= set(found)
-
-
-def test_the_index_judges_few_of_many_rules() -> None:
-    index = RuleIndex()
-    for number in range(500):
-        index.add(rule({"type": "name", "value": f"team-{number:03}/**"}, name=f"r{number}"))
-    index.add(rule(name="all"))
-    assert [one.rule.name for one in index.near(Repository("team-007/app"))] == ["all", "r7"]
-    assert index._lengths == [0, 9]
-    for number in range(500):
-        index.discard(f"r{number}")
-    assert index._lengths == [0]
-
-
-@given(
-    st.text(alphabet="ab/*?.[]{},^$|()+\\é", max_size=8), st.booleans(), st.text(alphabet="ab/.é", max_size=6)
-)
-def test_what_a_pattern_matches_begins_with_its_prefix(pattern: str, is_regex: bool, text: str) -> None:
-    written = f"re:{pattern}" if is_regex else pattern
-    try:
-        matches = compile_pattern(written)
-    except BadPattern:
-        assume(False)
-    assert not matches(text) or text.startswith(literal_prefix(written))
 
 
 @given(

@@ -7,7 +7,13 @@ import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from mesh.rules.patterns import BadPattern, compile_pattern
+from mesh.rules.patterns import (
+    BadPattern,
+    compile_pattern,
+    compile_together,
+    literal_prefix,
+    literal_suffix,
+)
 
 
 @pytest.mark.parametrize(
@@ -92,6 +98,100 @@ def test_globs_agree_with_a_plain_reference(glob: str, text: str) -> None:
     # At a segment's start `**/` may match nothing at all, which the reference does not know.
     assume(not re.search(r"(^|/|\*)\*\*", glob))
     assert compile_pattern(glob)(text) is _reference(glob, text)
+
+
+_ANY_TEXT = st.text(alphabet="ab/*?.[]{},^$|()+\\é", max_size=8)
+_WRITTEN = st.builds(
+    lambda pattern, is_regex: f"re:{pattern}" if is_regex else pattern, _ANY_TEXT, st.booleans()
+)
+
+
+def _is_taken(pattern: str) -> bool:
+    try:
+        compile_pattern(pattern)
+    except BadPattern:
+        return False
+    return True
+
+
+@given(_WRITTEN.filter(_is_taken), st.text(alphabet="ab/.é", max_size=6))
+def test_what_a_pattern_matches_begins_and_ends_with_its_literals(pattern: str, text: str) -> None:
+    if compile_pattern(pattern)(text):
+        assert text.startswith(literal_prefix(pattern))
+        assert text.endswith(literal_suffix(pattern))
+
+
+_GLOB_PARTS = [
+    ("a", "a"), ("-", "-"), (",", ","), ("/", "/"), (".", "."), ("*", "b"), ("*", ""), ("**", "b/b"), ("**/", ""),
+    ("**/", "b/"), ("?", "b"), ("[a-b]", "b"), ("[!a]", "b"), ("{a,b/a}", "a"), ("{a,{b,}}", ""), (r"\a", "a"),
+    (r"\*", "*"), (r"\\", "\\"), (r"\{", "{"), ("]", "]"),
+]  # fmt: skip
+_EXPRESSION_PARTS = [
+    ("a", "a"), ("-", "-"), ("/", "/"), (".*", "b"), (".", "b"), ("a*", ""), ("a?", ""), ("b+", "bb"), ("a*?", ""),
+    ("[a-b]", "b"), ("[a-b]*", ""), ("[]a]", "]"), ("a{0}", ""), ("(?:a|b)", "b"), ("(?:a|b)?", ""), (r"\d", "7"),
+    (r"\x61", "a"), (r"\.", "."), ("(?i)", ""), ("(?i:a)", "A"), (r"\Qa*\E", "a*"), ("^*", ""), ("$", ""),
+]  # fmt: skip
+
+
+@given(
+    st.lists(st.sampled_from(_GLOB_PARTS), min_size=1, max_size=5).map(lambda parts: ("", parts))
+    | st.lists(st.sampled_from(_EXPRESSION_PARTS), min_size=1, max_size=5).map(lambda parts: ("re:", parts))
+)
+def test_a_text_made_for_a_pattern_begins_and_ends_with_its_literals(
+    made: tuple[str, list[tuple[str, str]]],
+) -> None:
+    kind, parts = made
+    pattern, text = kind + "".join(part for part, _ in parts), "".join(text for _, text in parts)
+    assume(_is_taken(pattern) and compile_pattern(pattern)(text))
+    assert text.startswith(literal_prefix(pattern))
+    assert text.endswith(literal_suffix(pattern))
+
+
+@pytest.mark.parametrize(
+    ("pattern", "end"),
+    [
+        ("**/web-1", "web-1"),
+        ("game/**/web", "web"),
+        ("x**/web", "web"),
+        ("*/web", "/web"),
+        ("{a,b}-1", "-1"),
+        ("web-[0-9]", ""),
+        ("re:.*-1$", "-1"),
+        ("re:.*/web-[a-z]+-1", "-1"),
+        ("re:.*-1?", ""),
+        ("re:.*-1|.*-2", ""),
+        (r"re:.*\d1", ""),
+        ("re:(?i).*-a", ""),
+    ],
+)
+def test_how_what_matches_ends(pattern: str, end: str) -> None:
+    assert literal_suffix(pattern) == end
+
+
+@given(st.lists(_WRITTEN.filter(_is_taken), max_size=8), st.text(alphabet="ab/.é", max_size=6))
+def test_patterns_together_tell_the_same_as_each_alone(patterns: list[str], text: str) -> None:
+    which = compile_together(patterns)
+    assert which is not None
+    alone = [number for number, pattern in enumerate(patterns) if compile_pattern(pattern)(text)]
+    assert sorted(which(text) or []) == alone
+
+
+def test_patterns_together_are_never_silent_about_what_re2_cannot_hold() -> None:
+    """Of more than its memory takes there is no function, instead of one that says that nothing matches."""
+    told = set()
+    for size in range(40, 400, 40):
+        which = compile_together([f"re:(?:[a-z]{{{size}}}|b){number}" for number in range(60)])
+        told.add(which is None)
+        assert which is None or which("b7") == [7]
+    assert told == {True, False}
+
+
+def test_no_patterns_together_stall() -> None:
+    which = compile_together([f"re:(.*)*[ab].{{{number}}}x" for number in range(16)])
+    began = time.process_time()
+    assert which is not None
+    assert which("ab" * 100 + "!") == []
+    assert time.process_time() - began < 5  # a backtracking engine would not end in a lifetime
 
 
 @pytest.mark.parametrize("pattern", ["re:(a+)+$", "re:(a|aa)*b", "re:(.*)*x", "*a*a*a*a*a*a*a*b"])

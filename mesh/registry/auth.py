@@ -3,10 +3,13 @@
 A registry says how it wants to be asked by refusing the first request (401 and `WWW-Authenticate`); that is
 remembered, so that later requests carry the right header at once. Tokens are kept by scope until shortly
 before they end; a registry looks at a token when a request begins, so a long upload may outlive its token.
+Credentials are looked up again when they are refused, and before a token server is asked, so that a rotated
+secret needs no restart.
 """
 
 import asyncio
 import base64
+import contextlib
 import re
 from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import dataclass, field
@@ -86,8 +89,10 @@ class Authenticator:
         *,
         clock: Clock,
         fetch: FetchToken,
+        renew: Callable[[], Credentials | None] | None = None,
     ) -> None:
         self._credentials = credentials
+        self._look_up = renew
         self._realms = trusted_realms(home, realms)
         self._clock = clock
         self._fetch = fetch
@@ -109,8 +114,10 @@ class Authenticator:
         self, headers: Iterable[str], scopes: Scopes, refused: str | None, side: Side
     ) -> str | None:
         """The header to try once more with after a 401, or None when we have nothing better than `refused`."""
+        self._renew()
         if self._credentials is not None and self._credentials.user is None:
-            return None
+            token_now = f"Bearer {self._credentials.password}"
+            return token_now if token_now != refused else None
         challenge = challenges.choose(headers)
         if challenge is None:
             return None
@@ -129,6 +136,16 @@ class Authenticator:
             return None
         pair = f"{self._credentials.user}:{self._credentials.password}"
         return f"Basic {base64.b64encode(pair.encode()).decode()}"
+
+    def _renew(self) -> None:
+        """As they are now. Those that we have stay while there are none that can be read: a file is being replaced."""
+        if self._look_up is None:
+            return
+        with contextlib.suppress(InvalidInput):
+            found = self._look_up()
+            if found != self._credentials:
+                self._credentials = found
+                self._tokens.clear()
 
     def _check_realm(self, challenge: Challenge, side: Side) -> None:
         """The realm decides where our password goes: only where the operator would expect it."""
@@ -149,6 +166,7 @@ class Authenticator:
         return f"Bearer {token.value}"
 
     async def _new_token(self, url: URL, side: Side) -> Token:
+        self._renew()
         asked = self._clock.monotonic()
         body = await self._fetch(url, self._basic(), side)
         value, lifetime = parse_token(body, side)

@@ -58,6 +58,7 @@ class Transport:
         base: URL,
         credentials: Credentials | None,
         *,
+        renew: Callable[[], Credentials | None] | None = None,
         clock: Clock,
         random: Callable[[], float],
         networks: tuple[Network, ...],
@@ -68,7 +69,9 @@ class Transport:
         self.clock = clock
         self.random = random
         self._trusted = realms | {base.origin()}
-        self._auth = Authenticator(base, credentials, realms, clock=clock, fetch=self._fetch_token)
+        self._auth = Authenticator(
+            base, credentials, realms, clock=clock, fetch=self._fetch_token, renew=renew
+        )
         self._home = home_session()
         self._abroad = guarded_session(networks)
 

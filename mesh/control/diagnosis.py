@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 
 from mesh.control.letters import Mailbox
+from mesh.control.outbox import Unheard
 from mesh.control.replica_status import Cause, ReplicaStatus, State
 from mesh.rules import consent
 from mesh.rules.state import MeshState
@@ -12,6 +13,7 @@ from schemas.completions import Heartbeat
 from schemas.names import Region
 from schemas.rules import Rule
 from schemas.topology import Replica
+from schemas.webhooks import Webhook
 
 
 class Severity(StrEnum):
@@ -22,7 +24,7 @@ class Severity(StrEnum):
 @dataclass(frozen=True, slots=True)
 class Finding:
     severity: Severity
-    about: str  # region/NAME, instance/NAME, replica/NAME, agent/NAME, rule/NAME
+    about: str  # region/NAME, instance/NAME, replica/NAME, agent/NAME, rule/NAME, webhook/NAME
     message: str
     advice: str
 
@@ -37,13 +39,14 @@ class Sight:
     failed: Mapping[str, int]
     held: Mapping[str, int]
     replicas: Mapping[str, ReplicaStatus] = field(default_factory=dict)
+    unheard: Mapping[str, Unheard] = field(default_factory=dict)  # by webhook
 
 
 def diagnose(sight: Sight) -> list[Finding]:
     """Problems first; empty when all is well."""
     found = [
         *_regions(sight), *_agents(sight), *_places(sight), *_rules(sight), *_failed(sight), *_held(sight),
-        *_letters(sight), *_replicas(sight),
+        *_letters(sight), *_replicas(sight), *_webhooks(sight),
     ]  # fmt: skip
     return sorted(found, key=lambda finding: (finding.severity is not Severity.PROBLEM, finding.about))
 
@@ -141,6 +144,17 @@ def _held(sight: Sight) -> Iterable[Finding]:
             f"`regmesh logs --status Skipped --{kind} {rule} -o json`, "
             "then `regmesh retry TASK` for those that shall go",
         )  # fmt: skip
+
+
+def _webhooks(sight: Sight) -> Iterable[Finding]:
+    """Those that are declared and whose receiver hears nothing."""
+    for name, found in sorted(sight.unheard.items()):
+        if sight.state.get(f"{Webhook.noun}/{name}") is not None:
+            several = f"{found.count} deliveries are" if found.count > 1 else "1 delivery is"
+            yield Finding(
+                Severity.PROBLEM, f"{Webhook.noun}/{name}", f"{several} tried again and again: {found.reason}",
+                "see its URL, its secret and its receiver; they are sent again by themselves, for three days",
+            )  # fmt: skip
 
 
 def _letters(sight: Sight) -> Iterable[Finding]:

@@ -16,6 +16,13 @@ class Format(StrEnum):
     YAML = "yaml"
 
 
+class Terminal(Console):
+    """Rich's ends the process when its reader goes away, out of whatever task prints; ours raises, as `print` does."""
+
+    def on_broken_pipe(self) -> None:
+        raise BrokenPipeError
+
+
 _WIDEST = 10_000  # characters of a line
 
 Columns = Mapping[str, Callable[[Mapping[str, Any]], object]]
@@ -32,14 +39,14 @@ def show(items: Sequence[Mapping[str, Any]], columns: Columns, style: Format, *,
         print(yaml.safe_dump(items[0] if one else list(items), sort_keys=False), end="")
 
 
-def print_table(items: Iterable[Mapping[str, Any]], columns: Columns) -> None:
+def print_table(items: Iterable[Mapping[str, Any]], columns: Columns, *, header: bool = True) -> None:
     """Aligned columns. Nothing is cut: a terminal wraps, a pipe gets whole lines."""
-    table = Table(box=None, pad_edge=False, header_style="bold")
+    table = Table(box=None, pad_edge=False, header_style="bold", show_header=header)
     for name in columns:
         table.add_column(name, no_wrap=True)
     for item in items:
         table.add_row(*(_text(value(item)) for value in columns.values()))
-    console = Console(highlight=False, markup=False, emoji=False, soft_wrap=True, width=_WIDEST)
+    console = Terminal(highlight=False, markup=False, emoji=False, soft_wrap=True, width=_WIDEST)
     console.width = console.measure(table).maximum
     console.print(table)
 

@@ -59,7 +59,9 @@ def parse_realms(texts: Iterable[str]) -> frozenset[URL]:
     try:
         return frozenset(URL(text).origin() for text in texts)
     except ValueError as error:
-        raise InvalidInput(f"a realm is not an http URL: {error}") from error
+        raise InvalidInput(
+            f"a token realm is not an http URL: {error}; use an origin such as https://auth.example.com"
+        ) from error
 
 
 def trusted_realms(home: URL, realms: frozenset[URL]) -> frozenset[URL]:

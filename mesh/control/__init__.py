@@ -116,6 +116,7 @@ class Control:
                 retries=retries,
                 replicas=self._replicas,
                 outbox=outbox,
+                clock=clock,
             ),
             WhereApi(images, state=state, clock=clock),
             UsageApi(Usage(self._database), clock=clock),

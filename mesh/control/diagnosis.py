@@ -2,6 +2,7 @@
 
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
+from datetime import datetime, timedelta
 from enum import StrEnum
 
 from mesh.control.letters import Mailbox
@@ -14,6 +15,8 @@ from schemas.names import Region
 from schemas.rules import Rule
 from schemas.topology import Replica
 from schemas.webhooks import Webhook
+
+_LETTERS_ARE_OVER = timedelta(days=1)
 
 
 class Severity(StrEnum):
@@ -34,6 +37,7 @@ class Sight:
     """All that is looked at. By rule: tags that `failed` and that nothing made good since, and `held` deletions."""
 
     state: MeshState
+    now: datetime
     agents: Collection[Heartbeat]
     boxes: Mapping[Region, Mailbox]
     failed: Mapping[str, int]
@@ -158,15 +162,18 @@ def _webhooks(sight: Sight) -> Iterable[Finding]:
 
 
 def _letters(sight: Sight) -> Iterable[Finding]:
+    """A note when none came for a day: they are kept for 30 days, and nobody can take them back."""
     for region, box in sorted(sight.boxes.items()):
         for origin, count in sorted(box.counts.items()):
             noun, _, name = origin.partition("/")
             is_notification = noun == "notifications" and name
+            last = box.last[origin]
+            is_over = sight.now - last > _LETTERS_ARE_OVER
             yield Finding(
-                Severity.PROBLEM,
+                Severity.NOTE if is_over else Severity.PROBLEM,
                 f"instance/{name}" if is_notification else f"region/{region}",
                 f"{count} {'notification' if is_notification else 'record'}{'s' if count > 1 else ''} of "
-                f"{origin} could not be read: {_last_reason(box, origin)}",
+                f"{origin} could not be read: {_last_reason(box, origin)} (the last at {last:%Y-%m-%d %H:%M})",
                 "see that the instance's `kind` is what it is; `regmesh get dead-letters` shows them"
                 if is_notification
                 else "`regmesh get dead-letters` shows them; an older version of regmesh may be running",

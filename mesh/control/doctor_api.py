@@ -5,6 +5,7 @@ from typing import Any
 
 from aiohttp import web
 
+from mesh.clock import Clock
 from mesh.control import log_query
 from mesh.control.diagnosis import Sight, diagnose
 from mesh.control.entry import rfc3339
@@ -29,7 +30,9 @@ class DoctorApi:
         retries: Retries,
         replicas: Replicas,
         outbox: Outbox,
+        clock: Clock,
     ) -> None:
+        self._clock = clock
         self._state, self._running, self._letters = state, running, letters
         self._retries, self._replicas, self._outbox = retries, replicas, outbox
 
@@ -41,7 +44,7 @@ class DoctorApi:
         """Findings, problems first; an empty list when all is well."""
         known(request)
         sight = Sight(
-            state=self._state, agents=self._running.agents(), boxes=self._letters.boxes(),
+            state=self._state, now=self._clock.now(), agents=self._running.agents(), boxes=self._letters.boxes(),
             failed=await self._retries.open_failures(), held=await self._retries.held_deletions(),
             replicas=await self._replicas.statuses(), unheard=await self._outbox.unheard(),
         )  # fmt: skip

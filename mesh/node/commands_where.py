@@ -43,7 +43,7 @@ def where(
         print(note)
     if not tags:
         print(
-            f"regmesh: no tag of {image} is known: its registry announced none, and no task has read one",
+            f"regmesh: no tag of {image} is known: none was announced or read by a task, or all were deleted",
             file=sys.stderr,
         )
 

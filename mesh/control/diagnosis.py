@@ -128,7 +128,8 @@ def _failed(sight: Sight) -> Iterable[Finding]:
     for name, count in sorted(sight.failed.items()):
         if (found := sight.state.rule(name)) is not None and name not in sight.replicas:
             yield Finding(
-                Severity.PROBLEM, found.rule.key, f"{count} tasks failed and nothing has made them good since",
+                Severity.PROBLEM, found.rule.key, "1 task failed and nothing has made it good since" if count == 1
+                else f"{count} tasks failed and nothing has made them good since",
                 f"`regmesh logs --status Failed --{_kind(found.rule)} {name}`, "
                 f"then `regmesh retry --failed --rule {name}`",
             )  # fmt: skip

@@ -150,7 +150,7 @@ def _all_left_is_parked(found: Mapping[str, Any]) -> bool:
 
 
 def _line(found: Mapping[str, Any]) -> str:
-    total = "listing" if found["total"] is None else f"{found['total']} tags"
+    total = "listing" if found["total"] is None else _tags(found["total"])
     words = {"skipped": "looked at"} if found["dry_run"] else {}
     counts = ", ".join(
         f"{found[name]} {words.get(name, name)}"
@@ -160,6 +160,10 @@ def _line(found: Mapping[str, Any]) -> str:
     )
     sent = f", {size(found['bytes_transferred'])} sent" if found["bytes_transferred"] else ""
     return f"{found['status']}: {total}{': ' + counts if counts else ''}{sent}"
+
+
+def _tags(count: int) -> str:
+    return f"{count} tag{'' if count == 1 else 's'}"
 
 
 async def _show_plan(control: Remote, execution_id: str) -> int:
@@ -184,7 +188,7 @@ def _plan(entry: Mapping[str, Any]) -> str:
 def _tell(ended: Mapping[str, Any], copied: int) -> None:
     if ended["dry_run"]:
         sent = size(ended["bytes_total"] - ended["bytes_skipped"])
-        print(f"{copied} of {ended['total']} tags would be copied, {sent} sent")
+        print(f"{copied} of {_tags(ended['total'])} would be copied, {sent} sent")
     if ended["total"] == 0 and ended["error"] is None:
         print(f"regmesh: nothing at its source is matched{_narrowed(ended)}", file=sys.stderr)
     if ended["error"] is not None:

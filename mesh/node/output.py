@@ -2,11 +2,13 @@
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from enum import StrEnum
+from itertools import chain
 from typing import Any
 
 import orjson
 import yaml
 from rich.console import Console
+from rich.segment import Segment, Segments
 from rich.table import Table
 
 
@@ -40,7 +42,7 @@ def show(items: Sequence[Mapping[str, Any]], columns: Columns, style: Format, *,
 
 
 def print_table(items: Iterable[Mapping[str, Any]], columns: Columns, *, header: bool = True) -> None:
-    """Aligned columns. Nothing is cut: a terminal wraps, a pipe gets whole lines."""
+    """Aligned columns. Nothing is cut: a terminal wraps, a pipe gets whole lines. No line ends with blanks."""
     table = Table(box=None, pad_edge=False, header_style="bold", show_header=header)
     for name in columns:
         table.add_column(name, no_wrap=True)
@@ -48,7 +50,15 @@ def print_table(items: Iterable[Mapping[str, Any]], columns: Columns, *, header:
         table.add_row(*(_text(value(item)) for value in columns.values()))
     console = Terminal(highlight=False, markup=False, emoji=False, soft_wrap=True, width=_WIDEST)
     console.width = console.measure(table).maximum
-    console.print(table)
+    lines = [[*_without_blank_end(line), Segment.line()] for line in console.render_lines(table, pad=False)]
+    console.print(Segments(chain.from_iterable(lines)), end="")
+
+
+def _without_blank_end(line: list[Segment]) -> list[Segment]:
+    """What pads a short cell to the width of a long one below it would be empty lines in a narrow terminal."""
+    while line and not line[-1].text.strip():
+        line.pop()
+    return [*line[:-1], Segment(line[-1].text.rstrip(), line[-1].style)] if line else line
 
 
 def _text(value: object) -> str:

@@ -321,6 +321,30 @@ async def test_an_execution_that_finds_nothing_says_so(site: MeshSite, terminal:
     ), done
 
 
+async def test_no_line_of_a_table_ends_with_blanks(site: MeshSite, terminal: Terminal) -> None:
+    more = {
+        "name": "r",
+        "source": "cn",
+        "destination": "spare",
+        "trigger": {"type": "manual"},
+        "enabled": False,
+    }
+    await site.apply(
+        {
+            "rules": [
+                more | {"name": "a-name-that-is-much-longer", "filters": [{"type": "tag", "value": "v*"}]}
+            ]
+        }
+    )
+    lines = (await terminal("get", "rules")).out.splitlines()
+    assert len(lines) == 3
+    assert [line for line in lines if line != line.rstrip() or not line] == []
+    assert len({line.split("  ")[-1].strip() for line in lines}) == 3
+    assert [line.index(word) for line, word in zip(lines, ("ENABLED", "no", "yes"), strict=True)] == [
+        lines[0].index("ENABLED")
+    ] * 3
+
+
 async def test_who_stops_waiting_is_told_that_the_execution_goes_on(
     site: MeshSite, terminal: Terminal, monkeypatch: pytest.MonkeyPatch
 ) -> None:

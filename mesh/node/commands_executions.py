@@ -9,7 +9,7 @@ import typer
 
 from mesh.node import remote
 from mesh.node.options import Server
-from mesh.node.output import Columns, size
+from mesh.node.output import Columns, over_the_last_line, size
 from mesh.node.remote import Remote, Unanswered
 from schemas.parked import STILL_QUEUED, STILL_RUNNING
 
@@ -129,12 +129,10 @@ async def _until_ended(control: Remote, execution_id: str) -> Mapping[str, Any]:
             continue
         silences = 0
         if (line := _line(found)) != said:
-            print(
-                f"\r\x1b[K{line}" if rewrites else line,
-                end="" if rewrites else "\n",
-                file=sys.stderr,
-                flush=True,
-            )
+            if rewrites:
+                over_the_last_line(line)
+            else:
+                print(line, file=sys.stderr, flush=True)
             said = line
         if found["status"] != _RUNS or _all_left_is_parked(found):
             if rewrites:

@@ -11,6 +11,7 @@ import typer
 from mesh.clock import Clock, SystemClock
 from mesh.node import arrival, image_argument
 from mesh.node.options import Server
+from mesh.node.output import over_the_last_line
 from mesh.node.remote import Remote, Unanswered
 from schemas.names import Digest
 
@@ -132,7 +133,7 @@ class Waiting:
             f"; waiting for {places}" if places else ""
         )
         if line != self._said:
-            print(f"\r\x1b[K{line}", end="", file=sys.stderr, flush=True)
+            over_the_last_line(line)
             self._said = line
         if is_over:
             print(file=sys.stderr)

@@ -1,5 +1,7 @@
 """How answers look at a terminal: a table for people, JSON and YAML for programs."""
 
+import shutil
+import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from enum import StrEnum
 from itertools import chain
@@ -59,6 +61,13 @@ def _without_blank_end(line: list[Segment]) -> list[Segment]:
     while line and not line[-1].text.strip():
         line.pop()
     return [*line[:-1], Segment(line[-1].text.rstrip(), line[-1].style)] if line else line
+
+
+def over_the_last_line(line: str) -> None:
+    """Progress on a terminal's stderr, cut to one row of it: what wraps cannot be written over."""
+    width = shutil.get_terminal_size().columns
+    shown = line if len(line) < width else f"{line[: width - 4]}..."
+    print(f"\r\x1b[K{shown}", end="", file=sys.stderr, flush=True)
 
 
 def _text(value: object) -> str:

@@ -11,6 +11,7 @@ import pytest
 import typer
 
 from mesh.node import cli
+from mesh.node.output import over_the_last_line
 
 REGMESH = [sys.executable, "-m", "mesh.node"]
 MESH = "regions:\n  - {name: a, jurisdiction: cn}\n"
@@ -159,3 +160,12 @@ def test_an_interrupt_while_it_is_imported_is_no_traceback() -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert (done.returncode, done.stdout, done.stderr) == (130, "", "")
+
+
+def test_progress_stays_in_one_row_of_a_narrow_terminal(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("COLUMNS", "20")
+    over_the_last_line("0 of 2 places have it; waiting for game-cn@shanghai")
+    over_the_last_line("2 of 2")
+    assert capsys.readouterr().err == "\r\x1b[K0 of 2 places ha...\r\x1b[K2 of 2"

@@ -179,6 +179,7 @@ def agent(
     """
     starting.set_up_logging(log_format)
     name = starting.region(region)
+    starting.http_url("--relay-url", relay_url)
     trust = starting.trust(allow_network, token_realm)
 
     async def main(stopping: asyncio.Event) -> None:

@@ -42,13 +42,13 @@ def gateway(
     credentials but the client's are used.
     """
     starting.set_up_logging(log_format)
-    name = starting.region(region)
+    name, manners = starting.region(region), Manners(starting.domain(domain), behind_proxy)
     trust = starting.trust(allow_network, token_realm)
 
     async def main(stopping: asyncio.Event) -> None:
         async with (
             open_node(starting.shared(log), data, trust) as node,
-            open_gateway(node, name, listen, Manners(domain, behind_proxy)),
+            open_gateway(node, name, listen, manners),
         ):
             await stopping.wait()
 

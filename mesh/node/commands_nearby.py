@@ -49,8 +49,7 @@ def hosts_toml_command(
 
     It is to be kept as /etc/containerd/certs.d/DOMAIN/hosts.toml.
     """
-    if gateway is not None and not starting.is_http_url(gateway):
-        raise typer.BadParameter(f"--gateway {gateway!r} is no URL: use http://HOST:PORT")
+    starting.http_url("--gateway", gateway)
     name, holders = _nearby(server, starting.region(region), domain)
     print(hosts_toml.render(name, starting.region(region), holders, gateway), end="")
 

@@ -169,3 +169,18 @@ def test_progress_stays_in_one_row_of_a_narrow_terminal(
     over_the_last_line("0 of 2 places have it; waiting for game-cn@shanghai")
     over_the_last_line("2 of 2")
     assert capsys.readouterr().err == "\r\x1b[K0 of 2 places ha...\r\x1b[K2 of 2"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "what"),
+    [
+        (["agent", "--relay-url", "nowhere"], "--relay-url 'nowhere' is no URL: use http://HOST:PORT"),
+        (["gateway", "--domain", "http://x"], "--domain 'http://x': must be a host name"),
+        (["gateway", "--domain", "localhost:8083"], "--domain 'localhost:8083': must be a host name"),
+    ],
+)
+def test_a_wrong_option_of_a_daemon_is_told_before_a_log_is_asked(
+    arguments: list[str], what: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert cli.run([*arguments, "--region", "a", "--log", "kafka://127.0.0.1:1"]) == 2
+    assert f"regmesh: Invalid value: {what}" in capsys.readouterr().err

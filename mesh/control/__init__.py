@@ -81,9 +81,9 @@ class Control:
         self._table, self._clock, self._random = table, clock, random
         self._allowed_hosts = frozenset(allowed_hosts)
         self._database = Database(database)
-        sync_log, images = SyncLog(self._database), Images(self._database)
+        sync_log, images, outbox = SyncLog(self._database), Images(self._database), Outbox(self._database)
         self._deliver = Deliver(
-            Outbox(self._database), state=state, secrets=secrets, clock=clock, metrics=metrics, random=random,
+            outbox, state=state, secrets=secrets, clock=clock, metrics=metrics, random=random,
             tries=tries or webhooks.Tries(), caught_up=table.caught_up,
         )  # fmt: skip
         self._report = Report(
@@ -115,6 +115,8 @@ class Control:
                 letters=self._letters,
                 retries=retries,
                 replicas=self._replicas,
+                outbox=outbox,
+                clock=clock,
             ),
             WhereApi(images, state=state, clock=clock),
             UsageApi(Usage(self._database), clock=clock),

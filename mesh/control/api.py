@@ -154,8 +154,9 @@ class Api:
         """Every rule of the instance, and what it says of a tag."""
         source = self._state.place(request.match_info["instance"])
         if source is None or source.is_replica:
-            hint = like("instance", request.match_info["instance"], (it.key for it in self._state.things()))
-            return refuse(404, "not_found", f"no such instance is declared; {hint}")
+            name = request.match_info["instance"]
+            hint = like("instance", name, (it.key for it in self._state.things()))
+            return refuse(404, "not_found", f"no instance is named {clean(name, 80)!r}; {hint}")
         try:
             repository = Repository(request.match_info["repository"])
             tag = Tag(known(request, "tag").get("tag", ""))

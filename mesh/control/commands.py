@@ -12,6 +12,7 @@ from mesh.errors import DatabaseUnavailable, InvalidInput, LogError
 from mesh.log.dead_letters import bury_record
 from mesh.log.port import Append, Group, Log, Partition, Record
 from mesh.metrics import Metrics
+from mesh.rules import mistakes
 from mesh.rules.state import MeshState
 from schemas import codec, topics
 from schemas.completions import Operation
@@ -64,7 +65,7 @@ class Commands:
         """Ask for an execution; its id. `InvalidInput` when the rule cannot run, `LogError` when it was not taken."""
         found = self._state.rule(rule)
         if found is None:
-            raise InvalidInput(f"rule: no rule or replica is named {rule!r}")
+            raise InvalidInput(f"rule: {mistakes.no_rule(rule, self._state.things())}")
         if not found.rule.enabled:
             raise InvalidInput(f"rule: {rule!r} is not enabled; set enabled: true and apply it")
         source = self._state.place(found.rule.source)

@@ -92,8 +92,8 @@ class Declare:
             await self._table.caught_up()
             if self._state.get(key) is None:
                 return False
-            if reasons := check_removal(key, self._state.things()):
-                raise StillUsed("; ".join(reasons))
+            if (reason := check_removal(key, self._state.things())) is not None:
+                raise StillUsed(reason)
             (rev,) = await self._log.append([Append(topics.STATE, key, None)])
             await self._table.wait_for(rev)
             LOG.info("declared no more", action="declaration_removed", key=key, rev=rev)

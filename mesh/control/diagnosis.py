@@ -2,9 +2,11 @@
 
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
+from datetime import datetime, timedelta
 from enum import StrEnum
 
 from mesh.control.letters import Mailbox
+from mesh.control.outbox import Unheard
 from mesh.control.replica_status import Cause, ReplicaStatus, State
 from mesh.rules import consent
 from mesh.rules.state import MeshState
@@ -12,6 +14,9 @@ from schemas.completions import Heartbeat
 from schemas.names import Region
 from schemas.rules import Rule
 from schemas.topology import Replica
+from schemas.webhooks import Webhook
+
+_LETTERS_ARE_OVER = timedelta(days=1)
 
 
 class Severity(StrEnum):
@@ -22,7 +27,7 @@ class Severity(StrEnum):
 @dataclass(frozen=True, slots=True)
 class Finding:
     severity: Severity
-    about: str  # region/NAME, instance/NAME, replica/NAME, agent/NAME, rule/NAME
+    about: str  # region/NAME, instance/NAME, replica/NAME, agent/NAME, rule/NAME, webhook/NAME
     message: str
     advice: str
 
@@ -32,18 +37,20 @@ class Sight:
     """All that is looked at. By rule: tags that `failed` and that nothing made good since, and `held` deletions."""
 
     state: MeshState
+    now: datetime
     agents: Collection[Heartbeat]
     boxes: Mapping[Region, Mailbox]
     failed: Mapping[str, int]
     held: Mapping[str, int]
     replicas: Mapping[str, ReplicaStatus] = field(default_factory=dict)
+    unheard: Mapping[str, Unheard] = field(default_factory=dict)  # by webhook
 
 
 def diagnose(sight: Sight) -> list[Finding]:
     """Problems first; empty when all is well."""
     found = [
         *_regions(sight), *_agents(sight), *_places(sight), *_rules(sight), *_failed(sight), *_held(sight),
-        *_letters(sight), *_replicas(sight),
+        *_letters(sight), *_replicas(sight), *_webhooks(sight),
     ]  # fmt: skip
     return sorted(found, key=lambda finding: (finding.severity is not Severity.PROBLEM, finding.about))
 
@@ -121,7 +128,8 @@ def _failed(sight: Sight) -> Iterable[Finding]:
     for name, count in sorted(sight.failed.items()):
         if (found := sight.state.rule(name)) is not None and name not in sight.replicas:
             yield Finding(
-                Severity.PROBLEM, found.rule.key, f"{count} tasks failed and nothing has made them good since",
+                Severity.PROBLEM, found.rule.key, "1 task failed and nothing has made it good since" if count == 1
+                else f"{count} tasks failed and nothing has made them good since",
                 f"`regmesh logs --status Failed --{_kind(found.rule)} {name}`, "
                 f"then `regmesh retry --failed --rule {name}`",
             )  # fmt: skip
@@ -143,16 +151,30 @@ def _held(sight: Sight) -> Iterable[Finding]:
         )  # fmt: skip
 
 
+def _webhooks(sight: Sight) -> Iterable[Finding]:
+    """Those that are declared and whose receiver hears nothing."""
+    for name, found in sorted(sight.unheard.items()):
+        if sight.state.get(f"{Webhook.noun}/{name}") is not None:
+            several = f"{found.count} deliveries are" if found.count > 1 else "1 delivery is"
+            yield Finding(
+                Severity.PROBLEM, f"{Webhook.noun}/{name}", f"{several} tried again and again: {found.reason}",
+                "see its URL, its secret and its receiver; they are sent again by themselves, for three days",
+            )  # fmt: skip
+
+
 def _letters(sight: Sight) -> Iterable[Finding]:
+    """A note when none came for a day: they are kept for 30 days, and nobody can take them back."""
     for region, box in sorted(sight.boxes.items()):
         for origin, count in sorted(box.counts.items()):
             noun, _, name = origin.partition("/")
             is_notification = noun == "notifications" and name
+            last = box.last[origin]
+            is_over = sight.now - last > _LETTERS_ARE_OVER
             yield Finding(
-                Severity.PROBLEM,
+                Severity.NOTE if is_over else Severity.PROBLEM,
                 f"instance/{name}" if is_notification else f"region/{region}",
                 f"{count} {'notification' if is_notification else 'record'}{'s' if count > 1 else ''} of "
-                f"{origin} could not be read: {_last_reason(box, origin)}",
+                f"{origin} could not be read: {_last_reason(box, origin)} (the last at {last:%Y-%m-%d %H:%M})",
                 "see that the instance's `kind` is what it is; `regmesh get dead-letters` shows them"
                 if is_notification
                 else "`regmesh get dead-letters` shows them; an older version of regmesh may be running",

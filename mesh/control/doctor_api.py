@@ -5,11 +5,13 @@ from typing import Any
 
 from aiohttp import web
 
+from mesh.clock import Clock
 from mesh.control import log_query
 from mesh.control.diagnosis import Sight, diagnose
 from mesh.control.entry import rfc3339
 from mesh.control.guard import answer, known
 from mesh.control.letters import Letters
+from mesh.control.outbox import Outbox
 from mesh.control.replicas import Replicas
 from mesh.control.retries import Retries
 from mesh.control.running import Running
@@ -20,10 +22,19 @@ from schemas.names import Region
 
 class DoctorApi:
     def __init__(
-        self, *, state: MeshState, running: Running, letters: Letters, retries: Retries, replicas: Replicas
+        self,
+        *,
+        state: MeshState,
+        running: Running,
+        letters: Letters,
+        retries: Retries,
+        replicas: Replicas,
+        outbox: Outbox,
+        clock: Clock,
     ) -> None:
+        self._clock = clock
         self._state, self._running, self._letters = state, running, letters
-        self._retries, self._replicas = retries, replicas
+        self._retries, self._replicas, self._outbox = retries, replicas, outbox
 
     def routes(self, app: web.Application) -> None:
         app.router.add_get("/doctor", self.doctor)
@@ -33,9 +44,9 @@ class DoctorApi:
         """Findings, problems first; an empty list when all is well."""
         known(request)
         sight = Sight(
-            state=self._state, agents=self._running.agents(), boxes=self._letters.boxes(),
+            state=self._state, now=self._clock.now(), agents=self._running.agents(), boxes=self._letters.boxes(),
             failed=await self._retries.open_failures(), held=await self._retries.held_deletions(),
-            replicas=await self._replicas.statuses(),
+            replicas=await self._replicas.statuses(), unheard=await self._outbox.unheard(),
         )  # fmt: skip
         return answer({"items": [asdict(finding) for finding in diagnose(sight)], "next": None})
 

@@ -154,4 +154,8 @@ def _position(shown: Mapping[str, Any]) -> Position:
 
 
 def _no_execution(request: web.Request) -> web.Response:
-    return refuse(404, "not_found", f"there is no execution {clean(request.match_info['id'], 80)}")
+    return refuse(
+        404,
+        "not_found",
+        f"there is no execution {clean(request.match_info['id'], 80)}; `regmesh get executions` shows them",
+    )

@@ -3,6 +3,7 @@
 from collections import Counter, deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from datetime import datetime
 
 import structlog
 
@@ -27,9 +28,14 @@ class Mailbox:
 
     counts: Counter[str] = field(default_factory=Counter)
     newest: deque[DeadLetter] = field(default_factory=lambda: deque(maxlen=_NEWEST))
+    last: dict[str, datetime] = field(
+        default_factory=dict
+    )  # by where it came from, when the last one was buried
 
     def take(self, letter: DeadLetter) -> None:
-        self.counts[origin_of(letter)] += 1
+        origin = origin_of(letter)
+        self.counts[origin] += 1
+        self.last[origin] = max(letter.time, self.last.get(origin, letter.time))
         payload = DeadLetter.encode_payload(letter.payload_bytes()[:_SHOWN_BYTES])
         self.newest.append(letter.model_copy(update={"payload": payload}))
 

@@ -1,10 +1,10 @@
 """The outbox: deliveries that wait, are taken for a try, and end. It survives what the process does not."""
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
-from sqlalchemy import ColumnElement, Connection, delete, select, update
+from sqlalchemy import ColumnElement, Connection, delete, func, select, update
 
 from mesh.control.database import Database
 from mesh.control.tables import deliveries
@@ -13,6 +13,7 @@ from mesh.control.webhooks import CLOSED, DELIVERED, GIVEN_UP, PENDING
 _HELD_FOR = timedelta(seconds=60)  # by a try: if its process dies, another takes the delivery after this
 _REMEMBERED = {DELIVERED: timedelta(days=7), CLOSED: timedelta(days=7), GIVEN_UP: timedelta(days=30)}
 _LONGEST_ERROR = 300
+_SEVERAL = 3  # tries, within seconds: once may be a receiver that starts again
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,6 +23,14 @@ class Delivery:
     body: str
     tries: int  # before this one
     created_at: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class Unheard:
+    """Deliveries that a receiver does not take: how many, and the reason of one of them."""
+
+    count: int
+    reason: str
 
 
 class Outbox:
@@ -34,6 +43,16 @@ class Outbox:
         """The names of the webhooks that a delivery is due to, declared or not."""
         due = select(deliveries.c.webhook).where(_due(now)).distinct()
         return await self._database.run(lambda connection: connection.execute(due).scalars().all())
+
+    async def unheard(self) -> Mapping[str, Unheard]:
+        """By webhook, what was tried several times and is tried again."""
+        column = deliveries.c
+        often = (column.state == PENDING) & (column.tries >= _SEVERAL)
+        counts = select(column.webhook, func.count(), func.max(column.last_error)).where(often)
+        rows = await self._database.run(
+            lambda connection: connection.execute(counts.group_by(column.webhook)).all()
+        )
+        return {webhook: Unheard(count, reason or "") for webhook, count, reason in rows}
 
     async def take(self, webhook: str, most: int, now: datetime) -> Sequence[Delivery]:
         """The oldest due ones. No one else gets them until they are put back or 60 s have passed."""

@@ -29,8 +29,9 @@ class WhereApi:
         query = known(request, "tag", "limit", "cursor")
         instance = self._state.place(request.match_info["instance"])
         if instance is None or instance.is_replica:
-            hint = like("instance", request.match_info["instance"], (it.key for it in self._state.things()))
-            return refuse(404, "not_found", f"no such instance is declared; {hint}")
+            name = request.match_info["instance"]
+            hint = like("instance", name, (it.key for it in self._state.things()))
+            return refuse(404, "not_found", f"no instance is named {clean(name, 80)!r}; {hint}")
         repository, asked = _repository(request), _tags("tag", query.get("tag"))
         limit = log_query.limit("limit", query.get("limit", str(log_query.DEFAULT_LIMIT)))
         spots = where.spots(self._state, instance, repository)

@@ -39,6 +39,8 @@ def why_not(row: Row, digest: str | None, agents: Sequence[Row], ends: Sequence[
     waiting = sum(agent["waiting"].get(row["place"], {"tasks": 0})["tasks"] for agent in here)
     if waiting:
         return f"still {waiting} task{'s' if waiting > 1 else ''} before it or its own"
+    if row["digest"] is not None and row["state"] == "current" and row["seen_by"] == "agent":
+        return f"{row['digest'][:19]} is there, as at the instance"  # and another digest was asked for
     return _last_end(row, ends) or _what_is_there(row)
 
 

@@ -2,6 +2,7 @@
 
 import asyncio
 import sys
+from collections.abc import Mapping
 from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import Annotated
@@ -15,9 +16,9 @@ from mesh.control.database import check as check_database
 from mesh.control.declare import InvalidDocument
 from mesh.errors import InvalidInput
 from mesh.gateway import Manners
-from mesh.node import commands_gateway, lifecycle, mesh_file, roles, serve, starting
+from mesh.node import INTERRUPTED, commands_gateway, engines, lifecycle, mesh_file, roles, serve, starting
 from mesh.node.demo import run as run_demo
-from mesh.node.node import Node, open_node
+from mesh.node.node import Node, default_log, open_node
 from mesh.node.options import (
     DEFAULT_AHEAD_BYTES,
     DEFAULT_DATA,
@@ -86,14 +87,17 @@ def up(
     ahead_bytes: AheadBytes = DEFAULT_AHEAD_BYTES,
     log_format: LogFormat = "auto",
 ) -> None:
-    """Every role in one process: declare FILE, take notifications, copy, keep the sync log, serve the API.
+    """Run every role in one process, with FILE declared.
 
-    With the embedded log this is all a small site needs. What FILE no longer names stays declared until
-    `regmesh delete` removes it.
+    It takes notifications, copies, keeps the sync log and serves the API. With the embedded log this is all a small
+    site needs. What FILE no longer names stays declared until `regmesh delete` removes it.
     """
     starting.set_up_logging(log_format)
     document = mesh_file.read(file)
-    mesh_file.check(document)
+    if engines.is_new(
+        log or default_log(data)
+    ):  # else what is declared already counts too, and is not known yet
+        mesh_file.check(document)
     gateways = commands_gateway.parse_gateways(gateway)
 
     async def main(stopping: asyncio.Event) -> None:
@@ -107,11 +111,15 @@ def up(
                 serve.listening(listen, node, [intake.routes, control.routes, relays.routes])
             )
             await _declare(node, control, document)
-            _greet(node, url, document)
-            for region, at in gateways:
+            for region, _ in gateways:
                 _check_region(node, region)
-                opened = commands_gateway.open_gateway(node, region, at, Manners())
-                print(f"  gateway of {region}: {await stack.enter_async_context(opened)}", flush=True)
+            nearby = {
+                region: await stack.enter_async_context(
+                    commands_gateway.open_gateway(node, region, at, Manners(), option="--gateway")
+                )
+                for region, at in gateways
+            }
+            _greet(node, url, document, nearby)
             group = await stack.enter_async_context(asyncio.TaskGroup())
             beside = [
                 group.create_task(control.run(), name="control"),
@@ -125,9 +133,13 @@ def up(
 
 
 def demo() -> None:
-    """A release over nine regions and one border, on embedded parts. Ends by itself, with a report that is checked."""
+    """Show a release over nine regions, on embedded parts.
+
+    It ends by itself within seconds, with a report that is checked.
+    """
     logging.set_up(json=False, level="error")
-    run_demo()
+    if not run_demo():
+        raise typer.Exit(INTERRUPTED)
 
 
 def producer(
@@ -138,7 +150,10 @@ def producer(
     token_realm: TokenRealm = None,
     log_format: LogFormat = "auto",
 ) -> None:
-    """Put the registries' notifications, and what executions list, onto the log. As many of these as wanted."""
+    """Run an intake: registries' notifications go onto the log.
+
+    So does what executions list. As many of these as wanted.
+    """
     starting.set_up_logging(log_format)
     trust = starting.trust(allow_network, token_realm)
 
@@ -168,9 +183,13 @@ def agent(
     ahead_bytes: AheadBytes = DEFAULT_AHEAD_BYTES,
     log_format: LogFormat = "auto",
 ) -> None:
-    """Copy what rules send to REGION's registries. Agents of one region share the work."""
+    """Run an agent: it fills REGION's registries.
+
+    Agents of one region share the work.
+    """
     starting.set_up_logging(log_format)
     name = starting.region(region)
+    starting.http_url("--relay-url", relay_url)
     trust = starting.trust(allow_network, token_realm)
 
     async def main(stopping: asyncio.Event) -> None:
@@ -197,7 +216,7 @@ def control(
     database: Database = None,
     log_format: LogFormat = "auto",
 ) -> None:
-    """Keep what is declared, the sync log and the webhooks; serve the API."""
+    """Run control: what is declared, sync log, webhooks, API."""
     starting.set_up_logging(log_format)
 
     async def main(stopping: asyncio.Event) -> None:
@@ -229,12 +248,14 @@ def _check_region(node: Node, region: Region) -> None:
         raise InvalidInput(f"--gateway: no region is named {region!r}; declared are: {known}")
 
 
-def _greet(node: Node, url: str, file: mesh_file.MeshFile) -> None:
+def _greet(node: Node, url: str, file: mesh_file.MeshFile, gateways: Mapping[Region, str]) -> None:
     """Say where everything is, for whoever started this by hand."""
     print(f"regmesh is up at {url} with {file.path} declared (data in {node.data.absolute()})")
     for instance in node.state.instances():
         print(f"  instance {instance.name} in {instance.region}: {instance.url}")
         print(f"    its registry notifies {url}/v1/notifications/{instance.name}")
+    for region, at in gateways.items():
+        print(f"  gateway of {region}: {at}")
     named = {item.thing.key for item in declarations.judge(file.document)[0]}
     for thing in node.state.things():
         if thing.key not in named:

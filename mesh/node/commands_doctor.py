@@ -27,9 +27,10 @@ def register(app: typer.Typer) -> None:
 
 
 def doctor(output: Output = Format.TABLE, server: Server = "http://127.0.0.1:8080") -> None:
-    """Look at agents, registries, rules, failed tasks and unreadable notifications. Exits 1 when something is wrong.
+    """Say what is wrong with the mesh, and what to do about it.
 
-    Unreadable notifications (dead letters) are shown whole by `regmesh get dead-letters -o json`.
+    It looks at agents, registries, rules, failed tasks, webhooks and unreadable notifications, and exits 1 when
+    something is wrong. Unreadable notifications (dead letters) are shown whole by `regmesh get dead-letters -o json`.
     """
     findings = Remote(server).call("GET", "/api/v1/doctor")["items"]
     if findings or output is not Format.TABLE:

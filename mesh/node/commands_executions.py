@@ -9,7 +9,7 @@ import typer
 
 from mesh.node import remote
 from mesh.node.options import Server
-from mesh.node.output import Columns, size
+from mesh.node.output import Columns, over_the_last_line, size
 from mesh.node.remote import Remote, Unanswered
 from schemas.parked import STILL_QUEUED, STILL_RUNNING
 
@@ -50,10 +50,13 @@ def sync(
     execution_id = Remote(server).call("POST", "/api/v1/executions", body=asked)["id"]
     print(execution_id, flush=True)
     if wait or dry_run:
-        ended = asyncio.run(_until_ended(Remote(server), execution_id))
-        if dry_run:
-            asyncio.run(_show_plan(Remote(server), execution_id))
-        _tell(ended)
+        try:
+            ended = asyncio.run(_until_ended(Remote(server), execution_id))
+        except KeyboardInterrupt:
+            print(f"regmesh: it goes on; `regmesh stop {execution_id}` ends it", file=sys.stderr)
+            raise
+        copied = asyncio.run(_show_plan(Remote(server), execution_id)) if dry_run else 0
+        _tell(ended, copied)
 
 
 def stop(
@@ -62,7 +65,10 @@ def stop(
     ],
     server: Server = "http://127.0.0.1:8080",
 ) -> None:
-    """End an execution: waiting tasks end at once, running ones after the blobs that are on their way."""
+    """End an execution.
+
+    Waiting tasks end at once, running ones after the blobs that are on their way.
+    """
     found = Remote(server).call("POST", remote.path("executions", execution, "stop"), body={})
     print(
         f"{execution} {'is being stopped' if found['status'] == _RUNS else 'had ended: ' + found['status']}"
@@ -84,9 +90,10 @@ def retry(
     ] = False,
     server: Server = "http://127.0.0.1:8080",
 ) -> None:
-    """Try again what failed, as an execution of its own; what is parked (`regmesh get parked`) is tried at once.
+    """Try again what failed.
 
-    Prints the ids of the executions, of a parked task its own.
+    As an execution of its own; what is parked (`regmesh get parked`) is tried at once. Prints the ids of the
+    executions, of a parked task its own.
     """
     if (task is None) != failed or (rule is not None and not failed) or (close and failed):
         raise typer.BadParameter("name one task (also --close), or say --failed (also --rule RULE)")
@@ -122,12 +129,10 @@ async def _until_ended(control: Remote, execution_id: str) -> Mapping[str, Any]:
             continue
         silences = 0
         if (line := _line(found)) != said:
-            print(
-                f"\r\x1b[K{line}" if rewrites else line,
-                end="" if rewrites else "\n",
-                file=sys.stderr,
-                flush=True,
-            )
+            if rewrites:
+                over_the_last_line(line)
+            else:
+                print(line, file=sys.stderr, flush=True)
             said = line
         if found["status"] != _RUNS or _all_left_is_parked(found):
             if rewrites:
@@ -143,30 +148,47 @@ def _all_left_is_parked(found: Mapping[str, Any]) -> bool:
 
 
 def _line(found: Mapping[str, Any]) -> str:
-    total = "listing" if found["total"] is None else f"{found['total']} tags"
+    total = "listing" if found["total"] is None else _tags(found["total"])
+    words = {"skipped": "looked at"} if found["dry_run"] else {}
     counts = ", ".join(
-        f"{found[name]} {name}"
-        for name in ("succeed", "skipped", "refused", "failed", "stopped", "parked")
+        f"{found[name]} {words.get(name, name)}"
+        + (f" ({found['refused']} refused)" if name == "skipped" and found["refused"] else "")
+        for name in ("succeed", "skipped", "failed", "stopped", "parked")
         if found[name]
     )
     sent = f", {size(found['bytes_transferred'])} sent" if found["bytes_transferred"] else ""
     return f"{found['status']}: {total}{': ' + counts if counts else ''}{sent}"
 
 
-async def _show_plan(control: Remote, execution_id: str) -> None:
+def _tags(count: int) -> str:
+    return f"{count} tag{'' if count == 1 else 's'}"
+
+
+async def _show_plan(control: Remote, execution_id: str) -> int:
+    """Tag by tag; how many would be copied."""
+    copied = 0
     query = {"execution": execution_id, "limit": "1000"}
     async for entry in control.pages("/api/v1/logs", query, most=None):
         print(f"{entry['source']} -> {entry['destination']}: {_plan(entry)}")
+        copied += _is_planned(entry)
+    return copied
+
+
+def _is_planned(entry: Mapping[str, Any]) -> bool:
+    return entry["error"] is not None and entry["error"]["code"] == "dry_run"
 
 
 def _plan(entry: Mapping[str, Any]) -> str:
     error = entry["error"] or {"code": "", "message": ""}
-    return str(error["message"]) if error["code"] == "dry_run" else f"{entry['status']}, {error['message']}"
+    return str(error["message"]) if _is_planned(entry) else f"{entry['status']}, {error['message']}"
 
 
-def _tell(ended: Mapping[str, Any]) -> None:
+def _tell(ended: Mapping[str, Any], copied: int) -> None:
     if ended["dry_run"]:
-        print(f"{ended['total']} tags, {size(ended['bytes_total'] - ended['bytes_skipped'])} would be sent")
+        sent = size(ended["bytes_total"] - ended["bytes_skipped"])
+        print(f"{copied} of {_tags(ended['total'])} would be copied, {sent} sent")
+    if ended["total"] == 0 and ended["error"] is None:
+        print(f"regmesh: nothing at its source is matched{_narrowed(ended)}", file=sys.stderr)
     if ended["error"] is not None:
         print(f"regmesh: {ended['error']['message']}", file=sys.stderr)
     elif ended["failed"]:
@@ -186,6 +208,15 @@ def _tell(ended: Mapping[str, Any]) -> None:
         )
     if ended["status"] != "Succeed" or (ended["refused"] and not ended["dry_run"]):
         raise typer.Exit(1)
+
+
+def _narrowed(ended: Mapping[str, Any]) -> str:
+    by = [f"--{name} {ended[name]}" for name in ("repository", "tag") if ended[name] is not None]
+    return (
+        f" with {' and '.join(by)}"
+        if by
+        else f"; `regmesh get rule {ended['rule']} -o yaml` shows its filters"
+    )
 
 
 def _tried_again(parked: Mapping[str, Any]) -> str:

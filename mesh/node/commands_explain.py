@@ -29,7 +29,7 @@ def explain(
     output: Output = Format.TABLE,
     server: Server = "http://127.0.0.1:8080",
 ) -> None:
-    """Say for an image, rule by rule and replica by replica, whether it would be copied and where to, or why not.
+    """Say which rules and replicas would take an image, and why not.
 
     Judged by what is declared; the image need not be there. What only its manifest tells is `maybe`.
     """

@@ -36,18 +36,19 @@ def gateway(
     token_realm: TokenRealm = None,
     log_format: LogFormat = "auto",
 ) -> None:
-    """Serve pulls from the nearest healthy place in REGION's jurisdiction that holds the artifact.
+    """Run a gateway: REGION's clients pull from the nearest place.
 
-    Nothing can be pushed here, and no credentials but the client's are used.
+    That is the nearest healthy one in REGION's jurisdiction that holds the artifact. Nothing can be pushed here, and no
+    credentials but the client's are used.
     """
     starting.set_up_logging(log_format)
-    name = starting.region(region)
+    name, manners = starting.region(region), Manners(starting.domain(domain), behind_proxy)
     trust = starting.trust(allow_network, token_realm)
 
     async def main(stopping: asyncio.Event) -> None:
         async with (
             open_node(starting.shared(log), data, trust) as node,
-            open_gateway(node, name, listen, Manners(domain, behind_proxy)),
+            open_gateway(node, name, listen, manners),
         ):
             await stopping.wait()
 
@@ -55,12 +56,14 @@ def gateway(
 
 
 @asynccontextmanager
-async def open_gateway(node: Node, region: Region, listen: str, manners: Manners) -> AsyncIterator[str]:
+async def open_gateway(
+    node: Node, region: Region, listen: str, manners: Manners, *, option: str = "--listen"
+) -> AsyncIterator[str]:
     """A gateway that serves until the block ends, and then its running pulls to their end; gives its URL."""
     role = roles.gateway(node, region, manners)
     async with asyncio.TaskGroup() as group:
         looking = group.create_task(role.run(), name=f"gateway {region}")
-        async with serve.listening(listen, node, [role.routes]) as url:
+        async with serve.listening(listen, node, [role.routes], option=option) as url:
             yield url
         looking.cancel()
 

@@ -28,7 +28,7 @@ Domain = Annotated[
 ]
 
 app = typer.Typer(
-    help="Files for containerd and name servers: the places of a region, nearest first.", no_args_is_help=True
+    help="Print a region's places, nearest first, for containerd and DNS.", no_args_is_help=True
 )
 
 
@@ -45,16 +45,21 @@ def hosts_toml_command(
     ] = None,
     server: Server = "http://127.0.0.1:8080",
 ) -> None:
-    """The hosts.toml of containerd, to be kept as /etc/containerd/certs.d/DOMAIN/hosts.toml."""
-    if gateway is not None and not starting.is_http_url(gateway):
-        raise typer.BadParameter(f"--gateway {gateway!r} is no URL: use http://HOST:PORT")
+    """Print containerd's hosts.toml.
+
+    It is to be kept as /etc/containerd/certs.d/DOMAIN/hosts.toml.
+    """
+    starting.http_url("--gateway", gateway)
     name, holders = _nearby(server, starting.region(region), domain)
     print(hosts_toml.render(name, starting.region(region), holders, gateway), end="")
 
 
 @app.command("dns")
 def dns_command(region: RegionName, domain: Domain = None, server: Server = "http://127.0.0.1:8080") -> None:
-    """Records for a DNS zone: addresses of the places, or the name of the nearest."""
+    """Print records for a DNS zone.
+
+    Addresses of the places, or the name of the nearest.
+    """
     name, holders = _nearby(server, starting.region(region), domain)
     print(zone.render(name, starting.region(region), holders), end="")
 

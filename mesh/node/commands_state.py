@@ -1,6 +1,7 @@
 """`regmesh apply`, `get`, `delete`: what is declared."""
 
 import asyncio
+import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any
@@ -45,14 +46,24 @@ def register(app: typer.Typer) -> None:
 
 
 def apply(
-    file: Annotated[Path, typer.Option("--file", "-f", help="The mesh.yaml to apply.", show_default=False)],
+    file: Annotated[
+        list[Path],
+        typer.Option(
+            "--file", "-f", help="The mesh.yaml to apply; - for standard input.", show_default=False
+        ),
+    ],
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Show what would change; change nothing.")
     ] = False,
     server: Server = "http://127.0.0.1:8080",
 ) -> None:
-    """Declare what FILE says. All of it or, with one error, nothing; what it does not name stays as it is."""
-    document = mesh_file.read(file)
+    """Declare what FILE says.
+
+    All of it or, with one error, nothing. What it does not name stays as it is: `regmesh delete` removes it.
+    """
+    if len(file) > 1:
+        raise typer.BadParameter("one file at a time: --file stands here several times")
+    document = mesh_file.read(file[0])
     try:
         answer = Remote(server).call(
             "POST", "/api/v1/apply", query={"dry_run": "true"} if dry_run else None, body=document.document
@@ -60,8 +71,10 @@ def apply(
     except Refused as error:
         if not error.problems:
             raise
-        raise mesh_file.InvalidFile([_located(document, problem) for problem in error.problems]) from error
+        raise mesh_file.InvalidFile(document.told([_located(one) for one in error.problems])) from error
     changes = answer["items"]
+    if not changes:
+        print(f"regmesh: {document.path} names nothing", file=sys.stderr)
     for change in changes:
         if change["change"] != "unchanged":
             print(f"{change['key']} {change['change']}{' (dry run)' if dry_run else ''}")
@@ -77,10 +90,12 @@ def get(
     output: Output = Format.TABLE,
     server: Server = "http://127.0.0.1:8080",
 ) -> None:
-    """Show what is declared, with the state of each registry and replica; agents, dead letters, and what is parked.
+    """Show what is declared, and how each of it does.
 
-    Of executions it shows the newest thousand.
+    Also executions (the newest thousand), agents, dead letters, and what is parked. KIND/NAME is taken too, as other
+    commands print it. Times are UTC.
     """
+    kind, name = _split(kind, name)
     section = _section(kind, shown_only=True)
     control = Remote(server)
     if name is None:
@@ -96,11 +111,19 @@ def get(
 
 def delete(
     kind: DeclaredKind,
-    name: Annotated[str, typer.Argument(help="Its name.", show_default=False)],
+    name: Annotated[
+        str | None, typer.Argument(help="Its name. KIND/NAME is taken too.", show_default=False)
+    ] = None,
     server: Server = "http://127.0.0.1:8080",
 ) -> None:
-    """Stop declaring something. Refused while something else names it; nothing is deleted at any registry."""
+    """Stop declaring something.
+
+    Refused while something else names it. Nothing is deleted at any registry.
+    """
+    kind, name = _split(kind, name)
     section = _section(kind, shown_only=False)
+    if name is None:
+        raise typer.BadParameter(f"say which: `regmesh delete {kind} NAME`")
     Remote(server).call("DELETE", remote.path(section, name))
     print(f"{section.removesuffix('s')}/{name} deleted")
 
@@ -112,6 +135,12 @@ async def _all(control: Remote, section: str) -> list[dict[str, Any]]:
     return [item async for item in control.pages(f"/api/v1/{section}", query, most=most)]
 
 
+def _split(kind: str, name: str | None) -> tuple[str, str | None]:
+    """KIND NAME, or KIND/NAME as `apply` and `doctor` print it."""
+    before, slash, after = kind.partition("/")
+    return (before, after) if slash and name is None else (kind, name)
+
+
 def _section(kind: str, *, shown_only: bool) -> str:
     section = kind.lower() if kind.lower() in _LISTED else kind.lower().rstrip("s") + "s"
     kinds = _SHOWN if shown_only else _DECLARED
@@ -120,10 +149,10 @@ def _section(kind: str, *, shown_only: bool) -> str:
     return section
 
 
-def _located(file: mesh_file.MeshFile, problem: Mapping[str, str]) -> str:
-    """The server's problem with the line of our file."""
+def _located(problem: Mapping[str, str]) -> Problem:
+    """The server's problem with a path that leads into our file."""
     path = tuple(int(part) if part.isdigit() else part for part in _parts(problem["path"]))
-    return file.told([Problem(path, problem["message"])])[0]
+    return Problem(path, problem["message"])
 
 
 def _parts(where: str) -> list[str]:
@@ -132,9 +161,13 @@ def _parts(where: str) -> list[str]:
 
 def _filters(rule: Mapping[str, Any]) -> str:
     return ", ".join(
-        f"{part['type']}{'!' if part.get('decoration') == 'excludes' else ''}={part['value']}"
+        f"{part['type']}{'!' if part.get('decoration') == 'excludes' else ''}={_value(part['value'])}"
         for part in rule.get("filters", ())
     ) or "everything"  # fmt: skip
+
+
+def _value(value: object) -> str:
+    return "|".join(map(str, value)) if isinstance(value, list) else str(value)
 
 
 def _lag(seconds: float | None) -> str | None:

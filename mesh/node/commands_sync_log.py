@@ -1,6 +1,7 @@
 """`regmesh logs`: the sync log, as it is and as it grows."""
 
 import asyncio
+import sys
 from collections import OrderedDict
 from collections.abc import Mapping, Sequence
 from contextlib import aclosing
@@ -11,8 +12,8 @@ from typing import Annotated, Any
 import typer
 
 from mesh.node.options import Output, Server
-from mesh.node.output import Format, show, size
-from mesh.node.remote import Remote, Unanswered
+from mesh.node.output import Format, print_table, show, size
+from mesh.node.remote import Refused, Remote, Unanswered, path
 
 _FOLLOW_SECONDS = 1.0
 _OVERLAP = 100  # entries in a row that were shown already: what comes late from a region lies before them
@@ -29,9 +30,14 @@ def logs(
         str | None, typer.Option(help="Only of this replica (INSTANCE@REGION).", show_default=False)
     ] = None,
     repository: Annotated[
-        str | None, typer.Option(help="Only of this repository.", show_default=False)
+        str | None,
+        typer.Option(
+            help="Only of this repository: a name or a pattern, without its instance.", show_default=False
+        ),
     ] = None,
-    tag: Annotated[str | None, typer.Option(help="Only of this tag.", show_default=False)] = None,
+    tag: Annotated[
+        str | None, typer.Option(help="Only of this tag: a name or a pattern.", show_default=False)
+    ] = None,
     status: Annotated[
         str | None,
         typer.Option(
@@ -46,14 +52,14 @@ def logs(
     ] = None,
     limit: Annotated[int, typer.Option(min=1, help="How many at the most.")] = 100,
     follow: Annotated[
-        bool, typer.Option("--follow", help="Go on with new entries until interrupted.")
+        bool, typer.Option("--follow", "-f", help="Go on with new entries until interrupted.")
     ] = False,
     output: Output = Format.TABLE,
     server: Server = "http://127.0.0.1:8080",
 ) -> None:
-    """The sync log: what was copied, from where to where, and what was not and why.
+    """Show the sync log: what was copied, and what was not and why.
 
-    Newest first; with --follow the newest come last.
+    Newest first; with --follow the newest come last. Times are UTC.
     """
     wanted = {"rule": rule, "repository": repository, "tag": tag, "status": status}
     wanted |= {"replica": replica, "execution": execution, "since": since}
@@ -64,18 +70,36 @@ def logs(
 
 async def _logs(remote: Remote, query: dict[str, str], limit: int, output: Format, *, follow: bool) -> None:
     if not follow:
-        show([entry async for entry in remote.pages("/api/v1/logs", query, most=limit)], _COLUMNS, output)
+        found = [entry async for entry in remote.pages("/api/v1/logs", query, most=limit)]
+        show(found, _COLUMNS, output)
+        if not found:
+            await _tell_what_is_not_declared(remote, query)
         return
     following = _Following(remote, query | {"limit": str(min(max(limit, _OVERLAP), 1000))})
     entries = await following.begin(limit)
+    header = True
     while True:
-        if entries:
+        if entries and output is Format.TABLE:
+            print_table(entries, _COLUMNS, header=header)
+            header = False
+        elif entries:
             show(entries, _COLUMNS, output)
         await asyncio.sleep(_FOLLOW_SECONDS)
         try:
             entries = await following.fresh()
         except Unanswered:
             entries = []  # it answered before, so it may be starting again
+
+
+async def _tell_what_is_not_declared(remote: Remote, query: Mapping[str, str]) -> None:
+    """A name that is misspelt finds nothing; what was declared once may be asked for, so it is no error."""
+    for kind in ("rule", "replica"):
+        if (name := query.get(kind)) is None:
+            continue
+        try:
+            await remote.ask("GET", path(f"{kind}s", name))
+        except Refused as error:
+            print(f"regmesh: {error}", file=sys.stderr)
 
 
 @dataclass(slots=True)
@@ -131,6 +155,7 @@ def _why(entry: Mapping[str, Any]) -> str:
 _COLUMNS = {
     "TIME": lambda entry: (entry["end_time"] or entry["start_time"])[:19].replace("T", " "),
     "STATUS": lambda entry: entry["status"],
+    "DOES": lambda entry: entry["operation"],
     "SOURCE": lambda entry: entry["source"],
     "DESTINATION": lambda entry: entry["destination"],
     "SENT": lambda entry: size(entry["bytes_transferred"]),

@@ -19,7 +19,7 @@ from schemas.topology import RegionDeclaration
 
 
 def register(app: typer.Typer) -> None:
-    group = typer.Typer(help="The topics of the log.", no_args_is_help=True)
+    group = typer.Typer(help="Make the topics of the log.", no_args_is_help=True)
     group.command("create")(create)
     app.add_typer(group, name="topics")
 
@@ -34,9 +34,10 @@ def create(
         list[str] | None, typer.Option("--region", help="A region; again for more.", show_default=False)
     ] = None,
 ) -> None:
-    """Make every topic of the mesh that is missing: two global ones, and seven for each region.
+    """Make every topic of the mesh that is missing.
 
-    Those that exist are left as they are. Do this once with rights that the daemons need not have.
+    Two global ones, and seven for each region. Those that exist are left as they are. Do this once with rights that
+    the daemons need not have.
     """
     if log is None:
         raise typer.BadParameter("name the log with --log or REGMESH_LOG")

@@ -24,9 +24,10 @@ def usage(
     output: Output = Format.TABLE,
     server: Server = "http://127.0.0.1:8080",
 ) -> None:
-    """Sum up the bytes of blobs that were sent: by account (the source's), by rule or replica, and by link.
+    """Sum up the bytes of blobs that were sent.
 
-    A link goes from the region that sent the bytes, which need not be the source's own.
+    By account (the source's), by rule or replica, and by link. A link goes from the region that sent the bytes,
+    which need not be the source's own.
     """
     found = Remote(server).call("GET", "/api/v1/usage", query={"since": since} if since is not None else None)
     if output is not Format.TABLE:

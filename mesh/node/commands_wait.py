@@ -11,6 +11,7 @@ import typer
 from mesh.clock import Clock, SystemClock
 from mesh.node import arrival, image_argument
 from mesh.node.options import Server
+from mesh.node.output import over_the_last_line
 from mesh.node.remote import Remote, Unanswered
 from schemas.names import Digest
 
@@ -40,7 +41,9 @@ def wait(
     timeout: Annotated[float, typer.Option(min=0, help="Give up after so many seconds.")] = 300,
     server: Server = "http://127.0.0.1:8080",
 ) -> None:
-    """Wait until the agents of those regions saw by HEAD what the instance's tag names.
+    """Wait until an image is where it is to be.
+
+    That is until the agents of those regions saw by HEAD what the instance's tag names.
 
     Right after a push name its --digest: what the tag names is known a moment later, when its registry has told.
     Exits 0 when they did; 1 when time was up, with a line for each place that does not have it and why; 2 when it is
@@ -130,7 +133,7 @@ class Waiting:
             f"; waiting for {places}" if places else ""
         )
         if line != self._said:
-            print(f"\r\x1b[K{line}", end="", file=sys.stderr, flush=True)
+            over_the_last_line(line)
             self._said = line
         if is_over:
             print(file=sys.stderr)

@@ -1,6 +1,7 @@
 """`regmesh where`: which place holds which digest of an image, and since when."""
 
 import asyncio
+import sys
 from collections.abc import Iterable, Mapping
 from typing import Annotated, Any
 
@@ -25,10 +26,11 @@ def where(
     output: Output = Format.TABLE,
     server: Server = "http://127.0.0.1:8080",
 ) -> None:
-    """Show for a tag, or for all tags of a repository, which place holds which digest, since when, and seen by whom.
+    """Show which place holds which digest of an image, since when.
 
-    Places are the instance itself, its replicas, and where rules bring the tag to. SEEN BY agent: an agent of ours saw
-    it there by HEAD; notification: its registry said so. `current`: it holds what the instance holds.
+    Of one tag, or of all tags of a repository. Times are UTC. Places are the instance itself, its replicas, and
+    where rules bring the tag to. SEEN BY agent: an agent of ours saw it there by HEAD; notification: its registry
+    said so. `current`: it holds what the instance holds.
     """
     asked = image_argument.parse(image)
     query = {"limit": "1000"} | ({"tag": asked.tag} if asked.tag is not None else {})
@@ -39,6 +41,11 @@ def where(
     show([row for tag in tags for row in _rows(tag, asked.instance)], _COLUMNS, output)
     for note in _notes(tags):
         print(note)
+    if not tags:
+        print(
+            f"regmesh: no tag of {image} is known: none was announced or read by a task, or all were deleted",
+            file=sys.stderr,
+        )
 
 
 async def _all(remote: Remote, path: str, query: Mapping[str, str]) -> list[dict[str, Any]]:

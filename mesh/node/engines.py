@@ -25,6 +25,11 @@ async def open_log(url: str, *, clock: Clock, secrets: Secrets) -> Log:
     )
 
 
+def is_new(url: str) -> bool:
+    """Whether this log certainly holds nothing: an embedded one whose file is not there."""
+    return urlsplit(url).scheme == "sqlite" and not sqlite_path(url).exists()
+
+
 def sqlite_path(url: str) -> Path:
     """`sqlite:///var/lib/x.db` is absolute, `sqlite://x.db` and `sqlite:x.db` are below the working directory."""
     path = url.removeprefix("sqlite:").removeprefix("//")

@@ -19,11 +19,15 @@ class ImageArgument(NamedTuple):
 
 def parse(text: str) -> ImageArgument:
     """With or without a tag; wrong use when it is no such name."""
-    instance, slash, rest = text.partition("/")
+    instance, _, rest = text.partition("/")
     repository, colon, tag = rest.partition(":")
-    if not slash or not instance or not repository or (colon and not tag):
+    if "@" in text.partition("/")[2]:
         raise typer.BadParameter(
-            f"{text!r} is no INSTANCE/REPOSITORY[:TAG], such as game-cn/game/server:v1.0"
+            f"{text!r} has a digest: name the image by its tag (or, for all tags, by none)"
+        )
+    if "" in (instance, *repository.split("/")) or (colon and not tag) or ":" in instance:
+        raise typer.BadParameter(
+            f"{text!r} is no INSTANCE/REPOSITORY[:TAG], such as game-cn/game/server:v1.0 (`regmesh get instances`)"
         )
     return ImageArgument(instance, repository, tag or None)
 

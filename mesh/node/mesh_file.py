@@ -1,6 +1,8 @@
 """`mesh.yaml`: read, judged whole, and every problem told with its line."""
 
+import sys
 from collections.abc import Hashable, Sequence
+from operator import itemgetter
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -33,10 +35,10 @@ class MeshFile(NamedTuple):
         return line
 
     def told(self, problems: Sequence[declarations.Problem]) -> list[str]:
-        """The problems for people: `mesh.yaml:12: rules[0].source: no instance is named ...`."""
+        """The problems for people, by line: `mesh.yaml:12: rules[0].source: no instance is named ...`."""
+        lines = sorted(((self.line(problem.path), problem) for problem in problems), key=itemgetter(0))
         return [
-            f"{self.path}:{self.line(problem.path)}: {problem.where or 'document'}: {problem.message}"
-            for problem in problems
+            f"{self.path}:{line}: {problem.where or 'document'}: {problem.message}" for line, problem in lines
         ]
 
 
@@ -49,9 +51,12 @@ class InvalidFile(InvalidInput):
 
 
 def read(path: Path) -> MeshFile:
-    """Parse the file; `InvalidFile` when it is not there, or no YAML, or more than JSON, or names a key twice."""
+    """Parse the file, or standard input for `-`.
+
+    `InvalidFile` when it is not there, or no YAML, or more than JSON, or names a key twice.
+    """
     try:
-        text = path.read_text()
+        text = path.read_text() if str(path) != "-" else sys.stdin.read()
     except (OSError, UnicodeDecodeError) as error:
         raise InvalidFile([f"{path}: cannot be read: {_reason(error)}"]) from error
     try:

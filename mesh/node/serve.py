@@ -22,9 +22,12 @@ class PortTaken(RegmeshError):
 
 @asynccontextmanager
 async def listening(
-    listen: str, node: Node, routes: list[Callable[[web.Application], None]]
+    listen: str, node: Node, routes: list[Callable[[web.Application], None]], *, option: str = "--listen"
 ) -> AsyncIterator[str]:
-    """Serve until the block ends; gives the URL (with the real port when 0 was asked for)."""
+    """Serve until the block ends; gives the URL (with the real port when 0 was asked for).
+
+    `PortTaken` names the `option` that chooses another address.
+    """
     host, port = parse_address(listen)
     app = web.Application(client_max_size=_MAX_BODY)
     health.add_routes(app, node.metrics, node.not_ready)
@@ -33,7 +36,7 @@ async def listening(
     runner = web.AppRunner(app, access_log=None, handle_signals=False, shutdown_timeout=_FINISH_SECONDS)
     await runner.setup()
     try:
-        await _bind(runner, host, port)
+        await _bind(runner, host, port, option)
         url = f"http://{'[' + host + ']' if ':' in host else host}:{runner.addresses[0][1]}"
         LOG.info("listening", action="listen", url=url)
         yield url
@@ -49,9 +52,9 @@ def parse_address(listen: str) -> tuple[str, int]:
     return host.removeprefix("[").removesuffix("]"), int(port)
 
 
-async def _bind(runner: web.AppRunner, host: str, port: int) -> None:
+async def _bind(runner: web.AppRunner, host: str, port: int, option: str) -> None:
     try:
         await web.TCPSite(runner, host, port).start()
     except OSError as error:
-        reason = error.strerror or str(error)
-        raise PortTaken(f"cannot listen on {host}:{port}: {reason}; choose another with --listen") from error
+        reason = (error.strerror or str(error)).rpartition("): ")[2]  # asyncio names the address once more
+        raise PortTaken(f"cannot listen on {host}:{port}: {reason}; choose another with {option}") from error

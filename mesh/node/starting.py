@@ -3,6 +3,7 @@
 import sys
 
 import typer
+from pydantic import TypeAdapter, ValidationError
 from yarl import URL
 
 from mesh import logging
@@ -11,6 +12,7 @@ from mesh.node.node import Trust
 from mesh.registry.auth import parse_realms
 from mesh.registry.egress import parse_networks
 from schemas.names import Region
+from schemas.topology import Domain
 
 
 def trust(networks: list[str] | None, realms: list[str] | None) -> Trust:
@@ -34,6 +36,20 @@ def region(name: str) -> Region:
         return Region(name)
     except ValueError as error:
         raise typer.BadParameter(str(error)) from error
+
+
+def domain(name: str | None) -> str | None:
+    try:
+        return name if name is None else TypeAdapter(Domain).validate_python(name)
+    except ValidationError as error:
+        reason = error.errors()[0]["msg"].removeprefix("Value error, ")
+        raise typer.BadParameter(f"--domain {name!r}: {reason}") from error
+
+
+def http_url(option: str, text: str | None) -> str | None:
+    if text is not None and not is_http_url(text):
+        raise typer.BadParameter(f"{option} {text!r} is no URL: use http://HOST:PORT")
+    return text
 
 
 def is_http_url(text: str) -> bool:

@@ -3,10 +3,13 @@
 A registry says how it wants to be asked by refusing the first request (401 and `WWW-Authenticate`); that is
 remembered, so that later requests carry the right header at once. Tokens are kept by scope until shortly
 before they end; a registry looks at a token when a request begins, so a long upload may outlive its token.
+Credentials are looked up again when they are refused, and before a token server is asked, so that a rotated
+secret needs no restart.
 """
 
 import asyncio
 import base64
+import contextlib
 import re
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -56,7 +59,9 @@ def parse_realms(texts: Iterable[str]) -> frozenset[URL]:
     try:
         return frozenset(URL(text).origin() for text in texts)
     except ValueError as error:
-        raise InvalidInput(f"a realm is not an http URL: {error}") from error
+        raise InvalidInput(
+            f"a token realm is not an http URL: {error}; use an origin such as https://auth.example.com"
+        ) from error
 
 
 def trusted_realms(home: URL, realms: frozenset[URL]) -> frozenset[URL]:
@@ -86,8 +91,10 @@ class Authenticator:
         *,
         clock: Clock,
         fetch: FetchToken,
+        renew: Callable[[], Credentials | AskedFor | None] | None = None,
     ) -> None:
         self._given = credentials
+        self._look_up = renew
         self._realms = trusted_realms(home, realms)
         self._clock = clock
         self._fetch = fetch
@@ -109,8 +116,10 @@ class Authenticator:
         self, headers: Iterable[str], scopes: Scopes, refused: str | None, side: Side
     ) -> str | None:
         """The header to try once more with after a 401, or None when we have nothing better than `refused`."""
+        self._renew()
         if isinstance(self._given, Credentials) and self._given.is_bearer:
-            return None
+            token_now = f"Bearer {self._given.password}"
+            return token_now if token_now != refused else None
         challenge = challenges.choose(headers)
         if challenge is None:
             return None
@@ -135,6 +144,16 @@ class Authenticator:
         better = _basic(known)
         return better if better != refused else None
 
+    def _renew(self) -> None:
+        """As they are now. Those that we have stay while there are none that can be read: a file is being replaced."""
+        if self._look_up is None:
+            return
+        with contextlib.suppress(InvalidInput):
+            found = self._look_up()
+            if found != self._given:
+                self._given = found
+                self._tokens.clear()
+
     def _check_realm(self, challenge: Challenge, side: Side) -> None:
         """The realm decides where our password goes: only where the operator would expect it."""
         check_realm(challenge, self._realms, side)
@@ -154,6 +173,7 @@ class Authenticator:
         return f"Bearer {token.value}"
 
     async def _new_token(self, challenge: Challenge, scopes: Sequence[str], side: Side) -> Token:
+        self._renew()
         asked = self._clock.monotonic()
         known = await self._credentials(side)
         try:

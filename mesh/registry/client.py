@@ -29,6 +29,7 @@ def open_endpoint(
     url: str,
     credentials: Credentials | AskedFor | None,
     *,
+    renew: Callable[[], Credentials | AskedFor | None] | None = None,
     clock: Clock | None = None,
     random: Callable[[], float] | None = None,
     allowed_networks: Iterable[str] = (),
@@ -36,6 +37,7 @@ def open_endpoint(
 ) -> "RegistryEndpoint":
     """The place `name` at `url`. To be called on the running event loop, and closed there.
 
+    `renew` gives the credentials as they are now: it is asked when the registry refuses those that we have.
     A registry may send us to public addresses and to `allowed_networks` (CIDRs). Its token server must be on its own
     host and port, or one of `realms` (origins such as `https://auth.example.com`). `InvalidInput` for what is neither.
     """
@@ -44,6 +46,7 @@ def open_endpoint(
             name,
             _parse_base(name, url),
             credentials,
+            renew=renew,
             clock=clock or SystemClock(),
             random=random or SystemRandom().random,
             networks=parse_networks(allowed_networks),

@@ -35,7 +35,7 @@ def parse_networks(texts: Iterable[str]) -> tuple[Network, ...]:
     try:
         return tuple(ip_network(text) for text in texts)
     except ValueError as error:
-        raise InvalidInput(f"not a network: {error}") from error
+        raise InvalidInput(f"not a network to allow: {error}; use a CIDR such as 10.0.0.0/8") from error
 
 
 def is_allowed(text: str, allowed: tuple[Network, ...]) -> bool:

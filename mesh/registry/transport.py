@@ -61,6 +61,7 @@ class Transport:
         base: URL,
         credentials: Credentials | AskedFor | None,
         *,
+        renew: Callable[[], Credentials | AskedFor | None] | None = None,
         clock: Clock,
         random: Callable[[], float],
         networks: tuple[Network, ...],
@@ -71,7 +72,9 @@ class Transport:
         self.clock = clock
         self.random = random
         self._trusted = realms | {base.origin()}
-        self._auth = Authenticator(base, credentials, realms, clock=clock, fetch=self._fetch_token)
+        self._auth = Authenticator(
+            base, credentials, realms, clock=clock, fetch=self._fetch_token, renew=renew
+        )
         self._pause = Pause(clock, random)
         self._home = home_session()
         self._abroad = guarded_session(networks)

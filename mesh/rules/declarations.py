@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 
 from pydantic import ValidationError
 
-from mesh.rules import consent, contradictions, fights, links, naming, replication
+from mesh.rules import consent, contradictions, fights, links, mistakes, naming, replication
 from mesh.rules.labels import compile_label
 from mesh.rules.patterns import BadPattern, compile_pattern
 from mesh.rules.schedule import BadSchedule, next_tick
@@ -99,16 +99,23 @@ def judge(document: object, declared: Iterable[Declared] = ()) -> tuple[list[Pla
             ]
         if isinstance(thing, RegionDeclaration):
             problems += [Problem((*path, *where), text) for where, text in links.problems(thing, everything)]
-    new_rules = [(path, thing) for path, thing in placed if isinstance(thing, Rule)]
-    problems += [Problem(where, text) for where, text in fights.problems(new_rules, everything)]
+    new_rules = [
+        (path, thing) for path, thing in placed if isinstance(thing, Rule) and not _goes_nowhere(thing)
+    ]
+    others = {key: thing for key, thing in everything.items() if not _goes_nowhere(thing)}
+    problems += [Problem(where, text) for where, text in fights.problems(new_rules, others)]
     problems += [Problem(where, text) for where, text in replication.problems(placed, everything)]
     return placed, problems + _cycles(placed, everything)
 
 
-def check_removal(key: str, declared: Iterable[Declared]) -> list[str]:
-    """Why the thing at `key` cannot be removed: what still names it."""
-    users = [thing.key for thing in declared if key in set(_named_by(thing))]
-    return [f"{key} is used by {user}; remove that first" for user in sorted(users)]
+def check_removal(key: str, declared: Iterable[Declared]) -> str | None:
+    """Why the thing at `key` cannot be removed: all that still names it; None when it can."""
+    users = sorted(thing.key for thing in declared if key in set(_named_by(thing)))
+    return (
+        f"{key} is used by {', '.join(users)}; remove {'that' if len(users) == 1 else 'those'} first"
+        if users
+        else None
+    )
 
 
 def _named_by(thing: Declared) -> Iterator[str]:
@@ -149,9 +156,8 @@ def _parse_item(section: str, path: Path, item: Mapping[str, Any]) -> tuple[Decl
     try:
         return model.model_validate(item), []
     except ValidationError as error:
-        return None, [
-            _problem(section, path, dict(found), model) for found in error.errors(include_url=False)
-        ]
+        found = mistakes.own(error.errors(include_url=False))
+        return None, [_problem(section, path, one, model) for one in found]
 
 
 def _problem(section: str, path: Path, found: Mapping[str, Any], model: type[Declared]) -> Problem:
@@ -162,15 +168,16 @@ def _problem(section: str, path: Path, found: Mapping[str, Any], model: type[Dec
     if found["type"] == "extra_forbidden":
         if len(loc) == 1:
             return Problem((*path, *loc), _unknown(section, str(loc[0]), model.model_fields))
+        if chosen is not None and loc[-1] in _INNER[str(loc[0])]:  # of another type
+            message = f"a {str(loc[0]).removesuffix('s')} of type {found['loc'][chosen]} has no {loc[-1]!r}"
+            return Problem((*path, *loc), message)
         return Problem((*path, *loc), _unknown(f"{section}.{loc[0]}", str(loc[-1]), _INNER[str(loc[0])]))
     if found["type"] == "union_tag_invalid":
         what, types = ("trigger", TRIGGER_TYPES) if loc[0] == "trigger" else ("filter", FILTER_TYPES)
-        near = difflib.get_close_matches(str(found["ctx"]["tag"]).lower(), types, n=1)
-        hint = f"; did you mean {near[0]!r}?" if near else ""
-        message = f"{found['ctx']['tag']!r} is not a {what} type; known are {', '.join(types)}{hint}"
+        tag = found["ctx"]["tag"]
+        message = f"{tag!r} is not a {what} type; known are {', '.join(types)}{mistakes.meant(tag, types)}"
         return Problem((*path, *loc, "type"), message)
-    message = "is required" if found["type"] == "missing" else str(found["msg"]).removeprefix("Value error, ")
-    return Problem((*path, *loc), message)
+    return Problem((*path, *loc), mistakes.told(found))
 
 
 def _references(path: Path, section: str, item: Mapping[str, Any], names: AbstractSet[str]) -> list[Problem]:
@@ -232,8 +239,12 @@ def like(noun: str, name: str, everything: Iterable[str]) -> str:
     return f"did you mean {near[0]!r}?" if near else f"`regmesh get {noun}s` shows what is"
 
 
+def _goes_nowhere(thing: Declared) -> bool:
+    return isinstance(thing, Rule) and thing.source == thing.destination
+
+
 def _rule_problems(rule: Rule) -> Iterable[tuple[Path, str]]:
-    if rule.source == rule.destination:
+    if _goes_nowhere(rule):
         yield ("destination",), "is the source itself"
     yield from naming.problems(rule)
     yield from contradictions.problems(rule)

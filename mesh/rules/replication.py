@@ -28,11 +28,21 @@ def problems(placed: Sequence[_Placed], everything: _Everything) -> Iterable[tup
         for field, text in _own(item.thing, everything):
             said.add(item.thing.key)
             yield (*item.path, field), text
-    moved = [item for item in placed if isinstance(item.thing, RegionDeclaration | Instance)]
     for key in sorted(everything.keys() - said - {item.thing.key for item in placed}):
         for _, text in _own(everything[key], everything):
-            for item in moved:
-                yield item.path, f"with it {key} would not be allowed any more: {text}"
+            ground = _ground(everything[key], everything)
+            for item in placed:
+                if item.thing.key in ground or f" {item.thing.key} " in text:
+                    yield item.path, f"with it {key} would not be allowed any more: {text}"
+
+
+def _ground(thing: Declared, everything: _Everything) -> set[str]:
+    """The keys of what it stands on: its instances, and the regions of all of them."""
+    named = {thing.instance} if isinstance(thing, Replica) else set[str]()
+    named |= {thing.source, thing.destination} if isinstance(thing, Rule) else set()
+    keys = {f"instance/{name}" for name in named}
+    homes = [thing, *(everything[key] for key in keys & everything.keys())]
+    return keys | {f"region/{home.region}" for home in homes if isinstance(home, Instance | Replica)}
 
 
 def _own(thing: Declared, everything: _Everything) -> Iterable[tuple[str, str]]:

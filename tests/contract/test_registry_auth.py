@@ -13,7 +13,7 @@ from aiohttp import web
 
 from mesh.clock import ManualClock
 from mesh.credentials import Credentials
-from mesh.errors import Denied, RegistryError, Rejected, ServerFault, Throttled
+from mesh.errors import Denied, InvalidInput, RegistryError, Rejected, ServerFault, Throttled
 from mesh.registry.client import RegistryEndpoint, open_endpoint
 from mesh.registry.port import Descriptor, digest_of
 from schemas.completions import Side
@@ -62,6 +62,26 @@ async def test_basic_opens_a_real_registry_and_only_with_the_right_password(tmp_
                     await endpoint.ping()
                 assert caught.value.status == 401
                 assert "guess" not in str(caught.value)
+
+
+@pytest.mark.real("docker-registry")
+@pytest.mark.real("htpasswd")
+@pytest.mark.parametrize("first", [Credentials("anna", "old"), Credentials(None, "old"), None])
+async def test_credentials_that_were_put_right_are_found_without_a_restart(
+    tmp_path: Path, first: Credentials | None
+):
+    command = ["htpasswd", "-Bbn", "-C", "4", "anna", ANNA.password]
+    users = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    known: list[Credentials | None] = [first]
+    async with (
+        registries.distribution(tmp_path, htpasswd=users) as url,
+        opened(url, first, renew=lambda: known[-1]) as endpoint,
+    ):
+        for _ in range(2):
+            with pytest.raises(Denied):
+                await endpoint.ping()
+        known.append(ANNA)
+        await endpoint.ping()
 
 
 class TokenServer:
@@ -282,3 +302,23 @@ async def test_cookies_are_not_kept():
         assert all("Cookie" not in request.headers for request in home.asked)
         assert home.asked[0].headers["Accept-Encoding"] == "identity"
         assert home.asked[0].headers["User-Agent"].startswith("regmesh/")
+
+
+async def test_a_token_is_asked_for_with_the_credentials_of_now(server: TokenServer):
+    known = [Credentials("anna", "old")]
+    async with opened(server.stub.url, known[-1], renew=lambda: known[-1]) as endpoint:
+        registry = endpoint.registry(Side.SOURCE)
+        assert await registry.blob_size(APP, BLOB.digest) == 4
+        known.append(ANNA)
+        assert await registry.blob_size(APP, BLOB.digest) == 4  # its token is good, nobody is asked
+        await registry.write_blob(APP, BLOB, streamed(b"blob"))
+    assert [request.headers["Authorization"] == BASIC for request in server.asked] == [False, True]
+
+
+async def test_credentials_stay_while_those_of_now_cannot_be_read(server: TokenServer):
+    def unreadable() -> Credentials:
+        raise InvalidInput("the file is being replaced")
+
+    async with opened(server.stub.url, ANNA, renew=unreadable) as endpoint:
+        assert await endpoint.registry(Side.SOURCE).blob_size(APP, BLOB.digest) == 4
+    assert [request.headers["Authorization"] for request in server.asked] == [BASIC]

@@ -68,6 +68,23 @@ async def test_three_failures_then_taken(tmp_path: Path):
     assert kept(tmp_path) == [("ci", "delivered", 4)]
 
 
+async def test_a_receiver_that_takes_nothing_is_told_by_the_doctor(tmp_path: Path):
+    async def about_ci(site: Site) -> list[str]:
+        findings = (await site.call("GET", "/api/v1/doctor"))[1]["items"]
+        return [it["message"] for it in findings if it["about"] == "webhook/ci"]
+
+    async with control_site(tmp_path, environment={}) as site:
+        await site.control.apply(hooks(ci="http://127.0.0.1:9"))
+        await site.report(completion())
+        await until(lambda: delivered(site, outcome="retried") >= 3)
+        (told,) = await about_ci(site)
+        assert told.startswith("1 delivery is tried again and again: secret 'ci-key' has no value: set ")
+    async with receiver() as ci, control_site(tmp_path, environment=SECRET) as site:
+        await site.control.apply(hooks(ci=ci.url))
+        await until(lambda: delivered(site) == 1)
+        assert await about_ci(site) == []
+
+
 async def test_a_restart_in_between_loses_none(tmp_path: Path):
     async with receiver(*[503] * 3) as ci:
         async with control_site(tmp_path, environment=SECRET, tries=Tries(first_wait=0.3)) as site:

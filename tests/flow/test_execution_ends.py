@@ -32,7 +32,7 @@ async def test_what_failed_and_is_gone_from_the_source_is_settled_by_trying_it_a
         await mesh.rule()
         await _fails(mesh, faults, "v1")
         await _is_deleted(mesh, "v1")
-        assert await mesh.doctor() == ["1 tasks failed and nothing has made them good since"]
+        assert await mesh.doctor() == ["1 task failed and nothing has made it good since"]
         _, answer = await mesh.control.call("POST", "/api/v1/retries", {})
         ended = await mesh.ended(answer["items"][0]["id"])
         assert (ended["status"], ended["total"], ended["skipped"]) == ("Succeed", 1, 1)

@@ -408,7 +408,7 @@ async def test_the_commands_show_progress_and_say_how_it_ended(
     assert (code, await running.holds("v1")) == (0, await running.push("v1"))
     execution_id = str((await running.executions())[0]["id"])
     assert execution_id in out.splitlines()
-    assert "Succeed: 1 tags: 1 succeed" in err
+    assert "Succeed: 1 tag: 1 succeed" in err
     assert f"{execution_id}  release  manual" in (await regmesh("get", "executions"))[1]
     assert "cn/game/app:v1" in (await regmesh("logs", "--execution", execution_id))[1]
     assert "had ended: Succeed" in (await regmesh("stop", execution_id))[1]

@@ -296,8 +296,8 @@ async def test_what_get_shows_of_a_replica_is_put_back_as_it_is_and_gauges_follo
 
 async def test_what_is_asked_wrongly_is_said(site: MeshSite) -> None:
     for path, query, why in (
-        (f"images/nobody/{APP}", {}, "no such instance"),
-        (f"images/cn@shanghai/{APP}", {}, "no such instance"),
+        (f"images/nobody/{APP}", {}, "no instance is named"),
+        (f"images/cn@shanghai/{APP}", {}, "no instance is named"),
         (f"images/cn/{APP}", {"tag": "v1,!"}, "tag: "),
         (f"images/cn/{APP}", {"cursor": "!"}, "cursor: "),
         ("images/cn/UPPER", {}, "not a repository name"),

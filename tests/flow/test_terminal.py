@@ -1,6 +1,7 @@
 """What people type that is not quite right: each command against a mesh in the test's process."""
 
 import asyncio
+import io
 import json
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from itertools import count
@@ -10,11 +11,12 @@ from typing import Any, NamedTuple
 import pytest
 from structlog.testing import capture_logs
 
-from mesh.node import cli, commands_sync_log
+from mesh.node import cli, commands_executions, commands_sync_log
 from mesh.node.output import Format
 from mesh.node.remote import Remote, Unanswered
+from schemas.names import Tag
 from tests import images
-from tests.mesh_site import MeshSite, mesh_site, until
+from tests.mesh_site import APP, MeshSite, client, mesh_site, until
 
 
 class Done(NamedTuple):
@@ -209,6 +211,7 @@ async def test_who_follows_the_log_misses_nothing_of_a_burst(
         following.cancel()
         await asyncio.gather(following, return_exceptions=True)
     assert [shown.count(f"spare/game/app:{tag} ") for tag in tags] == [1] * len(tags)
+    assert shown.count("STATUS") == 1
 
 
 @pytest.mark.parametrize(
@@ -217,12 +220,148 @@ async def test_who_follows_the_log_misses_nothing_of_a_burst(
         (["get", "rule", "tow"], "rule/tow is not declared; did you mean 'two'?"),
         (["delete", "instance", "sparse"], "instance/sparse is not declared; did you mean 'spare'?"),
         (["get", "webhook", "ci"], "webhook/ci is not declared; `regmesh get webhooks` shows what is"),
-        (["where", "sparse/app:v1"], "no such instance is declared; did you mean 'spare'?"),
-        (["explain", "sparse/app:v1"], "no such instance is declared; did you mean 'spare'?"),
-        (["wait", "other/app:v1"], "no such instance is declared; `regmesh get instances` shows what is"),
+        (["where", "sparse/app:v1"], "no instance is named 'sparse'; did you mean 'spare'?"),
+        (["explain", "sparse/app:v1"], "no instance is named 'sparse'; did you mean 'spare'?"),
+        (["wait", "other/app:v1"], "no instance is named 'other'; `regmesh get instances` shows what is"),
     ],
 )
 async def test_a_wrong_name_is_told_with_what_was_meant(
     terminal: Terminal, arguments: list[str], what: str
 ) -> None:
     assert await terminal(*arguments) == (1, "", f"regmesh: {what}\n")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "what"),
+    [
+        (["sync", "tow"], 2, "rule: no rule or replica is named 'tow'; did you mean 'two'?"),
+        (["sync", "nothing"], 2, "`regmesh get rules` and `regmesh get replicas` show what is"),
+        (["stop", "nothing"], 1, "there is no execution nothing; `regmesh get executions` shows them"),
+        (["where", "cn/game/app@sha256:" + "ab" * 32], 2, "has a digest: name the image by its tag"),
+        (["wait", "cn/game/app:v1@sha256:" + "ab" * 32], 2, "has a digest: name the image by its tag"),
+        (["where", "docker://cn/app:v1"], 2, "is no INSTANCE/REPOSITORY[:TAG]"),
+        (["where", "127.0.0.1:5000/app:v1"], 2, "is no INSTANCE/REPOSITORY[:TAG]"),
+        (["logs", "--repository"], 2, "(see `regmesh logs --help`)"),
+        (["delete", "rule"], 2, "say which: `regmesh delete rule NAME`"),
+        (["apply", "-f", "one.yaml", "-f", "two.yaml"], 2, "one file at a time"),
+    ],
+)
+async def test_what_to_do_is_told(terminal: Terminal, arguments: list[str], code: int, what: str) -> None:
+    done = await terminal(*arguments)
+    assert (done.code, done.out, what in done.err, done.err.count("\n")) == (code, "", True, 1), done
+
+
+async def test_names_are_taken_as_other_commands_print_them(site: MeshSite, terminal: Terminal) -> None:
+    assert json.loads((await terminal("get", "rule/two", "-o", "json")).out)["name"] == "two"
+    assert (await terminal("delete", "rule/two")).out == "rule/two deleted\n"
+    assert (await site.get("rules"))["items"] == []
+
+
+async def test_a_file_is_read_from_standard_input(
+    site: MeshSite, terminal: Terminal, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("sys.stdin", io.StringIO("regions: [{name: oslo, jurisdiction: eu}]"))
+    assert (await terminal("apply", "-f", "-")).out == "region/oslo created\n1 changed, 0 unchanged\n"
+    monkeypatch.setattr("sys.stdin", io.StringIO("regions: [{name: oslo}]"))
+    done = await terminal("apply", "-f", "-")
+    assert (done.code, done.err) == (2, "regmesh: -:1: regions[0].jurisdiction: is required\n")
+    monkeypatch.setattr("sys.stdin", io.StringIO("# nothing yet\n"))
+    assert (await terminal("apply", "-f", "-")) == (
+        0,
+        "0 changed, 0 unchanged\n",
+        "regmesh: - names nothing\n",
+    )
+
+
+async def test_the_mistakes_of_a_file_are_told_by_line(terminal: Terminal, tmp_path: Path) -> None:
+    file = tmp_path / "mesh.yaml"
+    file.write_text("rules:\n  - {name: a, source: x, destination: cn}\n  - b\ninstances:\n  - {name: c}\n")
+    told = (await terminal("apply", "-f", str(file))).err.splitlines()
+    lines = [int(line.removeprefix(f"regmesh: {file}:").partition(":")[0]) for line in told]
+    assert lines == sorted(lines)
+    assert set(lines) == {2, 3, 5}
+
+
+async def test_a_list_of_platforms_is_shown_as_one_writes_it(site: MeshSite, terminal: Terminal) -> None:
+    platform = {"type": "platform", "value": ["linux/amd64", "linux/arm64"]}
+    await site.apply(
+        {"rules": [{"name": "two", "source": "cn", "destination": "spare", "filters": [platform]}]}
+    )
+    assert "platform=linux/amd64|linux/arm64" in (await terminal("get", "rules")).out
+
+
+async def test_a_misspelt_rule_finds_nothing_and_says_so(terminal: Terminal) -> None:
+    done = await terminal("logs", "--rule", "tow")
+    assert (done.code, done.err) == (0, "regmesh: rule/tow is not declared; did you mean 'two'?\n")
+    assert (await terminal("logs", "--rule", "two")).err == ""
+    done = await terminal("where", "cn/game/nothing")
+    assert (done.code, "no tag of cn/game/nothing is known" in done.err) == (0, True)
+
+
+async def test_the_log_says_what_was_deleted(site: MeshSite, terminal: Terminal) -> None:
+    await _two_registries(site)
+    await site.apply({"rules": [{"name": "two", "source": "cn", "destination": "spare", "deletion": True}]})
+    await site.start_agent("beijing")
+    await site.push("cn", "v1", images.image(layers=[b"one"]))
+    await until(lambda: _ended(site, 1))
+    async with client(site.registries["cn"]) as registry:
+        await registry.delete_manifest(APP, Tag("v1"))
+    await until(lambda: _ended(site, 2))
+    rows = [line.split() for line in (await terminal("logs")).out.splitlines()]
+    assert rows[0][:3] == ["TIME", "STATUS", "DOES"]
+    assert {row[3] for row in rows[1:]} == {"copy", "delete"}
+
+
+async def test_an_execution_that_finds_nothing_says_so(site: MeshSite, terminal: Terminal) -> None:
+    await _two_registries(site)
+    done = await terminal("sync", "two", "--repository", "game/*", "--wait")
+    assert (done.code, "nothing at its source is matched with --repository game/*" in done.err) == (
+        0,
+        True,
+    ), done
+
+
+async def test_no_line_of_a_table_ends_with_blanks(site: MeshSite, terminal: Terminal) -> None:
+    more = {
+        "name": "r",
+        "source": "cn",
+        "destination": "spare",
+        "trigger": {"type": "manual"},
+        "enabled": False,
+    }
+    await site.apply(
+        {
+            "rules": [
+                more | {"name": "a-name-that-is-much-longer", "filters": [{"type": "tag", "value": "v*"}]}
+            ]
+        }
+    )
+    lines = (await terminal("get", "rules")).out.splitlines()
+    assert len(lines) == 3
+    assert [line for line in lines if line != line.rstrip() or not line] == []
+    assert len({line.split("  ")[-1].strip() for line in lines}) == 3
+    assert [line.index(word) for line, word in zip(lines, ("ENABLED", "no", "yes"), strict=True)] == [
+        lines[0].index("ENABLED")
+    ] * 3
+
+
+async def test_who_stops_waiting_is_told_that_the_execution_goes_on(
+    site: MeshSite, terminal: Terminal, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def interrupted(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(commands_executions, "_until_ended", interrupted)
+    done = await terminal("sync", "two", "--wait")
+    assert (done.code, done.err) == (130, f"regmesh: it goes on; `regmesh stop {done.out.strip()}` ends it\n")
+
+
+async def _two_registries(site: MeshSite) -> None:
+    for place in ("cn", "spare"):
+        await site.registry(place)
+        declared = {"name": place, "account": "game", "region": "beijing", "url": site.registries[place].url}
+        await site.apply({"instances": [declared]})
+
+
+async def _ended(site: MeshSite, many: int) -> bool:
+    return len(await site.logs()) >= many

@@ -141,6 +141,16 @@ def test_a_gateway_of_a_region_that_is_not_declared(sound: Path, tmp_path: Path)
     told = done.stderr.splitlines()[-1]
     assert done.returncode == 2
     assert told == "regmesh: --gateway: no region is named 'bejing'; declared are: beijing, frankfurt"
+    assert "regmesh is up" not in done.stdout
+
+
+def test_a_gateways_port_that_is_taken(sound: Path, tmp_path: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        at = f"127.0.0.1:{taken.getsockname()[1]}"
+        up = ("up", "-f", str(sound), "--data", str(tmp_path / "data"), "--listen", "127.0.0.1:0")
+        done = parts.run_regmesh(*up, "--gateway", f"beijing={at}")
+    told = f"regmesh: cannot listen on {at}: address already in use; choose another with --gateway"
+    assert (done.returncode, done.stdout, done.stderr.splitlines()[-1]) == (1, "", told)
 
 
 def test_a_log_that_is_in_use(server: str, sound: Path, tmp_path: Path) -> None:
@@ -210,7 +220,7 @@ def test_explain_says_rule_by_rule_why(server: str, sound: Path) -> None:
     ]
     assert parts.run_regmesh("explain", "game-cn", "--server", server).returncode == 2
     unknown = parts.run_regmesh("explain", "nowhere/app:v1", "--server", server)
-    assert (unknown.returncode, "no such instance" in unknown.stderr) == (1, True)
+    assert (unknown.returncode, "no instance is named" in unknown.stderr) == (1, True)
 
 
 def test_logs_of_nothing_is_an_empty_table_and_bad_times_are_told(server: str) -> None:
@@ -226,9 +236,10 @@ def test_what_is_declared_outlives_a_restart(tmp_path: Path, sound: Path) -> Non
     extra.write_text("rules:\n  - {name: extra, source: game-cn, destination: game-eu}\n")
     assert parts.run_regmesh("apply", "-f", str(extra), "--server", url).returncode == 0
     assert daemon.stop() == 0
+    sound.write_text(extra.read_text())  # which names what only the log knows
     url, daemon = _start(tmp_path, sound)
     try:
         assert "extra" in parts.run_regmesh("get", "rules", "--server", url).stdout
-        assert "rule/extra is declared, but not by" in daemon.said()
+        assert "rule/release is declared, but not by" in daemon.said()
     finally:
         daemon.end()

@@ -1,6 +1,6 @@
 """What `regmesh doctor` finds: each finding from its cause, and nothing where all is well."""
 
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 
 import pytest
 
@@ -53,10 +53,12 @@ def letter(position: str, reason: str) -> DeadLetter:
     return DeadLetter(id=reason, time=NOW, reason=reason, position=position, payload="", payload_size=0)
 
 
-def findings(document=MESH, *, agents=None, boxes=(), failed=(), held=()) -> list[tuple[str, str, str]]:
+def findings(
+    document=MESH, *, agents=None, boxes=(), failed=(), held=(), now=NOW
+) -> list[tuple[str, str, str]]:
     state = state_of(document)
     seen = [heartbeat(state)] if agents is None else [heartbeat(state, **told) for told in agents]
-    sight = Sight(state=state, agents=seen, boxes=dict(boxes), failed=dict(failed), held=dict(held))
+    sight = Sight(state=state, now=now, agents=seen, boxes=dict(boxes), failed=dict(failed), held=dict(held))
     return [(found.severity.value, found.about, found.message) for found in diagnose(sight)]
 
 
@@ -110,10 +112,19 @@ def test_what_could_not_be_read_is_counted_and_its_last_reason_shown():
         box.take(letter("notifications/a", f"no shape of zot ({number})"))
     box.take(letter("mesh.cn.events[3]@17", "not JSON"))
     found = findings(boxes={Region("cn"): box})
+    last = " (the last at 2026-03-01 08:00)"
     assert [(about, message) for _, about, message in found] == [
-        ("instance/a", "150 notifications of notifications/a could not be read: no shape of zot (149)"),
-        ("region/cn", "1 record of mesh.cn.events could not be read: not JSON"),
+        (
+            "instance/a",
+            f"150 notifications of notifications/a could not be read: no shape of zot (149){last}",
+        ),
+        ("region/cn", f"1 record of mesh.cn.events could not be read: not JSON{last}"),
     ]
+    assert {severity for severity, _, _ in found} == {"problem"}
+    later = findings(boxes={Region("cn"): box}, now=NOW + timedelta(days=1, seconds=1))
+    assert {severity for severity, _, _ in later} == {
+        "note"
+    }  # nobody can take them back, so they end as problems
     assert len(box.newest) == 100
 
 
@@ -139,7 +150,7 @@ def test_a_replica_that_failed_is_told_once_and_with_what_to_do(cause, advice):
     status = ReplicaStatus(State.FAILED, "something is wrong", cause, 9.0, 1, 0, None)
     agents = [heartbeat(state), heartbeat(state, agent="cn-1", region="cn", places={"b@cn": "Failed: away"})]
     sight = Sight(
-        state=state, agents=agents, boxes={}, failed={"b@cn": 2}, held={}, replicas={"b@cn": status}
+        now=NOW, state=state, agents=agents, boxes={}, failed={"b@cn": 2}, held={}, replicas={"b@cn": status}
     )
     (found,) = diagnose(sight)
     assert (found.severity, found.about, found.message) == (
@@ -156,4 +167,4 @@ def test_a_replica_that_syncs_is_no_problem():
     state = state_of(document)
     status = ReplicaStatus(State.SYNCING, "it is being filled", None, 9.0, 1, 0, None)
     agents = [heartbeat(state), heartbeat(state, agent="cn-1", region="cn", places={})]
-    assert diagnose(Sight(state, agents, {}, {}, {}, {"b@cn": status})) == []
+    assert diagnose(Sight(state, NOW, agents, {}, {}, {}, {"b@cn": status})) == []

@@ -11,6 +11,7 @@ DIGEST, OTHER = "sha256:" + "ab" * 32, "sha256:" + "cd" * 32
 
 def row(place: str = "cn@shanghai", region: str = "shanghai", **changes: Any) -> dict[str, Any]:
     told = {"place": place, "region": region, "repository": "app", "digest": DIGEST, "rebuilt_from": None}
+    told["state"] = "behind"
     return told | {"seen_by": "agent"} | changes
 
 
@@ -72,6 +73,7 @@ def test_what_counts_is_what_an_agent_saw(changes: dict[str, Any], wanted: str |
             OTHER,
             "sha256:abababababab is there, and no task is known",
         ),
+        ([agent()], [end()], {"state": "current"}, OTHER, "sha256:abababababab is there, as at the instance"),
         ([agent()], [], {"digest": None}, OTHER, "nothing is there under this tag"),
         ([agent()], [], {"seen_by": "notification"}, DIGEST, "is there by its registry's word alone"),
     ],

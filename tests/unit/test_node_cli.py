@@ -1,6 +1,7 @@
 """The command line by itself: help, version, and options that are wrong before anything is opened."""
 
 import importlib.metadata
+import signal
 import subprocess
 import sys
 from importlib import import_module
@@ -14,7 +15,9 @@ from mesh.errors import InvalidInput
 from mesh.metrics import Metrics
 from mesh.node import cli, roles
 from mesh.node.node import open_node
+from mesh.node.output import over_the_last_line
 
+REGMESH = [sys.executable, "-m", "mesh.node"]
 MESH = "regions:\n  - {name: a, jurisdiction: cn}\n"
 
 
@@ -106,7 +109,7 @@ def test_each_module_registers_what_it_is_known_for() -> None:
 def test_a_question_to_the_api_imports_nothing_of_the_daemons() -> None:
     code = "import sys; from mesh.node import cli; cli.run(['logs', '--help']); print(*sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert "The sync log" in done.stdout
+    assert "Show the sync log" in done.stdout
     loaded = done.stdout.split()
     assert "mesh.node.commands_sync_log" in loaded
     assert not {"sqlalchemy", "aiokafka", "consumer.agent", "mesh.control.api"} & set(loaded)
@@ -126,3 +129,83 @@ def test_wrong_use_is_told_and_ends_with_2(
     out, err = capsys.readouterr()
     assert out == ""
     assert err.startswith(says)
+
+
+def test_the_help_cuts_no_summary(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+    for command in ([], ["nearby"], ["topics"]):
+        assert cli.run([*command, "--help"]) == 0
+        _, _, listed = capsys.readouterr().out.partition("Commands:\n")
+        assert listed
+        assert [line for line in listed.splitlines() if line.endswith("...")] == []
+
+
+@pytest.mark.parametrize("command", ["--help", "demo"])
+def test_an_output_that_is_full_is_told_in_a_line(command: str) -> None:
+    with Path("/dev/full").open("w") as full:
+        done = subprocess.run(
+            [*REGMESH, command], stdout=full, stderr=subprocess.PIPE, text=True, check=False
+        )
+    assert (done.returncode, done.stderr) == (
+        1,
+        "regmesh: the output cannot be written: No space left on device\n",
+    )
+
+
+def test_a_reader_that_goes_away_ends_the_demo_without_a_word() -> None:
+    with subprocess.Popen(
+        [*REGMESH, "demo"], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    ) as demo:
+        assert demo.stdout is not None
+        assert demo.stderr is not None
+        demo.stdout.close()
+        assert (demo.stderr.read(), demo.wait(60)) == ("", 1)
+
+
+def test_a_demo_that_is_interrupted_has_not_shown_it() -> None:
+    with subprocess.Popen(
+        [*REGMESH, "demo"], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    ) as demo:
+        assert demo.stdout is not None
+        assert demo.stderr is not None
+        assert demo.stdout.readline()
+        demo.send_signal(signal.SIGINT)
+        assert (demo.stderr.read(), demo.wait(60)) == ("", 130)
+
+
+def test_an_interrupt_while_it_is_imported_is_no_traceback() -> None:
+    code = (
+        "import sys; from mesh.node.__main__ import main; sys.argv[1:] = ['--version']\n"
+        "class Interrupted:\n"
+        "    def find_spec(self, name, *_):\n"
+        "        if name == 'typer': raise KeyboardInterrupt\n"
+        "sys.meta_path.insert(0, Interrupted()); main()"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout, done.stderr) == (130, "", "")
+
+
+def test_progress_stays_in_one_row_of_a_narrow_terminal(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("COLUMNS", "20")
+    over_the_last_line("0 of 2 places have it; waiting for game-cn@shanghai")
+    over_the_last_line("2 of 2")
+    assert capsys.readouterr().err == "\r\x1b[K0 of 2 places ha...\r\x1b[K2 of 2"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "what"),
+    [
+        (["agent", "--relay-url", "nowhere"], "--relay-url 'nowhere' is no URL: use http://HOST:PORT"),
+        (["gateway", "--domain", "http://x"], "--domain 'http://x': must be a host name"),
+        (["gateway", "--domain", "localhost:8083"], "--domain 'localhost:8083': must be a host name"),
+    ],
+)
+def test_a_wrong_option_of_a_daemon_is_told_before_a_log_is_asked(
+    arguments: list[str], what: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert cli.run([*arguments, "--region", "a", "--log", "kafka://127.0.0.1:1"]) == 2
+    assert f"regmesh: Invalid value: {what}" in capsys.readouterr().err

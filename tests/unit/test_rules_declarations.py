@@ -115,13 +115,74 @@ def test_no_shape_of_document_is_a_crash(document: object) -> None:
 
 def test_what_is_used_cannot_be_removed() -> None:
     declared = [item.thing for item in judge(_document())[0]]
-    assert check_removal("region/beijing", declared) == [
-        "region/beijing is used by instance/cn; remove that first"
+    assert (
+        check_removal("region/beijing", declared)
+        == "region/beijing is used by instance/cn; remove that first"
+    )
+    assert check_removal("instance/eu", declared) == "instance/eu is used by rule/release; remove that first"
+    assert check_removal("rule/release", declared) is None
+
+
+def test_all_that_uses_it_is_told_at_once() -> None:
+    document = _document()
+    document["rules"] += [{**document["rules"][0], "name": "again", "destination_namespace": "again"}]
+    declared = [item.thing for item in judge(document)[0]]
+    told = "instance/eu is used by rule/again, rule/release; remove those first"
+    assert check_removal("instance/eu", declared) == told
+
+
+@pytest.mark.parametrize(
+    ("more", "where", "what"),
+    [
+        ({"filters": {"type": "name", "value": "x"}}, "filters", "must be a list"),
+        (
+            {"filters": [{"type": "resource", "value": "images"}]},
+            "filters[0].value",
+            "'artifact'; did you mean 'image'?",
+        ),
+        (
+            {"filters": [{"type": "tag", "value": "x", "decoration": "exclude"}]},
+            "filters[0].decoration",
+            "must be 'matches' or 'excludes'; did you mean 'excludes'?",
+        ),
+        (
+            {"filters": [{"type": "resource", "value": "image", "mode": "full"}]},
+            "filters[0].mode",
+            "a filter of type resource has no 'mode'",
+        ),
+        (
+            {"trigger": {"type": "manual", "cron": "* * * * *"}},
+            "trigger.cron",
+            "a trigger of type manual has no 'cron'",
+        ),
+        ({"trigger": "scheduled"}, "trigger", "must be a mapping"),
+        ({"enabled": "maybe"}, "enabled", "must be true or false"),
+        ({"speed": "fast"}, "speed", "must be a whole number"),
+        ({"name": 7}, "name", "must be text; quotes make it that"),
+    ],
+)
+def test_a_wrong_type_is_told_in_the_words_of_yaml(more: dict[str, Any], where: str, what: str) -> None:
+    document = _document()
+    document["rules"] = [{**document["rules"][0], **more}]
+    assert _problems(document)[f"rules[0].{where}"].endswith(what)
+
+
+def test_a_list_is_not_called_empty_when_what_stands_in_it_is_wrong() -> None:
+    hook = {"name": "ci", "url": "https://ci.example.com", "event_types": ["replication.ok"]}
+    found = _problems(_document(webhooks=[hook]))
+    assert list(found) == ["webhooks[0].event_types[0]"]
+    assert _problems(_document(webhooks=[{**hook, "event_types": []}])) == {
+        "webhooks[0].event_types": "must not be empty"
+    }
+
+
+def test_a_rule_to_its_own_source_is_told_once() -> None:
+    document = _document()
+    document["rules"] = [
+        {"name": "self", "source": "cn", "destination": "cn"},
+        {"name": "on", "source": "eu", "destination": "cn"},
     ]
-    assert check_removal("instance/eu", declared) == [
-        "instance/eu is used by rule/release; remove that first"
-    ]
-    assert check_removal("rule/release", declared) == []
+    assert _problems(document) == {"rules[0].destination": "is the source itself"}
 
 
 @pytest.mark.parametrize(
@@ -130,7 +191,7 @@ def test_what_is_used_cannot_be_removed() -> None:
         ({"to": "frankfort", "speed": 1_000_000}, "to", "named 'frankfort'; declared are: beijing, frankfurt"),
         ({"to": "beijing"}, "to", "is the region itself"),
         ({"to": "frankfurt", "speed": 0}, "speed", "greater than or equal to 1024"),
-        ({"to": "frankfurt", "speed": "1MiB"}, "speed", "valid integer"),
+        ({"to": "frankfurt", "speed": "1MiB"}, "speed", "whole number"),
         ({"to": "frankfurt", "sped": 2048}, "sped", "did you mean 'speed'?"),
         ({"to": "frankfurt", "cost": -3}, "cost", "greater than or equal to 0"),
     ],
@@ -152,7 +213,7 @@ def test_a_region_that_a_link_leads_to_is_not_removed() -> None:
     placed, problems = judge(_document(regions=regions))
     assert problems == []
     told = check_removal("region/paris", [item.thing for item in placed])
-    assert told == ["region/paris is used by region/beijing; remove that first"]
+    assert told == "region/paris is used by region/beijing; remove that first"
 
 
 REPLICAS = {
@@ -204,3 +265,21 @@ def test_a_url_whose_host_can_be_looked_up_is_taken(host: str):
     instance = {"name": "cn", "account": "game", "region": "beijing", "url": f"https://{host}"}
     regions = [{"name": "beijing", "jurisdiction": "cn"}]
     assert judge({"regions": regions, "instances": [instance]})[1] == []
+
+
+def test_only_what_parts_a_replica_from_its_instance_is_blamed() -> None:
+    before = _document(
+        regions=[
+            {"name": name, "jurisdiction": kind}
+            for name, kind in (("beijing", "cn"), ("shanghai", "cn"), ("frankfurt", "global"))
+        ],
+        replicas=[{"instance": "cn", "region": "shanghai", "url": "http://127.0.0.1:9"}],
+    )
+    placed, problems = judge(before)
+    assert problems == []
+    declared = [item.thing for item in placed]
+    regions = [{"name": "frankfurt", "jurisdiction": "eu"}, {"name": "beijing", "jurisdiction": "global"}]
+    eu = next(it for it in before["instances"] if it["name"] == "eu")
+    assert list(_problems({"regions": regions, "instances": [eu]}, declared)) == ["regions[1]"]
+    taken = {**eu, "url": "http://127.0.0.1:9"}
+    assert list(_problems({"instances": [taken]}, declared)) == ["instances[0]"]

@@ -19,6 +19,7 @@ from mesh.errors import RegmeshError
 from mesh.node import lifecycle
 from mesh.node.demo import release, report, topology, watching
 from mesh.node.demo.stage import Stage, on_stage
+from mesh.node.output import Terminal
 
 _WITHIN = 120.0  # seconds for all of it; it takes about a quarter of that
 
@@ -27,12 +28,14 @@ class DemoFailed(RegmeshError):
     code = "demo_failed"
 
 
-def run() -> None:
-    """Run the demo to its end; `DemoFailed` when what it shows does not hold."""
-    console = Console(highlight=False, soft_wrap=True)
+def run() -> bool:
+    """Run the demo to its end; False when it was interrupted before. `DemoFailed` when what it shows does not hold."""
+    console = Terminal(highlight=False, soft_wrap=True)
+    ended = False
     with tempfile.TemporaryDirectory(prefix="regmesh-demo-") as folder:
 
         async def main(stopping: asyncio.Event) -> None:
+            nonlocal ended
             async with on_stage(Path(folder)) as stage:
                 showing = asyncio.create_task(_show(stage, console))
                 stop = asyncio.create_task(stopping.wait())
@@ -42,8 +45,10 @@ def run() -> None:
                     showing.cancel()
                     return
                 showing.result()
+                ended = True
 
         lifecycle.run(main)
+    return ended
 
 
 async def _show(stage: Stage, console: Console) -> None:

@@ -11,7 +11,6 @@ from typing import Annotated, Any
 import typer
 
 from mesh.errors import InvalidInput, RegmeshError
-from mesh.node.mesh_file import InvalidFile
 from mesh.node.remote import Refused
 
 # Typer carries its own copy of click, whose names are private; this is that copy's UsageError.
@@ -102,14 +101,10 @@ def _help_instead(error: Exception) -> str | None:
 
 
 def _lines(error: Exception) -> list[str]:
-    if isinstance(error, InvalidFile):
-        return error.problems
-    if isinstance(error, Refused):
-        return error.lines
     if isinstance(error, _UsageError):
         where = error.ctx.command_path if error.ctx is not None else "regmesh"
         return [f"{error.format_message()} (see `{where} --help`)"]
-    return [str(error)]
+    return error.lines if isinstance(error, RegmeshError) else [str(error)]
 
 
 def _is_wrong_use(error: Exception) -> bool:

@@ -11,6 +11,7 @@ from mesh.errors import InvalidInput
 from mesh.gateway import hosts_toml, zone
 from mesh.gateway.nearest import Holders, Nearest, Seen
 from mesh.node import starting
+from mesh.node.addresses import is_http_url
 from mesh.node.options import Server
 from mesh.node.remote import Remote
 from mesh.rules.declarations import SECTIONS
@@ -46,7 +47,7 @@ def hosts_toml_command(
     server: Server = "http://127.0.0.1:8080",
 ) -> None:
     """The hosts.toml of containerd, to be kept as /etc/containerd/certs.d/DOMAIN/hosts.toml."""
-    if gateway is not None and not starting.is_http_url(gateway):
+    if gateway is not None and not is_http_url(gateway):
         raise typer.BadParameter(f"--gateway {gateway!r} is no URL: use http://HOST:PORT")
     name, holders = _nearby(server, starting.region(region), domain)
     print(hosts_toml.render(name, starting.region(region), holders, gateway), end="")

@@ -5,9 +5,6 @@ from enum import StrEnum
 from typing import Any
 
 import orjson
-import yaml
-from rich.console import Console
-from rich.table import Table
 
 
 class Format(StrEnum):
@@ -29,11 +26,16 @@ def show(items: Sequence[Mapping[str, Any]], columns: Columns, style: Format, *,
         found = items[0] if one else list(items)
         print(orjson.dumps(found, option=orjson.OPT_INDENT_2).decode())
     else:
+        import yaml  # noqa: PLC0415  # as below
+
         print(yaml.safe_dump(items[0] if one else list(items), sort_keys=False), end="")
 
 
 def print_table(items: Iterable[Mapping[str, Any]], columns: Columns) -> None:
     """Aligned columns. Nothing is cut: a terminal wraps, a pipe gets whole lines."""
+    from rich.console import Console  # noqa: PLC0415  # a command that prints no table starts without it
+    from rich.table import Table  # noqa: PLC0415
+
     table = Table(box=None, pad_edge=False, header_style="bold")
     for name in columns:
         table.add_column(name, no_wrap=True)

@@ -3,7 +3,6 @@
 import sys
 
 import typer
-from yarl import URL
 
 from mesh import logging
 from mesh.errors import InvalidInput
@@ -34,14 +33,6 @@ def region(name: str) -> Region:
         return Region(name)
     except ValueError as error:
         raise typer.BadParameter(str(error)) from error
-
-
-def is_http_url(text: str) -> bool:
-    try:
-        url = URL(text)
-        return url.scheme in ("http", "https") and bool(url.host)
-    except ValueError:
-        return False
 
 
 def set_up_logging(style: str) -> None:

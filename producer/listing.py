@@ -6,6 +6,7 @@ named twice, as on pages that move while they are read, is found once: it is one
 
 import re
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterable, Iterator, Sequence
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field
 from functools import partial
 from itertools import islice
@@ -15,6 +16,7 @@ from mesh.backoff import delays
 from mesh.clock import Clock
 from mesh.errors import Denied, NotFound, RegistryError, Rejected, Throttled
 from mesh.registry.port import Descriptor, Registry
+from mesh.registry.referrers import fallback_tag, is_fallback
 from mesh.rules.matching import CompiledRule
 from mesh.rules.patterns import compile_pattern
 from mesh.together import all_of
@@ -35,6 +37,16 @@ class Found(NamedTuple):
     repository: Repository
     tag: Tag
     descriptor: Descriptor | None  # None: it was asked for by name, and the source does not have it
+    has_referrers_tag: bool | None = (
+        None  # that lists what is about the descriptor; None: not all tags were listed
+    )
+
+
+class _Tags(NamedTuple):
+    """Of a repository those that are wanted, and of all of them those that are lists of referrers."""
+
+    wanted: Sequence[Tag]
+    of_referrers: AbstractSet[str] | None  # None: not all were listed
 
 
 class ListingRefused(RegistryError):
@@ -94,14 +106,19 @@ class Listing:
                 refusing.add(repository)
                 return None
 
+        lists = dict[Repository, AbstractSet[str] | None]()
+
         async def tags_of(repository: Repository, tags: Sequence[Tag]) -> list[tuple[Repository, Tag]]:
-            listed = tags or await or_refused(repository, partial(self._tags, repository)) or ()
-            return [(repository, tag) for tag in listed]
+            listed = (
+                _Tags(tags, None) if tags else await or_refused(repository, partial(self._tags, repository))
+            )
+            wanted, lists[repository] = listed or _Tags((), None)
+            return [(repository, tag) for tag in wanted]
 
         listed = await all_of(tags_of(repository, tags) for repository, tags in some)
         for pairs in _batches(pair for of_one in listed for pair in of_one):
             looks = (
-                or_refused(name, partial(self._look, name, tag))
+                or_refused(name, partial(self._look, name, tag, lists[name]))
                 for name, tag in pairs
                 if name not in refusing
             )
@@ -149,26 +166,31 @@ class Listing:
                 side=Side.SOURCE,
             ) from error
 
-    async def _tags(self, repository: Repository) -> list[Tag]:
+    async def _tags(self, repository: Repository) -> _Tags:
         asked = compile_pattern(self.start.tag) if self.start.tag is not None else None
         if self.start.tag is not None and _LITERAL.fullmatch(self.start.tag):
             tag = _parsed(Tag, self.start.tag)
-            return [tag] if tag is not None and self.compiled.wants(repository, tag) else []
+            return _Tags([tag] if tag is not None and self.compiled.wants(repository, tag) else [], None)
 
-        async def listed() -> list[Tag]:
+        async def listed() -> _Tags:
+            wanted, of_referrers = dict[Tag, None](), set[str]()
             try:
-                return [
-                    tag
-                    async for tag in self.registry.tags(repository)
-                    if self.compiled.wants(repository, tag) and (asked is None or asked(tag))
-                ]
+                async for tag in self.registry.tags(repository):
+                    if is_fallback(tag):
+                        of_referrers.add(tag)
+                    if self.compiled.wants(repository, tag) and (asked is None or asked(tag)):
+                        wanted[tag] = None
             except NotFound:
-                return []  # a catalog may name what is gone, or what never had a tag
+                return _Tags((), None)  # a catalog may name what is gone, or what never had a tag
+            return _Tags(list(wanted), of_referrers)
 
-        return list(dict.fromkeys(await self._patiently(listed)))
+        return await self._patiently(listed)
 
-    async def _look(self, repository: Repository, tag: Tag) -> Found:
-        return Found(repository, tag, await self._patiently(lambda: self.registry.resolve(repository, tag)))
+    async def _look(self, repository: Repository, tag: Tag, of_referrers: AbstractSet[str] | None) -> Found:
+        there = await self._patiently(lambda: self.registry.resolve(repository, tag))
+        if there is None or of_referrers is None or not is_fallback(name := fallback_tag(there.digest)):
+            return Found(repository, tag, there)
+        return Found(repository, tag, there, name in of_referrers)
 
     async def _patiently(self, ask: Callable[[], Awaitable[T]]) -> T:
         """Being throttled is waiting, and what trying again may help is tried again."""

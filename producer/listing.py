@@ -37,9 +37,7 @@ class Found(NamedTuple):
     repository: Repository
     tag: Tag
     descriptor: Descriptor | None  # None: it was asked for by name, and the source does not have it
-    has_referrers_tag: bool | None = (
-        None  # that lists what is about the descriptor; None: not all tags were listed
-    )
+    has_referrers_tag: bool | None = None  # the list of what is about it; None: not all tags were listed
 
 
 class _Tags(NamedTuple):

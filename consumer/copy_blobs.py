@@ -18,7 +18,7 @@ from consumer.tally import Tally
 from consumer.task import Cargo, Task
 from mesh.errors import ContentMismatch, RegistryError
 from mesh.metrics import Metrics
-from mesh.registry.port import Descriptor, Registry
+from mesh.registry.port import Descriptor, Registry, Upload
 from mesh.together import all_of
 from schemas.names import Repository
 
@@ -114,6 +114,9 @@ class Turns:
     def __init__(self) -> None:
         self._locks: dict[Cargo, tuple[asyncio.Lock, int]] = {}
 
+    def is_taken(self, cargo: Cargo) -> bool:
+        return cargo in self._locks
+
     @asynccontextmanager
     async def take(self, cargo: Cargo) -> AsyncIterator[bool]:
         lock, users = self._locks.get(cargo, (asyncio.Lock(), 0))
@@ -147,31 +150,47 @@ class _Transfer:
         self._cargo: Cargo = (task.destination.name, blob.digest)
 
     async def run(self, *, resend: bool) -> None:
-        is_unseen = False
+        is_unseen = begins = False
         if resend:
             self._copier.holders.forget(self._cargo)
         elif self._is_coming_ahead():
             is_unseen = True
+        elif not self._has_others():
+            begins = True
         elif await self._is_there():
             return
         async with self._copier.turns.take(self._cargo) as waited:
             if (waited or is_unseen) and await self._is_there():
                 return
-            async with self._copier.speeds.turn(self._task):
-                await self._bring()
+            upload = await self._begin() if begins else None
+            if begins and upload is None:
+                self._found("present")
+            else:
+                await self._bring(upload)
+
+    async def _begin(self) -> Upload | None:
+        """Nobody has it, as far as we know: one question whether it is there all the same, and where to send it."""
+        return await self._destination.begin_upload(self._repository, self._blob.digest)
+
+    def _has_others(self) -> bool:
+        """It was seen at the destination before, or is being sent there: then an upload would often be for nothing."""
+        return self._copier.holders.get(self._cargo) is not None or self._copier.turns.is_taken(self._cargo)
 
     async def _is_there(self) -> bool:
         if await self._has_it():
-            self._count("present")
+            self._found("present")
         elif await self._mount():
             self._tally.blobs_mounted += 1
-            self._count("mounted")
+            self._found("mounted")
         else:
             return False
+        return True
+
+    def _found(self, how: str) -> None:
+        self._count(how)
         self._copier.holders.remember(self._cargo, self._repository)
         if not self._was_brought_ahead():
             self._tally.bytes_skipped += self._blob.size
-        return True
 
     def _is_coming_ahead(self) -> bool:
         """Then it is asked for when it has come: before, nobody knows yet who sent it."""
@@ -198,27 +217,39 @@ class _Transfer:
         self._copier.holders.forget(self._cargo)
         return False
 
-    async def _bring(self) -> None:
+    async def _bring(self, upload: Upload | None) -> None:
         """From whoever is nearest; once more from the source alone when another one sent something else."""
         sources, args = self._copier.sources, (self._blob, self._task, self._source)
-        supply = sources.supply(*args, self._ways)
-        try:
-            await self._stream(supply)
-        except ContentMismatch:
-            if not supply.is_shared:
-                raise
-            await self._stream(sources.from_origin(*args))
+        async with self._cancelled_unless_written(upload) as uploads, self._copier.speeds.turn(self._task):
+            supply = sources.supply(*args, self._ways)
+            try:
+                await self._stream(supply, uploads)
+            except ContentMismatch:
+                if not supply.is_shared:
+                    raise
+                await self._stream(sources.from_origin(*args), uploads)
         self._tally.blobs_transferred += 1
         self._copier.holders.remember(self._cargo, self._repository)
         self._count("transferred")
 
-    async def _stream(self, supply: Supply) -> None:
+    @asynccontextmanager
+    async def _cancelled_unless_written(self, upload: Upload | None) -> AsyncIterator[list[Upload]]:
+        """To be taken from the list by who writes it."""
+        uploads = [upload] if upload is not None else []
+        try:
+            yield uploads
+        finally:
+            for left in uploads:
+                await self._destination.cancel_upload(self._repository, left)
+
+    async def _stream(self, supply: Supply, uploads: list[Upload]) -> None:
         before = self._tally.bytes_from.copy()
         async with supply, self._copier.permit(self._task):
             await supply.open()
             with self._copier.incoming.coming(self._cargo, self._blob.size) as tee:
                 chunks = self._counted(supply, tee)
-                await self._destination.write_blob(self._repository, self._blob, chunks)
+                upload = uploads.pop() if uploads else None
+                await self._destination.write_blob(self._repository, self._blob, chunks, upload)
         if self._task.is_ahead:
             self._copier.brought.came(self._cargo, self._tally.bytes_from - before)
 

@@ -6,13 +6,18 @@ from mesh.registry.port import Manifest, Registry
 from schemas.completions import Side
 
 
-async def copy_manifests(plan: Plan, task: Task, destination: Registry, *, resend: bool = False) -> None:
+async def copy_manifests(
+    plan: Plan, task: Task, destination: Registry, *, resend: bool = False, root_is_missing: bool = False
+) -> None:
     """PUT each by digest unless it is there (with `resend`: in any case); the tag is not touched.
+
+    `root_is_missing`: the last one was asked for and is not there.
 
     `SparseRefused` when the registry wants all below an index of which the rule copies parts.
     """
     for manifest in plan.manifests:
-        if resend or not await _is_there(manifest, task, destination):
+        is_missing = resend or (root_is_missing and manifest is plan.manifests[-1])
+        if is_missing or not await _is_there(manifest, task, destination):
             try:
                 await destination.write_manifest(task.destination_repository, manifest.digest, manifest)
             except (Rejected, NotFound) as error:

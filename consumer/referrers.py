@@ -36,6 +36,7 @@ from schemas.names import Digest, Tag
 _DEEPEST = 4
 _MOST = 1000  # of one image, with all that is about what is about it
 _ASKED_TOGETHER = 8
+_LISTING_HOLDS = 300.0  # seconds
 
 
 async def bring(job: Job, image: Image, *, resend: bool = False) -> None:
@@ -51,10 +52,19 @@ async def bring(job: Job, image: Image, *, resend: bool = False) -> None:
 
 async def catch_up(job: Job, digest: Digest) -> None:
     """The destination has the image: bring what the source lists about it since. One question when that is nothing."""
-    if not job.task.is_dry_run and await job.source.referrers(job.task.repository, digest):
+    if not job.task.is_dry_run and await job.source.referrers(
+        job.task.repository, digest, has_no_tag=_saw_no_tag(job, digest)
+    ):
         job.tally.bytes_total = job.tally.bytes_skipped = 0
         job.tally.attached = {}
         await _Walk(job, digest, resend=False).about([digest])
+
+
+def _saw_no_tag(job: Job, digest: Digest) -> bool:
+    """The listing that found the image saw no list of referrers. What was pushed since finds its subject there."""
+    event = job.task.event
+    age = (job.clock.now() - event.time).total_seconds()
+    return event.has_referrers_tag is False and event.digest == digest and age < _LISTING_HOLDS
 
 
 async def follow(job: Job, *, resend: bool = False) -> Outcome:

@@ -62,7 +62,9 @@ async def _copy_content(job: Job, image: Image, *, resend: bool) -> TaskError | 
     else:
         await job.begin()
         await job.copier.copy(steps.blobs, job.task, job.source, job.destination, job.tally, resend=resend)
-        await copy_manifest.copy_manifests(steps, job.task, job.destination, resend=resend)
+        await copy_manifest.copy_manifests(
+            steps, job.task, job.destination, resend=resend, root_is_missing=not image.sparse
+        )
     await referrers.bring(job, image, resend=resend)
     return None
 

@@ -12,6 +12,7 @@
         ServerFault             5xx
         Denied                  401 or 403
         NotFound                404: the repository, manifest or blob is not there
+          NotOffered              404, and no word of the API's own: it knows no such request
         Rejected                another 4xx, or an answer that the protocol does not allow
           MissingParts            the registry says that what a manifest names is not there
           SparseRefused           it takes no index of which parts are left out
@@ -49,6 +50,7 @@ class RegmeshError(Exception):
 
     def __init__(self, message: str) -> None:
         super().__init__(clean(message, 1000))
+        self.lines = [str(self)]  # for a terminal; of what has several problems, one for each
 
     def as_task_error(self) -> TaskError:
         return TaskError(code=self.code, side=self.side, message=clean(str(self)))
@@ -114,6 +116,10 @@ class Denied(RegistryError):
 
 class NotFound(RegistryError):
     code = "not_found"
+
+
+class NotOffered(NotFound):
+    pass  # for who asks what not every registry has; for all others what was asked for is not there
 
 
 class Rejected(RegistryError):

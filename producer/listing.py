@@ -6,6 +6,7 @@ named twice, as on pages that move while they are read, is found once: it is one
 
 import re
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterable, Iterator, Sequence
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field
 from functools import partial
 from itertools import islice
@@ -15,6 +16,7 @@ from mesh.backoff import delays
 from mesh.clock import Clock
 from mesh.errors import Denied, NotFound, RegistryError, Rejected, Throttled, UnreadableNames
 from mesh.registry.port import Descriptor, Registry
+from mesh.registry.referrers import fallback_tag, is_fallback
 from mesh.rules.matching import CompiledRule
 from mesh.rules.patterns import compile_pattern
 from mesh.together import all_of
@@ -36,6 +38,14 @@ class Found(NamedTuple):
     repository: Repository
     tag: Tag
     descriptor: Descriptor | None  # None: it was asked for by name, and the source does not have it
+    has_referrers_tag: bool | None = None  # the list of what is about it; None: not all tags were listed
+
+
+class _Tags(NamedTuple):
+    """Of a repository those that are wanted, and of all of them those that are lists of referrers."""
+
+    wanted: Sequence[Tag]
+    of_referrers: AbstractSet[str] | None  # None: not all were listed
 
 
 class ListingRefused(RegistryError):
@@ -96,14 +106,19 @@ class Listing:
                 refusing.add(repository)
                 return None
 
+        lists = dict[Repository, AbstractSet[str] | None]()
+
         async def tags_of(repository: Repository, tags: Sequence[Tag]) -> list[tuple[Repository, Tag]]:
-            listed = tags or await or_refused(repository, partial(self._tags, repository)) or ()
-            return [(repository, tag) for tag in listed]
+            listed = (
+                _Tags(tags, None) if tags else await or_refused(repository, partial(self._tags, repository))
+            )
+            wanted, lists[repository] = listed or _Tags((), None)
+            return [(repository, tag) for tag in wanted]
 
         listed = await all_of(tags_of(repository, tags) for repository, tags in some)
         for pairs in _batches(pair for of_one in listed for pair in of_one):
             looks = (
-                or_refused(name, partial(self._look, name, tag))
+                or_refused(name, partial(self._look, name, tag, lists[name]))
                 for name, tag in pairs
                 if name not in refusing
             )
@@ -156,21 +171,30 @@ class Listing:
                 side=Side.SOURCE,
             ) from error
 
-    async def _tags(self, repository: Repository) -> list[Tag]:
+    async def _tags(self, repository: Repository) -> _Tags:
         if self.start.tag is not None and _LITERAL.fullmatch(self.start.tag):
             tag = _parsed(Tag, self.start.tag)
-            return [tag] if tag is not None and self.compiled.wants(repository, tag) else []
+            return _Tags([tag] if tag is not None and self.compiled.wants(repository, tag) else [], None)
+
+        of_referrers = set[str]()
 
         def wants(tag: str) -> bool:
             return self.compiled.wants(repository, tag) and _is_asked(self.start.tag, tag)
 
-        async def listed() -> list[Tag]:
-            try:
-                return await self._readable(self.registry.tags(repository), wants)
-            except NotFound:
-                return []  # a catalog may name what is gone, or what never had a tag
+        async def noted() -> AsyncIterator[Tag]:
+            async for tag in self.registry.tags(repository):
+                if is_fallback(tag):
+                    of_referrers.add(tag)
+                yield tag
 
-        return list(dict.fromkeys(await self._patiently(listed)))
+        async def listed() -> _Tags:
+            try:
+                wanted = await self._readable(noted(), wants)
+            except NotFound:
+                return _Tags((), None)  # a catalog may name what is gone, or what never had a tag
+            return _Tags(list(dict.fromkeys(wanted)), of_referrers)
+
+        return await self._patiently(listed)
 
     async def _readable(self, listed: AsyncIterator[N], wants: Callable[[str], bool]) -> list[N]:
         """What is wanted of a list. What cannot be read of it hides nothing; it is told, unless nobody wants it."""
@@ -188,8 +212,11 @@ class Listing:
                 self.errors.append(UnreadableNames(error.where, wanted, count, side=error.side))
         return found
 
-    async def _look(self, repository: Repository, tag: Tag) -> Found:
-        return Found(repository, tag, await self._patiently(lambda: self.registry.resolve(repository, tag)))
+    async def _look(self, repository: Repository, tag: Tag, of_referrers: AbstractSet[str] | None) -> Found:
+        there = await self._patiently(lambda: self.registry.resolve(repository, tag))
+        if there is None or of_referrers is None or not is_fallback(name := fallback_tag(there.digest)):
+            return Found(repository, tag, there)
+        return Found(repository, tag, there, name in of_referrers)
 
     async def _patiently(self, ask: Callable[[], Awaitable[T]]) -> T:
         """Being throttled is waiting, and what trying again may help is tried again."""

@@ -34,7 +34,7 @@ GROUP = "producer.reconcile"
 _LOG_AGAIN_SECONDS = 1.0
 _POLL = 0.2  # seconds
 _AT_ONCE = 4  # listings of one partition; the rest of it waits
-_BATCH = 200  # events in one append
+_FIRST_BATCH, _BATCH = 16, 200  # events in one append: agents begin soon, and a long listing appends seldom
 _LONGEST_KEPT = 0.1  # seconds that a found tag waits for others to be appended with
 
 
@@ -168,7 +168,7 @@ class Reconcile:
 
         What was found goes out within a moment: agents begin while a long listing still goes on.
         """
-        total, batch = 0, list[Append]()
+        total, enough, batch = 0, _FIRST_BATCH, list[Append]()
 
         async def publish() -> None:
             some = batch.copy()
@@ -180,7 +180,8 @@ class Reconcile:
                 event = self._event(one, listing.start, source)
                 batch.append(Append(topics.bulk(source.region), event.key, codec.encode(event)))
                 total += 1
-                if len(batch) == _BATCH:
+                if len(batch) >= enough:
+                    enough = min(2 * enough, _BATCH)
                     await publish()
         await publish()
         return total
@@ -223,7 +224,7 @@ class Reconcile:
             action=Action.MANIFEST_PUSH, cause=Cause.LISTING, place=source.name, region=source.region,
             repository=found.repository, tag=found.tag, digest=there.digest if there else None,
             media_type=there.media_type if there else None, size=there.size if there else None, occurred_at=now,
-            rules_rev=self._state.rev, part_of=_part_of(start),
+            rules_rev=self._state.rev, part_of=_part_of(start), has_referrers_tag=found.has_referrers_tag,
         )  # fmt: skip
 
     async def _append(self, records: Sequence[Append]) -> None:

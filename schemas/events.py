@@ -71,6 +71,7 @@ class Event(Record):
     occurred_at: Time  # the registry's own clock: lag is measured from here
     rules_rev: int = Field(ge=-1)  # the state the intake had applied; an agent waits until it knows as much
     part_of: PartOf | None = None  # None: it happened, and every rule may want it
+    has_referrers_tag: bool | None = None  # of a listing: it saw the tag that lists what is about `digest`
 
     @property
     def key(self) -> str:

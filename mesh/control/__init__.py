@@ -88,7 +88,7 @@ class Control:
         )  # fmt: skip
         self._report = Report(
             sync_log, log=log, state=state, clock=clock, metrics=metrics, random=random, also=images.ended,
-            written=self._deliver.wake,
+            written=self._tasks_ended,
         )  # fmt: skip
         self._locations = Locations(images, log=log, state=state, clock=clock, metrics=metrics, random=random)
         self._running = Running(log=log, state=state, clock=clock, metrics=metrics, random=random)
@@ -153,6 +153,10 @@ class Control:
     async def apply(self, document: object, *, dry_run: bool = False) -> list[Change]:
         """As `POST /api/v1/apply`. `InvalidInput` with all problems, `LogError` when the log does not take it."""
         return await self._declare.apply(document, dry_run=dry_run)
+
+    def _tasks_ended(self) -> None:
+        self._deliver.wake()
+        self._commands.wake()
 
     def readiness(self) -> list[str]:
         """Why it cannot work yet. A database or receiver that is away is no reason: the rest goes on."""

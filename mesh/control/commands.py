@@ -1,13 +1,14 @@
 """`mesh.commands`: control writes what people and schedules ask for, and reads back what became of it."""
 
+import asyncio
 import itertools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import structlog
 
 from mesh.clock import Clock
 from mesh.control.executions import Command, Executions, Standing
-from mesh.control.patience import Patience
+from mesh.control.patience import Patience, first_of
 from mesh.errors import DatabaseUnavailable, InvalidInput, LogError
 from mesh.log.dead_letters import bury_record
 from mesh.log.port import Append, Group, Log, Partition, Record
@@ -15,7 +16,7 @@ from mesh.metrics import Metrics
 from mesh.rules import mistakes
 from mesh.rules.state import MeshState
 from schemas import codec, topics
-from schemas.completions import Operation
+from schemas.completions import Operation, Status
 from schemas.envelope import make_id
 from schemas.events import Surplus
 from schemas.executions import ExecutionListed, ExecutionStart, ExecutionStop, ImageName
@@ -26,7 +27,9 @@ LOG = structlog.get_logger()
 
 GROUP = "control.executions"
 _MOST_RECORDS = 200
-_POLL = 0.5  # seconds; executions are settled as often
+_POLL = 0.5  # seconds; executions are settled as often without any news, which another control may have had
+_GATHERED = 0.05  # seconds for which news are gathered
+_TENTH = 9  # times as long as it took to count is waited before it is done again, however much news there is
 _KINDS: dict[str, type[Command]] = {
     ExecutionStart.kind: ExecutionStart,
     ExecutionListed.kind: ExecutionListed,
@@ -48,6 +51,22 @@ class Commands:
         self._executions, self._log, self._state = executions, log, state
         self._clock, self._metrics, self._random = clock, metrics, random
         self._asked = itertools.count()
+        self._news, self._ends = asyncio.Event(), asyncio.Event()
+
+    def wake(self) -> None:
+        """Tasks ended: perhaps an execution has with them."""
+        self._news.set()
+
+    async def until_ended(self, execution_id: str, seconds: float) -> None:
+        """Return when it runs no more, and after `seconds` at the latest. `DatabaseUnavailable`."""
+        deadline = self._clock.monotonic() + seconds
+        while True:
+            ends = self._ends  # before looking, so that what ends while looking rings
+            running = await self._executions.status(execution_id) is Status.IN_PROGRESS
+            left = deadline - self._clock.monotonic()
+            if not running or left <= 0:
+                return
+            await first_of(ends, self._clock, min(left, _POLL))
 
     async def start(
         self,
@@ -94,7 +113,12 @@ class Commands:
         await self._write(stop)
 
     async def run(self) -> None:
-        """Read for ever, while the log and the database come and go."""
+        """Read and count for ever, while the log and the database come and go."""
+        async with asyncio.TaskGroup() as tasks:
+            tasks.create_task(self._follow(), name="control follows commands")
+            tasks.create_task(self._settle(), name="control settles executions")
+
+    async def _follow(self) -> None:
         patience = Patience("executions", self._clock, self._random)
         while True:
             try:
@@ -102,6 +126,31 @@ class Commands:
                 await self._read(patience)
             except (LogError, DatabaseUnavailable) as error:
                 await patience.wait(error)
+
+    async def _settle(self) -> None:
+        """As soon as something may have ended one. Counting again and again takes a tenth of the time at the most."""
+        patience = Patience("executions", self._clock, self._random)
+        while True:
+            try:
+                self._news.clear()
+                began = self._clock.monotonic()
+                if await self._executions.settle(self._standing(), self._clock.now()):
+                    self._ends.set()
+                    self._ends = asyncio.Event()
+                patience.relax()
+                took = self._clock.monotonic() - began
+                await self._clock.sleep(max(_GATHERED, _TENTH * took))
+                await first_of(self._news, self._clock, _POLL)
+            except DatabaseUnavailable as error:
+                await patience.wait(error)
+
+    def _standing(self) -> Mapping[str, Standing]:
+        return {
+            str(rule.name): Standing(
+                str(rule.source), str(rule.destination), self._state.last_removed(rule.key)
+            )
+            for rule in (*self._state.rules(), *self._state.replica_rules())
+        }
 
     async def _write(self, command: Command) -> None:
         """On the log it counts. It is shown at once too; where the database is away, later."""
@@ -132,14 +181,7 @@ class Commands:
             for record in records:
                 finished[record.partition] = max(record.offset + 1, finished.get(record.partition, 0))
             await group.commit(finished)
-        declared = (*self._state.rules(), *self._state.replica_rules())
-        rules = {
-            str(rule.name): Standing(
-                str(rule.source), str(rule.destination), self._state.last_removed(rule.key)
-            )
-            for rule in declared
-        }
-        await self._executions.settle(rules, self._clock.now())
+            self.wake()
 
     async def _decoded(self, record: Record) -> Command | None:
         raw = record.value or b""

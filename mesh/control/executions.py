@@ -61,13 +61,15 @@ class Executions:
         """Take over records of `mesh.commands`, in their order."""
         await self._database.run(lambda connection: _take(connection, commands))
 
-    async def settle(self, rules: Mapping[str, Standing], now: datetime) -> None:
+    async def settle(self, rules: Mapping[str, Standing], now: datetime) -> bool:
         """End those whose tasks have all ended, and those whose rule is no more: nobody will end their tasks.
+
+        Whether any was ended.
 
         `rules` are the declared ones. With another source or destination a rule is another one, and so is one that was
         declared no more in between: what its agents read meanwhile they left alone.
         """
-        await self._database.run(lambda connection: _settle(connection, rules, now))
+        return await self._database.run(lambda connection: _settle(connection, rules, now))
 
     async def get(self, execution_id: str) -> dict[str, Any] | None:
         """As the API shows it; None when there is none."""
@@ -135,8 +137,9 @@ def _row_of(start: ExecutionStart) -> dict[str, Any]:
     }
 
 
-def _settle(connection: Connection, rules: Mapping[str, Standing], now: datetime) -> None:
+def _settle(connection: Connection, rules: Mapping[str, Standing], now: datetime) -> bool:
     running = executions.c.status == Status.IN_PROGRESS.value
+    has_ended = False
     for found in connection.execute(select(executions).where(running)).mappings().all():
         row = dict(found)
         if row["total"] is not None and _number_ended(connection, row["id"]) >= row["total"]:
@@ -148,6 +151,10 @@ def _settle(connection: Connection, rules: Mapping[str, Standing], now: datetime
                 message="its rule was declared no more, or has another source or destination",
             )
             _end(connection, row["id"], Status.STOPPED, now, _error(gone))
+        else:
+            continue
+        has_ended = True
+    return has_ended
 
 
 def _stands(row: Row, rule: Standing | None) -> bool:

@@ -1,5 +1,6 @@
 """The HTTP API of executions: run a rule by hand, see how far it is, stop it, try again what failed."""
 
+import re
 from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
 from typing import Annotated, Any
@@ -22,6 +23,8 @@ from schemas.names import PlaceName, Region
 from schemas.rules import Pattern
 
 _LARGEST_BODY = 64 * 1024
+_PREFERRED_WAIT = re.compile(r"(?:^|[,;\s])wait=(\d{1,9})(?!\d)")
+_LONGEST_WAIT = 5  # seconds; no longer than a process that stops lets its requests finish
 
 
 def _runs(pattern: str) -> str:
@@ -81,8 +84,15 @@ class ExecutionsApi:
         return answer({"items": self._shown(page), "next": more})
 
     async def get(self, request: web.Request) -> web.Response:
-        found = await self._executions.get(request.match_info["id"])
-        return _no_execution(request) if found is None else answer(self._shown([found])[0])
+        """At once, or with `Prefer: wait=SECONDS` when it has ended, and after so long in any case."""
+        name, wait = request.match_info["id"], _wait(request)
+        if wait:
+            await self._commands.until_ended(name, wait)
+        found = await self._executions.get(name)
+        if found is None:
+            return _no_execution(request)
+        applied = {"Preference-Applied": f"wait={wait}"} if wait else None
+        return answer(self._shown([found])[0], headers=applied)
 
     async def stop(self, request: web.Request) -> web.Response:
         """202: it ends as soon as its agents have heard. One that has ended stays as it is."""
@@ -118,6 +128,12 @@ class ExecutionsApi:
         if not parked and not started:
             self._retries.check(asked.rule)
         return answer({"items": started, "next": None, "parked": parked}, status=201)
+
+
+def _wait(request: web.Request) -> int:
+    """Seconds (RFC 7240). What cannot be read is no preference."""
+    asked = _PREFERRED_WAIT.search(request.headers.get("Prefer", ""))
+    return min(int(asked[1]), _LONGEST_WAIT) if asked is not None else 0
 
 
 def _query(request: web.Request) -> Mapping[str, str]:

@@ -5,7 +5,7 @@ from datetime import datetime, timedelta
 from itertools import groupby
 from typing import Any, TypeVar
 
-from sqlalchemy import ColumnElement, Connection, and_, delete, func, insert, or_, select, update
+from sqlalchemy import ColumnElement, Connection, and_, bindparam, delete, func, insert, or_, select, update
 
 from mesh.control.database import Database
 from mesh.control.held import Gone, Held, Key, Proven, merge, proven_by, referrers_of
@@ -20,6 +20,14 @@ Subject = tuple[str, str, str]  # place, repository and the digest that others a
 P = TypeVar("P")
 
 _AT_ONCE = 500
+# Made once: it runs for each tag of each pass, and to make it costs more than to run it.
+_UPDATE = update(images).where(
+    images.c.place == bindparam("its_place"),
+    images.c.repository == bindparam("its_repository"),
+    images.c.tag == bindparam("its_tag"),
+    images.c.tag_version == bindparam("its_version"),
+    images.c.since == bindparam("its_since"),
+)
 _GONE_FOR = timedelta(days=1)  # kept so long after a tag went
 
 
@@ -109,11 +117,6 @@ def _of(holders: Collection[Holder]) -> ColumnElement[bool]:
     return or_(*(and_(column.place == place, column.repository == name) for place, name in sorted(holders)))
 
 
-def _here(key: Key) -> ColumnElement[bool]:
-    column = images.c
-    return and_(column.place == key.place, column.repository == key.repository, column.tag == key.tag)
-
-
 def _read(connection: Connection, wanted: Any) -> dict[Key, Held]:
     return {
         Key(row["place"], row["repository"], row["tag"]): Held(
@@ -146,11 +149,11 @@ def _write(connection: Connection, key: Key, before: Held | None, after: Held) -
         "tag_version": after.version,
     }
     if before is None:
-        connection.execute(insert(images).values(**key._asdict(), **values))
+        connection.execute(insert(images), {**key._asdict(), **values})
         return
-    column = images.c
-    unchanged = (column.tag_version == before.version) & (column.since == before.since)
-    if connection.execute(update(images).where(_here(key), unchanged).values(values)).rowcount != 1:
+    where = {"its_place": key.place, "its_repository": key.repository, "its_tag": key.tag}
+    unchanged = {"its_version": before.version, "its_since": before.since}
+    if connection.execute(_UPDATE, {**where, **unchanged, **values}).rowcount != 1:
         raise DatabaseUnavailable("another control wrote the same tag just now; it is tried again")
 
 

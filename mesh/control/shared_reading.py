@@ -16,6 +16,7 @@ from schemas.names import Region
 
 _MOST_RECORDS = 500
 _POLL = 0.5  # seconds
+_GATHERED = 0.05  # seconds for which more is gathered after what was taken: each turn costs some transactions
 _LOOK_FOR_TOPICS = 5.0  # seconds; for regions whose topics are not made yet
 
 Regions = Mapping[str, Region]  # by topic
@@ -82,6 +83,8 @@ class SharedReading:
         if records:
             await self._take_records(records, regions)
             await group.commit(_finished(records))
+        if 0 < len(records) < _MOST_RECORDS:
+            await self._clock.sleep(_GATHERED)
 
 
 def _finished(records: Sequence[Record]) -> Mapping[Partition, int]:

@@ -14,7 +14,6 @@ import typer
 
 from mesh.errors import InvalidInput, RegmeshError
 from mesh.node import INTERRUPTED
-from mesh.node.mesh_file import InvalidFile
 from mesh.node.remote import Refused
 
 # Typer carries its own copy of click, whose names are private; this is that copy's UsageError.
@@ -121,14 +120,10 @@ def _give_up_stdout() -> None:
 
 
 def _lines(error: Exception, arguments: list[str]) -> list[str]:
-    if isinstance(error, InvalidFile):
-        return error.problems
-    if isinstance(error, Refused):
-        return error.lines
     if isinstance(error, _UsageError):
         where = error.ctx.command_path if error.ctx is not None else _command(arguments)
         return [f"{error.format_message()} (see `{where} --help`)"]
-    return [str(error)]
+    return error.lines if isinstance(error, RegmeshError) else [str(error)]
 
 
 def _command(arguments: list[str]) -> str:

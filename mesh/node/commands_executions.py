@@ -7,15 +7,16 @@ from typing import Annotated, Any
 
 import typer
 
+from mesh.clock import SystemClock
 from mesh.node import remote
 from mesh.node.options import Server
 from mesh.node.output import Columns, over_the_last_line, size
 from mesh.node.remote import Remote, Unanswered
 from schemas.parked import STILL_QUEUED, STILL_RUNNING
 
-_FIRST_LOOK, _LOOK_EVERY = 0.05, 0.5  # seconds: what is done at once is told at once
+_LOOK_EVERY = 1  # seconds; control answers sooner when it has ended
 _RUNS = "InProgress"
-_MOST_SILENCES = 60  # looks in a row, half a minute: control starts again within it
+_MOST_SILENCES = 30  # looks in a row, half a minute: control starts again within it
 
 
 def register(app: typer.Typer) -> None:
@@ -115,12 +116,14 @@ def retry(
 
 async def _until_ended(control: Remote, execution_id: str) -> Mapping[str, Any]:
     """Follow it; each change is a line, on a terminal over the last one."""
-    said, wait = "", _FIRST_LOOK
-    rewrites = sys.stderr.isatty()
-    silences = 0
+    said, wait, silences = "", 0, 0
+    rewrites, clock = sys.stderr.isatty(), SystemClock()
     while True:
+        asked = clock.monotonic()
         try:
-            found: Mapping[str, Any] = await control.ask("GET", f"/api/v1/executions/{execution_id}")
+            found: Mapping[str, Any] = await control.ask(
+                "GET", f"/api/v1/executions/{execution_id}", wait=wait
+            )
         except Unanswered:
             silences += 1
             if silences > _MOST_SILENCES:
@@ -138,8 +141,8 @@ async def _until_ended(control: Remote, execution_id: str) -> Mapping[str, Any]:
             if rewrites:
                 print(file=sys.stderr)
             return found
-        await asyncio.sleep(wait)
-        wait = min(2 * wait, _LOOK_EVERY)
+        await asyncio.sleep(wait - (clock.monotonic() - asked))  # an older control does not wait
+        wait = _LOOK_EVERY
 
 
 def _all_left_is_parked(found: Mapping[str, Any]) -> bool:

@@ -9,6 +9,7 @@ import typer
 
 from mesh.gateway import Manners
 from mesh.node import lifecycle, roles, serve, starting
+from mesh.node.addresses import parse_address
 from mesh.node.node import Node, open_node
 from mesh.node.options import DEFAULT_DATA, AllowNetwork, DataDir, Listen, LogFormat, SharedLog, TokenRealm
 from schemas.names import Region
@@ -75,6 +76,6 @@ def parse_gateways(texts: list[str] | None) -> list[tuple[Region, str]]:
         region, equals, listen = text.partition("=")
         if not equals:
             raise typer.BadParameter(f"--gateway {text!r}: use REGION=HOST:PORT")
-        serve.parse_address(listen)
+        parse_address(listen)
         found.append((starting.region(region), listen))
     return found

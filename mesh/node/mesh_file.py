@@ -47,7 +47,7 @@ class InvalidFile(InvalidInput):
 
     def __init__(self, problems: list[str]) -> None:
         super().__init__(problems[0])
-        self.problems = problems
+        self.lines = problems
 
 
 def read(path: Path) -> MeshFile:

@@ -5,8 +5,8 @@ from typing import Annotated
 
 import typer
 
+from mesh.node.addresses import parse_address
 from mesh.node.output import Format
-from mesh.node.serve import parse_address
 
 Server = Annotated[
     str, typer.Option("--server", envvar="REGMESH_SERVER", help="Where control's API is.", metavar="URL")

@@ -11,7 +11,7 @@ import typer
 from yarl import URL
 
 from mesh.errors import RegmeshError, clean
-from mesh.node.starting import is_http_url
+from mesh.node.addresses import is_http_url
 
 _TIMEOUT = aiohttp.ClientTimeout(total=30, connect=5)
 
@@ -54,11 +54,17 @@ class Remote:
         return asyncio.run(self.ask(method, path, query=query, body=body))
 
     async def ask(
-        self, method: str, path: str, *, query: Mapping[str, str] | None = None, body: object = None
+        self,
+        method: str,
+        path: str,
+        *,
+        query: Mapping[str, str] | None = None,
+        body: object = None,
+        wait: int = 0,
     ) -> Any:
-        """As `call`, on a running loop."""
+        """As `call`, on a running loop. Control may take `wait` seconds to answer what is not over yet."""
         async with aiohttp.ClientSession(timeout=_TIMEOUT) as session:
-            return await self._call(session, method, path, query=query, body=body)
+            return await self._call(session, method, path, query=query, body=body, wait=wait)
 
     async def pages(
         self, path: str, query: Mapping[str, str], *, most: int | None
@@ -86,9 +92,12 @@ class Remote:
         *,
         query: Mapping[str, str] | None = None,
         body: object = None,
+        wait: int = 0,
     ) -> Any:
         data = None if body is None else orjson.dumps(body)
         headers = {"Content-Type": "application/json"} if data is not None else {}
+        if wait:
+            headers["Prefer"] = f"wait={wait}"
         try:
             async with session.request(
                 method, self._server + path, params=query, data=data, headers=headers

@@ -7,7 +7,8 @@ import structlog
 from aiohttp import web
 
 from mesh import health
-from mesh.errors import InvalidInput, RegmeshError
+from mesh.errors import RegmeshError
+from mesh.node.addresses import parse_address
 from mesh.node.node import Node
 
 LOG = structlog.get_logger()
@@ -42,14 +43,6 @@ async def listening(
         yield url
     finally:
         await runner.cleanup()
-
-
-def parse_address(listen: str) -> tuple[str, int]:
-    """`HOST:PORT` or `[V6]:PORT`; `InvalidInput` for anything else."""
-    host, colon, port = listen.rpartition(":")
-    if not colon or not host or not port.isascii() or not port.isdigit() or int(port) > 65535:
-        raise InvalidInput(f"{listen!r} is no address to listen on: use HOST:PORT, such as 127.0.0.1:8080")
-    return host.removeprefix("[").removesuffix("]"), int(port)
 
 
 async def _bind(runner: web.AppRunner, host: str, port: int, option: str) -> None:

@@ -4,10 +4,10 @@ import sys
 
 import typer
 from pydantic import TypeAdapter, ValidationError
-from yarl import URL
 
 from mesh import logging
 from mesh.errors import InvalidInput
+from mesh.node.addresses import is_http_url
 from mesh.node.node import Trust
 from mesh.registry.auth import parse_realms
 from mesh.registry.egress import parse_networks
@@ -50,14 +50,6 @@ def http_url(option: str, text: str | None) -> str | None:
     if text is not None and not is_http_url(text):
         raise typer.BadParameter(f"{option} {text!r} is no URL: use http://HOST:PORT")
     return text
-
-
-def is_http_url(text: str) -> bool:
-    try:
-        url = URL(text)
-        return url.scheme in ("http", "https") and bool(url.host)
-    except ValueError:
-        return False
 
 
 def set_up_logging(style: str) -> None:

@@ -8,14 +8,15 @@ from yarl import URL
 
 from mesh.clock import Clock, SystemClock
 from mesh.credentials import AskedFor, Credentials
-from mesh.errors import ContentRefused, InvalidInput, NotFound, Rejected
-from mesh.registry import auth, lists, redirects, upload, verify
+from mesh.errors import ContentRefused, Denied, InvalidInput, NotFound, NotOffered, RegistryError, Rejected
+from mesh.registry import auth, lists, redirects, verify
 from mesh.registry.download import BlobReader
 from mesh.registry.egress import parse_networks
 from mesh.registry.manifests import INDEX_TYPES, MANIFEST_TYPES, OCI_INDEX
-from mesh.registry.port import MAX_MANIFEST, Chain, Descriptor, Manifest, Referrer
+from mesh.registry.port import MAX_MANIFEST, Chain, Descriptor, Manifest, Referrer, Upload
 from mesh.registry.referrers import fallback_tag, read_index
 from mesh.registry.transport import Call, Channel, Transport, read_whole
+from mesh.registry.upload import begin, begin_unless_there, cancel, mount_blob, write_blob
 from schemas.completions import Side
 from schemas.names import Digest, Reference, Repository, Tag
 
@@ -135,7 +136,11 @@ class RegistryClient:
         async with self._channel.request(Call("DELETE", url, auth.delete(repository)), (200, 202, 204)):
             pass
 
-    async def referrers(self, repository: Repository, subject: Digest) -> list[Referrer]:
+    async def referrers(
+        self, repository: Repository, subject: Digest, *, has_no_tag: bool = False
+    ) -> list[Referrer]:
+        if has_no_tag and self._channel.transport.no_referrers.holds():
+            return []
         page: URL | None = self._channel.url(f"{repository}/referrers/{subject}")
         found: dict[Digest, Referrer] = {}
         for number in range(lists.MAX_PAGES):
@@ -146,7 +151,9 @@ class RegistryClient:
             except (NotFound, Rejected) as error:
                 if number or error.status is None:
                     raise
-                return await self._fallback_referrers(repository, subject)
+                if isinstance(error, NotOffered):
+                    self._channel.transport.no_referrers.begin()
+                return [] if has_no_tag else await self._fallback_referrers(repository, subject)
             found |= {referrer.descriptor.digest: referrer for referrer in listed}
             if len(found) > _MAX_REFERRERS:
                 break
@@ -175,12 +182,47 @@ class RegistryClient:
             reader.close()
 
     async def mount_blob(self, repository: Repository, digest: Digest, from_repository: Repository) -> bool:
-        return await upload.mount_blob(self._channel, repository, digest, from_repository)
+        return await mount_blob(self._channel, repository, digest, from_repository)
+
+    async def begin_upload(self, repository: Repository, digest: Digest) -> Upload | None:
+        mounts = self._channel.transport.own_mounts
+        if await self._mounts_from_itself():
+            try:
+                return await begin_unless_there(self._channel, repository, digest)
+            except (Denied, NotFound, Rejected):
+                mounts.work.end()
+                mounts.fail.begin()
+        if await self.blob_size(repository, digest) is None:
+            return await begin(self._channel, repository)
+        mounts.seen = repository, digest
+        return None
+
+    async def _mounts_from_itself(self) -> bool:
+        """Found out with a blob that is there: who mounts nothing answers as if it was not."""
+        mounts = self._channel.transport.own_mounts
+        if mounts.work.holds() or mounts.fail.holds() or mounts.seen is None:
+            return mounts.work.holds()
+        mounts.fail.begin()  # until it is known; nobody else needs to find out meanwhile
+        with contextlib.suppress(RegistryError):
+            upload = await begin_unless_there(self._channel, *mounts.seen)
+            if upload is None:
+                mounts.work.begin()
+            else:
+                await cancel(self._channel, mounts.seen[0], upload)
+        return mounts.work.holds()
+
+    async def cancel_upload(self, repository: Repository, upload: Upload) -> None:
+        await cancel(self._channel, repository, upload)
 
     async def write_blob(
-        self, repository: Repository, blob: Descriptor, chunks: AsyncIterator[bytes]
+        self,
+        repository: Repository,
+        blob: Descriptor,
+        chunks: AsyncIterator[bytes],
+        upload: Upload | None = None,
     ) -> None:
-        await upload.write_blob(self._channel, repository, blob, chunks)
+        await write_blob(self._channel, repository, blob, chunks, upload)
+        self._channel.transport.own_mounts.seen = repository, blob.digest
 
     async def tags(self, repository: Repository) -> AsyncIterator[Tag]:
         async for tag in lists.names(

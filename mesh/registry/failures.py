@@ -20,6 +20,7 @@ _LONGEST_WAIT = 3600.0  # seconds; a registry that asks for more is asked again 
 
 _MISSING = frozenset({"MANIFEST_BLOB_UNKNOWN", "MANIFEST_UNKNOWN", "BLOB_UNKNOWN"})
 _OTHER_CONTENT = frozenset({"DIGEST_INVALID", "SIZE_INVALID"})
+_UNKNOWN_REQUEST = frozenset({"", "UNSUPPORTED"})
 _LOST_UPLOAD = frozenset({"BLOB_UPLOAD_UNKNOWN", "BLOB_UPLOAD_INVALID"})
 
 
@@ -89,7 +90,11 @@ def _kind(method: str, status: int, code: str) -> type[errors.RegistryError]:
         return errors.ContentMismatch
     if code in _LOST_UPLOAD and method == "PUT":
         return errors.ServerFault  # it has forgotten an upload it began: beginning anew helps
-    return errors.NotFound if status == 404 else errors.Rejected
+    return _missing(code) if status == 404 else errors.Rejected
+
+
+def _missing(code: str) -> type[errors.NotFound]:
+    return errors.NotOffered if code in _UNKNOWN_REQUEST else errors.NotFound
 
 
 def _first_error(body: bytes) -> tuple[str, str]:

@@ -6,8 +6,10 @@ All methods raise `mesh.errors.RegistryError` and nothing else. Bodies are strea
 import hashlib
 from collections.abc import AsyncIterator
 from contextlib import AbstractAsyncContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import NamedTuple, Protocol
+
+from yarl import URL
 
 from schemas.completions import Side
 from schemas.names import Digest, MediaType, PlaceName, Reference, Repository, Tag
@@ -43,6 +45,14 @@ class Referrer:
 
     descriptor: Descriptor
     artifact_type: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class Upload:
+    """Begun at a registry, and to be written or cancelled. `begun` is seconds on the client's clock."""
+
+    session: URL = field(repr=False)  # may hold the upload's state
+    begun: float
 
 
 def digest_of(body: bytes, algorithm: str = "sha256") -> Digest:
@@ -89,8 +99,14 @@ class Registry(Protocol):
         """
         ...
 
-    async def referrers(self, repository: Repository, subject: Digest) -> list[Referrer]:
-        """What says that it is about `subject`: by the referrers API, else by the index under the fallback tag."""
+    async def referrers(
+        self, repository: Repository, subject: Digest, *, has_no_tag: bool = False
+    ) -> list[Referrer]:
+        """What says that it is about `subject`: by the referrers API, else by the index under the fallback tag.
+
+        `has_no_tag`: a list of all tags has shown that there is no such tag. Then it is not asked for, and a registry
+        that was found to have no API a minute ago or less is not asked at all.
+        """
         ...
 
     async def blob_size(self, repository: Repository, digest: Digest) -> int | None:
@@ -111,10 +127,25 @@ class Registry(Protocol):
         """Take the blob over from another repository of the same registry; False when it would not."""
         ...
 
+    async def begin_upload(self, repository: Repository, digest: Digest) -> Upload | None:
+        """Begin to upload a blob, or None when it is there: one request where the registry mounts blobs, else two."""
+        ...
+
+    async def cancel_upload(self, repository: Repository, upload: Upload) -> None:
+        """Best effort, and soon over: a registry purges what is left open. Raises nothing."""
+        ...
+
     async def write_blob(
-        self, repository: Repository, blob: Descriptor, chunks: AsyncIterator[bytes]
+        self,
+        repository: Repository,
+        blob: Descriptor,
+        chunks: AsyncIterator[bytes],
+        upload: Upload | None = None,
     ) -> None:
-        """Upload in one streamed PUT. When `chunks` raises, nothing is committed and its error passes through."""
+        """Upload in one streamed PUT. When `chunks` raises, nothing is committed and its error passes through.
+
+        An `upload` that was begun is gone afterwards, whatever happens; one that has waited for long is begun anew.
+        """
         ...
 
     def tags(self, repository: Repository) -> AsyncIterator[Tag]:

@@ -27,6 +27,7 @@ from mesh.registry.pause import Pause
 from mesh.registry.port import Chain
 from mesh.together import close_all
 from schemas.completions import Side
+from schemas.names import Digest, Repository
 
 STALL_SECONDS = 60.0  # without a byte in either direction, a connection counts as broken
 # 512 KiB wait in memory for each body that is read; larger gains nothing on loopback, smaller costs wake-ups.
@@ -35,6 +36,7 @@ SHORT = ClientTimeout(total=300, connect=10, sock_read=STALL_SECONDS)
 STREAM = ClientTimeout(total=None, connect=10, sock_read=STALL_SECONDS)
 # A registry on an object store copies the whole upload before it answers the closing PUT.
 COMMIT = ClientTimeout(total=None, connect=10, sock_read=300)
+_BELIEVED = 60.0  # seconds
 USER_AGENT = f"regmesh/{importlib.metadata.version('regmesh')}"
 _HEADERS = {"User-Agent": USER_AGENT, "Accept-Encoding": "identity"}
 
@@ -50,6 +52,32 @@ class Call:
     body: bytes | Payload | None = field(default=None, repr=False)
     timeout: ClientTimeout = SHORT
     in_pauses: bool = False  # sent even while the registry wants to be left alone
+
+
+class Belief:
+    """What a registry was found to be like. It may be replaced by another one, so that is not believed for long."""
+
+    def __init__(self, clock: Clock) -> None:
+        self._clock = clock
+        self._until = clock.monotonic()
+
+    def begin(self) -> None:
+        self._until = self._clock.monotonic() + _BELIEVED
+
+    def end(self) -> None:
+        self._until = self._clock.monotonic()
+
+    def holds(self) -> bool:
+        return self._clock.monotonic() < self._until
+
+
+@dataclass(slots=True)
+class OwnMounts:
+    """Whether a registry mounts a blob from the repository that has it; many mount nothing."""
+
+    work: Belief
+    fail: Belief
+    seen: tuple[Repository, Digest] | None = None  # a blob that is there, to find out with
 
 
 class Transport:
@@ -76,6 +104,8 @@ class Transport:
             base, credentials, realms, clock=clock, fetch=self._fetch_token, renew=renew
         )
         self._pause = Pause(clock, random)
+        self.no_referrers = Belief(clock)  # no API for them
+        self.own_mounts = OwnMounts(Belief(clock), Belief(clock))
         self._home = home_session()
         self._abroad = guarded_session(networks)
 

@@ -4,31 +4,63 @@ import asyncio
 import contextlib
 from collections.abc import AsyncIterator
 
+from aiohttp import ClientResponse
 from aiohttp.abc import AbstractStreamWriter
 from aiohttp.payload import Payload
 from yarl import URL
 
 from mesh.errors import ContentMismatch, Denied, NotFound, RegistryError, Rejected
 from mesh.registry import auth, redirects, verify
-from mesh.registry.port import Descriptor
+from mesh.registry.port import Descriptor, Upload
 from mesh.registry.transport import COMMIT, STALL_SECONDS, Call, Channel
 from schemas.completions import Side
 from schemas.names import Digest, Repository
 
+_KEPT_SECONDS = 60.0  # that every registry keeps an upload that nothing comes for
 _CANCEL_SECONDS = 2.0  # a session that can't be cancelled by then is left to the registry's own purge
 
 
-async def write_blob(
-    channel: Channel, repository: Repository, blob: Descriptor, chunks: AsyncIterator[bytes]
-) -> None:
-    """Upload `chunks` as `blob`. When they raise, or are not of its size, nothing is committed."""
+async def begin(channel: Channel, repository: Repository) -> Upload:
     start = Call("POST", channel.url(f"{repository}/blobs/uploads/"), auth.push(repository))
+    asked = channel.transport.clock.monotonic()
     async with channel.request(start, (202,)) as response:
-        session = channel.locate(response.url, response.headers.get("Location"))
+        return _begun(channel, response, asked)
+
+
+async def begin_unless_there(channel: Channel, repository: Repository, digest: Digest) -> Upload | None:
+    """None when it is there. A mount from the repository itself: what can be mounted is there, what cannot is begun.
+
+    So of a registry that mounts. `Denied`, `NotFound` or `Rejected` by one that does not take that so.
+    """
+    url = channel.url(f"{repository}/blobs/uploads/", f"?mount={digest}&from={repository}")
+    asked = channel.transport.clock.monotonic()
+    async with channel.request(Call("POST", url, auth.push(repository)), (201, 202)) as response:
+        return None if response.status == 201 else _begun(channel, response, asked)
+
+
+def _begun(channel: Channel, response: ClientResponse, asked: float) -> Upload:
+    return Upload(channel.locate(response.url, response.headers.get("Location")), asked)
+
+
+async def write_blob(
+    channel: Channel,
+    repository: Repository,
+    blob: Descriptor,
+    chunks: AsyncIterator[bytes],
+    upload: Upload | None = None,
+) -> None:
+    """Upload `chunks` as `blob`. When they raise, or are not of its size, nothing is committed.
+
+    `upload` is cancelled, and another one begun, when registries may have forgotten it by now.
+    """
+    if upload is not None and channel.transport.clock.monotonic() - upload.begun > _KEPT_SECONDS:
+        await cancel(channel, repository, upload)
+        upload = None
+    session = upload or await begin(channel, repository)
     try:
-        await _put(channel, repository, session, blob, chunks)
+        await _put(channel, repository, session.session, blob, chunks)
     except BaseException:
-        await _cancel(channel, repository, session)
+        await cancel(channel, repository, session)
         raise
 
 
@@ -38,14 +70,15 @@ async def mount_blob(
     """False when the registry would not: the blob is then to be uploaded, and that says why if it can't be."""
     url = channel.url(f"{repository}/blobs/uploads/", f"?mount={digest}&from={from_repository}")
     call = Call("POST", url, (*auth.push(repository), *auth.pull(from_repository)))
+    asked = channel.transport.clock.monotonic()
     try:
         async with channel.request(call, (201, 202)) as response:
             if response.status == 201:
                 return True
-            session = channel.locate(response.url, response.headers.get("Location"))
+            upload = _begun(channel, response, asked)
     except (Denied, NotFound, Rejected):
         return False
-    await _cancel(channel, repository, session)
+    await cancel(channel, repository, upload)
     return False
 
 
@@ -71,11 +104,11 @@ async def _put(
     verify.check_stored(claimed, blob.digest, side=channel.side)
 
 
-async def _cancel(channel: Channel, repository: Repository, session: URL) -> None:
+async def cancel(channel: Channel, repository: Repository, upload: Upload) -> None:
     """Best effort: a session left open is purged by its registry in time."""
     with contextlib.suppress(RegistryError, TimeoutError):
         async with asyncio.timeout(_CANCEL_SECONDS):
-            call = Call("DELETE", session, auth.push(repository))
+            call = Call("DELETE", upload.session, auth.push(repository))
             async with channel.request(call, range(200, 300)):
                 pass
 

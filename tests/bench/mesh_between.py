@@ -31,7 +31,7 @@ EMBEDDED, KAFKA = "embedded log", "Kafka"
 
 @dataclass
 class Mesh:
-    """`game-cn` in beijing notifies it, everything of it is copied to `game-eu` in frankfurt."""
+    """Everything of `game-cn` in beijing is copied to `game-eu` in frankfurt; on pushes where it runs by those."""
 
     folder: Path
     source: Distribution
@@ -105,7 +105,10 @@ def mesh_on(log: str, folder: Path, blobs: Path, *, trigger: str = "event_based"
         else:
             url = stack.enter_context(broker(folder)).url
         mesh = Mesh(folder, source, destination, url, api, intake, trigger, {})
-        source.notify = mesh.notifications
+        if (
+            trigger == "event_based"
+        ):  # a rule that is run by hand needs no word of pushes, nor of what it pulls itself
+            source.notify = mesh.notifications
         for registry in (source, destination):
             stack.callback(registry.end)
             registry.start()

@@ -116,6 +116,20 @@ async def test_what_cannot_be_mounted_is_said_and_leaves_no_upload_open(
     assert not [*tmp_path.rglob("_uploads/*/data"), *tmp_path.rglob("incoming/*")]
 
 
+async def test_an_upload_is_begun_only_of_what_is_not_there(registry: RegistryClient, tmp_path: Path):
+    blob = described(b"wanted")
+    upload = await registry.begin_upload(APP, blob.digest)
+    assert upload is not None
+    await registry.write_blob(APP, blob, streamed(b"wanted"), upload)
+    assert await registry.blob_size(APP, blob.digest) == 6
+    assert await registry.begin_upload(APP, blob.digest) is None
+    another = await registry.begin_upload(OTHER, blob.digest)
+    assert another is not None  # what one repository has the other one has not
+    await registry.cancel_upload(OTHER, another)
+    assert await registry.blob_size(OTHER, blob.digest) is None
+    assert not [*tmp_path.rglob("_uploads/*/data"), *tmp_path.rglob("incoming/*")]
+
+
 class SourceBroke(Exception):
     pass
 

@@ -1,7 +1,11 @@
 """Executions that would not end, and failures that nothing would ever make good."""
 
+import asyncio
 from pathlib import Path
 
+import pytest
+
+from mesh.control import commands
 from mesh.registry.builtin.faults import Fail, Faults, Throttle
 from schemas.names import Tag
 from tests.control_site import until
@@ -102,3 +106,39 @@ async def test_a_rule_that_got_another_destination_leaves_no_execution_behind(me
     await mesh.rule(destination="third")
     ended = await mesh.ended(execution_id)
     assert (ended["status"], ended["error"]["code"]) == ("Stopped", "rule_gone")
+
+
+async def test_an_end_is_counted_when_tasks_end_and_told_to_who_waits_for_it(
+    mesh: Mesh, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(commands, "_POLL", 3600.0)  # nothing looks by itself any more
+    await mesh.rule()
+    await mesh.push("v1")
+    execution_id = await mesh.sync()
+    path, wait = f"/api/v1/executions/{execution_id}", {"Prefer": "respond-async, wait=5"}
+    asking = asyncio.create_task(mesh.control.call("GET", path, headers=wait))
+    mesh.producer()
+
+    async def is_listed() -> bool:
+        return (await mesh.execution(execution_id))["total"] == 1
+
+    await until(is_listed)
+    assert not asking.done()
+    mesh.agent()
+    _, answer = await asking
+    assert (answer["status"], answer["succeed"]) == ("Succeed", 1)
+
+
+async def test_who_waits_is_answered_though_it_still_runs(mesh: Mesh) -> None:
+    await mesh.rule()
+    execution_id = await mesh.sync()  # which nobody lists
+    path = f"{mesh.control.url}/api/v1/executions/{execution_id}"
+    for asked, applied in (("wait=1", "wait=1"), ("wait=0", None), ("wait=soon", None)):
+        async with mesh.control.http.get(path, headers={"Prefer": asked}) as answer:
+            assert (await answer.json())["status"] == "InProgress"
+            assert answer.headers.get("Preference-Applied") == applied
+
+
+async def test_who_waits_for_what_is_not_there_is_told_at_once(mesh: Mesh) -> None:
+    status, _ = await mesh.control.call("GET", "/api/v1/executions/none", headers={"Prefer": "wait=5"})
+    assert status == 404

@@ -1,7 +1,7 @@
 """Executions whole: asked for at the API, listed by a producer, copied by an agent, counted by control."""
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -134,9 +134,9 @@ class Mesh:
 
 
 @asynccontextmanager
-async def _mesh(folder: Path, faults: Faults | None = None) -> AsyncIterator[Mesh]:
-    source = BuiltinRegistry(folder / "cn", clock=CLOCK, faults=faults)
-    destination = BuiltinRegistry(folder / "eu", clock=CLOCK)
+async def _mesh(folder: Path, faults: Faults | None = None, *, referrers: bool = True) -> AsyncIterator[Mesh]:
+    source = BuiltinRegistry(folder / "cn", clock=CLOCK, faults=faults, referrers=referrers)
+    destination = BuiltinRegistry(folder / "eu", clock=CLOCK, referrers=referrers)
     await source.start()
     await destination.start()
     async with control_site(folder) as control:
@@ -295,6 +295,31 @@ async def test_names_that_nobody_can_read_are_told_and_hide_no_other(
     assert "'Game/App'" in capsys.readouterr().out
     ended = await running.ended(await running.sync(tag="v*", repository="game/**"))
     assert (ended["status"], ended["total"]) == ("Succeed", 1)  # these are not asked for
+
+
+async def test_agents_are_given_the_first_of_a_listing_before_the_rest_is_found(
+    mesh: Mesh, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await mesh.rule()
+    for number in range(60):
+        await mesh.push(f"v{number}", b"one")
+    appended, append = list[int](), mesh.control.log.append
+
+    async def counted(records: Sequence[Append]) -> Sequence[int]:
+        if records[0].topic == topics.bulk(Region("beijing")):
+            appended.append(len(records))
+        return await append(records)
+
+    monkeypatch.setattr(mesh.control.log, "append", counted)
+    mesh.producer()
+    execution_id = await mesh.sync()
+
+    async def is_listed() -> bool:
+        return (await mesh.execution(execution_id))["total"] == 60
+
+    await until(is_listed)
+    assert sum(appended) == 60
+    assert appended[0] <= 16
 
 
 async def test_a_listing_cut_in_the_middle_is_done_again_with_the_same_tasks(mesh: Mesh) -> None:

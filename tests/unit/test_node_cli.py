@@ -115,6 +115,21 @@ def test_a_question_to_the_api_imports_nothing_of_the_daemons() -> None:
     assert not {"sqlalchemy", "aiokafka", "consumer.agent", "mesh.control.api"} & set(loaded)
 
 
+def test_a_command_that_prints_no_table_starts_without_what_others_need() -> None:
+    code = "import sys; from mesh.node import cli; cli.run(['sync', '--help']); print(*sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    loaded = done.stdout.split()
+    assert "mesh.node.commands_executions" in loaded
+    assert not {
+        "structlog",
+        "yaml",
+        "rich.table",
+        "prometheus_client",
+        "aiohttp.web",
+        "mesh.rules.state",
+    } & set(loaded)
+
+
 @pytest.mark.parametrize(
     ("arguments", "says"),
     [

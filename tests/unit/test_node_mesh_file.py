@@ -14,7 +14,7 @@ def problems(folder: Path, text: str) -> list[str]:
     file.write_text(text)
     with pytest.raises(mesh_file.InvalidFile) as caught:
         mesh_file.check(mesh_file.read(file))
-    return [problem.removeprefix(str(file)) for problem in caught.value.problems]
+    return [problem.removeprefix(str(file)) for problem in caught.value.lines]
 
 
 @pytest.mark.parametrize(

@@ -134,3 +134,16 @@ async def test_a_name_that_no_repository_can_have_is_told_when_it_is_asked_for()
     assert [str(error) for error in one.errors] == [
         "1 name is none that a repository or tag may have: 'team/B' (in what is asked for by name)"
     ]
+
+
+async def test_it_tells_whether_it_saw_the_list_of_what_is_about_an_image() -> None:
+    listed = f"sha256-{'0' * 64}"
+    registry = Registry({"signed": {"a": True, listed: True}, "plain": {"a": True, f"{listed}.sig": True}})
+    found = {(it.repository, it.tag): it.has_referrers_tag async for it in listing(registry).found()}
+    assert (found["signed", "a"], found["plain", "a"]) == (True, False)
+
+
+async def test_of_a_tag_that_is_named_it_tells_nothing_of_others() -> None:
+    one = listing(Registry({"app": {"a": True}}))
+    one.start = one.start.model_copy(update={"tag": "a"})
+    assert [it.has_referrers_tag async for it in one.found()] == [None]

@@ -19,7 +19,7 @@ from mesh.errors import RegmeshError
 from mesh.node import lifecycle
 from mesh.node.demo import release, report, topology, watching
 from mesh.node.demo.stage import Stage, on_stage
-from mesh.node.output import Terminal
+from mesh.node.table import Terminal
 
 _WITHIN = 120.0  # seconds for all of it; it takes about a quarter of that
 

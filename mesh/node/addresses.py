@@ -1,0 +1,21 @@
+"""What people write for where a server is, or is to listen. Every command imports it, so it imports little."""
+
+from yarl import URL
+
+from mesh.errors import InvalidInput
+
+
+def is_http_url(text: str) -> bool:
+    try:
+        url = URL(text)
+        return url.scheme in ("http", "https") and bool(url.host)
+    except ValueError:
+        return False
+
+
+def parse_address(listen: str) -> tuple[str, int]:
+    """`HOST:PORT` or `[V6]:PORT`; `InvalidInput` for anything else."""
+    host, colon, port = listen.rpartition(":")
+    if not colon or not host or not port.isascii() or not port.isdigit() or int(port) > 65535:
+        raise InvalidInput(f"{listen!r} is no address to listen on: use HOST:PORT, such as 127.0.0.1:8080")
+    return host.removeprefix("[").removesuffix("]"), int(port)

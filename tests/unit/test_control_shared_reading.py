@@ -37,6 +37,9 @@ class Group:
     def lost(self) -> frozenset[Partition]:
         return frozenset()
 
+    def gone(self) -> Mapping[Partition, int]:
+        return {}
+
     async def commit(self, finished: Mapping[Partition, int]) -> None:
         self.committed = finished
 

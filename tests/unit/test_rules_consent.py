@@ -107,7 +107,7 @@ def test_a_rule_into_another_account_may_be_declared_before_its_grant_and_is_not
         ({"from": "No body"}, "grants[0].from", "is not a account name"),
         ({"from": "sub"}, "grants[0]", "needs no grant of its own"),
         ({"name": "other:platform"}, "grants[0]", "is named sub:platform"),
-        ({"namespaces": []}, "grants[0].namespaces", "at least 1"),
+        ({"namespaces": []}, "grants[0].namespaces", "must not be empty"),
         ({"namespaces": ["base/{a"]}, "grants[0].namespaces[0]", "not closed"),
         ({"namespaces": ["re:.*"]}, "grants[0].namespaces[0]", "must be a glob"),
         ({"namespaces": ["ok", "base/"]}, "grants[0].namespaces[1]", "'NAMESPACE/**'"),

@@ -102,7 +102,7 @@ def test_a_rule_refused_for_its_patterns_maps_nothing_that_they_match(
         (
             {"destination_namespace": "n", "destination_namespace_replace_count": True},
             "_replace_count",
-            "integer",
+            "whole number",
         ),
     ],
 )

@@ -79,7 +79,7 @@ def test_what_can_never_run_is_refused_when_declared(cron: str, zone: str, field
             "did you mean 'scheduled'",
         ),
         ({"trigger": {"type": "scheduled"}}, "rules[0].trigger.cron", "is required"),
-        ({"trigger": {"type": "manual", "cron": "0 3 * * *"}}, "rules[0].trigger.cron", "unknown field"),
+        ({"trigger": {"type": "manual", "cron": "0 3 * * *"}}, "rules[0].trigger.cron", "has no 'cron'"),
         ({"trigger": {"type": "manual"}, "backfill": True}, "rules[0].backfill", "event_based"),
     ],
 )

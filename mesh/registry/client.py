@@ -16,7 +16,7 @@ from mesh.registry.manifests import INDEX_TYPES, MANIFEST_TYPES, OCI_INDEX
 from mesh.registry.port import MAX_MANIFEST, Chain, Descriptor, Manifest, Referrer, Upload
 from mesh.registry.referrers import fallback_tag, read_index
 from mesh.registry.transport import Call, Channel, Transport, read_whole
-from mesh.registry.upload import begin, begin_unless_there, cancel, mount_blob, write_blob
+from mesh.registry.upload import begin, begin_unless_mounted, cancel, mount_blob, write_blob
 from schemas.completions import Side
 from schemas.names import Digest, Reference, Repository, Tag
 
@@ -188,7 +188,7 @@ class RegistryClient:
         mounts = self._channel.transport.own_mounts
         if await self._mounts_from_itself():
             try:
-                return await begin_unless_there(self._channel, repository, digest)
+                return await begin_unless_mounted(self._channel, repository, digest, repository)
             except (Denied, NotFound, Rejected):
                 mounts.work.end()
                 mounts.fail.begin()
@@ -204,11 +204,8 @@ class RegistryClient:
             return mounts.work.holds()
         mounts.fail.begin()  # until it is known; nobody else needs to find out meanwhile
         with contextlib.suppress(RegistryError):
-            upload = await begin_unless_there(self._channel, *mounts.seen)
-            if upload is None:
+            if await self.mount_blob(*mounts.seen, from_repository=mounts.seen[0]):
                 mounts.work.begin()
-            else:
-                await cancel(self._channel, mounts.seen[0], upload)
         return mounts.work.holds()
 
     async def cancel_upload(self, repository: Repository, upload: Upload) -> None:

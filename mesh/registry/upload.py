@@ -27,14 +27,19 @@ async def begin(channel: Channel, repository: Repository) -> Upload:
         return _begun(channel, response, asked)
 
 
-async def begin_unless_there(channel: Channel, repository: Repository, digest: Digest) -> Upload | None:
-    """None when it is there. A mount from the repository itself: what can be mounted is there, what cannot is begun.
+async def begin_unless_mounted(
+    channel: Channel, repository: Repository, digest: Digest, from_repository: Repository
+) -> Upload | None:
+    """None when it could be mounted. From the repository itself, at a registry that mounts: None when it is there.
 
-    So of a registry that mounts. `Denied`, `NotFound` or `Rejected` by one that does not take that so.
+    `Denied`, `NotFound` or `Rejected` by a registry that knows no mounts.
     """
-    url = channel.url(f"{repository}/blobs/uploads/", f"?mount={digest}&from={repository}")
+    url = channel.url(f"{repository}/blobs/uploads/", f"?mount={digest}&from={from_repository}")
+    scopes = auth.push(repository)
+    if from_repository != repository:
+        scopes = (*scopes, *auth.pull(from_repository))
     asked = channel.transport.clock.monotonic()
-    async with channel.request(Call("POST", url, auth.push(repository)), (201, 202)) as response:
+    async with channel.request(Call("POST", url, scopes), (201, 202)) as response:
         return None if response.status == 201 else _begun(channel, response, asked)
 
 
@@ -68,18 +73,13 @@ async def mount_blob(
     channel: Channel, repository: Repository, digest: Digest, from_repository: Repository
 ) -> bool:
     """False when the registry would not: the blob is then to be uploaded, and that says why if it can't be."""
-    url = channel.url(f"{repository}/blobs/uploads/", f"?mount={digest}&from={from_repository}")
-    call = Call("POST", url, (*auth.push(repository), *auth.pull(from_repository)))
-    asked = channel.transport.clock.monotonic()
     try:
-        async with channel.request(call, (201, 202)) as response:
-            if response.status == 201:
-                return True
-            upload = _begun(channel, response, asked)
+        upload = await begin_unless_mounted(channel, repository, digest, from_repository)
     except (Denied, NotFound, Rejected):
         return False
-    await cancel(channel, repository, upload)
-    return False
+    if upload is not None:
+        await cancel(channel, repository, upload)
+    return upload is None
 
 
 async def _put(

@@ -11,7 +11,7 @@ import shutil
 import sys
 import traceback
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from pathlib import Path
 from typing import Any
 from weakref import WeakKeyDictionary
@@ -22,6 +22,9 @@ import pytest
 
 sys.path.insert(0, str(Path(__file__).parent.parent))  # so that a test can say `from tests import ...`
 
+from tests.parts import Process
+
+_SAID = 2_000  # characters
 _KEPT = {"REGMESH_REQUIRE_REAL", "REGMESH_TEST_KAFKA", "REGMESH_KAFKA_HOME"}
 _missing = pytest.StashKey[dict[str, str]]()
 _sessions = WeakKeyDictionary[aiohttp.ClientSession, str]()
@@ -54,6 +57,17 @@ def pytest_runtest_teardown(item: pytest.Item) -> Iterator[None]:
         pytest.fail(
             f"{item.nodeid} left {len(left)} client sessions open, the first from:\n{left[0]}", pytrace=False
         )
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[None]) -> Generator[None, Any, Any]:
+    """A failure shows how each of the test's processes fares, and the end of what it said."""
+    report = yield
+    if report.failed:
+        report.sections += [(it.state(), it.said()[-_SAID:]) for it in Process.begun]
+    if call.when == "teardown":
+        Process.begun[:] = [it for it in Process.begun if it.is_running()]  # of a wider fixture
+    return report
 
 
 def _follow_sessions() -> None:

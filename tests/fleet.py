@@ -40,12 +40,19 @@ class Fleet:
         self.run("topics", "create", "--log", self.log, "-f", str(file))
         self._daemon("control", "control", "--listen", self.api.removeprefix("http://"))
         self._daemon("producer", "producer", "--listen", self.intake.removeprefix("http://"))
-        until("control is ready", lambda: parts.get(f"{self.api}/readyz"))
-        until("the producer is ready", lambda: parts.get(f"{self.intake}/readyz"))
+        until("control is ready", lambda: parts.get(f"{self.api}/readyz"), needs=self.daemons.values())
+        until(
+            "the producer is ready", lambda: parts.get(f"{self.intake}/readyz"), needs=self.daemons.values()
+        )
         self.run("apply", "-f", str(file), "--server", self.api)
         for region in agents:
             self.start_agent(region)
-        until("all agents are there", lambda: self.agents() >= set(agents), within=90)
+        until(
+            "all agents are there",
+            lambda: self.agents() >= set(agents),
+            within=90,
+            needs=self.daemons.values(),
+        )
 
     def start_agent(self, region: str, *, relay: bool = True) -> Process:
         listen = self.listens.setdefault(region, f"127.0.0.1:{parts.free_port()}")

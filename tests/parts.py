@@ -2,13 +2,14 @@
 
 import json
 import os
+import random
 import signal
 import socket
 import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -24,22 +25,21 @@ import yaml
 T = TypeVar("T")
 
 
+# Below those that the kernel gives to outgoing connections (32768 and up on Linux): a port out of these would now and
+# then be some client's before its daemon has begun to listen. Each is given out once by a test run.
+_PORTS = iter(random.Random(os.getpid()).sample(range(15_000, 32_000), 17_000))
+
+
 def free_port() -> int:
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port: int = free.getsockname()[1]
-        return port
-
-
-def until(what: str, look: Callable[[], T | None], *, within: float = 30, every: float = 0.05) -> T:
-    """What `look` gives as soon as it gives something true."""
-    deadline = time.monotonic() + within
-    while True:
-        found = look()
-        if found:
-            return found
-        assert time.monotonic() < deadline, f"{what}: not within {within} s"
-        time.sleep(every)
+    """One that nobody listens on, and that no connection can take before the test does."""
+    for port in _PORTS:
+        with socket.socket() as free:
+            try:
+                free.bind(("127.0.0.1", port))
+            except OSError:
+                continue
+            return port
+    raise RuntimeError("no free port")
 
 
 def get(url: str, **query: str) -> Any:
@@ -54,12 +54,15 @@ def get(url: str, **query: str) -> Any:
 class Process:
     """A program that runs until it is stopped. Its output is in `log`."""
 
+    begun: ClassVar[list["Process"]] = []  # by the present test
+
     def __init__(self, arguments: list[str], log: Path, environment: Mapping[str, str] | None = None) -> None:
         self.log = log
         with log.open("ab") as out:
             self._process = subprocess.Popen(
                 arguments, stdout=out, stderr=out, env={**os.environ, **(environment or {})}
             )
+        self.begun.append(self)
 
     @property
     def pid(self) -> int:
@@ -89,6 +92,30 @@ class Process:
 
     def said(self) -> str:
         return self.log.read_text(errors="replace")
+
+    def state(self) -> str:
+        code = self._process.poll()
+        return f"{self.log.name}: {'runs' if code is None else f'ended with {code}'}"
+
+
+def until(
+    what: str,
+    look: Callable[[], T | None],
+    *,
+    within: float = 30,
+    every: float = 0.05,
+    needs: Iterable[Process] = (),
+) -> T:
+    """What `look` gives as soon as it gives something true; fails at once when a process that it needs has ended."""
+    deadline = time.monotonic() + within
+    while True:
+        found = look()
+        if found:
+            return found
+        for process in needs:
+            assert process.is_running(), f"{what}: {process.state()}: {process.said()[-2000:]}"
+        assert time.monotonic() < deadline, f"{what}: not within {within} s"
+        time.sleep(every)
 
 
 _BUILT = Path(__file__).parent.parent / ".cache" / "parts" / "bin"  # by .ci/install-parts

@@ -87,6 +87,12 @@ def test_two_registries_of_your_own(reader: Reader, registries: tuple[Distributi
         inspected = reader.run(inspect)
         assert inspected.returncode == 0, inspected.stderr
         assert json.loads(inspected.stdout)["Digest"] == destination.digest("game/app", "v1-global")
+        assert reader.run(inspect.replace("5002", "5001")).returncode == 0
+        assert reader.run(push.replace("v1-global", "v2-global")).returncode == 0  # told after that pull
+        until("the second copy", lambda: destination.digest("game/app", "v2-global"))
+        metrics = reader.run("curl -sf http://127.0.0.1:8080/metrics").stdout
+        # The registry does not even send a pull, of this client or of the agent.
+        assert 'regmesh_ignored_events_total{instance="game-cn"} 0.0' in metrics
         for command in _block("sh", "regmesh apply -f mesh.yaml --dry-run").splitlines():
             done = reader.run(command)
             assert done.returncode == 0, (command, done.stderr)

@@ -146,7 +146,7 @@ def _held(sight: Sight) -> Iterable[Finding]:
         kind = _kind(found.rule) if found is not None else Rule.noun
         yield Finding(
             Severity.NOTE, f"{kind}/{rule}", f"{waiting} for a human",
-            f"`regmesh logs --status Skipped --{kind} {rule} -o json`, "
+            f"`regmesh logs --status Skipped --{kind} {rule} -o wide`, "
             "then `regmesh retry TASK` for those that shall go",
         )  # fmt: skip
 

@@ -193,7 +193,9 @@ async def test_who_follows_the_log_misses_nothing_of_a_burst(
     image = images.image(layers=[b"one"])
     await site.push("cn", tags[0], image)
     following = asyncio.create_task(
-        commands_sync_log._logs(remote, {"limit": "1"}, 1, Format.TABLE, follow=True)
+        commands_sync_log._logs(
+            remote, {"limit": "1"}, 1, Format.TABLE, commands_sync_log._COLUMNS, follow=True
+        )
     )
 
     async def begun() -> bool:

@@ -1,0 +1,143 @@
+"""What people type to see what happened: commands against a control of the test's own, told as agents tell it."""
+
+import asyncio
+import json
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+import pytest
+from structlog.testing import capture_logs
+
+from mesh.control import log_query
+from mesh.node import cli
+from schemas.completions import Status
+from tests.control_site import DIGEST, MESH, NOW, Site, completion, control_site, until
+
+OTHER = "sha256:" + "cd" * 32
+REGIONS = [*MESH["regions"], {"name": "shanghai", "jurisdiction": "cn-mainland"}]
+
+
+class Done(NamedTuple):
+    code: int
+    out: str
+    err: str
+
+
+Terminal = Callable[..., Awaitable[Done]]
+
+
+@pytest.fixture
+async def site(tmp_path: Path) -> AsyncIterator[Site]:
+    async with control_site(tmp_path) as found:
+        replicas = [{"instance": "game-cn", "region": "shanghai", "url": "http://127.0.0.1:5003"}]
+        await found.control.apply(MESH | {"regions": REGIONS, "replicas": replicas})
+        yield found
+
+
+@pytest.fixture
+def terminal(
+    site: Site, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> Iterator[Terminal]:
+    monkeypatch.setenv("REGMESH_SERVER", site.url)
+
+    async def typed(*arguments: str) -> Done:
+        code = await asyncio.to_thread(cli.run, list(arguments))
+        return Done(code, *capsys.readouterr())
+
+    with capture_logs():  # of control, which shares this process and its stdout
+        yield typed
+
+
+@pytest.fixture
+async def three(site: Site) -> None:
+    """Ends that differ in all that can be asked for."""
+    replica = {
+        "rule": None, "replica": "game-cn@shanghai", "destination_place": "game-cn@shanghai",
+        "destination_region": "shanghai", "execution_id": "execution-2",
+    }  # fmt: skip
+    await site.report(
+        completion(1),
+        completion(2, Status.FAILED, repository="team/web", tag="v2", digest=OTHER, attempts=3),
+        completion(3, **replica),
+    )
+
+    async def all_there() -> bool:
+        return len(await site.logs()) == 3
+
+    await until(all_there)
+
+
+ASKED = {
+    "rule": ("release-to-eu", {1, 2}), "replica": ("game-cn@shanghai", {3}), "repository": ("team/*", {2}),
+    "tag": ("v2", {2}), "digest": (OTHER, {2}), "status": ("Failed,Stopped", {2}), "region": ("shanghai", {3}),
+    "execution": ("execution-2", {3}), "since": (NOW.isoformat().replace("08:00:00", "08:00:02"), {2, 3}),
+    "limit": ("1", {3}),
+}  # fmt: skip
+
+
+@pytest.mark.usefixtures("three")
+async def test_every_filter_of_the_api_has_an_option_and_both_do_what_they_say(
+    site: Site, terminal: Terminal
+) -> None:
+    assert {*ASKED, "cursor"} == set(log_query.PARAMETERS)
+    for name, (value, tasks) in ASKED.items():
+        done = await terminal("logs", f"--{name}", value, "-o", "json")
+        assert {int(it["task_id"][-4:]) for it in json.loads(done.out)} == tasks, (name, done)
+        assert {int(it["task_id"][-4:]) for it in await site.logs(**{name: value})} == tasks, name
+
+
+@pytest.mark.parametrize(
+    ("arguments", "what"),
+    [
+        (["--digest", "abcd"], "digest: "),
+        (["--region", "Not A Region"], "region: "),
+        (["--status", "Fine"], "status: 'Fine' is not one or several"),
+        (["--since", "yesterday"], "since: 'yesterday' is neither"),
+        (["--tag", "re:("], "tag: "),
+        (["-o", "csv"], "'wide'"),
+    ],
+)
+async def test_a_filter_that_is_wrong_is_wrong_use(
+    terminal: Terminal, arguments: list[str], what: str
+) -> None:
+    done = await terminal("logs", *arguments)
+    assert (done.code, done.out, what in done.err, done.err.count("\n")) == (2, "", True, 1), done
+
+
+@pytest.mark.parametrize("query", ["Digest=x", "before=1h", "rules=release-to-eu", "limit=1&limit=2"])
+async def test_what_the_api_does_not_know_it_refuses_and_names(site: Site, query: str) -> None:
+    status, told = await site.call("GET", f"/api/v1/logs?{query}")
+    assert (status, told["error"]["message"].partition(":")[0]) == (400, query.partition("=")[0])
+
+
+async def test_a_name_that_nothing_has_is_told(terminal: Terminal) -> None:
+    done = await terminal("logs", "--region", "shanghi")
+    assert (done.code, "region/shanghi is not declared; did you mean 'shanghai'?" in done.err) == (0, True)
+    done = await terminal("logs", "--execution", "nothing")
+    assert (done.code, "there is no execution nothing" in done.err) == (0, True)
+
+
+@pytest.mark.usefixtures("three")
+async def test_a_wide_table_has_what_other_commands_ask_for(terminal: Terminal) -> None:
+    narrow, wide = [(await terminal("logs", *more)).out.splitlines() for more in ([], ["-o", "wide"])]
+    assert [DIGEST in line for line in (narrow[3], wide[3])] == [False, True]
+    assert wide[0].split()[:9] == narrow[0].split()[:9]
+    (first, failed, replica) = (_cells(wide[0], line) for line in reversed(wide[1:]))
+    assert (first["TASK"], first["DIGEST"], first["BY"], first["THERE"]) == (
+        "task-0001", DIGEST, "release-to-eu", "3 B",
+    )  # fmt: skip
+    assert (failed["DIGEST"], failed["TRIES"], failed["WHY"]) == (
+        OTHER, "3", "unreachable (source): no answer",
+    )  # fmt: skip
+    told = [replica[name] for name in ("BY", "EXECUTION", "FROM", "TO", "ORIGIN", "HOPS")]
+    assert told == ["game-cn@shanghai", "execution-2", "beijing", "shanghai", "game-cn", "0"]
+
+
+def _cells(header: str, line: str) -> dict[str, str]:
+    names = header.split()
+    begins = [header.index(f"{name} ") if name != names[-1] else header.index(name) for name in names]
+    return {
+        name: line[begin:end].strip()
+        for name, begin, end in zip(names, begins, [*begins[1:], None], strict=True)
+    }

@@ -123,7 +123,7 @@ class Control:
         )
         self._api = Api(
             declare=self._declare, state=state, sync_log=sync_log, running=self._running, replicas=self._replicas,
-            parked=self._parked, parts=parts, clock=clock,
+            parked=self._parked, outbox=outbox, parts=parts, clock=clock,
         )  # fmt: skip
 
     async def run(self) -> None:

@@ -174,6 +174,10 @@ def _lag(seconds: float | None) -> str | None:
     return f"{seconds:.1f} s" if seconds is not None else None
 
 
+def _when(time: str | None) -> str | None:
+    return time[:19].replace("T", " ") if time is not None else None
+
+
 def _fill(fill: Mapping[str, Any] | None) -> str | None:
     if fill is None:
         return None
@@ -223,6 +227,11 @@ _COLUMNS: Mapping[str, Columns] = {
         "URL": lambda it: it["url"],
         "ACCOUNT": lambda it: it["account"],
         "EVENTS": lambda it: ", ".join(it["event_types"]),
+        "STATE": lambda it: (it.get("state") or "-").partition(":")[0],
+        "WAITING": lambda it: it.get("waiting"),
+        "LAST DELIVERED": lambda it: _when(it.get("last_delivered")),
+        "LAST FAILURE": lambda it: _when((it.get("last_failure") or {}).get("time")),
+        "WHY": lambda it: (it.get("last_failure") or {}).get("reason", ""),
     },
     "agents": {
         "AGENT": lambda it: it["agent"],

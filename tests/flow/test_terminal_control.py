@@ -4,7 +4,7 @@ import asyncio
 import json
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import pytest
 from structlog.testing import capture_logs
@@ -12,7 +12,7 @@ from structlog.testing import capture_logs
 from mesh.control import log_query
 from mesh.node import cli
 from schemas.completions import Status
-from tests.control_site import DIGEST, MESH, NOW, Site, completion, control_site, until
+from tests.control_site import DIGEST, MESH, NOW, Site, completion, control_site, receiver, until
 
 OTHER = "sha256:" + "cd" * 32
 REGIONS = [*MESH["regions"], {"name": "shanghai", "jurisdiction": "cn-mainland"}]
@@ -141,3 +141,53 @@ def _cells(header: str, line: str) -> dict[str, str]:
         name: line[begin:end].strip()
         for name, begin, end in zip(names, begins, [*begins[1:], None], strict=True)
     }
+
+
+async def test_webhooks_are_shown_with_what_their_receivers_hear(site: Site, terminal: Terminal) -> None:
+    """Some failures and then taken; nothing taken, as `doctor` tells; nothing to tell yet."""
+
+    async def shown() -> dict[str, Any]:
+        return {it["name"]: it for it in json.loads((await terminal("get", "webhooks", "-o", "json")).out)}
+
+    async def both_tried() -> bool:
+        found = await shown()
+        return found["fine"]["waiting"] == 0 and str(found["deaf"]["state"]).startswith("Failed: ")
+
+    async with receiver(500, 503) as fine, receiver(*[429] * 9999) as deaf:
+        urls = {"fine": fine.url, "deaf": deaf.url, "new": fine.url}
+        hooks = [
+            {"name": name, "url": url, "event_types": ["replication.succeeded"]} for name, url in urls.items()
+        ]
+        hooks[2]["event_types"] = ["replication.failed"]
+        await site.control.apply({"webhooks": hooks})
+        await site.report(completion(1), completion(2))
+        await until(both_tried)
+        found = await shown()
+        assert (found["fine"]["state"], found["fine"]["last_failure"]["reason"]) == ("Ready", "answered 503")
+        assert found["fine"]["last_delivered"] > found["fine"]["last_failure"]["time"]
+        deaf_one = found["deaf"]
+        assert (deaf_one["state"], deaf_one["waiting"], deaf_one["last_delivered"]) == (
+            "Failed: answered 429",
+            2,
+            None,
+        )
+        told = ("state", "waiting", "last_delivered", "last_failure")
+        assert [found["new"][name] for name in told] == [None, 0, None, None]
+        doctor = json.loads((await terminal("doctor", "-o", "json")).out)
+        about = [it for it in doctor if it["about"].startswith("webhook/")]
+        assert [it["about"] for it in about] == ["webhook/deaf"]
+        assert "answered 429" in about[0]["message"]
+        table = (await terminal("get", "webhooks")).out.splitlines()
+        assert [line.split()[4:6] for line in table[1:]] == [["Failed", "2"], ["Ready", "0"], ["-", "0"]], (
+            table
+        )
+        assert table[2].endswith("answered 503")
+        again = found["fine"] | {"event_types": ["replication.skipped"]}  # as one changes what `get` showed
+        assert (await site.call("PUT", "/api/v1/webhooks/fine", again))[0] == 200
+
+
+async def test_webhooks_are_shown_while_the_database_is_away(site: Site, terminal: Terminal) -> None:
+    await site.control.apply({"webhooks": [{"name": "ci", "url": "http://127.0.0.1:9/hook"}]})
+    await site.control._database.close()
+    (found,) = json.loads((await terminal("get", "webhooks", "-o", "json")).out)
+    assert (found["name"], found["state"], found["waiting"]) == ("ci", None, None)

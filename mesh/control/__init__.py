@@ -6,13 +6,13 @@
                                          -> outbox (same transaction) -> deliver -> webhooks
     mesh.<region>.status ==> running (memory) -> replica_status -> api
     mesh.<region>.retry ==> parked (memory) -> api
-    mesh.<region>.dead-letters ==> letters (memory) -> diagnosis -> api
+    mesh.<region>.dead-letters ==> letters, mailbox (memory) -> diagnosis -> api -> mesh.<region>.dead-letters
     API, schedule -> commands -> mesh.commands ==> executions (database) -> api
                      executions, images, sync_log -> surplus -> commands
 
 `declare` is the only writer of declared state. `report` and `locations` are groups, so several controls share the work;
 `sync_log`, `outbox` and `images` make doing it twice harmless. `entry`, `log_query`, `webhooks`, `held`, `where`,
-`replica_status` and `diagnosis` decide without any I/O.
+`mailbox`, `replica_status` and `diagnosis` decide without any I/O.
 """
 
 import asyncio

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from enum import StrEnum
 
-from mesh.control.letters import Mailbox
+from mesh.control.mailbox import Mailbox
 from mesh.control.outbox import Unheard
 from mesh.control.replica_status import Cause, ReplicaStatus, State
 from mesh.rules import consent
@@ -163,26 +163,24 @@ def _webhooks(sight: Sight) -> Iterable[Finding]:
 
 
 def _letters(sight: Sight) -> Iterable[Finding]:
-    """A note when none came for a day: they are kept for 30 days, and nobody can take them back."""
+    """A note when none came for a day; nothing of those that a human has dealt with."""
     for region, box in sorted(sight.boxes.items()):
         for origin, count in sorted(box.counts.items()):
             noun, _, name = origin.partition("/")
             is_notification = noun == "notifications" and name
-            last = box.last[origin]
+            last = box.last(origin)
+            reason = box.last_reason(origin) or "older than those that are kept here"
             is_over = sight.now - last > _LETTERS_ARE_OVER
             yield Finding(
                 Severity.NOTE if is_over else Severity.PROBLEM,
                 f"instance/{name}" if is_notification else f"region/{region}",
                 f"{count} {'notification' if is_notification else 'record'}{'s' if count > 1 else ''} of "
-                f"{origin} could not be read: {_last_reason(box, origin)} (the last at {last:%Y-%m-%d %H:%M})",
-                "see that the instance's `kind` is what it is; `regmesh get dead-letters` shows them"
-                if is_notification
-                else "`regmesh get dead-letters` shows them; an older version of regmesh may be running",
+                f"{origin} could not be read: {reason} (the last at {last:%Y-%m-%d %H:%M})",
+                (
+                    "see that the instance's `kind` is what it is"
+                    if is_notification
+                    else "see whether an older version of regmesh is running"
+                )
+                + "; `regmesh get dead-letters` shows them, `regmesh delete dead-letter ID` (or `--all`) says that "
+                "one is dealt with",
             )
-
-
-def _last_reason(box: Mailbox, origin: str) -> str:
-    for letter in reversed(box.newest):
-        if letter.position.partition("[")[0] == origin:
-            return letter.reason
-    return "older than those that are kept here"

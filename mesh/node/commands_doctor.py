@@ -14,10 +14,12 @@ _COLUMNS: Columns = {
 }
 
 LETTERS: Columns = {
+    "ID": lambda it: it["id"],
     "TIME": lambda it: it["time"][:19].replace("T", " "),
     "REGION": lambda it: it["region"],
     "FROM": lambda it: it["position"],
     "BYTES": lambda it: it["size"],
+    "TIMES": lambda it: it["count"],
     "REASON": lambda it: it["reason"],
 }
 
@@ -30,7 +32,8 @@ def doctor(output: Output = Format.TABLE, server: Server = "http://127.0.0.1:808
     """Say what is wrong with the mesh, and what to do about it.
 
     It looks at agents, registries, rules, failed tasks, webhooks and unreadable notifications, and exits 1 when
-    something is wrong. Unreadable notifications (dead letters) are shown whole by `regmesh get dead-letters -o json`.
+    something is wrong. Unreadable notifications (dead letters) are shown whole by `regmesh get dead-letters -o json`;
+    `regmesh delete dead-letter ID`, or `delete dead-letters --all`, says that they are dealt with.
     """
     findings = Remote(server).call("GET", "/api/v1/doctor")["items"]
     if findings or output is not Format.TABLE:

@@ -5,13 +5,13 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from mesh.control.diagnosis import Severity, Sight, diagnose
-from mesh.control.letters import Mailbox
+from mesh.control.mailbox import Mailbox
 from mesh.control.replica_status import Cause, ReplicaStatus, State
 from mesh.rules.declarations import judge
 from mesh.rules.state import MeshState
 from schemas.codec import encode
 from schemas.completions import Heartbeat
-from schemas.dead_letters import DeadLetter
+from schemas.dead_letters import DeadLetter, DealtWith
 from schemas.names import Region
 from schemas.state import StateRecord
 
@@ -124,7 +124,7 @@ def test_what_could_not_be_read_is_counted_and_its_last_reason_shown():
     later = findings(boxes={Region("cn"): box}, now=NOW + timedelta(days=1, seconds=1))
     assert {severity for severity, _, _ in later} == {
         "note"
-    }  # nobody can take them back, so they end as problems
+    }  # whoever does not say that they are dealt with is not told of them for ever
     assert len(box.newest) == 100
 
 
@@ -168,3 +168,18 @@ def test_a_replica_that_syncs_is_no_problem():
     status = ReplicaStatus(State.SYNCING, "it is being filled", None, 9.0, 1, 0, None)
     agents = [heartbeat(state), heartbeat(state, agent="cn-1", region="cn", places={})]
     assert diagnose(Sight(state, NOW, agents, {}, {}, {}, {"b@cn": status})) == []
+
+
+def test_what_a_human_dealt_with_is_told_no_more_and_what_comes_after_it_is():
+    box = Mailbox()
+    for number in range(150):
+        box.take(letter("notifications/a", f"no shape of zot ({number})"))
+    assert (box.count_until(NOW), box.count_until(NOW - timedelta(seconds=1))) == (150, 0)
+    box.deal(DealtWith(id="d", time=NOW, until=NOW - timedelta(seconds=1)))
+    box.deal(DealtWith(id="d", time=NOW, letter="no shape of zot (149)"))
+    assert box.counts == {"notifications/a": 149}
+    box.deal(DealtWith(id="d", time=NOW))
+    assert findings(boxes={Region("cn"): box}) == []
+    box.take(letter("notifications/a", "no shape of zot (149)"))
+    ((_, _, message),) = findings(boxes={Region("cn"): box})
+    assert message.startswith("1 notification of notifications/a could not be read: no shape of zot (149)")

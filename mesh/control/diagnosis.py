@@ -4,19 +4,24 @@ from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from enum import StrEnum
+from http import HTTPStatus
 
 from mesh.control.mailbox import Mailbox
 from mesh.control.outbox import Unheard
 from mesh.control.replica_status import Cause, ReplicaStatus, State
 from mesh.rules import consent
+from mesh.rules.declarations import like
 from mesh.rules.state import MeshState
 from schemas.completions import Heartbeat
 from schemas.names import Region
+from schemas.refusals import OTHERS, Refusal
 from schemas.rules import Rule
-from schemas.topology import Replica
+from schemas.topology import Instance, Replica
 from schemas.webhooks import Webhook
 
 _LETTERS_ARE_OVER = timedelta(days=1)
+_REFUSALS_ARE_OVER = timedelta(hours=1)  # registries come back sooner, and what is mended is not always told
+_REFUSALS_ARE_FORGOTTEN = timedelta(days=1)
 
 
 class Severity(StrEnum):
@@ -44,13 +49,14 @@ class Sight:
     held: Mapping[str, int]
     replicas: Mapping[str, ReplicaStatus] = field(default_factory=dict)
     unheard: Mapping[str, Unheard] = field(default_factory=dict)  # by webhook
+    refusals: Collection[Refusal] = ()  # by intakes
 
 
 def diagnose(sight: Sight) -> list[Finding]:
     """Problems first; empty when all is well."""
     found = [
         *_regions(sight), *_agents(sight), *_places(sight), *_rules(sight), *_failed(sight), *_held(sight),
-        *_letters(sight), *_replicas(sight), *_webhooks(sight),
+        *_letters(sight), *_replicas(sight), *_webhooks(sight), *_refused(sight),
     ]  # fmt: skip
     return sorted(found, key=lambda finding: (finding.severity is not Severity.PROBLEM, finding.about))
 
@@ -160,6 +166,43 @@ def _webhooks(sight: Sight) -> Iterable[Finding]:
                 Severity.PROBLEM, f"{Webhook.noun}/{name}", f"{several} tried again and again: {found.reason}",
                 "see its URL, its secret and its receiver; they are sent again by themselves, for three days",
             )  # fmt: skip
+
+
+def _refused(sight: Sight) -> Iterable[Finding]:
+    """What registries sent and nobody took. A note when it is mended: what was refused may be lost."""
+    for name in sorted({one.instance for one in sight.refusals}):
+        told = [one for one in sight.refusals if one.instance == name and _is_recent(one, sight.now)]
+        if not told:
+            continue
+        last = max(told, key=lambda one: one.last)
+        is_mended = _is_mended(last, told, sight.state)
+        count = sum(one.count for one in told)
+        is_over = is_mended or sight.now - last.last > _REFUSALS_ARE_OVER
+        yield Finding(
+            Severity.NOTE if is_over else Severity.PROBLEM, f"{Instance.noun}/{name}",
+            f"{count} notification{'s were' if count > 1 else ' was'} refused ({last.status}), the last at "
+            f"{last.last:%Y-%m-%d %H:%M}{_sent_by(last)}" + ("; since then it is mended" if is_mended else ""),
+            "`regmesh sync RULE` brings what was missed" if is_mended else _how_to_mend(last, sight.state),
+        )  # fmt: skip
+
+
+def _is_recent(refusal: Refusal, now: datetime) -> bool:
+    return now - refusal.last <= _REFUSALS_ARE_FORGOTTEN
+
+
+def _is_mended(last: Refusal, told: Iterable[Refusal], state: MeshState) -> bool:
+    taken = any(one.taken is not None and one.taken >= last.last for one in told)
+    return taken or (last.status == HTTPStatus.NOT_FOUND and state.instance(last.instance) is not None)
+
+
+def _sent_by(refusal: Refusal) -> str:
+    return f" from {refusal.sender}" if refusal.sender is not None else ""
+
+
+def _how_to_mend(refusal: Refusal, state: MeshState) -> str:
+    if refusal.status != HTTPStatus.NOT_FOUND or refusal.instance == OTHERS:
+        return refusal.reason
+    return f"{refusal.reason}; {like(Instance.noun, refusal.instance, (it.key for it in state.things()))}"
 
 
 def _letters(sight: Sight) -> Iterable[Finding]:

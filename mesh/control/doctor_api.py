@@ -50,6 +50,7 @@ class DoctorApi:
             state=self._state, now=self._clock.now(), agents=self._running.agents(), boxes=self._letters.boxes(),
             failed=await self._retries.open_failures(), held=await self._retries.held_deletions(),
             replicas=await self._replicas.statuses(), unheard=await self._outbox.unheard(),
+            refusals=self._running.refusals(),
         )  # fmt: skip
         return answer({"items": [asdict(finding) for finding in diagnose(sight)], "next": None})
 

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import pytest
+from aiohttp import ClientSession
 from structlog.testing import capture_logs
 
 from mesh.node import cli, commands_executions, commands_sync_log
@@ -356,6 +357,39 @@ async def test_who_stops_waiting_is_told_that_the_execution_goes_on(
     monkeypatch.setattr(commands_executions, "_until_ended", interrupted)
     done = await terminal("sync", "two", "--wait")
     assert (done.code, done.err) == (130, f"regmesh: it goes on; `regmesh stop {done.out.strip()}` ends it\n")
+
+
+async def test_the_doctor_tells_of_notifications_that_the_intake_refused(
+    site: MeshSite, terminal: Terminal, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("REGMESH_SECRET_IN", "correct-horse")
+    guarded = {"name": "cn", "account": "game", "region": "beijing", "url": "http://127.0.0.1:1"}
+    await site.apply({"instances": [guarded | {"intake_secret": "IN"}]})
+    right = {"Authorization": "Bearer correct-horse"}
+
+    async def findings() -> list[dict[str, str]]:
+        done = await terminal("doctor", "-o", "json")
+        return [it for it in json.loads(done.out) if "refused" in it["message"]]
+
+    async def both() -> bool:
+        return len(await findings()) == 2
+
+    async with ClientSession() as http:
+        for to, headers, status in (
+            ("cn", {"Authorization": "Bearer battery-staple"}, 401),
+            ("spear", right, 404),
+        ):
+            async with http.post(f"{site.url}/v1/notifications/{to}", data=b"{}", headers=headers) as answer:
+                assert answer.status == status
+    await until(both)
+    wrong, unknown = await findings()
+    assert (wrong["severity"], wrong["about"]) == ("problem", "instance/cn")
+    assert wrong["message"].startswith("1 notification was refused (401), the last at ")
+    assert "send it as `Authorization: Bearer SECRET`" in wrong["advice"]
+    assert unknown["about"] == "instance/spear"
+    assert unknown["advice"].endswith("declare it, or correct the endpoint's path; did you mean 'spare'?")
+    done = await terminal("doctor")
+    assert (done.code, "correct-horse" in done.out, "battery" in done.out) == (1, False, False)
 
 
 async def _two_registries(site: MeshSite) -> None:

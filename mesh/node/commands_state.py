@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
-from mesh.errors import RegmeshError
+from mesh.errors import RegmeshError, clean
 from mesh.node import commands_doctor, commands_executions, mesh_file, remote
 from mesh.node.options import Output, Server
 from mesh.node.output import Columns, Format, show, size
@@ -20,6 +20,9 @@ _LETTERS = "dead-letters"
 _LISTED = ("agents", _LETTERS, "parked")  # by the API as a whole, not one by one
 _SHOWN = (*_DECLARED, "executions", *_LISTED)
 _DELETED = (*_DECLARED, _LETTERS)
+_ABSENT = {  # as the API tells it where it is asked for one
+    "agents": "there is no agent {}", _LETTERS: "there is no dead letter {}", "parked": "no task {} is parked",
+}  # fmt: skip
 _NAMES = ("agent", "id", "task_id")  # of what is listed
 _MOST_EXECUTIONS = 1000
 
@@ -109,7 +112,8 @@ def get(
     elif section in _LISTED:
         found = [it for it in asyncio.run(_all(control, section)) if name in map(it.get, _NAMES)]
         if not found:
-            raise NotListed(f"there is no {section.removesuffix('s')} {name!r}; see `regmesh get {section}`")
+            told = _ABSENT[section].format(clean(name, 80))
+            raise NotListed(f"{told}; `regmesh get {section}` shows them")
         show(found[:1], _COLUMNS[section], output, one=True)
     else:
         show([control.call("GET", remote.path(section, name))], _COLUMNS[section], output, one=True)

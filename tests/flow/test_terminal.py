@@ -88,11 +88,33 @@ async def test_a_name_is_one_name_whatever_it_holds(
     assert [it["name"] for it in (await site.get("rules"))["items"]] == ["two"]
 
 
-@pytest.mark.parametrize("kind", ["agent", "parked", "dead-letters"])
-async def test_what_is_listed_and_not_there_is_told(terminal: Terminal, kind: str) -> None:
-    done = await terminal("get", kind, "nobody", "-o", "json")
-    assert (done.code, done.out) == (1, "")
-    assert "'nobody'; see `regmesh get " in done.err
+@pytest.mark.parametrize(
+    ("arguments", "what"),
+    [
+        (["get", "agent", "none"], "there is no agent none; `regmesh get agents` shows them"),
+        (["get", "agent/none"], "there is no agent none; `regmesh get agents` shows them"),
+        (["get", "parked", "none"], "no task none is parked; `regmesh get parked` shows them"),
+        (["retry", "none", "--close"], "no task none is parked; `regmesh get parked` shows them"),
+        (
+            ["get", "dead-letter", "none"],
+            "there is no dead letter none; `regmesh get dead-letters` shows them",
+        ),
+        (
+            ["delete", "dead-letter", "none"],
+            "there is no dead letter none; `regmesh get dead-letters` shows them",
+        ),
+        (["get", "execution", "none"], "there is no execution none; `regmesh get executions` shows them"),
+        (["stop", "none"], "there is no execution none; `regmesh get executions` shows them"),
+        (["retry", "none"], "no task none has ended; `regmesh logs -o wide` shows their ids"),
+        (["retry", "--failed", "--rule", "tow"], "no rule or replica is named 'tow'; did you mean 'two'?"),
+        (["sync", "tow"], "no rule or replica is named 'tow'; did you mean 'two'?"),
+    ],
+)
+async def test_what_is_not_there_is_told_alike_by_all_commands_and_fails(
+    terminal: Terminal, arguments: list[str], what: str
+) -> None:
+    """Wrong use, 2, is what no mesh could take; this one has not what was named."""
+    assert await terminal(*arguments) == (1, "", f"regmesh: {what}\n")
 
 
 async def test_one_agent_is_shown_as_itself(site: MeshSite, terminal: Terminal) -> None:
@@ -126,7 +148,7 @@ async def test_a_password_in_the_servers_url_is_not_shown(terminal: Terminal) ->
 
 async def test_trying_again_what_failed_of_a_rule_that_is_not_there_is_told(terminal: Terminal) -> None:
     done = await terminal("retry", "--failed", "--rule", "tow")
-    assert (done.code, done.out, "is named 'tow'" in done.err) == (2, "", True), done
+    assert (done.code, done.out, "is named 'tow'" in done.err) == (1, "", True), done
     assert (await terminal("retry", "--failed", "--rule", "two")).out == "nothing to try again\n"
 
 
@@ -237,8 +259,7 @@ async def test_a_wrong_name_is_told_with_what_was_meant(
 @pytest.mark.parametrize(
     ("arguments", "code", "what"),
     [
-        (["sync", "tow"], 2, "rule: no rule or replica is named 'tow'; did you mean 'two'?"),
-        (["sync", "nothing"], 2, "`regmesh get rules` and `regmesh get replicas` show what is"),
+        (["sync", "nothing"], 1, "`regmesh get rules` and `regmesh get replicas` show what is"),
         (["stop", "nothing"], 1, "there is no execution nothing; `regmesh get executions` shows them"),
         (["where", "cn/game/app@sha256:" + "ab" * 32], 2, "has a digest: name the image by its tag"),
         (["wait", "cn/game/app:v1@sha256:" + "ab" * 32], 2, "has a digest: name the image by its tag"),

@@ -24,6 +24,7 @@ LOG = structlog.get_logger()
 _TELL_EVERY = 5.0  # seconds
 _MOST_UNDECLARED = 20  # names of nobody's that are told one by one
 _LONGEST_NAME = 80
+_LONGEST_LEAVE = 2.0  # seconds, of a stop
 
 
 class Refusals:
@@ -59,16 +60,39 @@ class Refusals:
             )
 
     async def run(self) -> None:
-        """Tell for ever. What the log does not take now is told later, as it stands then."""
-        while True:
-            await self._bell.wait()
-            self._bell.clear()
-            try:
-                await self._write({name: region for name in self._news if (region := self._region(name))})
-            except LogError as error:
-                self._bell.set()
-                LOG.warning("refusals are told later", action="refusals_wait", error=str(error))
-            await self._clock.sleep(_TELL_EVERY)
+        """Tell for ever. What the log does not take now is told later, as it stands then.
+
+        A clean stop takes back what was told: it is how what was wrong here is mended, and what still is wrong is
+        refused, and told, by whoever comes next.
+        """
+        try:
+            while True:
+                await self._bell.wait()
+                self._bell.clear()
+                await self._tell_news()
+                await self._clock.sleep(_TELL_EVERY)
+        finally:
+            await self._leave()
+
+    async def _tell_news(self) -> None:
+        try:
+            await self._write({name: region for name in self._news if (region := self._region(name))})
+        except LogError as error:
+            self._bell.set()
+            LOG.warning("refusals are told later", action="refusals_wait", error=str(error))
+
+    async def _leave(self) -> None:
+        told = [
+            Append(topics.status(region), self._found[name].key, None)
+            for name, region in self._regions.items()
+        ]
+        if not told:
+            return
+        try:
+            async with asyncio.timeout(_LONGEST_LEAVE):
+                await self._log.append(told)
+        except (LogError, TimeoutError) as error:
+            LOG.warning("refusals stay told", action="refusals_stay", error=str(error))
 
     async def _write(self, regions: dict[str, Region]) -> None:
         told = [self._found[name] for name in regions]

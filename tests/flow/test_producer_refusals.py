@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator
+from contextlib import aclosing
 from pathlib import Path
 
 import pytest
@@ -86,7 +87,9 @@ async def test_what_no_region_can_be_told_of_waits_for_one(site: Site) -> None:
     assert "no instance is named 'game-us'" in (await counted(site, 2, "game-us")).reason
 
 
-async def test_a_log_that_is_away_is_told_later(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_log_that_is_away_is_told_later_and_a_stop_takes_it_back(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(refusals, "_TELL_EVERY", 0.02)
     log = await open_log(tmp_path / "mesh.db", clock=SystemClock())
     state = MeshState()
@@ -103,6 +106,9 @@ async def test_a_log_that_is_away_is_told_later(tmp_path: Path, monkeypatch: pyt
     await until(is_told)
     telling.cancel()
     await asyncio.gather(telling, return_exceptions=True)
+    async with aclosing(log.follow(topics.status(FRANKFURT.name))) as batches:
+        (last,) = (await anext(batches)).records  # a clean stop takes it back
+    assert (last.key, last.value) == ("refusal/intake-1/game-cn", None)
     await log.close()
 
 

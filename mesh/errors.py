@@ -2,6 +2,7 @@
 
     RegmeshError
       InvalidInput            what a human gave is wrong; the message says what to do
+        NotDeclared             it names something that is not there
       LogError                the log did not do what was asked (side: log)
         LogUnavailable          not now; a write that timed out may still land
         LogInUse                the embedded log is open in another process
@@ -58,6 +59,10 @@ class RegmeshError(Exception):
 
 class InvalidInput(RegmeshError):
     code = "invalid_input"
+
+
+class NotDeclared(InvalidInput):
+    code = "not_found"
 
 
 class LogError(RegmeshError):

@@ -11,7 +11,7 @@
 `intake` is the page that runs these; the steps do not know each other. Registries keep a refused notification at the
 head of their queue and send it again for ever, so a payload that we cannot read is accepted and kept as a dead
 letter. Only what an operator has to repair (no such instance, a wrong secret) and what time repairs (the log is away)
-is refused.
+is refused, and `refusals` tells that on `mesh.<region>.status`, from where control knows it.
 
 `reconcile` is the other half: it carries out executions. `listing` finds what a rule wants at its source, and each find
 becomes an event on `mesh.<region>.bulk`.

@@ -20,6 +20,7 @@ from producer.normalise import NORMALISE
 from producer.normalise.outcome import Context, Normalised, Unreadable
 from producer.publish import TagVersions, appends
 from producer.receive import MAX_BODY, Body, describing, receive
+from producer.refusals import Refusals
 from schemas import topics
 from schemas.topology import Instance
 
@@ -45,7 +46,9 @@ class Intake:
         secrets: FindsSecrets,
         clock: Clock,
         metrics: Metrics,
+        name: str,
     ) -> None:
+        """`name` is this process's, under which it tells what it refused."""
         self._log = log
         self._state = state
         self._table = table
@@ -53,10 +56,15 @@ class Intake:
         self._clock = clock
         self._metrics = metrics
         self._next_version = TagVersions(clock)
+        self._refusals = Refusals(name, log=log, state=state, clock=clock)
 
     def routes(self, app: web.Application) -> None:
         """Adds `POST /v1/notifications/{instance}`. The server's access log must not show query strings."""
         app.router.add_post("/v1/notifications/{instance}", self.handle)
+
+    async def run(self) -> None:
+        """Tell what was refused, for ever. Notifications are taken without it too."""
+        await self._refusals.run()
 
     async def handle(self, request: web.Request) -> web.Response:
         """202 once everything is durable; 401, 403, 404 for an operator to repair; 503 to try again."""
@@ -64,9 +72,9 @@ class Intake:
         try:
             instance = await self._instance(name)
             if instance is None:
-                return self._refuse(name, "unknown", _no_instance(name))
+                return self._refuse(request, "unknown", _no_instance(name))
             if (refused := refusal(request, instance, self._secrets)) is not None:
-                return self._refuse(name, instance.name, refused)
+                return self._refuse(request, instance.name, refused)
             async with asyncio.timeout(_LONGEST_READ):
                 body = await receive(request.content)
             return await self._take(instance, body, describing(request.headers))
@@ -94,6 +102,7 @@ class Intake:
         letters = await self._bury(instance, body, found)
         self._metrics.intake_seconds.observe(self._clock.monotonic() - began)
         self._count(instance, found, stamped)
+        self._refusals.taken(instance.name)
         return _answer(202, {"accepted": len(found.events), "dead_letters": letters})
 
     async def _normalise(
@@ -138,7 +147,9 @@ class Intake:
         if stamped is not None and not stamped.fresh:
             self._metrics.stale_stamps.inc(len(found.events))
 
-    def _refuse(self, name: str, label: str, refused: Refusal) -> web.Response:
+    def _refuse(self, request: web.Request, label: str, refused: Refusal) -> web.Response:
+        name = request.match_info["instance"]
+        self._refusals.refused(name, refused.status, refused.message, request.remote)
         self._metrics.notifications.labels(label, "refused").inc()
         LOG.warning(
             "notification refused", action="notification_refused", instance=clean(name), status=refused.status

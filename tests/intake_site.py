@@ -119,12 +119,15 @@ async def serving(log_url: str, environment: Mapping[str, str] = ENVIRONMENT) ->
 
     table = Table(log, topics.STATE, apply, unreadable=unreadable, clock=clock)
     metrics = Metrics(CollectorRegistry())
-    intake = Intake(log=log, state=state, table=table, secrets=secrets, clock=clock, metrics=metrics)
+    intake = Intake(
+        log=log, state=state, table=table, secrets=secrets, clock=clock, metrics=metrics, name="intake-1"
+    )
     app = web.Application()
     intake.routes(app)
     runner = web.AppRunner(app, access_log=None)
     await runner.setup()
     following = asyncio.create_task(table.run())
+    telling = asyncio.create_task(intake.run())
     try:
         async with ClientSession() as http:
             site = Site(log, table, metrics, clock, runner, http, following)
@@ -134,6 +137,7 @@ async def serving(log_url: str, environment: Mapping[str, str] = ENVIRONMENT) ->
             yield site
     finally:
         await runner.cleanup()
-        following.cancel()
-        await asyncio.wait([following])
+        for task in (following, telling):
+            task.cancel()
+        await asyncio.wait([following, telling])
         await log.close()

@@ -155,7 +155,8 @@ async def mesh_site(folder: Path, settings: AgentSettings = QUICK) -> AsyncItera
             serve.listening("127.0.0.1:0", node, [intake.routes, control.routes, relays.routes])
         )
         await node.table.caught_up()
-        serving = [asyncio.create_task(control.run()), asyncio.create_task(roles.reconcile(node).run())]
+        running = (control, roles.reconcile(node), intake)
+        serving = [asyncio.create_task(role.run()) for role in running]
         site = MeshSite(folder, node, control, url, stack, settings, relays)
         try:
             yield site

@@ -6,13 +6,13 @@
                                          -> outbox (same transaction) -> deliver -> webhooks
     mesh.<region>.status ==> running (memory) -> replica_status -> api
     mesh.<region>.retry ==> parked (memory) -> api
-    mesh.<region>.dead-letters ==> letters (memory) -> diagnosis -> api
+    mesh.<region>.dead-letters ==> letters, mailbox (memory) -> diagnosis -> api -> mesh.<region>.dead-letters
     API, schedule -> commands -> mesh.commands ==> executions (database) -> api
                      executions, images, sync_log -> surplus -> commands
 
 `declare` is the only writer of declared state. `report` and `locations` are groups, so several controls share the work;
 `sync_log`, `outbox` and `images` make doing it twice harmless. `entry`, `log_query`, `webhooks`, `held`, `where`,
-`replica_status` and `diagnosis` decide without any I/O.
+`mailbox`, `replica_status` and `diagnosis` decide without any I/O.
 """
 
 import asyncio
@@ -123,7 +123,7 @@ class Control:
         )
         self._api = Api(
             declare=self._declare, state=state, sync_log=sync_log, running=self._running, replicas=self._replicas,
-            parked=self._parked, parts=parts, clock=clock,
+            parked=self._parked, outbox=outbox, parts=parts, clock=clock,
         )  # fmt: skip
 
     async def run(self) -> None:

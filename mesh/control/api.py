@@ -14,12 +14,13 @@ from mesh.control.entry import entry_of, rfc3339, row_of
 from mesh.control.guard import answer, known, refuse
 from mesh.control.log_query import LogQuery
 from mesh.control.log_search import Page
+from mesh.control.outbox import Hearing, Outbox
 from mesh.control.parked import ParkedTasks
 from mesh.control.replica_status import ReplicaStatus
 from mesh.control.replicas import Replicas
 from mesh.control.running import Running
 from mesh.control.sync_log import SyncLog
-from mesh.errors import InvalidInput, clean
+from mesh.errors import DatabaseUnavailable, InvalidInput, clean
 from mesh.rules.declarations import SECTIONS, Problem, like
 from mesh.rules.explain import explain
 from mesh.rules.state import MeshState
@@ -27,11 +28,13 @@ from schemas.completions import Heartbeat
 from schemas.declared import Declared
 from schemas.names import Repository, Tag
 from schemas.topology import Instance, Replica
+from schemas.webhooks import Webhook
 
 MAX_BODY = 1024 * 1024
 # What `get` shows beside what is declared. Who puts back what he got declares nothing by it.
 _TOLD = {
     "instances": ("state", "position"),
+    "webhooks": ("state", "waiting", "last_delivered", "last_failure"),
     "replicas": ("state", "reason", "lag_seconds", "tasks_left", "bytes_left", "fill"),
 }
 
@@ -54,12 +57,13 @@ class Api:
         running: Running,
         replicas: Replicas,
         parked: ParkedTasks,
+        outbox: Outbox,
         parts: Sequence[Part],
         clock: Clock,
     ) -> None:
         self._declare, self._state, self._sync_log = declare, state, sync_log
         self._running, self._replicas, self._parked, self._clock = running, replicas, parked, clock
-        self._parts = parts
+        self._outbox, self._parts = outbox, parts
 
     def application(self, allowed_hosts: Collection[str]) -> web.Application:
         """To be mounted at `/api/v1`."""
@@ -187,7 +191,19 @@ class Api:
     async def _shown(self, things: Sequence[Declared]) -> list[dict[str, Any]]:
         has_replicas = any(isinstance(thing, Replica) for thing in things)
         statuses = await self._replicas.statuses() if has_replicas else {}
-        return [thing.model_dump(mode="json") | self._told(thing, statuses) for thing in things]
+        heard = await self._heard([str(thing.name) for thing in things if isinstance(thing, Webhook)])
+        return [
+            thing.model_dump(mode="json") | self._told(thing, statuses) | heard.get(thing.key, {})
+            for thing in things
+        ]
+
+    async def _heard(self, names: Collection[str]) -> dict[str, dict[str, Any]]:
+        """How webhooks do, by key. Without the database it is not known, and what is declared is shown all the same."""
+        try:
+            found = await self._outbox.hearing(names) if names else {}
+        except DatabaseUnavailable:
+            return {f"{Webhook.noun}/{name}": dict.fromkeys(_TOLD["webhooks"]) for name in names}
+        return {f"{Webhook.noun}/{name}": _hearing(one) for name, one in found.items()}
 
     def _told(self, thing: Declared, statuses: Mapping[str, ReplicaStatus]) -> dict[str, Any]:
         if isinstance(thing, Instance):
@@ -197,6 +213,18 @@ class Api:
             }
         status = statuses.get(str(thing.name)) if isinstance(thing, Replica) else None
         return {field: getattr(status, field) for field in _TOLD["replicas"]} if status is not None else {}
+
+
+def _hearing(found: Hearing) -> dict[str, Any]:
+    """`Failed: reason` is what `doctor` tells of; None as long as nothing was taken and little was tried."""
+    state = "Ready" if found.delivered is not None else None
+    failure = found.failure
+    return {
+        "state": f"Failed: {found.unheard.reason}" if found.unheard is not None else state,
+        "waiting": found.waiting,
+        "last_delivered": rfc3339(found.delivered),
+        "last_failure": {"time": rfc3339(failure.time), "reason": failure.reason} if failure else None,
+    }
 
 
 def _waiting(heartbeat: Heartbeat) -> dict[str, Any]:

@@ -9,7 +9,7 @@ import structlog
 from mesh.clock import Clock
 from mesh.control.executions import Command, Executions, Standing
 from mesh.control.patience import Patience, first_of
-from mesh.errors import DatabaseUnavailable, InvalidInput, LogError
+from mesh.errors import DatabaseUnavailable, InvalidInput, LogError, NotDeclared
 from mesh.log.dead_letters import bury_record
 from mesh.log.port import Append, Group, Log, Partition, Record
 from mesh.metrics import Metrics
@@ -81,10 +81,13 @@ class Commands:
         operation: Operation = "copy",
         surplus: Surplus | None = None,
     ) -> str:
-        """Ask for an execution; its id. `InvalidInput` when the rule cannot run, `LogError` when it was not taken."""
+        """Ask for an execution; its id.
+
+        `InvalidInput` when the rule cannot run, `NotDeclared` when there is none, `LogError` when it was not taken.
+        """
         found = self._state.rule(rule)
         if found is None:
-            raise InvalidInput(f"rule: {mistakes.no_rule(rule, self._state.things())}")
+            raise NotDeclared(mistakes.no_rule(rule, self._state.things()))
         if not found.rule.enabled:
             raise InvalidInput(f"rule: {rule!r} is not enabled; set enabled: true and apply it")
         source = self._state.place(found.rule.source)

@@ -152,7 +152,7 @@ class Deliver:
             await self._outbox.end(found.id, webhooks.GIVEN_UP, now, failure)
         else:
             outcome = "retried"
-            await self._outbox.postpone(found.id, now + wait, failure)
+            await self._outbox.postpone(found.id, now + wait, failure, now)
         self._metrics.webhook_deliveries.labels(hook.name, outcome).inc()
         log = LOG.error if outcome == "given_up" else LOG.info
         log(

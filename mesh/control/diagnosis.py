@@ -4,19 +4,24 @@ from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from enum import StrEnum
+from http import HTTPStatus
 
-from mesh.control.letters import Mailbox
+from mesh.control.mailbox import Mailbox
 from mesh.control.outbox import Unheard
 from mesh.control.replica_status import Cause, ReplicaStatus, State
 from mesh.rules import consent
+from mesh.rules.declarations import like
 from mesh.rules.state import MeshState
 from schemas.completions import Heartbeat
 from schemas.names import Region
+from schemas.refusals import OTHERS, Refusal
 from schemas.rules import Rule
-from schemas.topology import Replica
+from schemas.topology import Instance, Replica
 from schemas.webhooks import Webhook
 
 _LETTERS_ARE_OVER = timedelta(days=1)
+_REFUSALS_ARE_OVER = timedelta(hours=1)  # registries come back sooner, and what is mended is not always told
+_REFUSALS_ARE_FORGOTTEN = timedelta(days=1)
 
 
 class Severity(StrEnum):
@@ -44,13 +49,14 @@ class Sight:
     held: Mapping[str, int]
     replicas: Mapping[str, ReplicaStatus] = field(default_factory=dict)
     unheard: Mapping[str, Unheard] = field(default_factory=dict)  # by webhook
+    refusals: Collection[Refusal] = ()  # by intakes
 
 
 def diagnose(sight: Sight) -> list[Finding]:
     """Problems first; empty when all is well."""
     found = [
         *_regions(sight), *_agents(sight), *_places(sight), *_rules(sight), *_failed(sight), *_held(sight),
-        *_letters(sight), *_replicas(sight), *_webhooks(sight),
+        *_letters(sight), *_replicas(sight), *_webhooks(sight), *_refused(sight),
     ]  # fmt: skip
     return sorted(found, key=lambda finding: (finding.severity is not Severity.PROBLEM, finding.about))
 
@@ -146,7 +152,7 @@ def _held(sight: Sight) -> Iterable[Finding]:
         kind = _kind(found.rule) if found is not None else Rule.noun
         yield Finding(
             Severity.NOTE, f"{kind}/{rule}", f"{waiting} for a human",
-            f"`regmesh logs --status Skipped --{kind} {rule} -o json`, "
+            f"`regmesh logs --status Skipped --{kind} {rule} -o wide`, "
             "then `regmesh retry TASK` for those that shall go",
         )  # fmt: skip
 
@@ -162,27 +168,62 @@ def _webhooks(sight: Sight) -> Iterable[Finding]:
             )  # fmt: skip
 
 
+def _refused(sight: Sight) -> Iterable[Finding]:
+    """What registries sent and nobody took. A note when it is mended: what was refused may be lost."""
+    for name in sorted({one.instance for one in sight.refusals}):
+        told = [one for one in sight.refusals if one.instance == name and _is_recent(one, sight.now)]
+        if not told:
+            continue
+        last = max(told, key=lambda one: one.last)
+        is_mended = _is_mended(last, told, sight.state)
+        count = sum(one.count for one in told)
+        is_over = is_mended or sight.now - last.last > _REFUSALS_ARE_OVER
+        yield Finding(
+            Severity.NOTE if is_over else Severity.PROBLEM, f"{Instance.noun}/{name}",
+            f"{count} notification{'s were' if count > 1 else ' was'} refused ({last.status}), the last at "
+            f"{last.last:%Y-%m-%d %H:%M}{_sent_by(last)}" + ("; since then it is mended" if is_mended else ""),
+            "`regmesh sync RULE` brings what was missed" if is_mended else _how_to_mend(last, sight.state),
+        )  # fmt: skip
+
+
+def _is_recent(refusal: Refusal, now: datetime) -> bool:
+    return now - refusal.last <= _REFUSALS_ARE_FORGOTTEN
+
+
+def _is_mended(last: Refusal, told: Iterable[Refusal], state: MeshState) -> bool:
+    taken = any(one.taken is not None and one.taken >= last.last for one in told)
+    return taken or (last.status == HTTPStatus.NOT_FOUND and state.instance(last.instance) is not None)
+
+
+def _sent_by(refusal: Refusal) -> str:
+    return f" from {refusal.sender}" if refusal.sender is not None else ""
+
+
+def _how_to_mend(refusal: Refusal, state: MeshState) -> str:
+    if refusal.status != HTTPStatus.NOT_FOUND or refusal.instance == OTHERS:
+        return refusal.reason
+    return f"{refusal.reason}; {like(Instance.noun, refusal.instance, (it.key for it in state.things()))}"
+
+
 def _letters(sight: Sight) -> Iterable[Finding]:
-    """A note when none came for a day: they are kept for 30 days, and nobody can take them back."""
+    """A note when none came for a day; nothing of those that a human has dealt with."""
     for region, box in sorted(sight.boxes.items()):
         for origin, count in sorted(box.counts.items()):
             noun, _, name = origin.partition("/")
             is_notification = noun == "notifications" and name
-            last = box.last[origin]
+            last = box.last(origin)
+            reason = box.last_reason(origin) or "older than those that are kept here"
             is_over = sight.now - last > _LETTERS_ARE_OVER
             yield Finding(
                 Severity.NOTE if is_over else Severity.PROBLEM,
                 f"instance/{name}" if is_notification else f"region/{region}",
                 f"{count} {'notification' if is_notification else 'record'}{'s' if count > 1 else ''} of "
-                f"{origin} could not be read: {_last_reason(box, origin)} (the last at {last:%Y-%m-%d %H:%M})",
-                "see that the instance's `kind` is what it is; `regmesh get dead-letters` shows them"
-                if is_notification
-                else "`regmesh get dead-letters` shows them; an older version of regmesh may be running",
+                f"{origin} could not be read: {reason} (the last at {last:%Y-%m-%d %H:%M})",
+                (
+                    "see that the instance's `kind` is what it is"
+                    if is_notification
+                    else "see whether an older version of regmesh is running"
+                )
+                + "; `regmesh get dead-letters` shows them, `regmesh delete dead-letter ID` (or `--all`) says that "
+                "one is dealt with",
             )
-
-
-def _last_reason(box: Mailbox, origin: str) -> str:
-    for letter in reversed(box.newest):
-        if letter.position.partition("[")[0] == origin:
-            return letter.reason
-    return "older than those that are kept here"

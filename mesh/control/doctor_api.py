@@ -9,14 +9,15 @@ from mesh.clock import Clock
 from mesh.control import log_query
 from mesh.control.diagnosis import Sight, diagnose
 from mesh.control.entry import rfc3339
-from mesh.control.guard import answer, known
+from mesh.control.guard import answer, known, refuse
 from mesh.control.letters import Letters
+from mesh.control.mailbox import Kept
 from mesh.control.outbox import Outbox
 from mesh.control.replicas import Replicas
 from mesh.control.retries import Retries
 from mesh.control.running import Running
+from mesh.errors import InvalidInput, clean
 from mesh.rules.state import MeshState
-from schemas.dead_letters import DeadLetter
 from schemas.names import Region
 
 
@@ -39,6 +40,8 @@ class DoctorApi:
     def routes(self, app: web.Application) -> None:
         app.router.add_get("/doctor", self.doctor)
         app.router.add_get("/dead-letters", self.dead_letters)
+        app.router.add_delete("/dead-letters", self.deal_with_all)
+        app.router.add_delete("/dead-letters/{id}", self.deal_with_one)
 
     async def doctor(self, request: web.Request) -> web.Response:
         """Findings, problems first; an empty list when all is well."""
@@ -47,22 +50,46 @@ class DoctorApi:
             state=self._state, now=self._clock.now(), agents=self._running.agents(), boxes=self._letters.boxes(),
             failed=await self._retries.open_failures(), held=await self._retries.held_deletions(),
             replicas=await self._replicas.statuses(), unheard=await self._outbox.unheard(),
+            refusals=self._running.refusals(),
         )  # fmt: skip
         return answer({"items": [asdict(finding) for finding in diagnose(sight)], "next": None})
 
     async def dead_letters(self, request: web.Request) -> web.Response:
-        """The newest hundred of each region, newest first, with the first 2 KiB of their bytes as text."""
+        """The newest hundred of each region, newest first, with the first 2 KiB of their bytes as text.
+
+        `count` is how often the same was buried. What was dealt with is not among them.
+        """
         query = known(request, "limit")
         limit = log_query.limit("limit", query.get("limit", str(log_query.DEFAULT_LIMIT)))
-        items = [_shown(region, letter) for region, letter in self._letters.newest()[:limit]]
+        items = [_shown(region, kept) for region, kept in self._letters.newest()[:limit]]
         return answer({"items": items, "next": None})
 
+    async def deal_with_one(self, request: web.Request) -> web.Response:
+        """204: it is shown and counted no more, unless the same comes once more."""
+        known(request)
+        name = request.match_info["id"]
+        if not await self._letters.deal_with_one(name):
+            told = f"there is no dead letter {clean(name, 80)}; `regmesh get dead-letters` shows them"
+            return refuse(404, "not_found", told)
+        return web.Response(status=204)
 
-def _shown(region: Region, letter: DeadLetter) -> dict[str, Any]:
+    async def deal_with_all(self, request: web.Request) -> web.Response:
+        """Those buried `before` a time, or `all=true` of them; `deleted` is how many they were."""
+        query = known(request, "before", "all")
+        if (query.get("all", "true") != "true") or ("all" in query) == ("before" in query):
+            raise InvalidInput("say which: before=TIME (or how long ago, such as 2h), or all=true")
+        now = self._clock.now()
+        until = log_query.moment("before", query["before"], now) if "before" in query else None
+        return answer({"deleted": await self._letters.deal_with_all(until)})
+
+
+def _shown(region: Region, kept: Kept) -> dict[str, Any]:
+    letter = kept.letter
     return {
         "id": letter.id,
         "region": region,
         "time": rfc3339(letter.time),
+        "count": kept.count,
         "position": letter.position,
         "reason": letter.reason,
         "size": letter.payload_size,

@@ -117,7 +117,7 @@ class ExecutionsApi:
         if execution_id is None:
             name = clean(request.match_info["id"], 80)
             return refuse(
-                404, "not_found", f"no task {name} has ended; `regmesh logs -o json` shows their ids"
+                404, "not_found", f"no task {name} has ended; `regmesh logs -o wide` shows their ids"
             )
         return answer({"id": execution_id}, status=201)
 

@@ -15,7 +15,7 @@ from aiohttp import web
 from aiohttp.typedefs import Handler, Middleware
 
 from mesh.control.declare import InvalidDocument, StillUsed
-from mesh.errors import InvalidInput, LogError, RegmeshError, clean
+from mesh.errors import InvalidInput, LogError, NotDeclared, RegmeshError, clean
 
 LOG = structlog.get_logger()
 
@@ -135,14 +135,14 @@ def _status(error: RegmeshError) -> int:
             return 403
         case NotJson():
             return 415
+        case NotDeclared():
+            return 404
         case StillUsed():
             return 409
         case InvalidInput():
             return 400
-        case LogError():
-            return 503
         case _:
-            return 503 if error.retryable else 500
+            return 503 if error.retryable or isinstance(error, LogError) else 500
 
 
 def _of_aiohttp(request: web.Request, error: web.HTTPException) -> web.Response:

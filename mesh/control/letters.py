@@ -1,54 +1,38 @@
-"""Dead letters of all regions, followed into memory: how many of each reason, and the newest of them whole."""
+"""Dead letters of all regions, followed into memory; and what a human says of them: dealt with."""
 
-from collections import Counter, deque
+import asyncio
 from collections.abc import Callable
-from dataclasses import dataclass, field
 from datetime import datetime
 
 import structlog
 
 from mesh.clock import Clock
 from mesh.control.each_region import EachRegion
-from mesh.log.port import Log, Record
+from mesh.control.mailbox import Kept, Mailbox
+from mesh.errors import LogUnavailable
+from mesh.log.port import Append, Log, Record
 from mesh.log.table import Table
 from mesh.rules.state import MeshState
 from schemas import codec, topics
-from schemas.dead_letters import DeadLetter
+from schemas.dead_letters import DeadLetter, DealtWith
+from schemas.envelope import make_id
 from schemas.names import Region
 
 LOG = structlog.get_logger()
 
-_NEWEST = 100  # of a region, kept with a piece of their bytes
-_SHOWN_BYTES = 2048
-
-
-@dataclass(slots=True)
-class Mailbox:
-    """What one region's topic holds. `counts` is by where it came from: `notifications/<instance>`, or a topic."""
-
-    counts: Counter[str] = field(default_factory=Counter)
-    newest: deque[DeadLetter] = field(default_factory=lambda: deque(maxlen=_NEWEST))
-    last: dict[str, datetime] = field(
-        default_factory=dict
-    )  # by where it came from, when the last one was buried
-
-    def take(self, letter: DeadLetter) -> None:
-        origin = origin_of(letter)
-        self.counts[origin] += 1
-        self.last[origin] = max(letter.time, self.last.get(origin, letter.time))
-        payload = DeadLetter.encode_payload(letter.payload_bytes()[:_SHOWN_BYTES])
-        self.newest.append(letter.model_copy(update={"payload": payload}))
+_LONGEST_WAIT = 10.0  # seconds for our own table to come as far as the log
 
 
 class Letters:
-    """A view."""
+    """`deal_with_one` and `deal_with_all` raise `LogError`. What they write outlives the letters, beside them."""
 
     def __init__(self, *, log: Log, state: MeshState, clock: Clock, random: Callable[[], float]) -> None:
         self._log, self._clock, self._random = log, clock, random
         self._boxes: dict[Region, Mailbox] = {}
+        self._tables: dict[Region, Table] = {}
         self._regions = EachRegion(
-            "dead_letters", topic_of=topics.dead_letters, open_table=self._table,
-            close=lambda region: self._boxes.pop(region, None), log=log, state=state, clock=clock, random=random,
+            "dead_letters", topic_of=topics.dead_letters, open_table=self._table, close=self._close, log=log,
+            state=state, clock=clock, random=random,
         )  # fmt: skip
 
     async def run(self) -> None:
@@ -58,27 +42,68 @@ class Letters:
     def boxes(self) -> dict[Region, Mailbox]:
         return dict(self._boxes)
 
-    def newest(self) -> list[tuple[Region, DeadLetter]]:
+    def newest(self) -> list[tuple[Region, Kept]]:
         """Of all regions, the newest first."""
-        letters = [(region, letter) for region, box in self._boxes.items() for letter in box.newest]
-        return sorted(letters, key=lambda it: it[1].time, reverse=True)
+        found = [(region, kept) for region, box in self._boxes.items() for kept in box.newest.values()]
+        return sorted(found, key=lambda it: it[1].letter.time, reverse=True)
+
+    async def deal_with_one(self, number: str) -> bool:
+        """One of `newest`, with its repeats up to now; False when it is none of them."""
+        region = next((region for region, box in self._boxes.items() if number in box.newest), None)
+        if region is not None:
+            await self._write(region, letter=number)
+        return region is not None
+
+    async def deal_with_all(self, until: datetime | None) -> int:
+        """All that were buried until then, or until now; how many."""
+        found = {region: box.count_until(until) for region, box in self._boxes.items()}
+        for region, count in found.items():
+            if count:
+                await self._write(region, until=until)
+        return sum(found.values())
+
+    async def _write(
+        self, region: Region, *, letter: str | None = None, until: datetime | None = None
+    ) -> None:
+        """Then wait until it is seen here, so that whoever asks next is told nothing of it any more."""
+        now = self._clock.now()
+        number = make_id(
+            "dealt_with", region, letter, None if until is None else until.isoformat(), now.isoformat()
+        )
+        record = DealtWith(id=number, time=now, letter=letter, until=until)
+        (offset,) = await self._log.append(
+            [Append(topics.dead_letters(region), record.key, codec.encode(record))]
+        )
+        LOG.info("dead letters dealt with", action="letters_dealt_with", region=region, letter=letter)
+        try:
+            async with asyncio.timeout(_LONGEST_WAIT):
+                await self._tables[region].wait_for(offset)
+        except TimeoutError as error:
+            raise LogUnavailable("it is written, and shows as soon as the log can be read again") from error
 
     def _table(self, topic: str, region: Region) -> Table:
         box = self._boxes[region] = Mailbox()
 
         def apply(record: Record) -> None:
-            if record.value is not None:
+            if record.value is None:
+                return
+            if codec.kind_of(record.value) == DealtWith.kind:
+                box.deal(codec.decode(record.value, DealtWith))
+            else:
                 box.take(codec.decode(record.value, DeadLetter))
 
-        return Table(self._log, topic, apply, unreadable=self._ignore, clock=self._clock, random=self._random)
+        table = Table(
+            self._log, topic, apply, unreadable=self._ignore, clock=self._clock, random=self._random
+        )
+        self._tables[region] = table
+        return table
+
+    def _close(self, region: Region) -> None:
+        self._boxes.pop(region, None)
+        self._tables.pop(region, None)
 
     async def _ignore(self, record: Record, reason: str) -> None:
         """It is buried already; a second grave would help nobody."""
         LOG.warning(
             "dead letter unreadable", action="letter_unreadable", position=record.position, reason=reason
         )
-
-
-def origin_of(letter: DeadLetter) -> str:
-    """`notifications/<instance>`, or the topic in which the record stood."""
-    return letter.position.partition("[")[0]

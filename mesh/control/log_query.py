@@ -156,7 +156,8 @@ def _statuses(name: str, text: str, _: datetime) -> frozenset[Status]:
     return statuses
 
 
-def _since(name: str, text: str, now: datetime) -> datetime:
+def moment(name: str, text: str, now: datetime) -> datetime:
+    """A time with its zone, or how long ago; `InvalidInput`, naming the parameter, for anything else."""
     try:
         if _DURATION.fullmatch(text):
             spans = re.findall(r"(\d+)([smhdw])", text)
@@ -206,7 +207,7 @@ PARAMETERS: Mapping[str, Callable[[str, str, datetime], Any]] = {
     "status": _statuses,
     "region": _named(Region),
     "execution": _execution,
-    "since": _since,
+    "since": moment,
     "cursor": _cursor,
     "limit": limit,
 }

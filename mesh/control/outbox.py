@@ -33,6 +33,27 @@ class Unheard:
     reason: str
 
 
+@dataclass(frozen=True, slots=True)
+class Failure:
+    """A try that was not taken, and why."""
+
+    time: datetime
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Hearing:
+    """What a receiver hears: deliveries that wait, the last one it took, the last try it did not, and `Unheard`.
+
+    Deliveries that were taken are remembered for a week, so what is older is None.
+    """
+
+    waiting: int
+    delivered: datetime | None
+    failure: Failure | None
+    unheard: Unheard | None
+
+
 class Outbox:
     """Every method may raise `DatabaseUnavailable`; doing any of them again is harmless."""
 
@@ -46,27 +67,25 @@ class Outbox:
 
     async def unheard(self) -> Mapping[str, Unheard]:
         """By webhook, what was tried several times and is tried again."""
-        column = deliveries.c
-        often = (column.state == PENDING) & (column.tries >= _SEVERAL)
-        counts = select(column.webhook, func.count(), func.max(column.last_error)).where(often)
-        rows = await self._database.run(
-            lambda connection: connection.execute(counts.group_by(column.webhook)).all()
-        )
-        return {webhook: Unheard(count, reason or "") for webhook, count, reason in rows}
+        return await self._database.run(_unheard)
+
+    async def hearing(self, names: Collection[str]) -> Mapping[str, Hearing]:
+        """Of these webhooks, by name."""
+        return await self._database.run(lambda connection: _hearing(connection, names))
 
     async def take(self, webhook: str, most: int, now: datetime) -> Sequence[Delivery]:
         """The oldest due ones. No one else gets them until they are put back or 60 s have passed."""
         return await self._database.run(lambda connection: _take(connection, webhook, most, now))
 
     async def end(self, number: str, state: str, now: datetime, error: str | None = None) -> None:
-        """One try more, and the last: delivered, or given up."""
+        """One try more, and the last: delivered, or with an error given up."""
         await self._set(
-            number, state=state, ended_at=now, tries=deliveries.c.tries + 1, last_error=_cut(error)
+            number, state=state, ended_at=now, tries=deliveries.c.tries + 1, **_failed(error, now)
         )
 
-    async def postpone(self, number: str, until: datetime, error: str) -> None:
+    async def postpone(self, number: str, until: datetime, error: str, now: datetime) -> None:
         """One try more, and not the last."""
-        await self._set(number, next_try_at=until, tries=deliveries.c.tries + 1, last_error=_cut(error))
+        await self._set(number, next_try_at=until, tries=deliveries.c.tries + 1, **_failed(error, now))
 
     async def put_back(self, numbers: Collection[str], now: datetime) -> None:
         """As if never taken: the try was cut off by our own stop."""
@@ -90,6 +109,33 @@ class Outbox:
         await self._database.run(
             lambda connection: connection.execute(update(deliveries).where(mine).values(**values))
         )
+
+
+def _unheard(connection: Connection) -> dict[str, Unheard]:
+    column = deliveries.c
+    often = (column.state == PENDING) & (column.tries >= _SEVERAL)
+    counts = select(column.webhook, func.count(), func.max(column.last_error)).where(often)
+    rows = connection.execute(counts.group_by(column.webhook)).all()
+    return {webhook: Unheard(count, reason or "") for webhook, count, reason in rows}
+
+
+def _hearing(connection: Connection, names: Collection[str]) -> dict[str, Hearing]:
+    unheard = _unheard(connection)
+    return {name: _hearing_of(connection, name, unheard.get(name)) for name in names}
+
+
+def _hearing_of(connection: Connection, name: str, unheard: Unheard | None) -> Hearing:
+    """Each of it is one look into an index, however many deliveries there are."""
+    column = deliveries.c
+    its = column.webhook == name
+    waiting = connection.execute(select(func.count()).where(its, column.state == PENDING)).scalar_one()
+    taken = select(column.ended_at).where(its, column.state == DELIVERED).order_by(column.ended_at.desc())
+    failed = select(column.failed_at, column.last_error).where(its, column.failed_at.is_not(None))
+    last = connection.execute(failed.order_by(column.failed_at.desc()).limit(1)).first()
+    return Hearing(
+        waiting, connection.execute(taken.limit(1)).scalar(),
+        Failure(last.failed_at, last.last_error) if last is not None else None, unheard,
+    )  # fmt: skip
 
 
 def _due(now: datetime) -> ColumnElement[bool]:
@@ -116,5 +162,6 @@ def _forget(connection: Connection, now: datetime) -> None:
         connection.execute(delete(deliveries).where(old))
 
 
-def _cut(error: str | None) -> str | None:
-    return None if error is None else error[:_LONGEST_ERROR]
+def _failed(error: str | None, now: datetime) -> dict[str, object]:
+    """Nothing where it was taken: why it was not before stays."""
+    return {} if error is None else {"last_error": error[:_LONGEST_ERROR], "failed_at": now}

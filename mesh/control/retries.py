@@ -9,7 +9,7 @@ from mesh.control.commands import Commands
 from mesh.control.database import Database
 from mesh.control.parked import ParkedTasks
 from mesh.control.tables import IS_HELD, sync_log
-from mesh.errors import InvalidInput
+from mesh.errors import InvalidInput, NotDeclared
 from mesh.rules import mistakes
 from mesh.rules.state import MeshState
 from schemas.completions import Status
@@ -51,9 +51,9 @@ class Retries:
         return len(found)
 
     def check(self, rule: PlaceName | None) -> None:
-        """`InvalidInput` when there is no such rule. One that was removed may have left something parked."""
+        """`NotDeclared` when there is no such rule. One that was removed may have left something parked."""
         if rule is not None and self._state.rule(rule) is None:
-            raise InvalidInput(f"rule: {mistakes.no_rule(rule, self._state.things())}")
+            raise NotDeclared(mistakes.no_rule(rule, self._state.things()))
 
     async def open_failures(self) -> dict[str, int]:
         """How many tags of each rule failed and were not made good since."""

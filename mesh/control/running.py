@@ -1,6 +1,9 @@
-"""What runs now: agents that live and tasks in progress, followed from the status topics of all regions into memory."""
+"""What runs now: agents that live and tasks in progress, followed from the status topics of all regions into memory.
 
-from collections.abc import Callable, Iterable
+And what intakes refused, which they tell there too.
+"""
+
+from collections.abc import Callable, Iterable, Mapping
 from datetime import datetime, timedelta
 
 import structlog
@@ -14,9 +17,12 @@ from mesh.rules.state import MeshState
 from schemas import codec, topics
 from schemas.completions import AGENT_LIVES_FOR, Heartbeat, Progress
 from schemas.names import Region
+from schemas.refusals import Refusal
 
 LOG = structlog.get_logger()
 
+_Told = Heartbeat | Progress | Refusal
+_KINDS: Mapping[str, type[_Told]] = {model.kind: model for model in (Heartbeat, Progress, Refusal)}
 _SILENT_FOR = timedelta(days=1)  # until nobody wants to know of an agent, or of a task that nobody ended
 
 
@@ -31,7 +37,7 @@ class Running:
             "running", topic_of=topics.status, open_table=self._table,
             close=self._close, log=log, state=state, clock=clock, random=random,
         )  # fmt: skip
-        self._seen: dict[Region, dict[str, Heartbeat | Progress]] = {}
+        self._seen: dict[Region, dict[str, _Told]] = {}
         self._tables: dict[Region, Table] = {}
         self._left: dict[Region, Heartbeat] = {}  # the last word of the one that left last
 
@@ -60,6 +66,10 @@ class Running:
         living = {heartbeat.agent for heartbeat in self.agents()}
         return [one for one in self._all() if isinstance(one, Progress) and one.agent in living]
 
+    def refusals(self) -> list[Refusal]:
+        """What intakes refused, one for each intake and name; of the last day at least."""
+        return [one for one in self._all() if isinstance(one, Refusal)]
+
     def place_state(self, place: str, region: Region) -> str | None:
         """`Ready`, or `Failed: reason`, as the agents see a place; those of its region know best. None = unknown."""
         told = {
@@ -80,7 +90,7 @@ class Running:
                     self._left[region] = gone
                 return
             told = _decoded(record.value)
-            if isinstance(told, Heartbeat) and record.key not in seen:
+            if isinstance(told, Heartbeat | Refusal) and record.key not in seen:
                 _forget(seen, told.time - _SILENT_FOR)
             seen[record.key] = told
 
@@ -100,17 +110,15 @@ class Running:
         self._metrics.dead_letters.labels(record.partition.topic).inc()
         LOG.warning("status unreadable", action="status_unreadable", position=record.position, reason=reason)
 
-    def _all(self) -> Iterable[Heartbeat | Progress]:
+    def _all(self) -> Iterable[_Told]:
         return [one for seen in self._seen.values() for one in seen.values()]
 
 
-def _forget(seen: dict[str, Heartbeat | Progress], oldest: datetime) -> None:
+def _forget(seen: dict[str, _Told], oldest: datetime) -> None:
     """What was said before: each start of an agent has a name of its own, and one that was killed takes none back."""
     for key in [key for key, one in seen.items() if one.time < oldest]:
         del seen[key]
 
 
-def _decoded(raw: bytes) -> Heartbeat | Progress:
-    if codec.kind_of(raw) == Heartbeat.kind:
-        return codec.decode(raw, Heartbeat)
-    return codec.decode(raw, Progress)
+def _decoded(raw: bytes) -> _Told:
+    return codec.decode(raw, _KINDS.get(codec.kind_of(raw), Progress))

@@ -119,8 +119,11 @@ deliveries = Table(
     Column("created_at", Moment, nullable=False),
     Column("next_try_at", Moment, nullable=False),  # of a pending one; a try that runs holds it in the future
     Column("ended_at", Moment),
-    Column("last_error", Text),
+    Column("last_error", Text),  # of the last try that failed, also where a later one was taken
+    Column("failed_at", Moment),  # when that was
     Index("webhook_deliveries_due", "state", "webhook", "next_try_at"),
+    Index("webhook_deliveries_ended", "webhook", "state", "ended_at"),
+    Index("webhook_deliveries_failed", "webhook", "failed_at"),
 )
 
 # What their tasks came to is counted from the sync log when it is asked for, so nothing is counted twice.

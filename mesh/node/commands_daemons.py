@@ -124,6 +124,7 @@ def up(
             beside = [
                 group.create_task(control.run(), name="control"),
                 group.create_task(roles.reconcile(node).run(), name="reconcile"),
+                group.create_task(intake.run(), name="intake"),
             ]
             await roles.EveryRegion(node, relays, url, roles.settings(ahead_bytes)).run(stopping)
             for task in beside:
@@ -158,14 +159,14 @@ def producer(
     trust = starting.trust(allow_network, token_realm)
 
     async def main(stopping: asyncio.Event) -> None:
-        async with (
-            open_node(starting.shared(log), data, trust) as node,
-            serve.listening(listen, node, [roles.intake(node).routes]),
-            asyncio.TaskGroup() as group,
-        ):
-            listing = group.create_task(roles.reconcile(node).run(), name="reconcile")
-            await stopping.wait()
-            listing.cancel()
+        async with open_node(starting.shared(log), data, trust) as node:
+            intake = roles.intake(node)
+            async with serve.listening(listen, node, [intake.routes]), asyncio.TaskGroup() as group:
+                listing = group.create_task(roles.reconcile(node).run(), name="reconcile")
+                telling = group.create_task(intake.run(), name="intake")
+                await stopping.wait()
+                for task in (listing, telling):
+                    task.cancel()
 
     lifecycle.run(main)
 

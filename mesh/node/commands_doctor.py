@@ -14,10 +14,12 @@ _COLUMNS: Columns = {
 }
 
 LETTERS: Columns = {
+    "ID": lambda it: it["id"],
     "TIME": lambda it: it["time"][:19].replace("T", " "),
     "REGION": lambda it: it["region"],
     "FROM": lambda it: it["position"],
     "BYTES": lambda it: it["size"],
+    "TIMES": lambda it: it["count"],
     "REASON": lambda it: it["reason"],
 }
 
@@ -29,8 +31,9 @@ def register(app: typer.Typer) -> None:
 def doctor(output: Output = Format.TABLE, server: Server = "http://127.0.0.1:8080") -> None:
     """Say what is wrong with the mesh, and what to do about it.
 
-    It looks at agents, registries, rules, failed tasks, webhooks and unreadable notifications, and exits 1 when
-    something is wrong. Unreadable notifications (dead letters) are shown whole by `regmesh get dead-letters -o json`.
+    It looks at agents, registries, rules, failed tasks, webhooks, refused and unreadable notifications, and exits 1
+    when something is wrong. `regmesh get dead-letters -o json` shows whole what could not be read (dead letters);
+    `regmesh delete dead-letter ID`, or `delete dead-letters --all`, says that it is dealt with.
     """
     findings = Remote(server).call("GET", "/api/v1/doctor")["items"]
     if findings or output is not Format.TABLE:

@@ -78,7 +78,7 @@ def stop(
 
 def retry(
     task: Annotated[
-        str | None, typer.Argument(help="A task's id, as `regmesh logs -o json` shows.", show_default=False)
+        str | None, typer.Argument(help="A task's id, as `regmesh logs -o wide` shows.", show_default=False)
     ] = None,
     failed: Annotated[
         bool, typer.Option("--failed", help="All that failed and that nothing has made good since.")

@@ -2,13 +2,13 @@
 
 import asyncio
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
-from mesh.errors import RegmeshError
+from mesh.errors import RegmeshError, clean
 from mesh.node import commands_doctor, commands_executions, mesh_file, remote
 from mesh.node.options import Output, Server
 from mesh.node.output import Columns, Format, show, size
@@ -16,8 +16,13 @@ from mesh.node.remote import Refused, Remote
 from mesh.rules.declarations import Problem
 
 _DECLARED = ("regions", "instances", "replicas", "grants", "rules", "webhooks")
-_LISTED = ("agents", "dead-letters", "parked")  # by the API as a whole, not one by one
+_LETTERS = "dead-letters"
+_LISTED = ("agents", _LETTERS, "parked")  # by the API as a whole, not one by one
 _SHOWN = (*_DECLARED, "executions", *_LISTED)
+_DELETED = (*_DECLARED, _LETTERS)
+_ABSENT = {  # as the API tells it where it is asked for one
+    "agents": "there is no agent {}", _LETTERS: "there is no dead letter {}", "parked": "no task {} is parked",
+}  # fmt: skip
 _NAMES = ("agent", "id", "task_id")  # of what is listed
 _MOST_EXECUTIONS = 1000
 
@@ -34,8 +39,12 @@ class NotListed(RegmeshError):
     code = "not_found"
 
 
-DeclaredKind = Annotated[
-    str, typer.Argument(help="region, instance, replica, grant, rule or webhook", show_default=False)
+DeletedKind = Annotated[
+    str,
+    typer.Argument(
+        help="region, instance, replica, grant, rule or webhook; dead-letter, dead-letters",
+        show_default=False,
+    ),
 ]
 
 
@@ -96,36 +105,61 @@ def get(
     commands print it. Times are UTC.
     """
     kind, name = _split(kind, name)
-    section = _section(kind, shown_only=True)
+    section = _section(kind, _SHOWN)
     control = Remote(server)
     if name is None:
         show(asyncio.run(_all(control, section)), _COLUMNS[section], output)
     elif section in _LISTED:
         found = [it for it in asyncio.run(_all(control, section)) if name in map(it.get, _NAMES)]
         if not found:
-            raise NotListed(f"there is no {section.removesuffix('s')} {name!r}; see `regmesh get {section}`")
+            told = _ABSENT[section].format(clean(name, 80))
+            raise NotListed(f"{told}; `regmesh get {section}` shows them")
         show(found[:1], _COLUMNS[section], output, one=True)
     else:
         show([control.call("GET", remote.path(section, name))], _COLUMNS[section], output, one=True)
 
 
 def delete(
-    kind: DeclaredKind,
+    kind: DeletedKind,
     name: Annotated[
         str | None, typer.Argument(help="Its name. KIND/NAME is taken too.", show_default=False)
     ] = None,
+    before: Annotated[
+        str | None,
+        typer.Option(
+            help="Of dead letters, those until a time (2026-01-31T10:00:00Z) or so long ago (2h, 3d).",
+            show_default=False,
+        ),
+    ] = None,
+    everything: Annotated[bool, typer.Option("--all", help="Of dead letters, all there are now.")] = False,
     server: Server = "http://127.0.0.1:8080",
 ) -> None:
     """Stop declaring something.
 
     Refused while something else names it. Nothing is deleted at any registry.
+
+    A dead letter (`regmesh get dead-letters`) is dealt with by it: it is shown no more, and `doctor` tells of it no
+    more, unless the same comes once more. Its bytes stay on the log for their 30 days.
     """
     kind, name = _split(kind, name)
-    section = _section(kind, shown_only=False)
+    section = _section(kind, _DELETED)
+    if before is not None or everything:
+        if section != _LETTERS or name is not None or (before is not None and everything):
+            raise typer.BadParameter("--before TIME, or --all, stands in place of a dead letter's name")
+        _delete_letters(Remote(server), before)
+        return
     if name is None:
-        raise typer.BadParameter(f"say which: `regmesh delete {kind} NAME`")
+        or_many = ", `--before TIME` or `--all`" if section == _LETTERS else ""
+        raise typer.BadParameter(f"say which: `regmesh delete {kind} NAME`{or_many}")
     Remote(server).call("DELETE", remote.path(section, name))
     print(f"{section.removesuffix('s')}/{name} deleted")
+
+
+def _delete_letters(control: Remote, before: str | None) -> None:
+    """Those until a time, or all."""
+    query = {"before": before} if before is not None else {"all": "true"}
+    count = control.call("DELETE", remote.path(_LETTERS), query=query)["deleted"]
+    print(f"{count} dead letter{'' if count == 1 else 's'} deleted")
 
 
 async def _all(control: Remote, section: str) -> list[dict[str, Any]]:
@@ -141,9 +175,8 @@ def _split(kind: str, name: str | None) -> tuple[str, str | None]:
     return (before, after) if slash and name is None else (kind, name)
 
 
-def _section(kind: str, *, shown_only: bool) -> str:
+def _section(kind: str, kinds: Sequence[str]) -> str:
     section = kind.lower() if kind.lower() in _LISTED else kind.lower().rstrip("s") + "s"
-    kinds = _SHOWN if shown_only else _DECLARED
     if section not in kinds:
         raise typer.BadParameter(f"{kind!r} is no kind: use one of {', '.join(kinds)}")
     return section
@@ -174,6 +207,10 @@ def _lag(seconds: float | None) -> str | None:
     return f"{seconds:.1f} s" if seconds is not None else None
 
 
+def _when(time: str | None) -> str | None:
+    return time[:19].replace("T", " ") if time is not None else None
+
+
 def _fill(fill: Mapping[str, Any] | None) -> str | None:
     if fill is None:
         return None
@@ -183,7 +220,7 @@ def _fill(fill: Mapping[str, Any] | None) -> str | None:
 
 _COLUMNS: Mapping[str, Columns] = {
     "executions": commands_executions.COLUMNS,
-    "dead-letters": commands_doctor.LETTERS,
+    _LETTERS: commands_doctor.LETTERS,
     "parked": commands_executions.PARKED,
     "regions": {"NAME": lambda it: it["name"], "JURISDICTION": lambda it: it["jurisdiction"]},
     "instances": {
@@ -223,6 +260,11 @@ _COLUMNS: Mapping[str, Columns] = {
         "URL": lambda it: it["url"],
         "ACCOUNT": lambda it: it["account"],
         "EVENTS": lambda it: ", ".join(it["event_types"]),
+        "STATE": lambda it: (it.get("state") or "-").partition(":")[0],
+        "WAITING": lambda it: it.get("waiting"),
+        "LAST DELIVERED": lambda it: _when(it.get("last_delivered")),
+        "LAST FAILURE": lambda it: _when((it.get("last_failure") or {}).get("time")),
+        "WHY": lambda it: (it.get("last_failure") or {}).get("reason", ""),
     },
     "agents": {
         "AGENT": lambda it: it["agent"],

@@ -11,8 +11,8 @@ from typing import Annotated, Any
 
 import typer
 
-from mesh.node.options import Output, Server
-from mesh.node.output import Format, print_table, show, size
+from mesh.node.options import Server, WideOutput
+from mesh.node.output import Columns, Format, WideFormat, print_table, show, size
 from mesh.node.remote import Refused, Remote, Unanswered, path
 
 _FOLLOW_SECONDS = 1.0
@@ -38,12 +38,18 @@ def logs(
     tag: Annotated[
         str | None, typer.Option(help="Only of this tag: a name or a pattern.", show_default=False)
     ] = None,
+    digest: Annotated[
+        str | None, typer.Option(help="Only of this digest (sha256:...), whole.", show_default=False)
+    ] = None,
     status: Annotated[
         str | None,
         typer.Option(
             help="Succeed, Failed, Skipped or Stopped; InProgress or Pending (parked). Several with commas.",
             show_default=False,
         ),
+    ] = None,
+    region: Annotated[
+        str | None, typer.Option(help="Only from or to this region.", show_default=False)
     ] = None,
     execution: Annotated[str | None, typer.Option(help="Only of this execution.", show_default=False)] = None,
     since: Annotated[
@@ -54,24 +60,28 @@ def logs(
     follow: Annotated[
         bool, typer.Option("--follow", "-f", help="Go on with new entries until interrupted.")
     ] = False,
-    output: Output = Format.TABLE,
+    output: WideOutput = WideFormat.TABLE,
     server: Server = "http://127.0.0.1:8080",
 ) -> None:
     """Show the sync log: what was copied, and what was not and why.
 
-    Newest first; with --follow the newest come last. Times are UTC.
+    Newest first; with --follow the newest come last. Times are UTC. What the options ask for must all hold; patterns
+    are as in rules. -o wide shows the ids of tasks, digests, regions and bytes too; -o json all of it.
     """
-    wanted = {"rule": rule, "repository": repository, "tag": tag, "status": status}
-    wanted |= {"replica": replica, "execution": execution, "since": since}
+    wanted = {"rule": rule, "replica": replica, "repository": repository, "tag": tag, "digest": digest}
+    wanted |= {"status": status, "region": region, "execution": execution, "since": since}
     query = {name: value for name, value in wanted.items() if value is not None}
     query["limit"] = str(min(limit, 1000))
-    asyncio.run(_logs(Remote(server), query, limit, output, follow=follow))
+    columns = _WIDE if output is WideFormat.WIDE else _COLUMNS
+    asyncio.run(_logs(Remote(server), query, limit, output.style, columns, follow=follow))
 
 
-async def _logs(remote: Remote, query: dict[str, str], limit: int, output: Format, *, follow: bool) -> None:
+async def _logs(
+    remote: Remote, query: dict[str, str], limit: int, output: Format, columns: Columns, *, follow: bool
+) -> None:
     if not follow:
         found = [entry async for entry in remote.pages("/api/v1/logs", query, most=limit)]
-        show(found, _COLUMNS, output)
+        show(found, columns, output)
         if not found:
             await _tell_what_is_not_declared(remote, query)
         return
@@ -80,10 +90,10 @@ async def _logs(remote: Remote, query: dict[str, str], limit: int, output: Forma
     header = True
     while True:
         if entries and output is Format.TABLE:
-            print_table(entries, _COLUMNS, header=header)
+            print_table(entries, columns, header=header)
             header = False
         elif entries:
-            show(entries, _COLUMNS, output)
+            show(entries, columns, output)
         await asyncio.sleep(_FOLLOW_SECONDS)
         try:
             entries = await following.fresh()
@@ -93,7 +103,7 @@ async def _logs(remote: Remote, query: dict[str, str], limit: int, output: Forma
 
 async def _tell_what_is_not_declared(remote: Remote, query: Mapping[str, str]) -> None:
     """A name that is misspelt finds nothing; what was declared once may be asked for, so it is no error."""
-    for kind in ("rule", "replica"):
+    for kind in ("rule", "replica", "region", "execution"):
         if (name := query.get(kind)) is None:
             continue
         try:
@@ -152,15 +162,44 @@ def _why(entry: Mapping[str, Any]) -> str:
     return f"{error['code']} ({error['side']}): {error['message']}" if error else ""
 
 
-_COLUMNS = {
-    "TIME": lambda entry: (entry["end_time"] or entry["start_time"])[:19].replace("T", " "),
+def _time(entry: Mapping[str, Any]) -> str:
+    return str(entry["end_time"] or entry["start_time"])[:19].replace("T", " ")
+
+
+def _lag(entry: Mapping[str, Any]) -> str | None:
+    return f"{entry['lag_ms'] / 1000:.1f} s" if entry["lag_ms"] is not None else None
+
+
+def _bytes(count: int | None) -> str | None:
+    return size(count) if count is not None else None  # of what has not ended
+
+
+_COLUMNS: Columns = {
+    "TIME": _time,
     "STATUS": lambda entry: entry["status"],
     "DOES": lambda entry: entry["operation"],
     "SOURCE": lambda entry: entry["source"],
     "DESTINATION": lambda entry: entry["destination"],
     "SENT": lambda entry: size(entry["bytes_transferred"]),
     "OF": lambda entry: size(entry["bytes_total"]),
-    "LAG": lambda entry: f"{entry['lag_ms'] / 1000:.1f} s" if entry["lag_ms"] is not None else "-",
+    "LAG": _lag,
     "TRIES": lambda entry: entry["attempts"],
+    "WHY": _why,
+}
+
+_WIDE: Columns = {
+    **{name: value for name, value in _COLUMNS.items() if name != "WHY"},
+    "THERE": lambda entry: _bytes(entry["bytes_skipped"]),
+    "MOUNTED": lambda entry: entry["blobs_mounted"],
+    "TYPE": lambda entry: entry["resource_type"],
+    "BY": lambda entry: entry["rule"] or entry["replica"],
+    "TRIGGER": lambda entry: entry["trigger"],
+    "FROM": lambda entry: entry["source_region"],
+    "TO": lambda entry: entry["destination_region"],
+    "ORIGIN": lambda entry: entry["origin"],
+    "HOPS": lambda entry: entry["hops"],
+    "DIGEST": lambda entry: entry["digest"],
+    "TASK": lambda entry: entry["task_id"],
+    "EXECUTION": lambda entry: entry["execution_id"],
     "WHY": _why,
 }

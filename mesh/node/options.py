@@ -6,12 +6,15 @@ from typing import Annotated
 import typer
 
 from mesh.node.addresses import parse_address
-from mesh.node.output import Format
+from mesh.node.output import Format, WideFormat
 
 Server = Annotated[
     str, typer.Option("--server", envvar="REGMESH_SERVER", help="Where control's API is.", metavar="URL")
 ]
 Output = Annotated[Format, typer.Option("--output", "-o", help="How to print it.")]
+WideOutput = Annotated[
+    WideFormat, typer.Option("--output", "-o", help="How to print it; wide is a table with more columns.")
+]
 LogUrl = Annotated[
     str | None,
     typer.Option(

@@ -15,6 +15,19 @@ class Format(StrEnum):
     YAML = "yaml"
 
 
+class WideFormat(StrEnum):
+    """Of a list that knows more of its items than a terminal's line has room for."""
+
+    TABLE = "table"
+    WIDE = "wide"  # a table too
+    JSON = "json"
+    YAML = "yaml"
+
+    @property
+    def style(self) -> Format:
+        return Format.TABLE if self is WideFormat.WIDE else Format(self.value)
+
+
 Columns = Mapping[str, Callable[[Mapping[str, Any]], object]]
 
 

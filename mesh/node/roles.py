@@ -31,6 +31,7 @@ def intake(node: Node) -> Intake:
         secrets=node.secrets,
         clock=node.clock,
         metrics=node.metrics,
+        name=f"intake.{platform.node() or 'host'}.{os.getpid()}",
     )
 
 

@@ -488,21 +488,27 @@ async def test_a_backfill_brings_what_was_there_once_for_each_change(running: Me
 
 
 @pytest.mark.parametrize(
-    ("body", "told"),
+    ("body", "refused", "told"),
     [
-        ({}, "rule: Field required"),
-        ({"rule": "nothing"}, "no rule or replica is named 'nothing'"),
-        ({"rule": "release", "tag": "re:("}, "tag: "),
-        ({"rule": "release", "repository": "a\0b"}, "repository: "),  # which no database of PostgreSQL takes
-        ({"rule": "release", "colour": "blue"}, "colour: "),
-        ({"rule": "off"}, "'off' is not enabled"),
+        ({}, 400, "rule: Field required"),
+        ({"rule": "nothing"}, 404, "no rule or replica is named 'nothing'"),
+        ({"rule": "release", "tag": "re:("}, 400, "tag: "),
+        (
+            {"rule": "release", "repository": "a\0b"},
+            400,
+            "repository: ",
+        ),  # which no database of PostgreSQL takes
+        ({"rule": "release", "colour": "blue"}, 400, "colour: "),
+        ({"rule": "off"}, 400, "'off' is not enabled"),
     ],
 )
-async def test_what_cannot_run_is_refused_with_the_reason(mesh: Mesh, body: object, told: str) -> None:
+async def test_what_cannot_run_is_refused_with_the_reason(
+    mesh: Mesh, body: object, refused: int, told: str
+) -> None:
     await mesh.rule()
     await mesh.rule(name="off", enabled=False)
     status, answer = await mesh.control.call("POST", "/api/v1/executions", body)
-    assert status == 400
+    assert status == refused
     assert told in answer["error"]["message"]
     assert await mesh.executions() == []
 

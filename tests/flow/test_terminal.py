@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import pytest
+from aiohttp import ClientSession
 from structlog.testing import capture_logs
 
 from mesh.node import cli, commands_executions, commands_sync_log
@@ -87,11 +88,33 @@ async def test_a_name_is_one_name_whatever_it_holds(
     assert [it["name"] for it in (await site.get("rules"))["items"]] == ["two"]
 
 
-@pytest.mark.parametrize("kind", ["agent", "parked", "dead-letters"])
-async def test_what_is_listed_and_not_there_is_told(terminal: Terminal, kind: str) -> None:
-    done = await terminal("get", kind, "nobody", "-o", "json")
-    assert (done.code, done.out) == (1, "")
-    assert "'nobody'; see `regmesh get " in done.err
+@pytest.mark.parametrize(
+    ("arguments", "what"),
+    [
+        (["get", "agent", "none"], "there is no agent none; `regmesh get agents` shows them"),
+        (["get", "agent/none"], "there is no agent none; `regmesh get agents` shows them"),
+        (["get", "parked", "none"], "no task none is parked; `regmesh get parked` shows them"),
+        (["retry", "none", "--close"], "no task none is parked; `regmesh get parked` shows them"),
+        (
+            ["get", "dead-letter", "none"],
+            "there is no dead letter none; `regmesh get dead-letters` shows them",
+        ),
+        (
+            ["delete", "dead-letter", "none"],
+            "there is no dead letter none; `regmesh get dead-letters` shows them",
+        ),
+        (["get", "execution", "none"], "there is no execution none; `regmesh get executions` shows them"),
+        (["stop", "none"], "there is no execution none; `regmesh get executions` shows them"),
+        (["retry", "none"], "no task none has ended; `regmesh logs -o wide` shows their ids"),
+        (["retry", "--failed", "--rule", "tow"], "no rule or replica is named 'tow'; did you mean 'two'?"),
+        (["sync", "tow"], "no rule or replica is named 'tow'; did you mean 'two'?"),
+    ],
+)
+async def test_what_is_not_there_is_told_alike_by_all_commands_and_fails(
+    terminal: Terminal, arguments: list[str], what: str
+) -> None:
+    """Wrong use, 2, is what no mesh could take; this one has not what was named."""
+    assert await terminal(*arguments) == (1, "", f"regmesh: {what}\n")
 
 
 async def test_one_agent_is_shown_as_itself(site: MeshSite, terminal: Terminal) -> None:
@@ -125,7 +148,7 @@ async def test_a_password_in_the_servers_url_is_not_shown(terminal: Terminal) ->
 
 async def test_trying_again_what_failed_of_a_rule_that_is_not_there_is_told(terminal: Terminal) -> None:
     done = await terminal("retry", "--failed", "--rule", "tow")
-    assert (done.code, done.out, "is named 'tow'" in done.err) == (2, "", True), done
+    assert (done.code, done.out, "is named 'tow'" in done.err) == (1, "", True), done
     assert (await terminal("retry", "--failed", "--rule", "two")).out == "nothing to try again\n"
 
 
@@ -193,7 +216,9 @@ async def test_who_follows_the_log_misses_nothing_of_a_burst(
     image = images.image(layers=[b"one"])
     await site.push("cn", tags[0], image)
     following = asyncio.create_task(
-        commands_sync_log._logs(remote, {"limit": "1"}, 1, Format.TABLE, follow=True)
+        commands_sync_log._logs(
+            remote, {"limit": "1"}, 1, Format.TABLE, commands_sync_log._COLUMNS, follow=True
+        )
     )
 
     async def begun() -> bool:
@@ -234,8 +259,7 @@ async def test_a_wrong_name_is_told_with_what_was_meant(
 @pytest.mark.parametrize(
     ("arguments", "code", "what"),
     [
-        (["sync", "tow"], 2, "rule: no rule or replica is named 'tow'; did you mean 'two'?"),
-        (["sync", "nothing"], 2, "`regmesh get rules` and `regmesh get replicas` show what is"),
+        (["sync", "nothing"], 1, "`regmesh get rules` and `regmesh get replicas` show what is"),
         (["stop", "nothing"], 1, "there is no execution nothing; `regmesh get executions` shows them"),
         (["where", "cn/game/app@sha256:" + "ab" * 32], 2, "has a digest: name the image by its tag"),
         (["wait", "cn/game/app:v1@sha256:" + "ab" * 32], 2, "has a digest: name the image by its tag"),
@@ -354,6 +378,39 @@ async def test_who_stops_waiting_is_told_that_the_execution_goes_on(
     monkeypatch.setattr(commands_executions, "_until_ended", interrupted)
     done = await terminal("sync", "two", "--wait")
     assert (done.code, done.err) == (130, f"regmesh: it goes on; `regmesh stop {done.out.strip()}` ends it\n")
+
+
+async def test_the_doctor_tells_of_notifications_that_the_intake_refused(
+    site: MeshSite, terminal: Terminal, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("REGMESH_SECRET_IN", "correct-horse")
+    guarded = {"name": "cn", "account": "game", "region": "beijing", "url": "http://127.0.0.1:1"}
+    await site.apply({"instances": [guarded | {"intake_secret": "IN"}]})
+    right = {"Authorization": "Bearer correct-horse"}
+
+    async def findings() -> list[dict[str, str]]:
+        done = await terminal("doctor", "-o", "json")
+        return [it for it in json.loads(done.out) if "refused" in it["message"]]
+
+    async def both() -> bool:
+        return len(await findings()) == 2
+
+    async with ClientSession() as http:
+        for to, headers, status in (
+            ("cn", {"Authorization": "Bearer battery-staple"}, 401),
+            ("spear", right, 404),
+        ):
+            async with http.post(f"{site.url}/v1/notifications/{to}", data=b"{}", headers=headers) as answer:
+                assert answer.status == status
+    await until(both)
+    wrong, unknown = await findings()
+    assert (wrong["severity"], wrong["about"]) == ("problem", "instance/cn")
+    assert wrong["message"].startswith("1 notification was refused (401), the last at ")
+    assert "send it as `Authorization: Bearer SECRET`" in wrong["advice"]
+    assert unknown["about"] == "instance/spear"
+    assert unknown["advice"].endswith("declare it, or correct the endpoint's path; did you mean 'spare'?")
+    done = await terminal("doctor")
+    assert (done.code, "correct-horse" in done.out, "battery" in done.out) == (1, False, False)
 
 
 async def _two_registries(site: MeshSite) -> None:

@@ -2,7 +2,10 @@
 
 import json
 from pathlib import Path
+from urllib.error import HTTPError
 from urllib.request import Request, urlopen
+
+import pytest
 
 from tests import parts
 from tests.parts import until
@@ -48,6 +51,45 @@ def test_a_notification_of_an_unknown_shape_is_accepted_counted_and_shown(tmp_pa
         assert shown["position"].startswith("notifications/game-cn")
     finally:
         daemon.end()
+
+
+def test_what_a_human_dealt_with_stays_so_over_a_restart_and_what_was_refused_is_told(tmp_path: Path) -> None:
+    file = tmp_path / "mesh.yaml"
+    file.write_text(MESH.replace("PORT", str(parts.free_port())))
+    url = f"http://127.0.0.1:{parts.free_port()}"
+    up = ("up", "-f", str(file), "--data", str(tmp_path / "data"), "--listen", url.removeprefix("http://"))
+    daemon = parts.regmesh(tmp_path / "up.log", *up)
+    try:
+        until("up is ready", lambda: parts.get(f"{url}/readyz"))
+        until("the file is declared", lambda: parts.get(f"{url}/api/v1/regions")["items"])
+        for body in (b'{"a shape of": "nobody"}', b"not JSON"):
+            urlopen(_notification(f"{url}/v1/notifications/game-cn", body)).close()
+        with pytest.raises(HTTPError, match="404"):
+            urlopen(_notification(f"{url}/v1/notifications/game-xn", b"{}"))
+        until("both letters are seen", lambda: len(_letters(url)) == 2)
+        found = until("the refusal is seen", lambda: _findings(url, "instance/game-xn"))
+        refused = next(one for one in found if one["about"] == "instance/game-xn")
+        assert refused["message"].startswith("1 notification was refused (404), the last at ")
+        assert refused["advice"].endswith("did you mean 'game-cn'?")
+        done = parts.run_regmesh("delete", "dead-letter", _letters(url)[0]["id"], "--server", url)
+        assert (done.returncode, len(_letters(url))) == (0, 1)
+        assert daemon.stop() == 0
+        daemon = parts.regmesh(tmp_path / "up.log", *up)
+        until("up is ready again", lambda: parts.get(f"{url}/readyz"))
+        until("the other letter is seen", lambda: len(_letters(url)) == 1)
+        assert (
+            parts.run_regmesh("delete", "dead-letters", "--all", "--server", url).stdout
+            == "1 dead letter deleted\n"
+        )
+        assert "could not be read" not in parts.run_regmesh("doctor", "--server", url).stdout
+    finally:
+        daemon.end()
+
+
+def _letters(url: str) -> list[dict[str, str]]:
+    done = parts.run_regmesh("get", "dead-letters", "-o", "json", "--server", url)
+    found: list[dict[str, str]] = json.loads(done.stdout)
+    return found
 
 
 def _notification(url: str, body: bytes) -> Request:

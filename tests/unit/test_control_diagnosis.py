@@ -5,14 +5,15 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from mesh.control.diagnosis import Severity, Sight, diagnose
-from mesh.control.letters import Mailbox
+from mesh.control.mailbox import Mailbox
 from mesh.control.replica_status import Cause, ReplicaStatus, State
 from mesh.rules.declarations import judge
 from mesh.rules.state import MeshState
 from schemas.codec import encode
 from schemas.completions import Heartbeat
-from schemas.dead_letters import DeadLetter
+from schemas.dead_letters import DeadLetter, DealtWith
 from schemas.names import Region
+from schemas.refusals import Refusal
 from schemas.state import StateRecord
 
 NOW = datetime(2026, 3, 1, 8, tzinfo=UTC)
@@ -124,7 +125,7 @@ def test_what_could_not_be_read_is_counted_and_its_last_reason_shown():
     later = findings(boxes={Region("cn"): box}, now=NOW + timedelta(days=1, seconds=1))
     assert {severity for severity, _, _ in later} == {
         "note"
-    }  # nobody can take them back, so they end as problems
+    }  # whoever does not say that they are dealt with is not told of them for ever
     assert len(box.newest) == 100
 
 
@@ -168,3 +169,70 @@ def test_a_replica_that_syncs_is_no_problem():
     status = ReplicaStatus(State.SYNCING, "it is being filled", None, 9.0, 1, 0, None)
     agents = [heartbeat(state), heartbeat(state, agent="cn-1", region="cn", places={})]
     assert diagnose(Sight(state, NOW, agents, {}, {}, {}, {"b@cn": status})) == []
+
+
+def test_what_a_human_dealt_with_is_told_no_more_and_what_comes_after_it_is():
+    box = Mailbox()
+    for number in range(150):
+        box.take(letter("notifications/a", f"no shape of zot ({number})"))
+    assert (box.count_until(NOW), box.count_until(NOW - timedelta(seconds=1))) == (150, 0)
+    box.deal(DealtWith(id="d", time=NOW, until=NOW - timedelta(seconds=1)))
+    box.deal(DealtWith(id="d", time=NOW, letter="no shape of zot (149)"))
+    assert box.counts == {"notifications/a": 149}
+    box.deal(DealtWith(id="d", time=NOW))
+    assert findings(boxes={Region("cn"): box}) == []
+    box.take(letter("notifications/a", "no shape of zot (149)"))
+    ((_, _, message),) = findings(boxes={Region("cn"): box})
+    assert message.startswith("1 notification of notifications/a could not be read: no shape of zot (149)")
+
+
+def refusal(**told) -> Refusal:
+    fields = {"intake": "i-1", "instance": "a", "status": 401, "reason": "send it", "count": 3, "last": NOW}
+    return Refusal(id="r", time=NOW, **fields | told)
+
+
+def of_refusals(*told: Refusal, after: timedelta = timedelta()) -> list[tuple[str, str, str, str]]:
+    state = state_of(MESH)
+    sight = Sight(state, NOW + after, [heartbeat(state)], {}, {}, {}, refusals=told)
+    return [(it.severity.value, it.about, it.message, it.advice) for it in diagnose(sight)]
+
+
+def test_what_intakes_refuse_is_added_up_and_told_with_what_to_do():
+    earlier = refusal(intake="i-2", count=4, last=NOW - timedelta(minutes=3), reason="something else")
+    assert of_refusals(refusal(sender="10.0.0.7"), earlier) == [
+        ("problem", "instance/a", "7 notifications were refused (401), the last at 2026-03-01 08:00 from 10.0.0.7",
+         "send it"),
+    ]  # fmt: skip
+
+
+def test_a_name_that_nobody_declared_is_told_with_what_was_meant():
+    state = MESH | {"instances": [*MESH["instances"], MESH["instances"][0] | {"name": "game-cn"}]}
+    sight = Sight(
+        state_of(state), NOW, [], {}, {}, {}, refusals=[refusal(instance="game-xn", status=404, count=1)]
+    )
+    (found,) = [it for it in diagnose(sight) if it.about == "instance/game-xn"]
+    assert found.message == "1 notification was refused (404), the last at 2026-03-01 08:00"
+    assert found.advice == "send it; did you mean 'game-cn'?"
+
+
+@pytest.mark.parametrize(
+    ("told", "after", "severity"),
+    [
+        ({}, timedelta(minutes=59), "problem"),
+        ({}, timedelta(minutes=61), "note"),
+        ({"taken": NOW}, timedelta(), "note"),
+        ({"status": 404}, timedelta(), "note"),  # it is declared now
+        ({"instance": "nobody", "status": 404}, timedelta(), "problem"),
+    ],
+)
+def test_what_was_refused_and_is_mended_is_a_note(told, after, severity):
+    assert [it[0] for it in of_refusals(refusal(**told), after=after)] == [severity]
+
+
+def test_what_another_intake_took_before_the_last_refusal_mends_nothing():
+    taken = refusal(intake="i-2", last=NOW - timedelta(hours=1), taken=NOW - timedelta(minutes=1))
+    assert [it[0] for it in of_refusals(taken, refusal())] == ["problem"]
+
+
+def test_what_was_refused_a_day_ago_is_not_told():
+    assert of_refusals(refusal(), after=timedelta(days=1, seconds=1)) == []

@@ -11,12 +11,14 @@ from mesh.control.executions import Executions
 from mesh.control.held import Held, Key
 from mesh.control.images import Images
 from mesh.control.log_search import Search
+from mesh.control.outbox import Outbox
 from mesh.control.retries import Retries
 from mesh.control.sync_log import SyncLog
 from schemas.completions import Status
 from schemas.events import Cause
 from schemas.executions import ExecutionListed, ExecutionStart
 from schemas.names import ObjectName, PlaceName, Region
+from schemas.webhooks import Webhook
 from tests.control_plans import explained
 from tests.control_site import DIGEST, NOW, completion
 
@@ -153,3 +155,20 @@ async def test_deletions_that_wait_for_a_human_are_counted_among_themselves(data
         assert await Retries(database, None, None, None).held_deletions() == {"release-to-eu": 1}
     assert plans[0] == "SCAN sync_log USING INDEX sync_log_held"
     assert plans.scans("sync_log") == plans[:1]
+
+
+async def test_what_a_receiver_hears_is_found_by_an_index(database: Database) -> None:
+    outbox = Outbox(database)
+    hook = Webhook(name="ci", url="http://127.0.0.1:9/hook")
+    await SyncLog(database).write([completion(number) for number in range(3)], [hook], NOW)
+    first, second, _ = await outbox.take("ci", 3, NOW)
+    await outbox.postpone(first.id, NOW, "answered 500", NOW)
+    await outbox.end(second.id, "delivered", NOW)
+    with explained(database) as plans:
+        found = (await outbox.hearing(["ci"]))["ci"]
+    assert (found.waiting, found.delivered, found.failure and found.failure.reason) == (
+        2,
+        NOW,
+        "answered 500",
+    )
+    assert (plans.scans("webhook_deliveries"), plans.sorts()) == ([], [])

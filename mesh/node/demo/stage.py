@@ -68,6 +68,7 @@ async def on_stage(folder: Path) -> AsyncIterator[Stage]:
         serving = [
             group.create_task(control.run(), name="control"),
             group.create_task(roles.reconcile(node).run(), name="reconcile"),
+            group.create_task(intake.run(), name="intake"),
         ]
         working = group.create_task(agents.run(ended), name="agents")
         gateway = await stack.enter_async_context(

@@ -7,21 +7,22 @@ succeeded, and its webhook must say so, instead of having been skipped.
 
 from mesh.log.port import Record
 from schemas import codec
-from schemas.completions import Progress
+from schemas.completions import Operation, Progress
 
 
 class Begun:
     """Fed by a table of `mesh.<region>.status`."""
 
     def __init__(self) -> None:
-        self._tasks: set[str] = set()
+        self._tasks: dict[str, Operation] = {}
 
-    def __contains__(self, task_id: str) -> bool:
-        return task_id in self._tasks
+    def get(self, task_id: str) -> Operation | None:
+        """What it had begun to do."""
+        return self._tasks.get(task_id)
 
     def apply(self, record: Record) -> None:
         """Take one record over; `DecodeError` when it is no record of ours."""
         if record.value is not None and codec.kind_of(record.value) == Progress.kind:
-            self._tasks.add(record.key)
+            self._tasks[record.key] = codec.decode(record.value, Progress).operation
         else:
-            self._tasks.discard(record.key)
+            self._tasks.pop(record.key, None)

@@ -16,7 +16,9 @@ from consumer.task import (
     ALREADY_GONE,
     DELETION_HELD,
     NOT_HELD,
+    NOT_OVERRIDDEN,
     SOURCE_HAS_IT,
+    SOURCE_UNSURE,
     STILL_TAGGED,
     SUPERSEDED,
     NotAdmitted,
@@ -24,7 +26,7 @@ from consumer.task import (
     Task,
     skipped,
 )
-from mesh.errors import NotFound, UnreadableNames
+from mesh.errors import NotFound, NotKnown, UnreadableNames, clean
 from mesh.registry.port import Descriptor
 from mesh.rules.matching import CompiledRule
 from schemas.completions import Side, Status, TaskError
@@ -57,7 +59,8 @@ async def _delete_tag(deletion: Deletion, tag: Tag) -> Outcome:
     job.tally.digest = held.digest
     if job.task.is_surplus:
         return await delete_surplus(job, tag, held)
-    if (kept := await _source_keeps(job)) is not None:
+    keeps = _unannounced(job, held) if job.task.is_inferred else _source_keeps(job)
+    if (kept := await keeps) is not None:
         return replace(kept, digest=held.digest)
     await _check(deletion, job.task, held)
     await job.begin()
@@ -111,13 +114,29 @@ async def _source_keeps(job: Job) -> Outcome | None:
     return None
 
 
+async def _unannounced(job: Job, held: Descriptor) -> Outcome | None:
+    """Why nothing is to be deleted that nobody announced. The source was waited for; now it has to say so itself."""
+    task = job.task
+    if not task.rule.override and held.digest != task.digest:
+        return skipped(NOT_OVERRIDDEN, f"it names {held.digest}, which is not what was pushed")
+    try:
+        await job.source.read_manifest(task.repository, task.reference)
+    except NotKnown:
+        return None
+    except NotFound as error:  # as a gate says it to everything, or as a proxy does
+        return skipped(
+            SOURCE_UNSURE, clean(f"the source does not say clearly that it does not have it: {error}")
+        )
+    return skipped(SOURCE_HAS_IT, "the source has it again")
+
+
 async def _check(deletion: Deletion, task: Task, held: Descriptor) -> None:
     """`NotAdmitted` when the rule does not want what is there, or a burst of deletions waits for a human."""
     job = deletion.job
     if any(part.type in ("resource", "label") for part in task.rule.filters):
         there = replace(task, repository=task.destination_repository)
         await choose.choose(replace(job, task=there, source=job.destination), held.digest)
-    if task.is_bulk:
+    if task.is_bulk and not task.is_inferred:
         return  # a human asked for this very one
     if not deletion.bursts.knows(task, job.clock.monotonic()):
         deletion.bursts.count(task, await _number_wanted(job))

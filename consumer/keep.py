@@ -12,7 +12,7 @@ async def check(source: Registry, destination: Registry, task: Task, digest: Dig
     `override: false` leaves every other content alone. The fill of a replica leaves alone what cannot have come from
     its instance: somebody used that registry before, and shall know before it is written over.
     """
-    if task.rule.override and not _is_fill(task):
+    if task.rule.override and not task.is_fill:
         return
     found = await destination.resolve(task.destination_repository, task.reference)
     if found is None or found.digest == digest:
@@ -26,7 +26,3 @@ async def check(source: Registry, destination: Registry, task: Task, digest: Dig
             f"`regmesh sync {task.rule.name} --repository {task.repository}` writes over it"
         )
         raise NotAdmitted(TaskError(code=OTHER_CONTENT, side=Side.MESH, message=message[:256]))
-
-
-def _is_fill(task: Task) -> bool:
-    return task.rule.replica is not None and task.trigger in ("backfill", "reconcile")

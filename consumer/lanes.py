@@ -6,7 +6,8 @@ once, so that however often a tag is pushed behind a copy that takes long, one t
 again (its partition went and came back) is the same one: it runs once, and all who put it in are told.
 
 What a listing found has lanes and a few permits of its own, so that a push never queues up behind it. The two meet at a
-target: only one of them writes it at a time, and a listing's task supersedes no push.
+target: only one of them writes it at a time, and a listing's task supersedes no push. Nor does
+that of a fill supersede what a human asked for: it writes over less.
 """
 
 import asyncio
@@ -70,7 +71,8 @@ class Lanes:
             return same
         entry = self._entries[key] = Entry(task, Tally(started=self._clock.now()), [done])
         for is_bulk in {True, task.is_bulk}:  # a push supersedes either, a listing's task only its like
-            if (older := self._latest.get((is_bulk, task.target))) is not None:
+            older = self._latest.get((is_bulk, task.target))
+            if older is not None and (older.task.is_fill or not task.is_fill):
                 self._make_way(older)
         self._latest[task.is_bulk, task.target] = entry
         lane = self._waiting.get(task.lane)

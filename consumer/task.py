@@ -59,6 +59,16 @@ class Task:
         return self.operation == "delete" and self.trigger == "reconcile"
 
     @property
+    def is_inferred(self) -> bool:
+        """The deletion of what was to be copied and is gone from the source: no registry announced it either."""
+        return self.operation == "delete" and self.event.action is Action.MANIFEST_PUSH
+
+    @property
+    def is_fill(self) -> bool:
+        """Found by looking through a whole replica's instance, unasked."""
+        return self.rule.replica is not None and self.trigger in ("backfill", "reconcile")
+
+    @property
     def is_dry_run(self) -> bool:
         return self.event.part_of is not None and self.event.part_of.dry_run
 

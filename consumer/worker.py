@@ -7,6 +7,7 @@ from typing import TypeVar
 
 import structlog
 
+from consumer import gone
 from consumer.admit import Admission
 from consumer.attempts import until_it_ends
 from consumer.begun import Begun
@@ -37,7 +38,7 @@ from mesh.errors import LogUnavailable
 from mesh.log.port import Log
 from mesh.metrics import Metrics
 from mesh.rules.stops import Stops
-from schemas.completions import Completion, Side, Status
+from schemas.completions import Completion, Operation, Side, Status
 
 LOG = structlog.get_logger()
 
@@ -82,17 +83,13 @@ class Worker:
         self._running[task.task_id] = (task, tally)
         self._metrics.running_tasks.labels(task.destination.name).inc()
         parked, failed = self._parking.get(task.task_id), self._parking.failed(task)
-        begun_before = task.task_id in self._begun or (parked is not None and parked.begun)
+        had_begun = parked.operation if parked is not None and parked.begun else self._begun.get(task.task_id)
         tally.attempts = failed.attempts + 1 if failed is not None else tally.attempts
         tally.is_stopped = lambda: task.execution_id in self._stops
         try:
-            outcome = await until_it_ends(
-                task, tally, lambda resend: self._try(task, tally, resend=resend), patience=self._patience,
-                clock=self._clock, metrics=self._metrics, random=self._random,
-            )  # fmt: skip
-            if begun_before or tally.begun:
-                outcome = _as_our_own_work(outcome)
-            tally.begun = tally.begun or begun_before
+            outcome = await self._to_its_end(task, tally, had_begun)
+            if (deletion := gone.deletion_of(task, outcome)) is not None:
+                task, outcome = await self._instead(task, outcome, deletion, tally, had_begun)
             tally.ending = True
             if self._parking.wants(task, outcome):
                 await _whole(self._park(task, outcome, tally))
@@ -112,6 +109,27 @@ class Worker:
             stopped = ExecutionStopped("the execution was stopped")
             outcome = Outcome(Status.STOPPED, None, stopped.as_task_error())
         await _whole(self._end(task, outcome, tally))
+
+    async def _to_its_end(self, task: Task, tally: Tally, had_begun: Operation | None) -> Outcome:
+        """`had_begun`: what an earlier try of it, that was cut, had begun to do."""
+        outcome = await until_it_ends(
+            task, tally, lambda resend: self._try(task, tally, resend=resend), patience=self._patience,
+            clock=self._clock, metrics=self._metrics, random=self._random,
+        )  # fmt: skip
+        tally.begun = tally.begun or had_begun == task.operation
+        return _as_our_own_work(outcome) if tally.begun else outcome
+
+    async def _instead(
+        self, task: Task, copy: Outcome, deletion: Task, tally: Tally, had_begun: Operation | None
+    ) -> tuple[Task, Outcome]:
+        """The deletion that a copy became, and how it ended; the copy and its end where there was nothing to do."""
+        digest, begun, tally.begun = tally.digest, tally.begun, False
+        self._running[task.task_id] = (deletion, tally)
+        outcome = await self._to_its_end(deletion, tally, had_begun)
+        if (end := gone.stays(copy, outcome, digest)) is not None:
+            tally.begun = begun
+            return task, end
+        return deletion, outcome
 
     async def _try(self, task: Task, tally: Tally, *, resend: bool) -> Outcome:
         source = self._places.registry(task.source, Side.SOURCE)

@@ -13,6 +13,7 @@
         ServerFault             5xx
         Denied                  401 or 403
         NotFound                404: the repository, manifest or blob is not there
+          NotKnown                404, in the API's own words: it knows no such repository, or no such manifest in it
           NotOffered              404, and no word of the API's own: it knows no such request
         Rejected                another 4xx, or an answer that the protocol does not allow
           MissingParts            the registry says that what a manifest names is not there
@@ -121,6 +122,10 @@ class Denied(RegistryError):
 
 class NotFound(RegistryError):
     code = "not_found"
+
+
+class NotKnown(NotFound):
+    pass  # for who acts upon it; another 404 may be a gate's
 
 
 class NotOffered(NotFound):

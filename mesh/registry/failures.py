@@ -20,6 +20,7 @@ _LONGEST_WAIT = 3600.0  # seconds; a registry that asks for more is asked again 
 
 _MISSING = frozenset({"MANIFEST_BLOB_UNKNOWN", "MANIFEST_UNKNOWN", "BLOB_UNKNOWN"})
 _OTHER_CONTENT = frozenset({"DIGEST_INVALID", "SIZE_INVALID"})
+_NOT_KNOWN = frozenset({"NAME_UNKNOWN", "MANIFEST_UNKNOWN"})
 _UNKNOWN_REQUEST = frozenset({"", "UNSUPPORTED"})
 _LOST_UPLOAD = frozenset({"BLOB_UPLOAD_UNKNOWN", "BLOB_UPLOAD_INVALID"})
 
@@ -94,6 +95,8 @@ def _kind(method: str, status: int, code: str) -> type[errors.RegistryError]:
 
 
 def _missing(code: str) -> type[errors.NotFound]:
+    if code in _NOT_KNOWN:
+        return errors.NotKnown
     return errors.NotOffered if code in _UNKNOWN_REQUEST else errors.NotFound
 
 

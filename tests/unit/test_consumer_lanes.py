@@ -13,11 +13,12 @@ from mesh.clock import SystemClock
 from mesh.registry.port import digest_of
 from schemas.events import Action, Event, PartOf
 from schemas.names import ObjectName, PlaceName, Region, Repository, Tag
-from schemas.rules import Rule
+from schemas.rules import ReplicaRule, Rule, TriggerKind
 from schemas.topology import Instance, Place
 
 CLOCK = SystemClock()
 RULE = Rule.model_validate({"name": "release", "source": "cn", "destination": "eu"})
+REPLICA = ReplicaRule.model_validate({"name": "cn@shanghai", "source": "cn", "destination": "cn@shanghai"})
 
 
 def _instance(name: str) -> Place:
@@ -72,6 +73,12 @@ class Work:
     def put(self, name: str, tag: str, *, bulk: bool, dry_run: bool = False) -> None:
         self.lanes.put(_task(name, tag, bulk=bulk, dry_run=dry_run), lambda: self.told.append(name))
 
+    def put_of_replica(self, name: str, tag: str, trigger: TriggerKind) -> None:
+        task = _task(name, tag, bulk=True)
+        part_of = PartOf(execution_id=name, rule=REPLICA.name, trigger=trigger)
+        event = task.event.model_copy(update={"part_of": part_of})
+        self.lanes.put(replace(task, event=event, rule=REPLICA), lambda: self.told.append(name))
+
     async def settle(self) -> set[str]:
         for _ in range(20):
             await asyncio.sleep(0)
@@ -122,6 +129,20 @@ async def test_the_newer_of_two_listed_events_of_a_tag_supersedes_the_older(work
     work.put("second", "v1", bulk=True)
     assert work.tallies["first"].newer.is_set()
     assert await work.finish("first") == {"second"}
+
+
+@pytest.mark.parametrize("fill", ["backfill", "reconcile"])
+async def test_a_fill_supersedes_nothing_that_was_asked_for_by_hand(work: Work, fill: TriggerKind) -> None:
+    """It leaves what is not its instance's, which a human's word writes over."""
+    work.put_of_replica("first fill", "v1", fill)
+    await work.settle()
+    work.put_of_replica("by hand", "v1", "manual")
+    assert work.tallies["first fill"].newer.is_set()
+    work.put_of_replica("fill", "v1", fill)
+    assert await work.finish("first fill") == {"by hand"}
+    assert not work.tallies["by hand"].newer.is_set()
+    assert await work.finish("by hand") == {"fill"}
+    assert work.superseded == []
 
 
 async def test_a_dry_run_is_in_nobodys_way(work: Work) -> None:

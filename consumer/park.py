@@ -20,7 +20,7 @@ from consumer.living import Living
 from consumer.match import match
 from consumer.patience import Patience
 from consumer.tally import Tally
-from consumer.task import FILTERED, SUPERSEDED, Outcome, Task, skipped
+from consumer.task import FILLS, FILTERED, SUPERSEDED, Outcome, Task, skipped
 from mesh.clock import Clock
 from mesh.errors import LogUnavailable
 from mesh.log.port import Append, Log, Record
@@ -240,6 +240,10 @@ def _target_of(parked: Parked) -> _Target:
 
 
 def _is_older(parked: Parked, task: Task) -> bool:
-    """Of two with one target."""
-    newer = task.event.time > parked.event.time and (not task.is_bulk or parked.event.part_of is not None)
-    return newer and parked.task_id != task.task_id and not task.is_dry_run
+    """Of two with one target. What supersedes what is as in the lanes."""
+    part_of = parked.event.part_of
+    if (task.is_bulk and part_of is None) or (
+        task.is_fill and part_of is not None and part_of.trigger not in FILLS
+    ):
+        return False
+    return task.event.time > parked.event.time and parked.task_id != task.task_id and not task.is_dry_run

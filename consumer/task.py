@@ -16,6 +16,11 @@ from schemas.topology import Place
 Cargo = tuple[PlaceName, Digest]  # a blob on its way to a place
 
 
+FILLS = frozenset[TriggerKind](
+    {"backfill", "reconcile"}
+)  # what triggers the look through a replica's instance
+
+
 @dataclass(frozen=True, slots=True)
 class Task:
     """One tag, or one manifest that nobody tagged, from where an event says it was pushed, to one destination."""
@@ -66,7 +71,7 @@ class Task:
     @property
     def is_fill(self) -> bool:
         """Found by looking through a whole replica's instance, unasked."""
-        return self.rule.replica is not None and self.trigger in ("backfill", "reconcile")
+        return self.rule.replica is not None and self.trigger in FILLS
 
     @property
     def is_dry_run(self) -> bool:

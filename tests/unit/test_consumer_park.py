@@ -24,13 +24,15 @@ from mesh.rules.state import MeshState
 from mesh.rules.stops import Stops
 from schemas import codec, topics
 from schemas.completions import Side, TaskError
-from schemas.events import Action, Event
+from schemas.events import Action, Event, PartOf
 from schemas.names import PlaceName, Region, Repository, Tag
 from schemas.parked import Parked
+from schemas.rules import ReplicaRule, TriggerKind
 from schemas.state import StateRecord
 
 CLOCK = SystemClock()
 BEIJING, FRANKFURT = Region("beijing"), Region("frankfurt")
+REPLICA = ReplicaRule.model_validate({"name": "cn@frankfurt", "source": "cn", "destination": "cn@frankfurt"})
 RETRY = Partition(topics.retry(FRANKFURT), 0)
 
 
@@ -142,3 +144,28 @@ async def test_the_end_of_a_task_looks_at_what_is_parked_of_its_own_tag_alone(
     parking.apply(Record(RETRY, 1, ended, None, CLOCK.now()))
     await parking.supersede(newer)
     assert looked == ["eu/app"]
+
+
+@pytest.mark.parametrize("fill", ["backfill", "reconcile"])
+async def test_a_fill_ends_nothing_that_was_asked_for_by_hand(fill: TriggerKind) -> None:
+    """It leaves what is not its instance's, which a human's word writes over."""
+    parking, wrote = parking_of(declared()), list[str]()
+
+    class Log:
+        async def append(self, records: Any) -> None:
+            wrote.extend(record.key for record in records)
+
+    parking._log = Log()  # type: ignore[assignment]
+    by_hand = of_replica("by hand", "manual")
+    park(parking, by_hand, minutes_ago=0)
+    await parking.supersede(of_replica("fill", fill))
+    assert wrote == []
+    await parking.supersede(of_replica("again by hand", "manual"))
+    assert by_hand.task_id in wrote
+
+
+def of_replica(name: str, trigger: TriggerKind) -> Task:
+    task = task_of(declared(), "eu/app")
+    part_of = PartOf(execution_id=name, rule=REPLICA.name, trigger=trigger)
+    event = task.event.model_copy(update={"id": name, "time": CLOCK.now(), "part_of": part_of})
+    return replace(task, event=event, rule=REPLICA)

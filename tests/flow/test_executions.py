@@ -27,7 +27,8 @@ from schemas import codec, topics
 from schemas.events import Action, Event
 from schemas.names import Digest, PlaceName, Region, Repository, Tag
 from schemas.topology import Place
-from tests import images
+from tests import attached, images
+from tests.attached import SBOM, attachment, cosign_tag
 from tests.control_site import Site as ControlSite
 from tests.control_site import control_site, until
 from tests.flow.test_agent import client
@@ -413,6 +414,51 @@ async def test_what_the_rule_wants_no_more_is_told_and_counted(mesh: Mesh) -> No
     ended = await mesh.ended(execution_id)
     assert (ended["status"], ended["succeed"], ended["skipped"]) == ("Succeed", 1, 1)
     assert await mesh.holds("dev") is None
+
+
+async def test_a_dry_run_says_what_the_run_then_does(tmp_path: Path) -> None:
+    async with _mesh(tmp_path, referrers=False) as mesh:
+        mesh.agent()
+        mesh.producer()
+        await mesh.rule()
+        shared, web = b"shared" * 100, Repository("game/web")
+        for number in range(3):
+            await mesh.push(f"v{number}", shared, b"%d" % number * 50)
+        await mesh.push("v1", shared, b"1" * 50, repository=web)
+        planned = await mesh.ended(await mesh.sync(dry_run=True))
+        done = await mesh.ended(await mesh.sync())
+        assert (planned["total"], done["succeed"]) == (4, 4)
+        assert planned["bytes_total"] - planned["bytes_skipped"] == done["bytes_transferred"]
+        told = [(it["error"] or {})["message"] for it in await mesh.control.logs(execution=planned["id"])]
+        assert sorted("come with other tags" in it or "comes with other tags" in it for it in told) == [
+            False, True, True, True,
+        ]  # fmt: skip
+
+
+async def test_a_dry_run_does_not_promise_referrers_that_are_there(tmp_path: Path) -> None:
+    async with _mesh(tmp_path, referrers=False) as mesh:
+        mesh.agent()
+        mesh.producer()
+        await mesh.rule()
+        image = images.image(layers=[b"layer"])
+        async with client(mesh.source) as source:
+            await images.push(source, APP, Tag("v1"), image)
+            await attached.push(source, APP, image.manifest, attachment(image.manifest, SBOM, b"an sbom"))
+            signature = images.image(layers=[b"signed"])
+            await images.push(source, APP, Tag(cosign_tag(image.digest, "sig")), signature)
+
+        async def planned() -> set[str]:
+            ended = await mesh.ended(await mesh.sync(dry_run=True))
+            return {it["error"]["code"] for it in await mesh.control.logs(execution=ended["id"])}
+
+        assert await planned() == {"dry_run", "subject_not_there"}
+        await mesh.ended(await mesh.sync())
+        assert await planned() == {"already_there"}
+        async with client(mesh.source) as source:
+            await attached.push(
+                source, APP, image.manifest, attachment(image.manifest, SBOM, b"another sbom")
+            )
+        assert await planned() == {"already_there", "dry_run"}
 
 
 async def test_the_commands_show_progress_and_say_how_it_ended(

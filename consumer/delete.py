@@ -132,7 +132,8 @@ async def _check(deletion: Deletion, task: Task, held: Descriptor) -> None:
         return  # a human asked for this very one
     if not deletion.bursts.knows(task, job.clock.monotonic()):
         deletion.bursts.count(task, await _number_wanted(job))
-    if (message := deletion.bursts.refusal(task, job.clock.monotonic())) is not None:
+    message = deletion.bursts.refusal(task, job.clock.monotonic(), held_as=job.task.task_id)
+    if message is not None:
         raise NotAdmitted(TaskError(code=DELETION_HELD, side=Side.MESH, message=message[:256]))
 
 

@@ -81,6 +81,18 @@ class Mesh:
         )  # fmt: skip
         await self.control.log.append([Append(topics.events(event.region), event.key, codec.encode(event))])
 
+    async def delete_digest(self, digest: Digest) -> None:
+        """At the source, which tells of the digest and of no tag."""
+        async with client(self.source) as registry:
+            await registry.delete_manifest(APP, digest)
+        now = CLOCK.now()
+        event = Event(
+            id=f"deleted-{digest}", time=now, origin=PlaceName("cn"), action=Action.MANIFEST_DELETE,
+            place=PlaceName("cn"), region=Region("beijing"), repository=APP, digest=digest, occurred_at=now,
+            rules_rev=self.control.state.rev,
+        )  # fmt: skip
+        await self.control.log.append([Append(topics.events(event.region), event.key, codec.encode(event))])
+
     async def doctor(self) -> list[str]:
         """What it says of rules."""
         _, answer = await self.control.call("GET", "/api/v1/doctor")
@@ -596,6 +608,29 @@ async def test_a_deletion_that_is_held_goes_when_a_human_tries_it_again(running:
     assert await running.doctor() == ["1 deletion waits for a human"]
     _, all_failed = await running.control.call("POST", "/api/v1/retries", {})
     assert all_failed["items"] == []  # nothing failed, and what is held is not let through by the way
+
+
+async def test_a_held_deletion_of_a_digest_goes_with_all_its_tags(running: Mesh) -> None:
+    await running.rule(trigger={"type": "event_based"}, deletion=True)
+    digests = {f"v{number}": await running.push(f"v{number}", b"%d" % number) for number in range(20)}
+    for tag in ("last", "latest"):
+        digests[tag] = await running.push(tag, b"one image of two tags")
+    assert (await running.ended(await running.sync()))["succeed"] == 22
+    for digest in dict.fromkeys(digests.values()):
+        await running.delete_digest(digest)
+
+    async def is_held() -> bool:
+        return len(await running.control.logs(status="Skipped")) == 1
+
+    await until(is_held, timeout=20)
+    (held,) = await running.control.logs(status="Skipped")
+    assert (held["tag"], held["error"]["code"]) == (None, "deletion_held")
+    assert f"`regmesh retry {held['task_id']}`" in held["error"]["message"]
+    status, again = await running.control.call("POST", f"/api/v1/tasks/{held['task_id']}/retry", {})
+    assert status == 201, again
+    ended = await running.ended(again["id"])
+    assert (ended["status"], ended["succeed"], ended["total"]) == ("Succeed", 2, 2)
+    assert [await running.holds(tag) for tag in digests] == [None] * 22
 
 
 async def test_what_is_parked_is_listed_tried_at_once_and_closed(mesh: Mesh) -> None:

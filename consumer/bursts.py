@@ -71,8 +71,11 @@ class Bursts:
         """So many tags of the task's repository at the destination are such that the rule wants them."""
         self._bursts.setdefault(task.rule.name, _Burst()).matched[task.destination_repository] = matched
 
-    def refusal(self, task: Task, now: float) -> str | None:
-        """Why the deletion is held; with None it counts as done, however often it is tried."""
+    def refusal(self, task: Task, now: float, *, held_as: str | None = None) -> str | None:
+        """Why the deletion is held; with None it counts as done, however often it is tried.
+
+        `held_as`: the task that ends with it, when `task` is but one tag of what that deletes.
+        """
         burst = self._bursts.setdefault(task.rule.name, _Burst())
         key, of, share = (task.task_id, task.tag), sum(burst.matched.values()), task.rule.deletion_share
         if key in burst.gone:
@@ -82,5 +85,5 @@ class Bursts:
             return None
         return (
             f"held for a human: {len(burst.gone)} of {of} tags went within {BURST_SECONDS / 60:.0f} minutes, "
-            f"and the rule may delete {share} %; `regmesh retry {task.task_id}` deletes it"
+            f"and the rule may delete {share} %; `regmesh retry {held_as or task.task_id}` deletes it"
         )

@@ -79,27 +79,38 @@ async def _delete_digest(deletion: Deletion, digest: Digest) -> Outcome:
     job.tally.digest = digest
     if (kept := await _source_keeps(job)) is not None:
         return replace(kept, digest=digest)
-    tags = [tag for tag, found in (await untag.tags_of(job)).items() if found.digest == digest]
+    tags, needed = await _tags_to_go(deletion, digest)
     for tag in tags:
         named = replace(job.task, tag=tag)
-        if not CompiledRule(job.task.rule).wants(job.task.repository, tag):
-            return skipped(
-                STILL_TAGGED, f"the destination's tag {tag} names it, which the rule does not want", digest
-            )
-        if await job.source.resolve(job.task.repository, tag) is not None:
-            return skipped(STILL_TAGGED, f"the tag {tag} names it, and the source has that tag", digest)
         await deletion.admit(named)
         await _check(deletion, named, held)
-    is_part = await untag.is_part(job, digest)
-    if tags or not is_part:
+    if needed is None and await untag.is_part(job, digest):
+        needed = "an image that is tagged at the destination has it as a part"
+    if tags or needed is None:
         await job.begin()
     for tag in tags:
         await untag.untag(replace(job, task=replace(job.task, tag=tag)), tag, held)
-    if is_part:
-        return skipped(STILL_TAGGED, "an image that is tagged at the destination has it as a part", digest)
+    if needed is not None:
+        return skipped(STILL_TAGGED, needed, digest)
     if await job.destination.resolve(repository, digest) is not None:
         await untag.delete_digest(job, digest)
     return Outcome(Status.SUCCEED, digest)
+
+
+async def _tags_to_go(deletion: Deletion, digest: Digest) -> tuple[list[Tag], str | None]:
+    """Of the destination's tags that name it those to be deleted, and what other tag keeps the digest, if any."""
+    job = deletion.job
+    going, needed = list[Tag](), None
+    for tag, found in (await untag.tags_of(job)).items():
+        if found.digest != digest:
+            continue
+        if not CompiledRule(job.task.rule).wants(job.task.repository, tag):
+            needed = f"the destination's tag {tag} names it, which the rule does not want"
+        elif await job.source.resolve(job.task.repository, tag) is not None:
+            needed = f"the tag {tag} names it, and the source has that tag"
+        else:
+            going.append(tag)
+    return going, needed
 
 
 async def _source_keeps(job: Job) -> Outcome | None:
@@ -140,7 +151,8 @@ async def _check(deletion: Deletion, task: Task, held: Descriptor) -> None:
         return  # a human asked for this very one
     if not deletion.bursts.knows(task, job.clock.monotonic()):
         deletion.bursts.count(task, await _number_wanted(job))
-    if (message := deletion.bursts.refusal(task, job.clock.monotonic())) is not None:
+    message = deletion.bursts.refusal(task, job.clock.monotonic(), held_as=job.task.task_id)
+    if message is not None:
         raise NotAdmitted(TaskError(code=DELETION_HELD, side=Side.MESH, message=message[:256]))
 
 

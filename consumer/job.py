@@ -4,6 +4,7 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 
 from consumer.copy_blobs import BlobCopier
+from consumer.estimate import Counted
 from consumer.subjects import Subjects
 from consumer.tally import Tally
 from consumer.task import Task
@@ -21,5 +22,6 @@ class Job:
     copier: BlobCopier
     tally: Tally
     subjects: Subjects
+    counted: Counted
     clock: Clock
     begin: Callable[[], Awaitable[None]]  # told before the first write at the destination

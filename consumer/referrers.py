@@ -90,9 +90,11 @@ async def _bring_pushed(job: Job, subject: Digest, *, resend: bool) -> Outcome:
     if digest is None:
         return _gone()
     job.tally.digest, job.tally.subject = digest, subject
-    if task.is_dry_run:
-        return skipped(DRY_RUN, "it would be brought to its subject", digest)
     walk = _Walk(job, subject, resend=resend)
+    if task.is_dry_run:
+        if await walk.is_there(digest, subject):
+            return skipped(ALREADY_THERE, "the destination has this", digest)
+        return skipped(DRY_RUN, "it would be brought to its subject", digest)
     await walk.about(await walk.bring_pushed(digest, subject))
     if walk.brought:
         return Outcome(Status.SUCCEED, digest)
@@ -151,16 +153,33 @@ class _Walk:
 
     async def bring_pushed(self, digest: Digest, subject: Digest) -> Sequence[Digest]:
         """What the task is about, by the way it was pushed in; its digests."""
-        tag, pushed = self._task.tag, [digest]
-        if tag is not None and not is_fallback(tag):
+        if (tag := self._own_tag()) is not None:
             await keep.check(self._source, self._destination, self._task, digest)
             await self.copy_tag(tag, digest, subject)
-            return pushed
-        if tag is not None:
-            index = await self._source.read_manifest(self._task.repository, digest)
-            pushed = [entry.descriptor.digest for entry in read_index(index.body, Side.SOURCE)]
+            return [digest]
+        pushed = await self._pushed(digest)
         await self.attach(subject, pushed)
         return pushed
+
+    async def is_there(self, digest: Digest, subject: Digest) -> bool:
+        """Whether the destination has what the task is about, and lists it; what is about that is not looked at."""
+        if self._own_tag() is not None:
+            return await survey.holds(self._destination, self._task, digest)
+        pushed, listed = await self._pushed(digest), await self._listed_there(subject)
+        return listed.issuperset(pushed) and all(
+            [await survey.has_content(self._destination, self._task, one) for one in pushed]
+        )
+
+    def _own_tag(self) -> Tag | None:
+        """One of cosign's, that is copied as a tag."""
+        tag = self._task.tag
+        return None if tag is None or is_fallback(tag) else tag
+
+    async def _pushed(self, digest: Digest) -> Sequence[Digest]:
+        if self._task.tag is None:
+            return [digest]
+        index = await self._source.read_manifest(self._task.repository, digest)
+        return [entry.descriptor.digest for entry in read_index(index.body, Side.SOURCE)]
 
     async def attach(self, subject: Digest, referrers: Sequence[Digest]) -> None:
         """Bring manifests that say they are about `subject`, and see to it that they are listed as that."""

@@ -56,7 +56,7 @@ async def _copy_content(job: Job, image: Image, *, resend: bool) -> TaskError | 
         return TaskError(code=ALREADY_THERE, side=Side.MESH, message=_THERE)
     await keep.check(job.source, job.destination, job.task, image.digest)
     if job.task.is_dry_run:
-        return await estimate.estimate(steps, job.task, job.destination, job.tally)
+        return await estimate.estimate(steps, job.task, job.destination, job.tally, job.counted)
     if not resend and await survey.has_all(job.destination, job.task, image):
         job.tally.bytes_skipped = job.tally.bytes_total
     else:

@@ -15,6 +15,7 @@ from consumer.bursts import Bursts
 from consumer.complete import complete
 from consumer.copy_blobs import BlobCopier
 from consumer.delete import Deletion, delete
+from consumer.estimate import Counted
 from consumer.heartbeat import Reporter
 from consumer.job import Job
 from consumer.park import Parking
@@ -71,7 +72,7 @@ class Worker:
         self._reporter, self._begun, self._patience = reporter, begun, patience
         self._stops, self._admission, self._parking = stops, admission, parking
         self._clock, self._metrics, self._random = clock, metrics, random
-        self._subjects, self._bursts = Subjects(), Bursts()
+        self._subjects, self._bursts, self._counted = Subjects(), Bursts(), Counted()
         self._running: dict[str, tuple[Task, Tally]] = {}
 
     @property
@@ -144,7 +145,9 @@ class Worker:
                 await self._patiently(lambda: self._reporter.progress([(task, tally)]))
                 tally.begun = True
 
-        job = Job(task, source, destination, self._copier, tally, self._subjects, self._clock, begin)
+        job = Job(
+            task, source, destination, self._copier, tally, self._subjects, self._counted, self._clock, begin
+        )  # fmt: skip
         try:
             tally.go_on()
             if task.tag is not None:  # an untagged push is a task only when it proves to be one

@@ -35,7 +35,8 @@ from collections.abc import Sequence
 from schemas.completions import Side, TaskError
 
 _SHOWN, _LONGEST_SHOWN = 3, 40  # of names that nobody can read, and characters of each
-_UNPRINTABLE = re.compile(r"[\x00-\x1f\x7f-\x9f]+")
+# Control characters, and those that turn the direction of what follows or end a line.
+_UNPRINTABLE = re.compile(r"[\x00-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ufeff]+")
 
 
 def clean(text: str, longest: int = 256) -> str:

@@ -51,9 +51,14 @@ class Change:
     change: Literal["created", "changed", "unchanged"]
     rev: int | None  # by which it holds; None in a dry run for what would be written
     note: str | None = None  # what whoever declares it should know, though it is right
+    fields: tuple[str, ...] = ()  # those that are others than before
 
     def as_json(self) -> dict[str, Any]:
-        return {field: value for field, value in asdict(self).items() if field != "note" or value is not None}
+        return {
+            field: value
+            for field, value in asdict(self).items()
+            if field not in ("note", "fields") or value not in (None, ())
+        }
 
 
 class Declare:
@@ -104,6 +109,7 @@ class Declare:
     async def _write(self, things: Sequence[Declared], *, dry_run: bool) -> list[Change]:
         positions = self._positions(things)
         changes = {thing.key: self._change(thing, positions.get(thing.key)) for thing in things}
+        fields = {thing.key: self._fields(thing, positions.get(thing.key)) for thing in things}
         fresh = [thing for thing in things if changes[thing.key] != "unchanged"]
         revs: dict[str, int | None] = {thing.key: None for thing in fresh}
         if fresh and not dry_run:
@@ -118,7 +124,13 @@ class Declare:
             await self._forget(moved)
         everything = {thing.key: thing for thing in (*self._state.things(), *things)}
         return [
-            Change(key, change, revs.get(key, self._state.rev), consent.note(everything[key], everything))
+            Change(
+                key,
+                change,
+                revs.get(key, self._state.rev),
+                consent.note(everything[key], everything),
+                fields[key],
+            )
             for key, change in changes.items()
         ]
 
@@ -149,6 +161,16 @@ class Declare:
             return "created"
         moved = position is not None and position != self._state.position_of(thing.key)
         return "changed" if before != thing or moved else "unchanged"
+
+    def _fields(self, thing: Declared, position: int | None) -> tuple[str, ...]:
+        """Those declared otherwise than before; none of what is new. `position`: of an instance in the list."""
+        before = self._state.get(thing.key)
+        if before is None:
+            return ()
+        names = type(thing).model_fields
+        found = [name for name in names if getattr(thing, name) != getattr(before, name)]
+        moved = position is not None and position != self._state.position_of(thing.key)
+        return (*found, "position") if moved else tuple(found)
 
     def _record(self, thing: Declared, position: int | None) -> Append:
         now = self._clock.now()

@@ -33,16 +33,28 @@ class Retries:
         """The id of the new execution; None when no such task has ended. `InvalidInput` when it did not fail."""
         column = sync_log.c
         wanted = select(
-            _by(column), column.repository, column.tag, column.status, column.operation, column.error_code
+            _by(column),
+            column.repository,
+            column.tag,
+            column.digest,
+            column.status,
+            column.operation,
+            column.error_code,
         ).where(column.task_id == task_id)
         row = await self._database.run(lambda connection: connection.execute(wanted).first())
         if row is None:
             return None
         if row.status not in _AGAIN and row.error_code != _HELD:
             raise InvalidInput(f"task {task_id} ended {row.status}: there is nothing to try again")
-        if row.rule is None or row.tag is None:
+        if row.rule is not None and row.tag is None and row.operation == "delete":
+            images = await self._database.run(lambda connection: _brought(connection, row))
+        else:
+            images = [_image(row)] if row.tag is not None else []
+        if row.rule is None or not images:
             raise InvalidInput(f"task {task_id} is of no rule and tag; the next event tries it again")
-        return await self._commands.start(row.rule, "manual", images=[_image(row)], operation=row.operation)
+        return await self._commands.start(
+            row.rule, "manual", images=images[:MOST_IMAGES], operation=row.operation
+        )
 
     async def parked(self, rule: PlaceName | None) -> int:
         """Try those now that are parked, of all rules or of one; how many."""
@@ -113,6 +125,23 @@ def _unsettled(connection: Connection, ended: ColumnElement[bool], rule: PlaceNa
     if rule is not None:
         wanted = wanted.where(by == str(rule))
     return list(connection.execute(wanted))
+
+
+def _brought(connection: Connection, deletion: Any) -> list[ImageName]:
+    """The tags under which the rule brought a digest, or found it there: by these its deletion is tried again.
+
+    The agent deletes none that the source has.
+    """
+    column = sync_log.c
+    there = (column.status == Status.SUCCEED.value) | (column.error_code == "already_there")
+    wanted = (
+        select(column.repository, column.tag)
+        .where(_by(column) == deletion.rule, column.repository == deletion.repository)
+        .where(column.digest == deletion.digest, column.operation == "copy", column.tag.is_not(None), there)
+        .distinct()
+        .order_by(column.tag)
+    )
+    return [_image(row) for row in connection.execute(wanted)]
 
 
 def _by(column: Any) -> Label[str]:

@@ -86,7 +86,8 @@ def apply(
         print(f"regmesh: {document.path} names nothing", file=sys.stderr)
     for change in changes:
         if change["change"] != "unchanged":
-            print(f"{change['key']} {change['change']}{' (dry run)' if dry_run else ''}")
+            fields = f": {', '.join(change['fields'])}" if change.get("fields") else ""
+            print(f"{change['key']} {change['change']}{fields}{' (dry run)' if dry_run else ''}")
         if change.get("note"):
             print(f"note: {change['key']} {change['note']}")
     unchanged = sum(change["change"] == "unchanged" for change in changes)

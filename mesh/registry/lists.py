@@ -53,9 +53,12 @@ async def _page(channel: Channel, page: URL, field: str, scopes: Scopes) -> tupl
     async with channel.request(Call("GET", page, scopes), (200,)) as response:
         body = await read_whole(response, MAX_PAGE_BYTES)
     try:
-        found = list(orjson.loads(body or b"").get(field) or [])
+        said = orjson.loads(body or b"")
+        found = list(said.get(field) or [])
     except (ValueError, TypeError, AttributeError) as error:
         raise Rejected(f"the list at {page.path} is none: {error}", side=channel.side) from error
+    if field not in said and "name" not in said:  # a list of tags says whose they are, be they none
+        raise Rejected(f"the list at {page.path} is none: it has no {field!r}", side=channel.side)
     if not all(isinstance(name, str) for name in found):
         raise Rejected(f"the list at {page.path} is none: it names what is no text", side=channel.side)
     return found, redirects.next_page(page, response.headers.getall("Link", []), side=channel.side)

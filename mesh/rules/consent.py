@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Mapping
 
+from mesh.rules import grammar
 from mesh.rules.patterns import BadPattern, compile_pattern
 from schemas.declared import Declared
 from schemas.grants import Grant
@@ -46,6 +47,8 @@ def problems(grant: Grant, everything: Mapping[str, Declared]) -> Iterable[tuple
             compile_pattern(glob)
         except BadPattern as error:
             yield ("namespaces", index), str(error)
+        if (mistake := grammar.mistake(glob, "name")) is not None:
+            yield ("namespaces", index), mistake
 
 
 def note(thing: Declared, everything: Mapping[str, Declared]) -> str | None:

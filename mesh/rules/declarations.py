@@ -12,14 +12,13 @@ from typing import Any, NamedTuple
 
 from pydantic import ValidationError
 
-from mesh.rules import consent, contradictions, fights, links, mistakes, naming, replication
+from mesh.rules import consent, contradictions, cycles, fights, links, mistakes, naming, replication
 from mesh.rules.labels import compile_label
 from mesh.rules.patterns import BadPattern, compile_pattern
 from mesh.rules.schedule import BadSchedule, next_tick
 from mesh.rules.versions import compile_range
 from schemas.declared import Declared, Noun
 from schemas.grants import Grant
-from schemas.names import ObjectName
 from schemas.rules import EventBased, Rule, Scheduled
 from schemas.state import KINDS
 from schemas.topology import Instance, RegionDeclaration, Replica
@@ -105,7 +104,8 @@ def judge(document: object, declared: Iterable[Declared] = ()) -> tuple[list[Pla
     others = {key: thing for key, thing in everything.items() if not _goes_nowhere(thing)}
     problems += [Problem(where, text) for where, text in fights.problems(new_rules, others)]
     problems += [Problem(where, text) for where, text in replication.problems(placed, everything)]
-    return placed, problems + _cycles(placed, everything)
+    problems += [Problem(where, text) for where, text in cycles.problems(placed, everything)]
+    return placed, problems
 
 
 def check_removal(key: str, declared: Iterable[Declared]) -> str | None:
@@ -177,6 +177,8 @@ def _problem(section: str, path: Path, found: Mapping[str, Any], model: type[Dec
         tag = found["ctx"]["tag"]
         message = f"{tag!r} is not a {what} type; known are {', '.join(types)}{mistakes.meant(tag, types)}"
         return Problem((*path, *loc, "type"), message)
+    if found["type"] == "union_tag_not_found":
+        return Problem((*path, *loc, "type"), "is required")
     return Problem((*path, *loc), mistakes.told(found))
 
 
@@ -254,45 +256,13 @@ def _rule_problems(rule: Rule) -> Iterable[tuple[Path, str]]:
 def _trigger_problems(rule: Rule) -> Iterable[tuple[Path, str]]:
     if rule.backfill and not isinstance(rule.trigger, EventBased):
         yield ("backfill",), "is for event_based rules; run this one with `regmesh sync`, or let its schedule"
+    if rule.deletion and not isinstance(rule.trigger, EventBased):
+        yield (
+            ("deletion",),
+            f"follows events, and none runs a rule that is {rule.trigger.type}; remove one of both",
+        )
     if isinstance(rule.trigger, Scheduled):
         try:
             next_tick(rule.trigger, datetime(2000, 1, 1, tzinfo=UTC))
         except BadSchedule as error:
             yield ("trigger", error.field), str(error)
-
-
-def _cycles(placed: Sequence[Placed], everything: Mapping[str, Declared]) -> list[Problem]:
-    """Rules whose instances form a circle: refused until convergence of concurrent pushes is built."""
-    onward: dict[ObjectName, set[ObjectName]] = {}  # instances: they are few, whatever the number of rules
-    for thing in everything.values():
-        if isinstance(thing, Rule) and thing.source != thing.destination:
-            onward.setdefault(thing.source, set()).add(thing.destination)
-    problems = []
-    for path, thing in placed:
-        if isinstance(thing, Rule) and (way := _way(thing.destination, thing.source, onward)):
-            names = " -> ".join([thing.source, *way])
-            problems.append(
-                Problem(
-                    (*path, "destination"), f"makes a cycle of rules ({names}); cycles are not supported yet"
-                )
-            )
-    return problems
-
-
-def _way(
-    start: ObjectName, goal: ObjectName, onward: Mapping[ObjectName, AbstractSet[ObjectName]]
-) -> list[str]:
-    """The instances on a way along the rules from `start` to `goal`, both included; empty when there is none."""
-    if start == goal:
-        return []
-    ways: list[list[ObjectName]] = [[start]]
-    seen = {start}
-    while ways:
-        way = ways.pop()
-        for following in sorted(onward.get(way[-1], ())):
-            if following == goal:
-                return [*way, goal]
-            if following not in seen:
-                seen.add(following)
-                ways.append([*way, following])
-    return []

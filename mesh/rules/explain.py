@@ -1,9 +1,11 @@
 """Which rules would take an image, and why the others not: as `match` judges it, told rule by rule. Pure."""
 
+from collections import defaultdict
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Literal
 
-from mesh.rules import boundary, consent, naming
+from mesh.rules import boundary, consent, fights, naming
 from mesh.rules.matching import CompiledRule
 from mesh.rules.state import MeshState
 from schemas.names import Repository, Tag
@@ -27,21 +29,32 @@ class Verdict:
 
 def explain(state: MeshState, source: Place, repository: Repository, tag: Tag) -> list[Verdict]:
     """A verdict for each rule of this source, those that would copy first."""
-    found = [_verdict(compiled, state, source, repository, tag) for compiled in state.rules_from(source.name)]
+    ways = defaultdict[str, set[fights.Way]](set)
+    for rule in state.rules():
+        if rule.enabled:
+            ways[rule.destination].add(fights.way_of(rule))
+    found = [
+        _verdict(compiled, state, ways, source, repository, tag) for compiled in state.rules_from(source.name)
+    ]
     return sorted(
         found, key=lambda it: (["yes", "maybe", "no"].index(it.verdict), it.rule or it.replica or "")
     )
 
 
 def _verdict(
-    compiled: CompiledRule, state: MeshState, source: Place, repository: Repository, tag: Tag
+    compiled: CompiledRule,
+    state: MeshState,
+    ways: Mapping[str, Iterable[fights.Way]],
+    source: Place,
+    repository: Repository,
+    tag: Tag,
 ) -> Verdict:
     rule = compiled.rule
     who = _who(rule)
     try:
         name = naming.destination_of(rule, repository)
     except naming.Unmappable as error:
-        return Verdict(*who, "no", None, str(error))
+        return Verdict(*who, "no", None, compiled.early_miss(repository, tag) or str(error))
     destination = state.place(rule.destination)
     target = f"{rule.destination}/{name}:{tag}"
     miss = _miss(compiled, state, source, destination, repository, name, tag)
@@ -57,7 +70,9 @@ def _verdict(
     if rule.replica is not None:
         return Verdict(*who, "yes", target, "a replica takes everything; copied on push")
     when = "on push" if rule.trigger.type == "event_based" else f"when it runs ({rule.trigger.type})"
-    return Verdict(*who, "yes", target, f"all its filters hold; copied {when}")
+    rivals = fights.is_contested(ways.get(rule.destination, ()), name)
+    unless = ", unless another image holds the tag there (owned_by)" if rivals else ""
+    return Verdict(*who, "yes", target, f"all its filters hold; copied {when}{unless}")
 
 
 def _who(rule: Rule) -> tuple[str | None, str | None]:

@@ -55,14 +55,19 @@ def problems(
     for path, rule in new:
         if rule.enabled and (found := rivals.of(rule)) is not None:
             other, name = found
-            why = (
-                f"from another source ({other.source!r})"
-                if way_of(rule) != way_of(other)
-                else "with other platforms in a rebuilt index"
-            )
+            why = _why(rule, other)
             advice = "narrow the filters of one, or give it a destination_namespace"
             message = f"rule {other.name!r} writes the same tags of {name} {why}; {advice}"
             yield (*path, "destination"), message
+
+
+def _why(rule: Rule, other: Rule) -> str:
+    if rule.source != other.source:
+        return f"from another source ({other.source!r})"
+    if way_of(rule) == way_of(other) and _rebuilt(rule) != _rebuilt(other):
+        return "with other platforms in a rebuilt index"
+    theirs = _literal_name(other)
+    return f"from {f'{other.source}/{theirs[0]}' if theirs is not None else f'another repository of {other.source!r}'}"
 
 
 class _Rivals:

@@ -61,6 +61,7 @@ async def test_the_next_page_is_followed_to_the_end() -> None:
         (404, b"", NotFound),
         (405, b"", Rejected),
         (200, b"<html>", Rejected),
+        (200, b"{}", Rejected),
         (200, b'{"repositories": ["../etc"]}', Rejected),
     ],
 )

@@ -140,6 +140,23 @@ async def test_a_deleted_digest_that_a_tag_of_the_destination_alone_needs_stays(
     assert await mesh.site.holds("v1") == image.digest
 
 
+async def test_a_deleted_digest_loses_the_tags_that_the_source_had_though_another_needs_it(
+    mesh: Deleting,
+) -> None:
+    image = images.image(layers=[b"twice"])
+    mesh.rev = await mesh.site.declare(
+        "rule", "release", source="cn", destination="eu", deletion=True,
+        filters=[*FILTERS, {"type": "tag", "value": "v*"}],
+    )  # fmt: skip
+    await mesh.copied(v1=image)
+    async with client(mesh.site.destination) as destination:
+        await images.push(destination, APP, Tag("local"), image)
+    await mesh.delete_digest(image.digest)
+    end = await mesh.end()
+    assert (end.status, end.error and end.error.code) == (Status.SKIPPED, "still_tagged")
+    assert (await mesh.site.holds("v1"), await mesh.site.holds("local")) == (None, image.digest)
+
+
 async def test_the_parts_of_a_tagged_index_stay(mesh: Deleting) -> None:
     child = images.image(layers=[b"a platform"])
     await mesh.copied(multi=images.index([child]))

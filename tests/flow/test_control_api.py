@@ -40,6 +40,7 @@ async def test_apply_tells_what_changed(site: Site):
     assert {(item["change"], item["rev"]) for item in again["items"]} == {("unchanged", 4)}
     _, changed = await site.call("POST", "/api/v1/apply", with_rule(enabled=False))
     assert [item["change"] for item in changed["items"]] == ["unchanged"] * 4 + ["changed"]
+    assert [item.get("fields") for item in changed["items"]] == [None] * 4 + [["enabled"]]
     assert site.state.rev == 5
 
 
@@ -271,6 +272,7 @@ async def test_instances_keep_the_order_in_which_they_are_listed(site: Site) -> 
     assert [(it["key"], it["change"]) for it in told["items"]] == [
         ("instance/a", "changed"), ("instance/z", "changed"),
     ]  # fmt: skip
+    assert [it["fields"] for it in told["items"]] == [["position"], ["kind", "position"]]
     assert order(site.state) == ["a", "y", "z"]
     _, told = await site.call("POST", "/api/v1/apply", swapped)
     assert {it["change"] for it in told["items"]} == {"unchanged"}

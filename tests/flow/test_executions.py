@@ -27,7 +27,8 @@ from schemas import codec, topics
 from schemas.events import Action, Event
 from schemas.names import Digest, PlaceName, Region, Repository, Tag
 from schemas.topology import Place
-from tests import images
+from tests import attached, images
+from tests.attached import SBOM, attachment, cosign_tag
 from tests.control_site import Site as ControlSite
 from tests.control_site import control_site, until
 from tests.flow.test_agent import client
@@ -77,6 +78,18 @@ class Mesh:
         event = Event(
             id=f"deleted-{tag}", time=now, origin=PlaceName("cn"), action=Action.TAG_DELETE, place=PlaceName("cn"),
             region=Region("beijing"), repository=APP, tag=Tag(tag), occurred_at=now, rules_rev=self.control.state.rev,
+        )  # fmt: skip
+        await self.control.log.append([Append(topics.events(event.region), event.key, codec.encode(event))])
+
+    async def delete_digest(self, digest: Digest) -> None:
+        """At the source, which tells of the digest and of no tag."""
+        async with client(self.source) as registry:
+            await registry.delete_manifest(APP, digest)
+        now = CLOCK.now()
+        event = Event(
+            id=f"deleted-{digest}", time=now, origin=PlaceName("cn"), action=Action.MANIFEST_DELETE,
+            place=PlaceName("cn"), region=Region("beijing"), repository=APP, digest=digest, occurred_at=now,
+            rules_rev=self.control.state.rev,
         )  # fmt: skip
         await self.control.log.append([Append(topics.events(event.region), event.key, codec.encode(event))])
 
@@ -415,6 +428,51 @@ async def test_what_the_rule_wants_no_more_is_told_and_counted(mesh: Mesh) -> No
     assert await mesh.holds("dev") is None
 
 
+async def test_a_dry_run_says_what_the_run_then_does(tmp_path: Path) -> None:
+    async with _mesh(tmp_path, referrers=False) as mesh:
+        mesh.agent()
+        mesh.producer()
+        await mesh.rule()
+        shared, web = b"shared" * 100, Repository("game/web")
+        for number in range(3):
+            await mesh.push(f"v{number}", shared, b"%d" % number * 50)
+        await mesh.push("v1", shared, b"1" * 50, repository=web)
+        planned = await mesh.ended(await mesh.sync(dry_run=True))
+        done = await mesh.ended(await mesh.sync())
+        assert (planned["total"], done["succeed"]) == (4, 4)
+        assert planned["bytes_total"] - planned["bytes_skipped"] == done["bytes_transferred"]
+        told = [(it["error"] or {})["message"] for it in await mesh.control.logs(execution=planned["id"])]
+        assert sorted("come with other tags" in it or "comes with other tags" in it for it in told) == [
+            False, True, True, True,
+        ]  # fmt: skip
+
+
+async def test_a_dry_run_does_not_promise_referrers_that_are_there(tmp_path: Path) -> None:
+    async with _mesh(tmp_path, referrers=False) as mesh:
+        mesh.agent()
+        mesh.producer()
+        await mesh.rule()
+        image = images.image(layers=[b"layer"])
+        async with client(mesh.source) as source:
+            await images.push(source, APP, Tag("v1"), image)
+            await attached.push(source, APP, image.manifest, attachment(image.manifest, SBOM, b"an sbom"))
+            signature = images.image(layers=[b"signed"])
+            await images.push(source, APP, Tag(cosign_tag(image.digest, "sig")), signature)
+
+        async def planned() -> set[str]:
+            ended = await mesh.ended(await mesh.sync(dry_run=True))
+            return {it["error"]["code"] for it in await mesh.control.logs(execution=ended["id"])}
+
+        assert await planned() == {"dry_run", "subject_not_there"}
+        await mesh.ended(await mesh.sync())
+        assert await planned() == {"already_there"}
+        async with client(mesh.source) as source:
+            await attached.push(
+                source, APP, image.manifest, attachment(image.manifest, SBOM, b"another sbom")
+            )
+        assert await planned() == {"already_there", "dry_run"}
+
+
 async def test_the_commands_show_progress_and_say_how_it_ended(
     running: Mesh, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -556,6 +614,29 @@ async def test_a_deletion_that_is_held_goes_when_a_human_tries_it_again(running:
     assert await running.doctor() == ["1 deletion waits for a human"]
     _, all_failed = await running.control.call("POST", "/api/v1/retries", {})
     assert all_failed["items"] == []  # nothing failed, and what is held is not let through by the way
+
+
+async def test_a_held_deletion_of_a_digest_goes_with_all_its_tags(running: Mesh) -> None:
+    await running.rule(trigger={"type": "event_based"}, deletion=True)
+    digests = {f"v{number}": await running.push(f"v{number}", b"%d" % number) for number in range(20)}
+    for tag in ("last", "latest"):
+        digests[tag] = await running.push(tag, b"one image of two tags")
+    assert (await running.ended(await running.sync()))["succeed"] == 22
+    for digest in dict.fromkeys(digests.values()):
+        await running.delete_digest(digest)
+
+    async def is_held() -> bool:
+        return len(await running.control.logs(status="Skipped")) == 1
+
+    await until(is_held, timeout=20)
+    (held,) = await running.control.logs(status="Skipped")
+    assert (held["tag"], held["error"]["code"]) == (None, "deletion_held")
+    assert f"`regmesh retry {held['task_id']}`" in held["error"]["message"]
+    status, again = await running.control.call("POST", f"/api/v1/tasks/{held['task_id']}/retry", {})
+    assert status == 201, again
+    ended = await running.ended(again["id"])
+    assert (ended["status"], ended["succeed"], ended["total"]) == ("Succeed", 2, 2)
+    assert [await running.holds(tag) for tag in digests] == [None] * 22
 
 
 async def test_what_is_parked_is_listed_tried_at_once_and_closed(mesh: Mesh) -> None:

@@ -297,6 +297,17 @@ async def test_a_file_is_read_from_standard_input(
     )
 
 
+async def test_a_dry_run_says_which_fields_would_change(
+    site: MeshSite, terminal: Terminal, tmp_path: Path
+) -> None:
+    await site.apply({"rules": [{"name": "two", "source": "cn", "destination": "spare"}]})
+    file = tmp_path / "mesh.yaml"
+    file.write_text("rules:\n  - {name: two, source: cn, destination: spare, override: false, speed: 5000}\n")
+    done = await terminal("apply", "-f", str(file), "--dry-run")
+    assert done.out == "rule/two changed: override, speed (dry run)\n1 changed, 0 unchanged\n"
+    assert (await site.get("rules/two"))["override"] is True
+
+
 async def test_the_mistakes_of_a_file_are_told_by_line(terminal: Terminal, tmp_path: Path) -> None:
     file = tmp_path / "mesh.yaml"
     file.write_text("rules:\n  - {name: a, source: x, destination: cn}\n  - b\ninstances:\n  - {name: c}\n")

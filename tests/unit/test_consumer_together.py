@@ -64,7 +64,7 @@ class Failing:
 async def _estimate(registry: Any) -> None:
     manifest = LARGE.manifest
     plan = make_plan(Image(manifest, ((manifest, read_parts(manifest, Side.SOURCE)),)))
-    await estimate.estimate(plan, task(), registry, Tally(started=NOW))
+    await estimate.estimate(plan, task(), registry, Tally(started=NOW), estimate.Counted())
 
 
 async def _survey(registry: Any) -> None:

@@ -103,6 +103,7 @@ def test_a_rule_into_another_account_may_be_declared_before_its_grant_and_is_not
     ("changes", "path", "message"),
     [
         ({"account": "sup"}, "grants[0].account", "no instance belongs to account 'sup'"),
+        ({"namespaces": ["Base/**"]}, "grants[0].namespaces[0]", "did you mean 'base/**'?"),
         ({"from": "nobody"}, "grants[0].from", "no instance belongs to account 'nobody'"),
         ({"from": "No body"}, "grants[0].from", "is not a account name"),
         ({"from": "sub"}, "grants[0]", "needs no grant of its own"),

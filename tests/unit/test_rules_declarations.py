@@ -102,6 +102,20 @@ def test_cycles_are_refused_also_with_what_was_declared_before() -> None:
     assert "eu -> cn -> eu" in found["rules[0].destination"]
 
 
+def test_a_rule_that_is_not_enabled_closes_no_cycle() -> None:
+    declared = [item.thing for item in judge(_document())[0]]
+    back = {"name": "back", "source": "eu", "destination": "cn"}
+    assert _problems({"rules": [{**back, "enabled": False}]}, declared) == {}
+    there = {"name": "release", "source": "cn", "destination": "eu", "enabled": False}
+    assert _problems({"rules": [there, back]}, declared) == {}  # the other way round from now on
+
+
+@pytest.mark.parametrize("trigger", [{"type": "manual"}, {"type": "scheduled", "cron": "0 3 * * *"}])
+def test_what_follows_events_alone_is_refused_of_other_rules(trigger: dict[str, str]) -> None:
+    rule = {"name": "r", "source": "cn", "destination": "eu", "trigger": trigger, "deletion": True}
+    assert "follows events" in _problems(_document(rules=[rule]))["rules[0].deletion"]
+
+
 def test_two_things_of_one_name_are_refused() -> None:
     document = _document()
     document["rules"] *= 2

@@ -74,6 +74,40 @@ def test_the_name_at_the_destination_is_told_and_what_copies_comes_first() -> No
     assert found[0].destination == "eu/mirror/app:v1"
 
 
+def test_a_rule_that_does_not_want_an_image_is_not_blamed_for_its_mapping() -> None:
+    mapped = {"destination_namespace": "n", "destination_namespace_replace_count": 3}
+    web = [{"type": "name", "value": "web/**"}]
+    rules = [{"name": name, "source": "cn", "destination": "eu", **mapped} for name in ("all", "web")]
+    state = _state([rules[0], {**rules[1], "filters": web}])
+    source = state.instance("cn")
+    assert source is not None
+    found = {it.rule: it.because for it in explain(state, source, Repository("game/app"), Tag("v1"))}
+    assert "components before its last" in found["all"]
+    assert found["web"] == "filters[0] (name web/**) does not hold of game/app"
+
+
+def test_where_another_source_may_come_to_the_tag_it_is_said() -> None:
+    name = [{"type": "name", "value": "game/**"}]
+    rules = [
+        {"name": "own", "source": "cn", "destination": "eu", "filters": name},
+        {
+            "name": "other",
+            "source": "other",
+            "destination": "eu",
+            "filters": [{"type": "name", "value": "game/a*"}],
+        },
+    ]
+    state = _state(rules[:1])
+    source = state.instance("cn")
+    assert source is not None
+    (found,) = explain(state, source, Repository("game/app"), Tag("v1"))
+    assert found.because == "all its filters hold; copied on push"
+    (found,) = explain(_state(rules), source, Repository("game/app"), Tag("v1"))
+    assert (found.verdict, found.because) == (
+        "yes", "all its filters hold; copied on push, unless another image holds the tag there (owned_by)",
+    )  # fmt: skip
+
+
 def test_a_replica_is_told_as_one_and_takes_everything() -> None:
     state = _state([], replicas=[{"instance": "cn", "region": "tianjin", "url": "http://127.0.0.1:5004"}])
     source = state.place("cn")

@@ -141,3 +141,16 @@ def test_ten_thousand_rules_are_judged_in_a_moment() -> None:
     ]
     placed = [(("rules", index), rule) for index, rule in enumerate(rules)]
     assert list(fights.problems(placed, {rule.key: rule for rule in rules})) == []
+
+
+def test_a_fight_of_two_names_of_one_source_says_which() -> None:
+    document = {
+        "regions": [{"name": "eu", "jurisdiction": "global"}],
+        "instances": [
+            {"name": name, "account": "game", "region": "eu", "url": "http://127.0.0.1:5000"}
+            for name in ("cn", "hub")
+        ],
+        "rules": [_rule("a", "cn", [_name("x/app")], **NS), _rule("b", "cn", [_name("y/app")], **NS)],
+    }
+    told = [problem.message for problem in judge(document)[1]]
+    assert ["from cn/y/app;" in told[0], "from cn/x/app;" in told[1], len(told)] == [True, True, 2]

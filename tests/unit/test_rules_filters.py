@@ -6,9 +6,10 @@ from functools import cmp_to_key
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from mesh.rules import grammar
 from mesh.rules.declarations import judge
 from mesh.rules.labels import compile_label
 from mesh.rules.matching import CompiledRule
@@ -257,6 +258,33 @@ NAME, TAG = {"type": "name"}, {"type": "tag"}
             "filters[0].value", "runs on no platform",
         ),
         ([{**NAME, "value": "a"}, {**NAME, "value": "b/**"}], "filters[1].value", "nothing passes"),
+        ([{"value": "x"}], "filters[0].type", "is required"),
+        ([{**NAME, "value": "Game/**"}], "filters[0].value", "did you mean 'game/**'?"),
+        ([{**NAME, "value": "Game/**", "decoration": "excludes"}], "filters[0].value", "can never match"),
+        ([{**NAME, "value": "/game/**"}], "filters[0].value", "can never match"),
+        ([{**NAME, "value": "game/"}], "filters[0].value", "can never match"),
+        ([{**NAME, "value": "game/app:v1"}], "filters[0].value", "can never match"),
+        ([{**NAME, "value": "registry:5000/game/**"}], "filters[0].value", "can never match"),
+        ([{**NAME, "value": "re:Game/.*"}], "filters[0].value", "can never match"),
+        ([{**TAG, "value": "release/1"}], "filters[0].value", "can never match"),
+        ([{**TAG, "value": "-rc*"}], "filters[0].value", "can never match"),
+        ([{**TAG, "value": "*", "decoration": "excludes"}], "filters[0].value", "every tag is excluded"),
+        ([{**NAME, "value": "**", "decoration": "excludes"}], "filters[0].value", "every name is excluded"),
+        ([{**NAME, "value": "a/**"}, {**NAME, "value": "b/**"}], "filters[1].value", "nothing passes"),
+        ([{**TAG, "value": "*-a"}, {**TAG, "value": "re:.*-b"}], "filters[1].value", "nothing passes"),
+        (
+            [{**NAME, "value": "a/**", "decoration": "excludes"}, {**NAME, "value": "a/b/**"}],
+            "filters[0].value", "nothing passes this and the name filter 'a/b/**'",
+        ),
+        ([{**TAG, "value": "latest"}, {"type": "semver", "value": ">=1"}], "filters[0].value", "no version within"),
+        (
+            [{"type": "label", "value": "a=b"}, {"type": "label", "value": "a", "decoration": "excludes"}],
+            "filters[1].value", "nothing passes",
+        ),
+        (
+            [{"type": "resource", "value": "artifact"}, {"type": "platform", "value": "linux/arm64"}],
+            "filters[0].value", "an artifact runs on no platform",
+        ),
         ([{**TAG, "value": "v1"}, {**TAG, "value": "v*", "decoration": "excludes"}], "filters[1].value", "nothing"),
     ],
 )  # fmt: skip
@@ -264,6 +292,69 @@ def test_what_can_never_match_is_refused_with_its_path(filters: list[Any], where
     found = problems(*filters)
     assert list(found) == [f"rules[0].{where}"]
     assert re.search(re.escape(message), found[f"rules[0].{where}"])
+
+
+_PIECES = [
+    "a",
+    "b9",
+    "A",
+    "-",
+    "--",
+    "_",
+    "__",
+    ".",
+    "/",
+    ":",
+    "*",
+    "**",
+    "**/",
+    "?",
+    "[a-z]",
+    "{a,B}",
+    "{-,a/}",
+]
+_GLOBS = st.lists(st.sampled_from(_PIECES), min_size=1, max_size=5).map("".join)
+_EXPRESSIONS = st.sampled_from(["re:A.*", "re:(?i)A", "re:.*-", "re:a.*b9", "re:[Aa]b9", "re:a-?", "re:/a|a"])
+_WORDS = st.lists(st.sampled_from(["a", "b9", "-", "--", "_", "__", ".", "/", "A"]), min_size=1, max_size=5)
+
+
+@given(_GLOBS | _EXPRESSIONS, _WORDS.map("".join))
+@settings(max_examples=1000)
+def test_what_is_said_to_match_nothing_matches_no_name_and_no_tag(pattern: str, text: str) -> None:
+    for kind, parse in (("name", Repository), ("tag", Tag)):
+        if (told := grammar.mistake(pattern, kind)) is not None:
+            assert pattern in told or repr(pattern) in told
+            assert not (_is(parse, text) and compile_pattern(pattern)(text)), (kind, pattern, text)
+
+
+_PATTERNS = (
+    _GLOBS | _EXPRESSIONS | st.sampled_from(["a/**", "a/b9/**", "**/a", "a*", "*a", "b*", "re:.*", "a", "*"])
+)
+_PARTS = st.fixed_dictionaries({"value": _PATTERNS, "decoration": st.sampled_from(["matches", "excludes"])})
+
+
+@given(
+    st.sampled_from([("name", Repository), ("tag", Tag)]), st.lists(_PARTS, min_size=1, max_size=3), _WORDS
+)
+@settings(max_examples=1000)
+def test_what_is_said_to_contradict_itself_wants_nothing(
+    kind: tuple[str, type], parts: list[dict[str, str]], words: list[str]
+) -> None:
+    filters, text = [{"type": kind[0], **part} for part in parts], "".join(words)
+    told = " ".join(problems(*filters).values())
+    if not _is(kind[1], text) or "not a pattern" in told or "closed" in told:
+        return
+    wanted = all(compile_pattern(it["value"])(text) is (it["decoration"] == "matches") for it in parts)
+    if "nothing passes" in told:
+        assert not wanted, (filters, text)
+
+
+def _is(parse: type, text: str) -> bool:
+    try:
+        parse(text)
+    except ValueError:
+        return False
+    return True
 
 
 def test_sound_filters_together_are_taken() -> None:

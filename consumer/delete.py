@@ -64,8 +64,16 @@ async def _delete_tag(deletion: Deletion, tag: Tag) -> Outcome:
         return replace(kept, digest=held.digest)
     await _check(deletion, job.task, held)
     await job.begin()
-    take_away = untag.untag if job.task.rule.replica is None else untag.untag_at_replica
-    await take_away(job, tag, held)
+
+    async def goes(other: Tag) -> bool:
+        try:
+            return await _stays(deletion, other) is None and await _may_go(deletion, other, held)
+        except NotAdmitted as error:
+            if error.refusal.code == DELETION_HELD:
+                raise
+            return False
+
+    await untag.untag(job, tag, held, goes)
     return Outcome(Status.SUCCEED, held.digest)
 
 
@@ -81,15 +89,17 @@ async def _delete_digest(deletion: Deletion, digest: Digest) -> Outcome:
         return replace(kept, digest=digest)
     tags, needed = await _tags_to_go(deletion, digest)
     for tag in tags:
-        named = replace(job.task, tag=tag)
-        await deletion.admit(named)
-        await _check(deletion, named, held)
+        await _may_go(deletion, tag, held)
     if needed is None and await untag.is_part(job, digest):
         needed = "an image that is tagged at the destination has it as a part"
     if tags or needed is None:
         await job.begin()
+
+    async def goes(other: Tag) -> bool:
+        return other in tags
+
     for tag in tags:
-        await untag.untag(replace(job, task=replace(job.task, tag=tag)), tag, held)
+        await untag.untag(replace(job, task=replace(job.task, tag=tag)), tag, held, goes)
     if needed is not None:
         return skipped(STILL_TAGGED, needed, digest)
     if await job.destination.resolve(repository, digest) is not None:
@@ -99,18 +109,33 @@ async def _delete_digest(deletion: Deletion, digest: Digest) -> Outcome:
 
 async def _tags_to_go(deletion: Deletion, digest: Digest) -> tuple[list[Tag], str | None]:
     """Of the destination's tags that name it those to be deleted, and what other tag keeps the digest, if any."""
-    job = deletion.job
     going, needed = list[Tag](), None
-    for tag, found in (await untag.tags_of(job)).items():
+    for tag, found in (await untag.tags_of(deletion.job)).items():
         if found.digest != digest:
             continue
-        if not CompiledRule(job.task.rule).wants(job.task.repository, tag):
-            needed = f"the destination's tag {tag} names it, which the rule does not want"
-        elif await job.source.resolve(job.task.repository, tag) is not None:
-            needed = f"the tag {tag} names it, and the source has that tag"
+        if (why := await _stays(deletion, tag)) is not None:
+            needed = why
         else:
             going.append(tag)
     return going, needed
+
+
+async def _stays(deletion: Deletion, tag: Tag) -> str | None:
+    """Why another tag of a digest that has to go stays; None when the source has lost that one too."""
+    job = deletion.job
+    if not CompiledRule(job.task.rule).wants(job.task.repository, tag):
+        return f"the destination's tag {tag} names it, which the rule does not want"
+    if await job.source.resolve(job.task.repository, tag) is not None:
+        return f"the tag {tag} names it, and the source has that tag"
+    return None
+
+
+async def _may_go(deletion: Deletion, tag: Tag, held: Descriptor) -> bool:
+    """True; `NotAdmitted` when the tag is another's, or is held."""
+    named = replace(deletion.job.task, tag=tag)
+    await deletion.admit(named)
+    await _check(deletion, named, held)
+    return True
 
 
 async def _source_keeps(job: Job) -> Outcome | None:

@@ -42,7 +42,11 @@ async def _delete(job: Job, tag: Tag, held: Descriptor) -> Outcome:
     await job.begin()
     if (refusal := await _moved(job, tag, held) or await _kept(job, held)) is not None:
         return refusal
-    await untag.untag_at_replica(job, tag, held)
+
+    async def goes(other: Tag) -> bool:
+        return await job.source.resolve(job.task.repository, other) is None
+
+    await untag.untag(job, tag, held, goes)
     return Outcome(Status.SUCCEED, held.digest)
 
 

@@ -1,9 +1,10 @@
 """Take a tag away from a destination; where a registry cannot do that, the digest, if no surviving tag needs it.
 
-docker-registry 2.8 answers 400 to the deletion of a tag, and a deleted digest takes all its tags away.
+docker-registry 2.8 answers 400 to the deletion of a tag, and a deleted digest takes all its tags away. So its other
+tags are asked about before it goes: those that the source has lost too do not keep it.
 """
 
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 
 from consumer.job import Job
 from mesh.errors import DeleteRefused, Denied, NotFound, Rejected, ServerFault, TagDeleteUnsupported
@@ -16,7 +17,12 @@ from schemas.names import Digest, Reference, Tag
 _ASKED_TOGETHER = 8
 
 
-async def untag(job: Job, tag: Tag, held: Descriptor) -> None:
+Goes = Callable[
+    [Tag], Awaitable[bool]
+]  # whether another tag of the same digest may go with the one that has to
+
+
+async def untag(job: Job, tag: Tag, held: Descriptor, goes: Goes) -> None:
     """The destination does not have the tag afterwards, as it says itself. `TagDeleteUnsupported`, `DeleteRefused`."""
     repository = job.task.destination_repository
     try:
@@ -26,28 +32,9 @@ async def untag(job: Job, tag: Tag, held: Descriptor) -> None:
     except Denied as error:
         raise _refused(error) from error
     except Rejected as error:
-        await _instead_of(job, tag, held, error)
-    found = await job.destination.resolve(repository, tag)
-    if found is not None:
-        raise _undeleted()
-
-
-async def untag_at_replica(job: Job, tag: Tag, held: Descriptor) -> None:
-    """The same at a replica. There a digest may also go with its other tags, when the source has none of them."""
-    try:
-        await untag(job, tag, held)
-    except TagDeleteUnsupported:
-        tagged = await tags_of(job)
-        mine = {name for name, found in tagged.items() if found.digest == held.digest}
-        for name in mine - {tag}:
-            if await job.source.resolve(job.task.repository, name) is not None:
-                raise
-        others = {name: found for name, found in tagged.items() if name not in mine}
-        if await is_part(job, held.digest, others):
-            raise
-        await delete_digest(job, held.digest)
-        if await job.destination.resolve(job.task.destination_repository, tag) is not None:
-            raise _undeleted() from None
+        await _instead_of(job, tag, held, goes, error)
+    if await job.destination.resolve(repository, tag) is not None:
+        raise ServerFault("the registry said that the tag is deleted, and has it", side=Side.DESTINATION)
 
 
 async def delete_digest(job: Job, digest: Digest) -> None:
@@ -94,25 +81,29 @@ async def is_part(job: Job, digest: Digest, tagged: Mapping[Tag, Descriptor] | N
     return False
 
 
-async def _instead_of(job: Job, tag: Tag, held: Descriptor, refusal: Rejected) -> None:
+async def _instead_of(job: Job, tag: Tag, held: Descriptor, goes: Goes, refusal: Rejected) -> None:
     tagged = await tags_of(job)
-    others = {name: found for name, found in tagged.items() if name != tag}
-    survivor = next((name for name, found in others.items() if found.digest == held.digest), None)
-    if survivor is not None or await is_part(job, held.digest, others):
-        what = f"the tag {survivor} names" if survivor is not None else "a tagged index names"
+    mine = {name for name, found in tagged.items() if found.digest == held.digest}
+    kept_by = await _first_that_stays(sorted(mine - {tag}), goes)
+    if kept_by is None and await is_part(job, held.digest, {it: tagged[it] for it in tagged.keys() - mine}):
+        kept_by = "a tagged index"
+    if kept_by is not None:
         raise TagDeleteUnsupported(
-            f"the registry cannot delete a tag alone ({refusal}), and {what} the same digest",
+            f"the registry cannot delete a tag alone ({refusal}), and {kept_by} names the same digest",
             side=Side.DESTINATION, status=refusal.status,
         ) from refusal  # fmt: skip
     await delete_digest(job, held.digest)
 
 
+async def _first_that_stays(tags: Iterable[Tag], goes: Goes) -> str | None:
+    for tag in tags:
+        if not await goes(tag):
+            return f"the tag {tag}"
+    return None
+
+
 async def _resolve(job: Job, reference: Reference) -> Descriptor | None:
     return await job.destination.resolve(job.task.destination_repository, reference)
-
-
-def _undeleted() -> ServerFault:
-    return ServerFault("the registry said that the tag is deleted, and has it", side=Side.DESTINATION)
 
 
 def _refused(error: Denied | Rejected) -> DeleteRefused:

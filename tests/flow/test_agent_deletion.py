@@ -184,7 +184,58 @@ async def test_a_registry_that_deletes_digests_alone_loses_no_other_tag(tmp_path
         assert (end.status, end.error and end.error.code) == (Status.FAILED, "tag_delete_unsupported")
         assert await mesh.site.holds("v1") == await mesh.site.holds("v2") == image.digest
         await mesh.delete_tag("v2")
-        assert (await mesh.end()).status is Status.FAILED  # v1 still needs it here
+        assert (
+            await mesh.end()
+        ).status is Status.SUCCEED  # the source has lost v1 too, so that one does not keep it
+        assert (await mesh.site.holds("v1"), await mesh.has(image.digest)) == (None, False)
+
+
+async def test_a_registry_that_deletes_digests_alone_follows_one_that_lost_two_tags_at_once(
+    tmp_path: Path,
+) -> None:
+    """docker-registry deletes a digest with its tags, and tells of each tag."""
+    async with deleting(tmp_path, deletes="digests") as mesh:
+        image = images.image(layers=[b"twice"])
+        await mesh.copied(v1=image, v2=image)
+        async with client(mesh.site.source) as source:
+            await source.delete_manifest(APP, image.digest)
+        await mesh.delete_tag("v1", at_source=False)
+        assert (await mesh.end()).status is Status.SUCCEED
+        await mesh.delete_tag("v2", at_source=False)
+        end = await mesh.end()
+        assert (end.status, end.error and end.error.code) == (Status.SKIPPED, "already_gone")
+        assert [await mesh.site.holds(tag) for tag in ("v1", "v2")] == [None, None]
+
+
+async def test_a_registry_that_deletes_digests_alone_loses_no_tag_that_the_rule_does_not_want(
+    tmp_path: Path,
+) -> None:
+    filters = [*FILTERS, {"type": "tag", "value": "local", "decoration": "excludes"}]
+    async with deleting(tmp_path, deletes="digests", filters=filters) as mesh:
+        image = images.image(layers=[b"twice"])
+        await mesh.copied(v1=image)
+        async with client(mesh.site.destination) as destination:
+            await images.push(destination, APP, Tag("local"), image)
+        await mesh.delete_tag("v1")
+        end = await mesh.end()
+        assert (end.status, end.error and end.error.code) == (Status.FAILED, "tag_delete_unsupported")
+        assert await mesh.site.holds("v1") == await mesh.site.holds("local") == image.digest
+
+
+async def test_tags_that_would_go_with_a_digest_count_in_its_burst(tmp_path: Path) -> None:
+    async with deleting(tmp_path, deletes="digests") as mesh:
+        image = images.image(layers=[b"many tags"])
+        tags = [f"v{number}" for number in range(24)]
+        for tag in tags:
+            await mesh.site.push(tag, image)
+        mesh.ended = len(tags)
+        await mesh.site.ends(len(tags))
+        async with client(mesh.site.source) as source:
+            await source.delete_manifest(APP, image.digest)
+        await mesh.delete_tag("v0", at_source=False)
+        end = await mesh.end()
+        assert (end.status, end.error and end.error.code) == (Status.SKIPPED, "deletion_held")
+        assert {await mesh.site.holds(tag) for tag in tags} == {image.digest}
 
 
 async def test_a_registry_that_deletes_digests_alone_deletes_what_one_tag_names(tmp_path: Path) -> None:

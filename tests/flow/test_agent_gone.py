@@ -253,7 +253,7 @@ async def test_a_deletion_that_was_cut_before_it_knew_has_succeeded(
     await moved_and_gone(mesh, "v1")
     cut = asyncio.Event()
 
-    async def deleted_and_cut(job: Job, tag: Tag, _: object) -> None:
+    async def deleted_and_cut(job: Job, tag: Tag, *_: object) -> None:
         await job.destination.delete_manifest(APP, tag)
         cut.set()
         await asyncio.sleep(60)

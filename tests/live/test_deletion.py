@@ -20,14 +20,16 @@ def test_what_skopeo_deletes_here_is_gone_there(line: Line) -> None:
     assert applied.returncode == 0, applied.stderr
     one, other = images.image(layers=[os.urandom(1000)]), images.image(layers=[os.urandom(1000)])
     layout = images.write_layout(line.folder / "pushed", {"v1": one, "v2": other})
-    for tag in ("v1", "v2"):
-        parts.push(layout, tag, line.source, f"game/app:{tag}")
+    for name, tag in (("v1", "v1"), ("v1", "latest"), ("v2", "v2")):
+        parts.push(layout, name, line.source, f"game/app:{tag}")
         line.ended("game/app", tag)
 
     parts.skopeo("delete", "--tls-verify=false", f"docker://{line.source.host}/game/app:v1")
     entry = until("the deletion in the sync log", lambda: _deletions(line, status="Succeed"))[0]
     assert (entry["operation"], entry["digest"]) == ("delete", one.digest)
-    assert until("it is gone there", lambda: line.destination.digest("game/app", "v1") is None)
+    for tag in ("v1", "latest"):  # of one digest, which the source deleted with both, and told of each
+        until(f"{tag} is gone there", lambda tag=tag: line.destination.digest("game/app", tag) is None)
+    until("both ended", lambda: {entry["tag"] for entry in _deletions(line)} >= {"v1", "latest"})
     assert line.destination.digest("game/app", one.digest) is None
     assert line.destination.digest("game/app", "v2") == other.digest
     assert _deletions(line, status="Failed") == []

@@ -45,7 +45,7 @@ async def bring(job: Job, image: Image, *, resend: bool = False) -> None:
     `ContentRefused` when that is more, or nested deeper, than is believable.
     """
     walk = _Walk(job, image.digest, resend=resend)
-    if subject := read_subject(image.root, Side.SOURCE):
+    if subject := read_subject(image.root):
         await walk.attach(subject, [image.digest])
     await walk.about([manifest.digest for manifest, _ in image.manifests])
 
@@ -189,7 +189,7 @@ class _Walk:
             if digest in listed and await survey.has_content(self._destination, self._task, digest):
                 continue
             image = await survey.read_image(self._source, self._task, digest)
-            if image is None or read_subject(image.root, Side.SOURCE) != subject:
+            if image is None or read_subject(image.root) != subject:
                 continue  # listed by mistake, or gone since
             if await self._put_referrer(image) is None:
                 unlisted.append(image.root)

@@ -4,7 +4,6 @@ from collections import OrderedDict
 
 from mesh.registry.port import Registry
 from mesh.registry.referrers import read_subject
-from schemas.completions import Side
 from schemas.names import Digest, Repository
 
 _MOST_REMEMBERED = 10_000  # a few MiB; a forgotten one is read again
@@ -20,7 +19,7 @@ class Subjects:
         """What the manifest is about, or None when about nothing. `NotFound` when the source does not have it."""
         if digest in self._seen:
             return self._seen[digest]
-        subject = read_subject(await source.read_manifest(repository, digest), Side.SOURCE)
+        subject = read_subject(await source.read_manifest(repository, digest))
         self._seen[digest] = subject
         while len(self._seen) > _MOST_REMEMBERED:
             self._seen.popitem(last=False)

@@ -50,6 +50,8 @@ class _Answer:
 class CredentialHelper:
     """One helper, asked for one server. Its answers are kept for minutes: `AskedFor`."""
 
+    at_hand: None = None
+
     def __init__(self, name: str, server: str, environment: Mapping[str, str], clock: Clock) -> None:
         self._name, self._server, self._clock = name, server, clock
         self._program = f"docker-credential-{name}"

@@ -25,7 +25,7 @@ class DockerConfig:
         self._environment, self._clock = environment, clock
         self._helpers: dict[tuple[str, str], CredentialHelper] = {}
 
-    def find(self, host: str) -> Credentials | AskedFor | None:
+    def find(self, host: str) -> AskedFor | None:
         """The helper that is named for the host, else its own entry, else the store of all; None: anonymous."""
         names = (_NAME_OF_HUB, host) if host == _HUB else (host,)
         try:

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from mesh.clock import Clock, SystemClock
-from mesh.credentials import AskedFor, Credentials
+from mesh.credentials import AskedFor, Credentials, LookedUp
 from mesh.docker_config import DockerConfig
 from mesh.errors import InvalidInput
 from schemas.names import SecretName
@@ -50,8 +50,14 @@ class Secrets:
             )
         return value
 
-    def credentials(self, name: str | None, host: str) -> Credentials | AskedFor | None:
-        """For a registry: of the named secret (`user:password`, or a token), else of the Docker config, else None."""
+    def credentials(self, name: str | None, host: str) -> AskedFor:
+        """For a registry: of the named secret (`user:password`, or a token), else of the Docker config, else none.
+
+        `InvalidInput` when the secret has no value, or none that can be used.
+        """
+        return LookedUp(lambda: self._look_up(name, host))
+
+    def _look_up(self, name: str | None, host: str) -> AskedFor | None:
         if name is None:
             return self._docker.find(host)
         user, colon, password = self.get(name).partition(":")

@@ -21,10 +21,10 @@ class Stamp(NamedTuple):
     fresh: bool  # False: the log did not tell in time, and this is only what we knew
 
 
-async def stamp(table: Table, *, longest_wait: float = LONGEST_WAIT) -> Stamp:
+async def stamp(table: Table) -> Stamp:
     """The revision to stamp an event with that arrived before this call."""
     try:
-        async with asyncio.timeout(longest_wait):
+        async with asyncio.timeout(LONGEST_WAIT):
             await table.caught_up()
     except (TimeoutError, LogError):
         return Stamp(table.rev, fresh=False)

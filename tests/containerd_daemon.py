@@ -55,7 +55,7 @@ def containerd(folder: Path) -> Iterator[Containerd]:
     process = Process(["containerd", "--config", str(config)], folder / "containerd.log", os.environ)
     made = Containerd(str(address), hosts)
     try:
-        until("containerd answers", lambda: process.is_running() and made.ctr("version").returncode == 0)
+        until("containerd answers", lambda: made.ctr("version").returncode == 0, needs=[process])
         yield made
     finally:
         process.end()

@@ -68,7 +68,10 @@ class Fleet:
         others = f'regmesh_awake_regions{{region="%s"}} {len(regions) - 1}.0'
         for region in regions:
             until(
-                f"{region} hears of all", lambda name=region: others % name in self._metrics(name), within=60
+                f"{region} hears of all",
+                lambda name=region: others % name in self._metrics(name),
+                within=60,
+                needs=self.daemons.values(),
             )
 
     def _metrics(self, region: str) -> str:

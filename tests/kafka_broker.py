@@ -9,7 +9,7 @@ import time
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from tests.parts import free_port
+from tests.parts import Process, free_port
 
 _SCRIPT = Path(__file__).parent.parent / "compose" / "kafka" / "kafka.sh"
 _READY = "Kafka Server started"
@@ -38,7 +38,7 @@ class Broker:
 
     directory: Path
     port: int
-    _process: subprocess.Popen[bytes] | None = field(default=None, repr=False)
+    _process: Process | None = field(default=None, repr=False)
 
     @property
     def bootstrap(self) -> str:
@@ -52,24 +52,29 @@ class Broker:
         """Start and wait until it serves; `RuntimeError` with the end of its log when it does not."""
         log = self.directory / "broker.log"
         before = log.stat().st_size if log.exists() else 0
-        with (self.directory / "output.log").open("ab") as output:
-            self._process = subprocess.Popen(
-                [_SCRIPT, "run", str(self.port), str(self.directory)], stdout=output, stderr=output
-            )
+        command = [str(_SCRIPT), "run", str(self.port), str(self.directory)]
+        self._process = Process(command, self.directory / "output.log")
         deadline = time.monotonic() + within
         while not _says_ready(log, before):
-            if self._process.poll() is not None or time.monotonic() > deadline:
+            if not self._process.is_running() or time.monotonic() > deadline:
                 self.kill()
                 raise RuntimeError(f"Kafka did not start:\n{_tail(self.directory)}")
             time.sleep(0.05)
 
     def stop(self) -> None:
         """Cleanly, as an operator would."""
-        self._end(signal.SIGTERM)
+        if self._process is not None:
+            try:
+                self._process.stop(within=30)
+            except subprocess.TimeoutExpired:
+                self.kill()
+            self._process = None
 
     def kill(self) -> None:
         """As a power cut would."""
-        self._end(signal.SIGKILL)
+        if self._process is not None:
+            self._process.kill()
+            self._process = None
 
     def suspend(self) -> None:
         """It stays connected and answers nothing, until `resume`."""
@@ -85,18 +90,7 @@ class Broker:
 
     def _send(self, what: signal.Signals) -> None:
         assert self._process is not None, "not running"
-        self._process.send_signal(what)
-
-    def _end(self, how: signal.Signals) -> None:
-        if self._process is None:
-            return
-        self._process.send_signal(how)
-        try:
-            self._process.wait(30)
-        except subprocess.TimeoutExpired:
-            self._process.kill()
-            self._process.wait(30)
-        self._process = None
+        os.kill(self._process.pid, what)
 
 
 def start(directory: Path) -> Broker:

@@ -58,11 +58,11 @@ class Process:
 
     def __init__(self, arguments: list[str], log: Path, environment: Mapping[str, str] | None = None) -> None:
         self.log = log
-        with log.open("ab") as out:
+        with log.open("ab") as out, _uninterrupted():  # else nobody would know what began
             self._process = subprocess.Popen(
                 arguments, stdout=out, stderr=out, env={**os.environ, **(environment or {})}
             )
-        self.begun.append(self)
+            self.begun.append(self)
 
     @property
     def pid(self) -> int:
@@ -96,6 +96,23 @@ class Process:
     def state(self) -> str:
         code = self._process.poll()
         return f"{self.log.name}: {'runs' if code is None else f'ended with {code}'}"
+
+
+@contextmanager
+def _uninterrupted() -> Iterator[None]:
+    """A signal that would end us counts when the block is done."""
+    came: list[signal.Signals] = []
+    before: dict[signal.Signals, Any] = {}
+    if threading.current_thread() is threading.main_thread():  # where signals are handled
+        for how in (signal.SIGINT, signal.SIGTERM):
+            before[how] = signal.signal(how, lambda number, _: came.append(signal.Signals(number)))
+    try:
+        yield
+    finally:
+        for how, handler in before.items():
+            signal.signal(how, handler)
+    for how in came:
+        signal.raise_signal(how)
 
 
 def until(
@@ -153,7 +170,7 @@ class Distribution:
         self.process = Process(
             self._command(), self.folder / "registry.log", {"OTEL_TRACES_EXPORTER": "none"}
         )
-        until(f"{self.url} answers", self._answers)
+        until(f"{self.url} answers", self._answers, needs=[self.process])
         return self
 
     def _command(self) -> list[str]:
@@ -177,8 +194,6 @@ class Distribution:
         return [self.program, "serve", str(file)]
 
     def _answers(self) -> bool:
-        assert self.process is not None
-        assert self.process.is_running(), self.process.said()
         try:
             with urlopen(f"{self.url}/v2/", timeout=10):
                 return True

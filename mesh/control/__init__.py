@@ -16,7 +16,7 @@
 """
 
 import asyncio
-from collections.abc import Callable, Collection
+from collections.abc import Callable
 
 from aiohttp import web
 
@@ -71,15 +71,10 @@ class Control:
         secrets: Secrets,
         random: Callable[[], float],
         database: str,
-        allowed_hosts: Collection[str] = (),
         tries: webhooks.Tries | None = None,
     ) -> None:
-        """`database` is an URL of SQLAlchemy (`InvalidInput` when it is none); it is opened at its first use.
-
-        `allowed_hosts` are names, beside those of loopback, under which the API may be called over loopback.
-        """
+        """`database` is an URL of SQLAlchemy (`InvalidInput` when it is none); it is opened at its first use."""
         self._table, self._clock, self._random = table, clock, random
-        self._allowed_hosts = frozenset(allowed_hosts)
         self._database = Database(database)
         sync_log, images, outbox = SyncLog(self._database), Images(self._database), Outbox(self._database)
         self._deliver = Deliver(
@@ -148,7 +143,7 @@ class Control:
     def routes(self, app: web.Application) -> None:
         """Add `/api/v1`. What no route of the application takes is answered in JSON too."""
         app.middlewares.append(guard.answer_unknown_paths)
-        app.add_subapp("/api/v1", self._api.application(self._allowed_hosts))
+        app.add_subapp("/api/v1", self._api.application())
 
     async def apply(self, document: object, *, dry_run: bool = False) -> list[Change]:
         """As `POST /api/v1/apply`. `InvalidInput` with all problems, `LogError` when the log does not take it."""

@@ -65,11 +65,9 @@ class Api:
         self._running, self._replicas, self._parked, self._clock = running, replicas, parked, clock
         self._outbox, self._parts = outbox, parts
 
-    def application(self, allowed_hosts: Collection[str]) -> web.Application:
+    def application(self) -> web.Application:
         """To be mounted at `/api/v1`."""
-        app = web.Application(
-            middlewares=[guard.answer_errors, guard.only_own_hosts(allowed_hosts), guard.only_json]
-        )
+        app = web.Application(middlewares=[guard.answer_errors, guard.only_own_hosts, guard.only_json])
         app.router.add_post("/apply", self.apply)
         app.router.add_get("/logs", self.logs)
         app.router.add_get("/replicas/{name}/tasks", self.replica_tasks)

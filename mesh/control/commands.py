@@ -9,9 +9,10 @@ import structlog
 from mesh.clock import Clock
 from mesh.control.executions import Command, Executions, Standing
 from mesh.control.patience import Patience, first_of
+from mesh.control.shared_reading import finished
 from mesh.errors import DatabaseUnavailable, InvalidInput, LogError, NotDeclared
 from mesh.log.dead_letters import bury_record
-from mesh.log.port import Append, Group, Log, Partition, Record
+from mesh.log.port import Append, Group, Log, Record
 from mesh.metrics import Metrics
 from mesh.rules import mistakes
 from mesh.rules.state import MeshState
@@ -180,10 +181,7 @@ class Commands:
         if records:
             commands = [command for record in records if (command := await self._decoded(record)) is not None]
             await self._executions.take(commands)
-            finished: dict[Partition, int] = {}
-            for record in records:
-                finished[record.partition] = max(record.offset + 1, finished.get(record.partition, 0))
-            await group.commit(finished)
+            await group.commit(finished(records))
             self.wake()
 
     async def _decoded(self, record: Record) -> Command | None:

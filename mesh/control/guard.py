@@ -6,13 +6,13 @@ without asking first.
 """
 
 import ipaddress
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
 from urllib.parse import urlsplit
 
 import orjson
 import structlog
 from aiohttp import web
-from aiohttp.typedefs import Handler, Middleware
+from aiohttp.typedefs import Handler
 
 from mesh.control.declare import InvalidDocument, StillUsed
 from mesh.errors import InvalidInput, LogError, NotDeclared, RegmeshError, clean
@@ -74,17 +74,13 @@ async def answer_unknown_paths(request: web.Request, handler: Handler) -> web.St
         return _of_aiohttp(request, error)
 
 
-def only_own_hosts(allowed: Collection[str]) -> Middleware:
-    """On a connection over loopback, the Host header must name this machine, or be one of `allowed`."""
-
-    @web.middleware
-    async def check(request: web.Request, handler: Handler) -> web.StreamResponse:
-        host = host_name(request.headers.get("Host", ""))
-        if _came_over_loopback(request) and not (host in allowed or is_loopback(host)):
-            raise Forbidden(f"Host {clean(host, 100)!r} is not this API; call it by localhost or 127.0.0.1")
-        return await handler(request)
-
-    return check
+@web.middleware
+async def only_own_hosts(request: web.Request, handler: Handler) -> web.StreamResponse:
+    """On a connection over loopback, the Host header must name this machine."""
+    host = host_name(request.headers.get("Host", ""))
+    if _came_over_loopback(request) and not is_loopback(host):
+        raise Forbidden(f"Host {clean(host, 100)!r} is not this API; call it by localhost or 127.0.0.1")
+    return await handler(request)
 
 
 @web.middleware

@@ -1,24 +1,19 @@
 """`mesh.<region>.tags` of all regions, into control's database: which digest each place holds."""
 
-from collections.abc import Callable, Sequence
-
-import structlog
+from collections.abc import Callable
 
 from mesh.clock import Clock
 from mesh.control.held import Gone, Held, Key, key_of, of_state
 from mesh.control.images import Images
 from mesh.control.patience import Patience
-from mesh.control.shared_reading import Regions, SharedReading
+from mesh.control.shared_reading import SharedReading
 from mesh.errors import DatabaseUnavailable
-from mesh.log.dead_letters import bury_record
 from mesh.log.port import Log, Record
 from mesh.metrics import Metrics
 from mesh.rules.state import MeshState
 from schemas import codec, topics
 from schemas.events import TagState
 from schemas.names import Region
-
-LOG = structlog.get_logger()
 
 _FORGET_EVERY = 60.0  # seconds
 _LARGEST = 2**63 - 1  # what a column can hold
@@ -35,10 +30,10 @@ class Locations:
         metrics: Metrics,
         random: Callable[[], float],
     ) -> None:
-        self._images, self._log, self._state = images, log, state
-        self._clock, self._metrics, self._random = clock, metrics, random
+        self._images, self._state, self._clock, self._random = images, state, clock, random
         self._reading = SharedReading(
-            "images", topic_of=topics.tags, take=self._take, log=log, state=state, clock=clock, random=random
+            "images", what="tag", topic_of=topics.tags, decode=read, take=images.take, log=log, state=state,
+            clock=clock, metrics=metrics, random=random,
         )  # fmt: skip
 
     async def run(self) -> None:
@@ -64,27 +59,8 @@ class Locations:
     def _declared(self) -> set[str]:
         return {str(place.name) for place in self._state.places()}
 
-    async def _take(self, records: Sequence[Record], regions: Regions) -> None:
-        news: list[tuple[Key, Held | Gone]] = []
-        for record in records:
-            try:
-                news.append(read(record))
-            except codec.DecodeError as error:
-                await self._bury(record, regions[record.partition.topic], error.reason)
-        await self._images.take(news)
 
-    async def _bury(self, record: Record, region: Region, reason: str) -> None:
-        await bury_record(self._log, region, record, reason, self._clock)
-        self._metrics.dead_letters.labels(record.partition.topic).inc()
-        LOG.warning(
-            "a tag's state is unreadable",
-            action="tag_unreadable",
-            position=record.position,
-            reason=reason,
-        )
-
-
-def read(record: Record) -> tuple[Key, Held | Gone]:
+def read(record: Record, _: Region) -> tuple[Key, Held | Gone]:
     """What a record says of a tag; `DecodeError`."""
     if record.value is not None:
         state = codec.decode(record.value, TagState)

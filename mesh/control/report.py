@@ -3,20 +3,15 @@
 from collections import Counter
 from collections.abc import Awaitable, Callable, Sequence
 
-import structlog
-
 from mesh.clock import Clock
-from mesh.control.shared_reading import Regions, SharedReading
+from mesh.control.shared_reading import SharedReading
 from mesh.control.sync_log import ENDS, SyncLog
-from mesh.log.dead_letters import bury_record
 from mesh.log.port import Log, Record
 from mesh.metrics import Metrics
 from mesh.rules.state import MeshState
 from schemas import codec, topics
 from schemas.completions import Completion
 from schemas.names import Region
-
-LOG = structlog.get_logger()
 
 _LARGEST = 2**63 - 1  # what a column can hold
 
@@ -35,25 +30,19 @@ class Report:
         written: Callable[[], None],
     ) -> None:
         """`also` is given every completion, some of them again; `written` is called after what brought news."""
-        self._sync_log, self._log, self._state = sync_log, log, state
+        self._sync_log, self._state = sync_log, state
         self._clock, self._metrics = clock, metrics
         self._also, self._written = also, written
         self._reading = SharedReading(
-            "report", topic_of=topics.completions, take=self._take, log=log, state=state, clock=clock, random=random
+            "report", what="completion", topic_of=topics.completions, decode=read, take=self._take, log=log,
+            state=state, clock=clock, metrics=metrics, random=random,
         )  # fmt: skip
 
     async def run(self) -> None:
         """For ever, over the regions that are declared at each time."""
         await self._reading.run()
 
-    async def _take(self, records: Sequence[Record], regions: Regions) -> None:
-        completions = []
-        for record in records:
-            region = regions[record.partition.topic]
-            try:
-                completions.append(read(record.value or b"", region))
-            except codec.DecodeError as error:
-                await self._bury(record, region, error.reason)
+    async def _take(self, completions: Sequence[Completion]) -> None:
         await self._also(completions)
         news = await self._sync_log.write(completions, self._state.webhooks(), self._clock.now())
         for status, count in Counter(one.status.value for one in news).items():
@@ -61,16 +50,10 @@ class Report:
         if news:
             self._written()
 
-    async def _bury(self, record: Record, region: Region, reason: str) -> None:
-        await bury_record(self._log, region, record, reason, self._clock)
-        self._metrics.dead_letters.labels(record.partition.topic).inc()
-        LOG.warning(
-            "completion unreadable", action="completion_unreadable", position=record.position, reason=reason
-        )
 
-
-def read(raw: bytes, region: Region) -> Completion:
+def read(record: Record, region: Region) -> Completion:
     """The completion in a record of this region's topic; `DecodeError` for what no sync log can hold."""
+    raw = record.value or b""
     completion = codec.decode(raw, Completion)
     if completion.status not in ENDS:
         raise codec.DecodeError(f"status {completion.status} ends no task", raw)

@@ -5,14 +5,21 @@ from the last commit; so taking twice must change nothing.
 """
 
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from typing import Generic, TypeVar
+
+import structlog
 
 from mesh.clock import Clock
 from mesh.control.patience import Patience
 from mesh.errors import DatabaseUnavailable, LogError
 from mesh.log.dead_letters import bury_record, gap
 from mesh.log.port import Group, Log, Partition, Record
+from mesh.metrics import Metrics
 from mesh.rules.state import MeshState
+from schemas import codec
 from schemas.names import Region
+
+LOG = structlog.get_logger()
 
 _MOST_RECORDS = 500
 _POLL = 0.5  # seconds
@@ -21,22 +28,31 @@ _LOOK_FOR_TOPICS = 5.0  # seconds; for regions whose topics are not made yet
 
 Regions = Mapping[str, Region]  # by topic
 
+T = TypeVar("T")
 
-class SharedReading:
+
+class SharedReading(Generic[T]):
     def __init__(
         self,
         step: str,
         *,
+        what: str,
         topic_of: Callable[[Region], str],
-        take: Callable[[Sequence[Record], Regions], Awaitable[None]],
+        decode: Callable[[Record, Region], T],
+        take: Callable[[Sequence[T]], Awaitable[None]],
         log: Log,
         state: MeshState,
         clock: Clock,
+        metrics: Metrics,
         random: Callable[[], float],
     ) -> None:
-        """`take` may raise `LogError` and `DatabaseUnavailable`: then its records come again."""
-        self._step, self._topic_of, self._take_records = step, topic_of, take
-        self._log, self._state, self._clock, self._random = log, state, clock, random
+        """Each record is `what`, as `decode` has it of its region's topic; one it raises `DecodeError` for is buried.
+
+        `take` may raise `LogError` and `DatabaseUnavailable`: then its records come again.
+        """
+        self._step, self._what, self._topic_of, self._decode, self._take = step, what, topic_of, decode, take
+        self._log, self._state, self._clock = log, state, clock
+        self._metrics, self._random = metrics, random
 
     async def run(self) -> None:
         """For ever, over the regions that are declared at each time."""
@@ -81,14 +97,30 @@ class SharedReading:
         records = await group.read(max_records=_MOST_RECORDS, timeout=_POLL)
         group.lost()  # nothing stays with us from one turn to the next
         if records:
-            await self._take_records(records, regions)
-            await group.commit(_finished(records))
+            await self._take(await self._decoded(records, regions))
+            await group.commit(finished(records))
         if 0 < len(records) < _MOST_RECORDS:
             await self._clock.sleep(_GATHERED)
 
+    async def _decoded(self, records: Sequence[Record], regions: Regions) -> Sequence[T]:
+        found = []
+        for record in records:
+            region = regions[record.partition.topic]
+            try:
+                found.append(self._decode(record, region))
+            except codec.DecodeError as error:
+                await bury_record(self._log, region, record, error.reason, self._clock)
+                self._metrics.dead_letters.labels(record.partition.topic).inc()
+                LOG.warning(
+                    "a record is unreadable", action=f"{self._what}_unreadable", position=record.position,
+                    reason=error.reason,
+                )  # fmt: skip
+        return found
 
-def _finished(records: Sequence[Record]) -> Mapping[Partition, int]:
-    finished: dict[Partition, int] = {}
+
+def finished(records: Sequence[Record]) -> Mapping[Partition, int]:
+    """What to commit when all of these are."""
+    ends: dict[Partition, int] = {}
     for record in records:
-        finished[record.partition] = max(record.offset + 1, finished.get(record.partition, 0))
-    return finished
+        ends[record.partition] = max(record.offset + 1, ends.get(record.partition, 0))
+    return ends

@@ -5,7 +5,6 @@ from urllib.parse import urlsplit
 
 from yarl import URL
 
-from mesh.credentials import AskedFor, Credentials
 from mesh.node.node import Node
 from mesh.registry import auth, egress
 from mesh.registry.client import RegistryEndpoint, open_endpoint
@@ -21,15 +20,10 @@ def opener(node: Node, *, anonymous: bool = False) -> Callable[[Place], Registry
 
     def open_one(place: Place) -> RegistryEndpoint:
         host = urlsplit(place.url).netloc
-
-        def credentials() -> Credentials | AskedFor | None:
-            return node.secrets.credentials(place.credentials, host)
-
         return open_endpoint(
             place.name,
             place.url,
-            None if anonymous else credentials(),
-            renew=None if anonymous else credentials,
+            None if anonymous else node.secrets.credentials(place.credentials, host),
             clock=node.clock,
             random=node.random,
             allowed_networks=node.trust.networks,

@@ -49,8 +49,9 @@ def reconcile(node: Node) -> Reconcile:
 
 def control(node: Node, database: str | None) -> Control:
     """The control role; its sync log is in `database`, or in the data directory. `InvalidInput` when it cannot be."""
-    url = database or f"sqlite:///{node.data / 'control.db'}"
-    check_database(url)
+    if database is None:  # one that is given was looked at before anything was opened
+        database = f"sqlite:///{node.data / 'control.db'}"
+        check_database(database)
     return Control(
         log=node.log,
         state=node.state,
@@ -59,7 +60,7 @@ def control(node: Node, database: str | None) -> Control:
         metrics=node.metrics,
         secrets=node.secrets,
         random=node.random,
-        database=url,
+        database=database,
     )
 
 

@@ -3,13 +3,12 @@
 A registry says how it wants to be asked by refusing the first request (401 and `WWW-Authenticate`); that is
 remembered, so that later requests carry the right header at once. Tokens are kept by scope until shortly
 before they end; a registry looks at a token when a request begins, so a long upload may outlive its token.
-Credentials are looked up again when they are refused, and before a token server is asked, so that a rotated
+Credentials are asked for anew when they are refused, and before a token server is asked, so that a rotated
 secret needs no restart.
 """
 
 import asyncio
 import base64
-import contextlib
 import re
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -86,15 +85,13 @@ class Authenticator:
     def __init__(
         self,
         home: URL,
-        credentials: Credentials | AskedFor | None,
+        credentials: AskedFor,
         realms: frozenset[URL],
         *,
         clock: Clock,
         fetch: FetchToken,
-        renew: Callable[[], Credentials | AskedFor | None] | None = None,
     ) -> None:
         self._given = credentials
-        self._look_up = renew
         self._realms = trusted_realms(home, realms)
         self._clock = clock
         self._fetch = fetch
@@ -104,59 +101,49 @@ class Authenticator:
 
     async def authorization(self, scopes: Scopes, side: Side) -> str | None:
         """The header for a request, as far as is known; None before the registry has asked for anything."""
-        if isinstance(self._given, Credentials) and self._given.is_bearer:
-            return f"Bearer {self._given.password}"
+        at_hand = self._given.at_hand
+        if at_hand is not None and at_hand.is_bearer:
+            return f"Bearer {at_hand.password}"
         if self._challenge is None:
             return None
         if self._challenge.scheme == "basic":
-            return _basic(await self._credentials(side))
+            return _basic(at_hand or await self._ask(side))
         return await self._bearer(self._challenge, scopes, [], side)
 
     async def answer(
         self, headers: Iterable[str], scopes: Scopes, refused: str | None, side: Side
     ) -> str | None:
         """The header to try once more with after a 401, or None when we have nothing better than `refused`."""
-        self._renew()
-        if isinstance(self._given, Credentials) and self._given.is_bearer:
-            token_now = f"Bearer {self._given.password}"
+        known = await self._ask(side)
+        if known is not None and known.is_bearer:
+            token_now = f"Bearer {known.password}"
             return token_now if token_now != refused else None
         challenge = challenges.choose(headers)
         if challenge is None:
             return None
         if challenge.scheme == "bearer":
-            self._check_realm(challenge, side)
+            check_realm(
+                challenge, self._realms, side
+            )  # where our password goes: only where the operator expects it
         self._challenge = challenge  # only now: what is remembered is asked without another look
         if challenge.scheme == "basic":
-            return await self._better_basic(refused, side)
+            return await self._better_basic(known, refused, side)
         self._forget(scopes, refused)
         named = challenge.parameters.pop("scope", "").split()  # of this request, not of those to come
         return await self._bearer(challenge, scopes, named, side)
 
-    async def _credentials(self, side: Side, *, refused: Credentials | None = None) -> Credentials | None:
-        if self._given is None or isinstance(self._given, Credentials):
-            return self._given
-        return await self._given.ask(side, refused=refused)
+    async def _ask(self, side: Side, *, refused: Credentials | None = None) -> Credentials | None:
+        before = self._given.at_hand
+        found = await self._given.ask(side, refused=refused)
+        if self._given.at_hand != before:
+            self._tokens.clear()
+        return found
 
-    async def _better_basic(self, refused: str | None, side: Side) -> str | None:
-        known = await self._credentials(side)
+    async def _better_basic(self, known: Credentials | None, refused: str | None, side: Side) -> str | None:
         if refused is not None and _basic(known) == refused:
-            known = await self._credentials(side, refused=known)
+            known = await self._ask(side, refused=known)
         better = _basic(known)
         return better if better != refused else None
-
-    def _renew(self) -> None:
-        """As they are now. Those that we have stay while there are none that can be read: a file is being replaced."""
-        if self._look_up is None:
-            return
-        with contextlib.suppress(InvalidInput):
-            found = self._look_up()
-            if found != self._given:
-                self._given = found
-                self._tokens.clear()
-
-    def _check_realm(self, challenge: Challenge, side: Side) -> None:
-        """The realm decides where our password goes: only where the operator would expect it."""
-        check_realm(challenge, self._realms, side)
 
     def _forget(self, scopes: Scopes, refused: str | None) -> None:
         token = self._tokens.get(scopes)
@@ -173,20 +160,19 @@ class Authenticator:
         return f"Bearer {token.value}"
 
     async def _new_token(self, challenge: Challenge, scopes: Sequence[str], side: Side) -> Token:
-        self._renew()
         asked = self._clock.monotonic()
-        known = await self._credentials(side)
+        known = await self._ask(side)
         try:
-            body = await self._ask(challenge, scopes, known, side)
+            body = await self._fetched(challenge, scopes, known, side)
         except Denied:
-            newer = await self._credentials(side, refused=known)
+            newer = await self._ask(side, refused=known)
             if newer == known:
                 raise
-            body = await self._ask(challenge, scopes, newer, side)
+            body = await self._fetched(challenge, scopes, newer, side)
         value, lifetime = parse_token(body, side)
         return Token(value, asked + lifetime, lifetime)
 
-    async def _ask(
+    async def _fetched(
         self, challenge: Challenge, scopes: Sequence[str], known: Credentials | None, side: Side
     ) -> bytes:
         if known is not None and known.is_identity:

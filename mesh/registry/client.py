@@ -7,7 +7,7 @@ from random import SystemRandom
 from yarl import URL
 
 from mesh.clock import Clock, SystemClock
-from mesh.credentials import AskedFor, Credentials
+from mesh.credentials import AskedFor, LookedUp
 from mesh.errors import ContentRefused, Denied, InvalidInput, NotFound, NotOffered, RegistryError, Rejected
 from mesh.registry import auth, lists, redirects, verify
 from mesh.registry.download import BlobReader
@@ -28,9 +28,8 @@ _MAX_REFERRERS = 10_000  # of one manifest
 def open_endpoint(
     name: str,
     url: str,
-    credentials: Credentials | AskedFor | None,
+    credentials: AskedFor | None,
     *,
-    renew: Callable[[], Credentials | AskedFor | None] | None = None,
     clock: Clock | None = None,
     random: Callable[[], float] | None = None,
     allowed_networks: Iterable[str] = (),
@@ -38,7 +37,6 @@ def open_endpoint(
 ) -> "RegistryEndpoint":
     """The place `name` at `url`. To be called on the running event loop, and closed there.
 
-    `renew` gives the credentials as they are now: it is asked when the registry refuses those that we have.
     A registry may send us to public addresses and to `allowed_networks` (CIDRs). Its token server must be on its own
     host and port, or one of `realms` (origins such as `https://auth.example.com`). `InvalidInput` for what is neither.
     """
@@ -46,8 +44,7 @@ def open_endpoint(
         Transport(
             name,
             _parse_base(name, url),
-            credentials,
-            renew=renew,
+            credentials or LookedUp(lambda: None),
             clock=clock or SystemClock(),
             random=random or SystemRandom().random,
             networks=parse_networks(allowed_networks),

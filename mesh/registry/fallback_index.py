@@ -33,7 +33,7 @@ async def add(
     tag = fallback_tag(subject)
     for _ in range(_MOST_TRIES):
         before = await _read(registry, repository, subject)
-        index = merged(before, referrers, Side.DESTINATION)
+        index = merged(before, referrers)
         if index is None:
             return
         now = await registry.resolve(repository, tag)
@@ -51,7 +51,7 @@ async def _stays(
     for pause in (0.0, _LOOK_AGAIN_SECONDS):
         await clock.sleep(pause)
         found = await _read(registry, repository, subject)
-        if merged(found, referrers, Side.DESTINATION) is not None:
+        if merged(found, referrers) is not None:
             return False
     return True
 

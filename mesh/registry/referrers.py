@@ -47,13 +47,15 @@ def is_fallback(tag: str) -> bool:
     return found is not None and found[2] is None
 
 
-def read_subject(manifest: Manifest, side: Side) -> Digest | None:
+def read_subject(manifest: Manifest) -> Digest | None:
     """The digest that a manifest says it is about; `ContentRefused` when it says so in no readable way."""
     try:
         subject = orjson.loads(manifest.body).get("subject")
         return Digest(subject["digest"]) if subject else None
     except (KeyError, TypeError, ValueError, AttributeError) as error:
-        raise ContentRefused(f"manifest {manifest.digest} has a subject that is none", side=side) from error
+        raise ContentRefused(
+            f"manifest {manifest.digest} has a subject that is none", side=Side.SOURCE
+        ) from error
 
 
 def read_index(body: bytes, side: Side) -> list[Referrer]:
@@ -65,12 +67,12 @@ def read_index(body: bytes, side: Side) -> list[Referrer]:
     return list({entry.descriptor.digest: entry for entry in entries}.values())
 
 
-def merged(index: Manifest | None, referrers: Iterable[Manifest], side: Side) -> Manifest | None:
+def merged(index: Manifest | None, referrers: Iterable[Manifest]) -> Manifest | None:
     """The index with `referrers` in it too, entries united by digest; None when all of them are in it.
 
     What else stands in the index stays as it is. `ContentRefused` when it is no index, or would be over 4 MiB.
     """
-    document = _document(index, side)
+    document = _document(index)
     entries = document.get("manifests") or []
     listed = {entry.get("digest") for entry in entries if isinstance(entry, dict)}
     added = {it.digest: _entry(it) for it in referrers if it.digest not in listed}
@@ -78,15 +80,19 @@ def merged(index: Manifest | None, referrers: Iterable[Manifest], side: Side) ->
         return None
     body = orjson.dumps({**document, "manifests": [*entries, *added.values()]})
     if len(body) > MAX_MANIFEST:
-        raise ContentRefused(f"a list of referrers over {MAX_MANIFEST} bytes is not written", side=side)
+        raise ContentRefused(
+            f"a list of referrers over {MAX_MANIFEST} bytes is not written", side=Side.DESTINATION
+        )
     return Manifest(OCI_INDEX, digest_of(body), body)
 
 
-def _document(index: Manifest | None, side: Side) -> dict[str, Any]:
+def _document(index: Manifest | None) -> dict[str, Any]:
     if index is None:
         return {"schemaVersion": 2, "mediaType": OCI_INDEX}
     if index.media_type != OCI_INDEX:
-        raise ContentRefused(f"the tag of a list of referrers names a {index.media_type}", side=side)
+        raise ContentRefused(
+            f"the tag of a list of referrers names a {index.media_type}", side=Side.DESTINATION
+        )
     document: dict[str, Any] = orjson.loads(index.body)  # the client has seen that it is an object
     return document
 

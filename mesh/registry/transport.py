@@ -17,7 +17,7 @@ from aiohttp.resolver import ThreadedResolver
 from yarl import URL
 
 from mesh.clock import Clock
-from mesh.credentials import AskedFor, Credentials
+from mesh.credentials import AskedFor
 from mesh.errors import Denied, RegistryError, Rejected, Throttled, Unreachable
 from mesh.registry import failures, redirects
 from mesh.registry.auth import Authenticator, Scopes
@@ -87,9 +87,8 @@ class Transport:
         self,
         name: str,
         base: URL,
-        credentials: Credentials | AskedFor | None,
+        credentials: AskedFor,
         *,
-        renew: Callable[[], Credentials | AskedFor | None] | None = None,
         clock: Clock,
         random: Callable[[], float],
         networks: tuple[Network, ...],
@@ -100,9 +99,7 @@ class Transport:
         self.clock = clock
         self.random = random
         self._trusted = realms | {base.origin()}
-        self._auth = Authenticator(
-            base, credentials, realms, clock=clock, fetch=self._fetch_token, renew=renew
-        )
+        self._auth = Authenticator(base, credentials, realms, clock=clock, fetch=self._fetch_token)
         self._pause = Pause(clock, random)
         self.no_referrers = Belief(clock)  # no API for them
         self.own_mounts = OwnMounts(Belief(clock), Belief(clock))

@@ -65,13 +65,7 @@ class Mesh:
 
     def until(self, what: str, look: Callable[[], T | None], *, within: float, every: float) -> T:
         """As `parts.until`, and over at once when the mesh is."""
-
-        def alive() -> T | None:
-            for name, process in self.processes.items():
-                assert process.is_running(), f"{name} ended: {process.said()[-2000:]}"
-            return look()
-
-        return parts.until(what, alive, within=within, every=every)
+        return parts.until(what, look, within=within, every=every, needs=self.processes.values())
 
     def stop(self) -> None:
         """Cleanly; the log can be read then."""
@@ -150,8 +144,7 @@ def _daemon(mesh: Mesh, name: str, url: str, *arguments: str) -> None:
     listen = url.removeprefix("http://")
     process = parts.regmesh(mesh.folder / f"{name}.log", *arguments, "--listen", listen)
     mesh.processes[name] = process
-    until(f"{name} is ready", lambda: parts.get(f"{url}/readyz") or not process.is_running(), within=60)
-    assert process.is_running(), process.said()[-2000:]
+    until(f"{name} is ready", lambda: parts.get(f"{url}/readyz"), within=60, needs=[process])
 
 
 def _run(*arguments: str) -> None:

@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from tests.bench.table import Options, progress
+from tests.parts import Process
 
 _IN_MEMORY = Path("/dev/shm")
 
@@ -16,18 +17,29 @@ _IN_MEMORY = Path("/dev/shm")
 @contextmanager
 def on_disk() -> Iterator[Path]:
     """For logs and databases: what makes them durable has its price, and it belongs to the figure."""
-    with tempfile.TemporaryDirectory(prefix="regmesh-bench-") as folder:
-        yield Path(folder)
+    with _folder(None) as folder:
+        yield folder
 
 
 @contextmanager
 def for_blobs(options: Options, needed: int) -> Iterator[tuple[Path, str]]:
     """A folder for registries that will hold `needed` bytes in all, and what to call the place in a table."""
     parent = options.folder or (_IN_MEMORY if _has_room(needed) else Path(tempfile.gettempdir()))
-    with tempfile.TemporaryDirectory(prefix="regmesh-bench-", dir=parent) as folder:
+    with _folder(parent) as folder:
         place = "tmpfs" if parent == _IN_MEMORY else f"disk ({parent})"
         progress(f"registries keep their blobs on {place}")
-        yield Path(folder), place
+        yield folder, place
+
+
+@contextmanager
+def _folder(parent: Path | None) -> Iterator[Path]:
+    """Gone afterwards, with all that runs, be it that an interrupt came before its name was known to who ends it."""
+    with tempfile.TemporaryDirectory(prefix="regmesh-bench-", dir=parent) as folder:
+        try:
+            yield Path(folder)
+        finally:
+            for process in Process.begun:
+                process.end()
 
 
 def port() -> int:

@@ -12,7 +12,7 @@ import pytest
 from aiohttp import web
 
 from mesh.clock import ManualClock
-from mesh.credentials import Credentials
+from mesh.credentials import AskedFor, Credentials, LookedUp
 from mesh.errors import Denied, InvalidInput, RegistryError, Rejected, ServerFault, Throttled
 from mesh.registry.client import RegistryEndpoint, open_endpoint
 from mesh.registry.port import Descriptor, digest_of
@@ -31,9 +31,7 @@ HERE = ["127.0.0.0/8"]
 
 
 @asynccontextmanager
-async def opened(
-    url: str, credentials: Credentials | None, **more: object
-) -> AsyncIterator[RegistryEndpoint]:
+async def opened(url: str, credentials: AskedFor | None, **more: object) -> AsyncIterator[RegistryEndpoint]:
     endpoint = open_endpoint("place", url, credentials, **more)  # type: ignore[arg-type]
     try:
         yield endpoint
@@ -75,7 +73,7 @@ async def test_credentials_that_were_put_right_are_found_without_a_restart(
     known: list[Credentials | None] = [first]
     async with (
         registries.distribution(tmp_path, htpasswd=users) as url,
-        opened(url, first, renew=lambda: known[-1]) as endpoint,
+        opened(url, LookedUp(lambda: known[-1])) as endpoint,
     ):
         for _ in range(2):
             with pytest.raises(Denied):
@@ -306,19 +304,24 @@ async def test_cookies_are_not_kept():
 
 async def test_a_token_is_asked_for_with_the_credentials_of_now(server: TokenServer):
     known = [Credentials("anna", "old")]
-    async with opened(server.stub.url, known[-1], renew=lambda: known[-1]) as endpoint:
+    async with opened(server.stub.url, LookedUp(lambda: known[-1])) as endpoint:
         registry = endpoint.registry(Side.SOURCE)
         assert await registry.blob_size(APP, BLOB.digest) == 4
         known.append(ANNA)
         assert await registry.blob_size(APP, BLOB.digest) == 4  # its token is good, nobody is asked
         await registry.write_blob(APP, BLOB, streamed(b"blob"))
-    assert [request.headers["Authorization"] == BASIC for request in server.asked] == [False, True]
+        assert await registry.blob_size(APP, BLOB.digest) == 4  # no longer with what the old ones got
+    assert [request.headers["Authorization"] == BASIC for request in server.asked] == [False, True, True]
 
 
 async def test_credentials_stay_while_those_of_now_cannot_be_read(server: TokenServer):
-    def unreadable() -> Credentials:
-        raise InvalidInput("the file is being replaced")
+    readable = [ANNA]
 
-    async with opened(server.stub.url, ANNA, renew=unreadable) as endpoint:
+    def look_up() -> Credentials:
+        if not readable:
+            raise InvalidInput("the file is being replaced")
+        return readable.pop()
+
+    async with opened(server.stub.url, LookedUp(look_up)) as endpoint:
         assert await endpoint.registry(Side.SOURCE).blob_size(APP, BLOB.digest) == 4
     assert [request.headers["Authorization"] for request in server.asked] == [BASIC]

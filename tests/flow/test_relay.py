@@ -116,11 +116,24 @@ async def test_the_layers_are_at_the_replicas_before_the_manifest_is_pushed(site
 
 
 async def test_a_dead_relay_is_passed_over_for_the_origin(site: MeshSite) -> None:
-    await site.kill_agent("shanghai")
-    await site.kill_agent("chengdu")  # their heartbeats stand for half a minute, and nobody answers for them
-    site.relays._relays.clear()
+    asked: set[str] = set()
+
+    class Dead:
+        async def handle(self, request: web.Request) -> web.StreamResponse:
+            asked.add(request.headers["Regmesh-Region"])
+            assert request.transport is not None
+            request.transport.abort()
+            return web.Response()
+
+    for region in (
+        "shanghai",
+        "chengdu",
+    ):  # their heartbeats stand for half a minute, and nobody answers for them
+        await site.kill_agent(region)
+        site.relays._relays[region] = Dead()  # type: ignore[assignment]
     digest = await site.push("cn", "v1", images.image(layers=[os.urandom(MIB)]))
     await until(lambda: arrived(site, "v1", digest, ("guangzhou", "hangzhou")))
+    assert asked
 
 
 async def test_a_relay_that_lies_is_found_out_and_dropped(site: MeshSite) -> None:

@@ -5,10 +5,11 @@ import signal
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from tests.parts import until
+from tests.parts import Process, until
 
 ROOT = Path(__file__).parent.parent.parent
 BENCH = [sys.executable, "-m", "tests.bench", "--quick"]
@@ -84,6 +85,26 @@ def test_interrupted_it_leaves_nothing_behind(how: signal.Signals, tmp_path: Pat
     assert started.returncode == 130, err
     assert rows(out) == []
     assert list(tmp_path.iterdir()) == []
+    assert not [command for command in _commands() if str(tmp_path) in command]
+
+
+def test_what_is_begun_while_an_interrupt_comes_is_known(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    begin = subprocess.Popen
+
+    def interrupted(*arguments: Any, **more: Any) -> subprocess.Popen[bytes]:
+        process = begin(*arguments, **more)
+        signal.raise_signal(signal.SIGINT)
+        return process
+
+    monkeypatch.setattr(subprocess, "Popen", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        Process([sys.executable, "-c", "import time; time.sleep(60)", str(tmp_path)], tmp_path / "log")
+    begun = Process.begun[-1]
+    assert begun.is_running()
+    assert begun.log == tmp_path / "log"
+    begun.end()
     assert not [command for command in _commands() if str(tmp_path) in command]
 
 

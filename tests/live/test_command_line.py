@@ -60,8 +60,8 @@ def _start(folder: Path, file: Path) -> tuple[str, Process]:
     daemon = parts.regmesh(
         folder / "up.log", "up", "-f", str(file), "--data", str(folder / "data"), "--listen", listen
     )
-    until("up is ready", lambda: parts.get(f"{url}/readyz"))
-    until("the file is declared", lambda: parts.get(f"{url}/api/v1/regions")["items"])
+    until("up is ready", lambda: parts.get(f"{url}/readyz"), needs=[daemon])
+    until("the file is declared", lambda: parts.get(f"{url}/api/v1/regions")["items"], needs=[daemon])
     return url, daemon
 
 

@@ -31,8 +31,8 @@ def test_a_notification_of_an_unknown_shape_is_accepted_counted_and_shown(tmp_pa
         tmp_path / "up.log", "up", "-f", str(file), "--data", str(tmp_path / "data"), "--listen", listen
     )
     try:
-        until("up is ready", lambda: parts.get(f"{url}/readyz"))
-        until("the file is declared", lambda: parts.get(f"{url}/api/v1/regions")["items"])
+        until("up is ready", lambda: parts.get(f"{url}/readyz"), needs=[daemon])
+        until("the file is declared", lambda: parts.get(f"{url}/api/v1/regions")["items"], needs=[daemon])
         with urlopen(_notification(f"{url}/v1/notifications/game-cn", b'{"a shape of": "nobody"}')) as answer:
             assert answer.status == 202
         doctor = until(

@@ -102,7 +102,7 @@ def mesh(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[Mesh]:
         )  # fmt: skip
         made = Mesh(tmp_path, home, near, f"http://{api}", f"http://{at}", up)
         try:
-            until("the gateway is ready", lambda: up.is_running() and parts.get(f"{made.gateway}/readyz"))
+            until("the gateway is ready", lambda: parts.get(f"{made.gateway}/readyz"), needs=[up])
             yield made
         finally:
             up.end()
@@ -296,11 +296,16 @@ def test_the_gateway_is_a_daemon_of_its_own_on_kafka_and_a_miss_is_replicated(tm
                     tmp_path / f"{name}.log", name, *options, "--log", broker.url, "--data", str(tmp_path / name),
                     "--listen", f"127.0.0.1:{ports[name]}", environment={"REGMESH_SECRET_CN": f"{USER}:{PASSWORD}"},
                 )  # fmt: skip
-            until("control is ready", lambda: parts.get(f"{api}/readyz"), within=60)
+            until("control is ready", lambda: parts.get(f"{api}/readyz"), within=60, needs=daemons.values())
             applied = parts.run_regmesh("apply", "-f", str(file), "--server", api)
             assert applied.returncode == 0, applied.stderr
             mesh = Mesh(tmp_path, home, near, api, f"http://127.0.0.1:{ports['gateway']}", daemons["gateway"])
-            until("the gateway is ready", lambda: parts.get(f"{mesh.gateway}/readyz"), within=60)
+            until(
+                "the gateway is ready",
+                lambda: parts.get(f"{mesh.gateway}/readyz"),
+                within=60,
+                needs=daemons.values(),
+            )
             until("the replica was filled", lambda: all_ended(api), within=60)
             mesh.push("v1")  # it notifies nobody: only the miss can bring it over
             assert pull_with_skopeo(mesh, tmp_path / "first") == IMAGE.digest

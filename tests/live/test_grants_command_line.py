@@ -35,8 +35,12 @@ def test_grants_on_the_command_line(tmp_path: Path) -> None:
         return done.returncode, done.stdout, done.stderr
 
     try:
-        until("up is ready", lambda: parts.get(f"http://{listen}/readyz"))
-        until("the file is declared", lambda: parts.get(f"http://{listen}/api/v1/rules")["items"])
+        until("up is ready", lambda: parts.get(f"http://{listen}/readyz"), needs=[daemon])
+        until(
+            "the file is declared",
+            lambda: parts.get(f"http://{listen}/api/v1/rules")["items"],
+            needs=[daemon],
+        )
         code, out, _ = regmesh("apply", "-f", str(mesh))
         assert code == 0
         assert "note: rule/base copies nothing until account 'shop' declares a grant for 'platform'" in out

@@ -76,7 +76,12 @@ class Line:
     def ended(self, repository: str, tag: str, *, within: float = 60) -> dict[str, Any]:
         """The entry of a tag's last task, once it succeeded."""
         query = {"repository": repository, "tag": tag, "status": "Succeed"}
-        return until(f"{repository}:{tag} in the sync log", lambda: self.log(**query), within=within)[0]
+        return until(
+            f"{repository}:{tag} in the sync log",
+            lambda: self.log(**query),
+            within=within,
+            needs=self.daemons.values(),
+        )[0]
 
 
 @pytest.fixture
@@ -133,7 +138,7 @@ def _up(line: Line) -> None:
             line.folder / "up.log", "up", "-f", str(line.mesh_file()), "--data", str(line.folder / "data"),
             "--listen", line.api.removeprefix("http://"), environment=SECRETS,
         )  # fmt: skip
-        until("up is ready", lambda: parts.get(f"{line.api}/readyz"))
+        until("up is ready", lambda: parts.get(f"{line.api}/readyz"), needs=[line.agent])
 
     line.start_agent = start
     start()
@@ -157,12 +162,12 @@ def _daemons(line: Line, log: str) -> None:
     def start_agent() -> None:
         listen = f"127.0.0.1:{parts.free_port()}"
         daemon("agent", "agent", "--region", "frankfurt", "--listen", listen)
-        until("agent is ready", lambda: parts.get(f"http://{listen}/readyz"))
+        until("agent is ready", lambda: parts.get(f"http://{listen}/readyz"), needs=[line.agent])
 
     daemon("control", "control", "--listen", line.api.removeprefix("http://"))
     daemon("producer", "producer", "--listen", line.intake.removeprefix("http://"))
-    until("control is ready", lambda: parts.get(f"{line.api}/readyz"))
-    until("producer is ready", lambda: parts.get(f"{line.intake}/readyz"))
+    until("control is ready", lambda: parts.get(f"{line.api}/readyz"), needs=line.daemons.values())
+    until("producer is ready", lambda: parts.get(f"{line.intake}/readyz"), needs=line.daemons.values())
     line.start_agent = start_agent
     start_agent()
     applied = parts.run_regmesh("apply", "-f", str(line.mesh_file()), "--server", line.api)

@@ -36,7 +36,11 @@ def test_a_push_is_waited_for_and_found_at_the_replica(tmp_path: Path) -> None:
         try:
             source.start()
             replica.start()
-            until("the file is declared", lambda: parts.get(f"{url}/api/v1/replicas/game-cn@shanghai"))
+            until(
+                "the file is declared",
+                lambda: parts.get(f"{url}/api/v1/replicas/game-cn@shanghai"),
+                needs=[daemon],
+            )
             parts.push(layout, "v1", source, "game/app:v1")
             _commands(url, str(image.digest))
             assert replica.digest("game/app", "v1") == image.digest

@@ -79,7 +79,7 @@ def test_two_registries_of_your_own(reader: Reader, registries: tuple[Distributi
         "--listen", f"127.0.0.1:{reader.ports[8080]}",
     )  # fmt: skip
     try:
-        until("up is ready", lambda: parts.get(f"http://127.0.0.1:{reader.ports[8080]}/readyz"))
+        until("up is ready", lambda: parts.get(f"http://127.0.0.1:{reader.ports[8080]}/readyz"), needs=[up])
         push, logs, inspect = _block("sh", "skopeo copy").splitlines()
         assert reader.run(push).returncode == 0
         until("the copy", lambda: destination.digest("game/app", "v1-global"))
@@ -116,7 +116,7 @@ def test_from_one_file_to_kafka(reader: Reader) -> None:
                 daemons.append(
                     parts.regmesh(reader.folder / f"{arguments[0]}.log", *arguments, environment=log)
                 )
-                until(f"{arguments[0]} listens", lambda: "listening" in daemons[-1].said())
+                until(f"{arguments[0]} listens", lambda: "listening" in daemons[-1].said(), needs=daemons)
             else:
                 done = reader.run(command, **log)
                 assert done.returncode == 0, done.stderr

@@ -93,7 +93,7 @@ def start_up(folder: Path, file: Path, api: str) -> Process:
     started = parts.regmesh(
         folder / "up.log", "up", "-f", str(file), "--data", str(folder / "data"), "--listen", listen
     )
-    until("up is ready", lambda: parts.get(f"{api}/readyz"), within=60)
+    until("up is ready", lambda: parts.get(f"{api}/readyz"), within=60, needs=[started])
     return started
 
 

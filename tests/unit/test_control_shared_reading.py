@@ -4,9 +4,12 @@ import asyncio
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 
+from prometheus_client import CollectorRegistry
+
 from mesh.clock import ManualClock
 from mesh.control.shared_reading import SharedReading
 from mesh.log.port import Partition, Record
+from mesh.metrics import Metrics
 from mesh.rules.state import MeshState
 from schemas import topics
 from schemas.codec import encode
@@ -73,7 +76,7 @@ async def _turns(group: Group, records: int) -> list[int]:
     taken: list[int] = []
     done = asyncio.Event()
 
-    async def take(records_of_turn: Sequence[Record], regions: Mapping[str, Region]) -> None:
+    async def take(records_of_turn: Sequence[Record]) -> None:
         taken.append(len(records_of_turn))
         if sum(taken) == records:
             done.set()
@@ -82,8 +85,9 @@ async def _turns(group: Group, records: int) -> list[int]:
     record = StateRecord(id="region", time=NOW, noun="region", value=value)
     state.apply("region/beijing", encode(record), 0)
     reading = SharedReading(
-        "report", topic_of=topics.completions, take=take, log=Log(group),  # type: ignore[arg-type]
-        state=state, clock=Clock(group), random=lambda: 0.5,
+        "report", what="completion", topic_of=topics.completions, decode=lambda record, _: record, take=take,
+        log=Log(group), state=state, clock=Clock(group),  # type: ignore[arg-type]
+        metrics=Metrics(CollectorRegistry()), random=lambda: 0.5,
     )  # fmt: skip
     running = asyncio.create_task(reading.run())
     async with asyncio.timeout(10):

@@ -55,8 +55,7 @@ class Workplace:
         return Secrets(self.environment, self.clock)
 
     async def credentials(self, host: str = HOST, secrets: Secrets | None = None) -> Credentials | None:
-        found = (secrets or self.secrets()).credentials(None, host)
-        return found if found is None or isinstance(found, Credentials) else await found.ask(Side.SOURCE)
+        return await (secrets or self.secrets()).credentials(None, host).ask(Side.SOURCE)
 
     async def failure(self) -> str:
         with pytest.raises(HelperFailed) as caught:

@@ -66,14 +66,14 @@ def test_lists_are_united_in_any_order_and_again(
 ) -> None:
     index = None
     for added in (first, second, third, second):
-        index = merged(index, added, Side.DESTINATION) or index
+        index = merged(index, added) or index
     wanted = {it.digest for it in (*first, *second, *third)}
     found = read_index(index.body, Side.DESTINATION) if index else []
     assert [it.descriptor.digest for it in found] == list(
         dict.fromkeys(it.digest for it in (*first, *second, *third))
     )
     assert {it.descriptor.digest for it in found} == wanted
-    assert merged(index, [it for it in ATTACHED if it.digest in wanted], Side.DESTINATION) is None
+    assert merged(index, [it for it in ATTACHED if it.digest in wanted]) is None
 
 
 def test_what_else_stands_in_a_list_stays() -> None:
@@ -83,7 +83,7 @@ def test_what_else_stands_in_a_list_stays() -> None:
         "manifests": [{"digest": "odd", "more": 1}],
     }
     body = json.dumps(document).encode()
-    index = merged(Manifest(attached.OCI_INDEX, digest_of(body), body), ATTACHED[:1], Side.DESTINATION)
+    index = merged(Manifest(attached.OCI_INDEX, digest_of(body), body), ATTACHED[:1])
     assert index is not None
     assert index.digest == digest_of(index.body)
     entries = [*document["manifests"], attached.entry(ATTACHED[0])]  # type: ignore[misc]
@@ -93,13 +93,13 @@ def test_what_else_stands_in_a_list_stays() -> None:
 def test_a_list_that_would_be_too_large_is_not_made() -> None:
     body = json.dumps({"manifests": [], "annotations": {"x": "x" * MAX_MANIFEST}}).encode()
     with pytest.raises(ContentRefused):
-        merged(Manifest(attached.OCI_INDEX, digest_of(body), body), ATTACHED, Side.DESTINATION)
+        merged(Manifest(attached.OCI_INDEX, digest_of(body), body), ATTACHED)
 
 
 @pytest.mark.parametrize("subject", ['"text"', "7", "[1]", '{"digest": "no"}', '{"size": 1}'])
 def test_a_subject_that_is_none_is_refused(subject: str) -> None:
     body = f'{{"subject": {subject}}}'.encode()
     with pytest.raises(ContentRefused):
-        read_subject(Manifest(IMAGE.manifest.media_type, digest_of(body), body), Side.SOURCE)
-    assert read_subject(IMAGE.manifest, Side.SOURCE) is None
-    assert read_subject(ATTACHED[0], Side.SOURCE) == SUBJECT
+        read_subject(Manifest(IMAGE.manifest.media_type, digest_of(body), body))
+    assert read_subject(IMAGE.manifest) is None
+    assert read_subject(ATTACHED[0]) == SUBJECT

@@ -124,12 +124,22 @@ async def test_what_was_there_before_is_told_of_and_written_over_only_on_demand(
     assert (entry["status"], entry["error"]["code"]) == ("Skipped", "other_content")
     assert "regmesh sync cn@shanghai --repository game/app" in entry["error"]["message"]
     assert await site.digest("cn@shanghai", "v1") != ours
+    told = await until(lambda: _in_state(site, "Failed"))
+    assert told["reason"].startswith("1 tag holds what its instance does not have")
+    (finding,) = [one for one in (await site.get("doctor"))["items"] if one["about"] == "replica/cn@shanghai"]
+    assert "`regmesh sync cn@shanghai --repository NAME` writes over them" in finding["advice"]
     await site.remote.ask("POST", "/api/v1/executions", body={"rule": "cn@shanghai", "repository": str(APP)})
 
     async def ours_is_there() -> bool:
         return await site.digest("cn@shanghai", "v1") == ours
 
     await until(ours_is_there)
+    assert (await until(lambda: _in_state(site, "Synced")))["reason"] is None
+
+
+async def _in_state(site: MeshSite, state: str) -> dict[str, Any] | None:
+    found: dict[str, Any] = await site.get("replicas/cn@shanghai")
+    return found if found["state"] == state else None
 
 
 @pytest.mark.parametrize(

@@ -27,12 +27,13 @@ from mesh.rules.state import MeshState
 from schemas.completions import Heartbeat
 from schemas.declared import Declared
 from schemas.names import Repository, Tag
-from schemas.topology import Instance, Replica
+from schemas.topology import Instance, RegionDeclaration, Replica
 from schemas.webhooks import Webhook
 
 MAX_BODY = 1024 * 1024
 # What `get` shows beside what is declared. Who puts back what he got declares nothing by it.
 _TOLD = {
+    "regions": ("agents",),
     "instances": ("state", "position"),
     "webhooks": ("state", "waiting", "last_delivered", "last_failure"),
     "replicas": ("state", "reason", "lag_seconds", "tasks_left", "bytes_left", "fill"),
@@ -204,6 +205,9 @@ class Api:
         return {f"{Webhook.noun}/{name}": _hearing(one) for name, one in found.items()}
 
     def _told(self, thing: Declared, statuses: Mapping[str, ReplicaStatus]) -> dict[str, Any]:
+        if isinstance(thing, RegionDeclaration):
+            lives, told = self._running.of_region(thing.name)
+            return {"agents": (len(told) if lives else 0) if self._running.knows(thing.name) else None}
         if isinstance(thing, Instance):
             return {
                 "state": self._running.place_state(thing.place, thing.region),

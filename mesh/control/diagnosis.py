@@ -127,6 +127,8 @@ def _advice(cause: Cause, name: str) -> str:
         Cause.REGISTRY: f"see its URL, its credentials and the way to it from region {region}",
         Cause.FILL: f"`regmesh sync {name} --wait` brings all of it",
         Cause.TASKS: f"`regmesh logs --status Failed --replica {name}`, then `regmesh retry --failed --rule {name}`",
+        Cause.CONTENT: f"`regmesh logs --status Skipped --replica {name}` names them; "
+        f"`regmesh sync {name} --repository NAME` writes over them",
     }[cause]
 
 

@@ -25,6 +25,7 @@ class Cause(StrEnum):
     AGENTS = "agents"
     FILL = "fill"
     TASKS = "tasks"
+    CONTENT = "content"
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,7 +35,7 @@ class Sight:
     `told`: heartbeats of agents of its region, of those that live, or when none does of those that lived last.
 
     `fill` is the newest backfill as `/executions` shows it, and `filled_since` says that a later run of all went well;
-    `failed` are tags that failed and that nothing made good since.
+    `failed` are tags that failed and that nothing made good since, `others` those that were left with other content.
     """
 
     name: PlaceName
@@ -46,6 +47,7 @@ class Sight:
     fill: Mapping[str, Any] | None
     filled_since: bool
     failed: int
+    others: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,6 +93,9 @@ def _failure(sight: Sight) -> tuple[Cause, str] | None:
     if sight.failed:
         tags = f"{sight.failed} tags" if sight.failed > 1 else "1 tag"
         return Cause.TASKS, f"{tags} failed and nothing has made them good since"
+    if sight.others:
+        tags = f"{sight.others} tags hold" if sight.others > 1 else "1 tag holds"
+        return Cause.CONTENT, f"{tags} what its instance does not have; it was there before, and is left so"
     return _of_fill(sight)
 
 

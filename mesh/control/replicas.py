@@ -41,7 +41,12 @@ class Replicas:
         """Of all that are declared, by name."""
         replicas = self._state.replicas()
         failed = await self._retries.open_failures_of_replicas() if replicas else {}
-        return {str(one.name): await self._status(one, failed.get(str(one.name), 0)) for one in replicas}
+        others = await self._retries.others_content() if replicas else {}
+        return {
+            name: await self._status(one, failed.get(name, 0), others.get(name, 0))
+            for one in replicas
+            if (name := str(one.name))
+        }
 
     async def run(self) -> None:
         """Keep the gauges, for ever."""
@@ -55,7 +60,7 @@ class Replicas:
             except (DatabaseUnavailable, LogError) as error:
                 await patience.wait(error)
 
-    async def _status(self, replica: Replica, failed: int) -> ReplicaStatus:
+    async def _status(self, replica: Replica, failed: int, others: int) -> ReplicaStatus:
         name = str(replica.name)
         last = await self._fill(replica)
         lives, told = self._running.of_region(replica.region)
@@ -63,7 +68,7 @@ class Replicas:
             Sight(
                 name=replica.name, region=replica.region, now=self._clock.now(),
                 known=self._running.knows(replica.region), lives=lives, told=told, fill=last,
-                filled_since=await self._ran_since(name, last), failed=failed,
+                filled_since=await self._ran_since(name, last), failed=failed, others=others,
             )
         )  # fmt: skip
 

@@ -8,7 +8,7 @@ from sqlalchemy import ColumnElement, Connection, Label, exists, func, select
 from mesh.control.commands import Commands
 from mesh.control.database import Database
 from mesh.control.parked import ParkedTasks
-from mesh.control.tables import IS_HELD, sync_log
+from mesh.control.tables import IS_HELD, IS_OTHERS, executions, sync_log
 from mesh.errors import InvalidInput, NotDeclared
 from mesh.rules import mistakes
 from mesh.rules.state import MeshState
@@ -18,6 +18,7 @@ from schemas.names import PlaceName, Repository, Tag
 
 _AGAIN = (Status.FAILED.value, Status.STOPPED.value)
 _HELD = "deletion_held"  # waits for a human, who says yes by trying it again
+_OTHERS = "other_content"
 _FAILED = sync_log.c.status == Status.FAILED.value
 _THERE_OR_GONE = ("already_there", "already_gone")
 _FINE = (Status.SUCCEED.value, Status.SKIPPED.value)
@@ -78,6 +79,13 @@ class Retries:
         found = await self._database.run(lambda connection: _unsettled(connection, ended, None))
         return dict(Counter(str(row.rule) for row in found))
 
+    async def others_content(self) -> dict[str, int]:
+        """How many tags of each replica name what its instance does not have, and were left so."""
+        found = await self._database.run(
+            lambda connection: _unsettled(connection, IS_OTHERS & ~_looked_again(), None, _OTHERS)
+        )
+        return dict(Counter(str(row.rule) for row in found))
+
     async def held_deletions(self) -> dict[str, int]:
         """How many deletions of each rule wait for a human."""
         found = await self._database.run(lambda connection: _unsettled(connection, IS_HELD, None))
@@ -100,12 +108,17 @@ class Retries:
         return started
 
 
-def _unsettled(connection: Connection, ended: ColumnElement[bool], rule: PlaceName | None) -> list[Any]:
-    """Tags whose task `ended` so, and of which nothing has made it good since; of all rules, or of one."""
+def _unsettled(
+    connection: Connection, ended: ColumnElement[bool], rule: PlaceName | None, code: str = _HELD
+) -> list[Any]:
+    """Tags whose task `ended` so, and of which nothing has made it good since; of all rules, or of one.
+
+    To be skipped with `code` makes nothing good.
+    """
     column, later = sync_log.c, sync_log.alias().c
     by = _by(column)
     same = (_by(later) == by) & (later.repository == column.repository) & (later.tag == column.tag)
-    real = later.error_code.is_(None) | later.error_code.not_in(("dry_run", _HELD))
+    real = later.error_code.is_(None) | later.error_code.not_in(("dry_run", _HELD, code))
     again = (later.operation == column.operation) & later.status.in_(_FINE) & real
     # A deletion that was followed leaves nothing to copy, and a copy nothing to delete.
     done = (later.status == Status.SUCCEED.value) | later.error_code.in_(_THERE_OR_GONE)
@@ -142,6 +155,15 @@ def _brought(connection: Connection, deletion: Any) -> list[ImageName]:
         .order_by(column.tag)
     )
     return [_image(row) for row in connection.execute(wanted)]
+
+
+def _looked_again() -> ColumnElement[bool]:
+    """Whether a later look through all of it has ended: that one told it anew, if it is still so."""
+    look = executions.c
+    return exists().where(
+        look.rule == sync_log.c.replica, look.is_whole == 1, look.dry_run == 0, look.error_code.is_(None),
+        look.status.in_((Status.SUCCEED.value, Status.FAILED.value)), look.start_time > sync_log.c.end_time,
+    )  # fmt: skip
 
 
 def _by(column: Any) -> Label[str]:

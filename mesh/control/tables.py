@@ -105,6 +105,18 @@ Index(
     postgresql_where=IS_HELD,
 )
 
+# Tags of a replica's registry that were left as somebody else had them: asked for with each look at the replicas.
+IS_OTHERS = (sync_log.c.error_code == literal_column("'other_content'")) & (
+    sync_log.c.operation == literal_column("'copy'")
+)
+Index(
+    "sync_log_others",
+    sync_log.c.end_time,
+    sync_log.c.task_id,
+    sqlite_where=IS_OTHERS,
+    postgresql_where=IS_OTHERS,
+)
+
 # The outbox: written in one transaction with the entry that a delivery tells of.
 deliveries = Table(
     "webhook_deliveries",

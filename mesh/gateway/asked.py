@@ -89,9 +89,9 @@ def unknown(asked: Asked) -> Refused:
         case What.BLOB:
             return Refused(404, "BLOB_UNKNOWN", f"no place of this domain has the blob {asked.reference}")
         case What.MANIFEST | What.REFERRERS:
-            return Refused(
-                404, "MANIFEST_UNKNOWN", f"no place of this domain has {asked.repository}:{asked.reference}"
-            )
+            mark = ":" if asked.is_by_name else "@"
+            name = f"{asked.repository}{mark}{asked.reference}"
+            return Refused(404, "MANIFEST_UNKNOWN", f"no place of this domain has {name}")
         case _:
             return Refused(
                 404, "NAME_UNKNOWN", f"no place of this domain has a repository {asked.repository}"

@@ -31,6 +31,7 @@ LOG = structlog.get_logger()
 
 _HOST = re.compile(r"(?:[A-Za-z0-9.-]{1,253}|\[[0-9A-Fa-f:.]{2,45}\])(?::\d{1,5})?", re.ASCII)
 _NOBODY = "none"  # as a place in metrics
+_OUTSIDE = 416  # of a Range
 _RESTING = ("Authorization", "Accept")  # of a request, when only the rest of a blob is asked for
 
 
@@ -74,6 +75,8 @@ class Front:
             return self._refusal(found, request)
         self.misses.notice(asked, found)
         self._count(found.place.name, found.response.status)
+        if found.response.status == _OUTSIDE:
+            return _outside(found)
         rest = (
             self._ask_for_rest(asked, request) if (asked.what, asked.method) == (What.BLOB, "GET") else None
         )
@@ -194,6 +197,16 @@ class Front:
             found = Refused(500, "UNKNOWN", "an error of ours; the gateway's log has it")
         self._count(_NOBODY, found.status)
         return _told(found, CIMultiDict(found.headers))
+
+
+def _outside(found: Found) -> web.Response:
+    """In our words: docker-registry breaks its own off, announced as long as the blob, and is not to blame for it."""
+    found.response.close()
+    said = {
+        name: found.response.headers[name] for name in ("Content-Range",) if name in found.response.headers
+    }
+    refused = Refused(_OUTSIDE, "SIZE_INVALID", "the range asked for is not within it", said)
+    return _told(refused, CIMultiDict(said))
 
 
 def _told(refused: Refused, said: CIMultiDict[str]) -> web.Response:

@@ -223,7 +223,11 @@ _COLUMNS: Mapping[str, Columns] = {
     "executions": commands_executions.COLUMNS,
     _LETTERS: commands_doctor.LETTERS,
     "parked": commands_executions.PARKED,
-    "regions": {"NAME": lambda it: it["name"], "JURISDICTION": lambda it: it["jurisdiction"]},
+    "regions": {
+        "NAME": lambda it: it["name"],
+        "JURISDICTION": lambda it: it["jurisdiction"],
+        "AGENTS": lambda it: it["agents"],
+    },
     "instances": {
         "NAME": lambda it: it["name"],
         "ACCOUNT": lambda it: it["account"],

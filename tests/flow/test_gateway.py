@@ -460,6 +460,29 @@ async def test_a_manifest_that_comes_drop_by_drop_is_taken_from_the_next_place(
     assert hub.count("requests_total", place="cn", status="200") == 1
 
 
+async def test_a_range_outside_a_blob_is_no_fault_of_its_place(site: MeshSite, hub: GatewaySite) -> None:
+    """docker-registry announces its refusal as long as the blob, sends a few bytes, and breaks off."""
+
+    async def answer(request: web.Request) -> web.StreamResponse:
+        if request.path == "/v2/":
+            return web.json_response({})
+        response = web.StreamResponse(status=416, headers={"Content-Range": "bytes */3"})
+        response.content_length = 1000
+        await response.prepare(request)
+        await response.write(b"invalid range")
+        assert request.transport is not None
+        request.transport.abort()
+        return response
+
+    blob = images.image(layers=[b"one"]).blob_descriptors[-1].digest
+    async with stub() as strict:
+        strict.answer = answer
+        await site.apply({"replicas": [replica(site, "cn", "shanghai") | {"url": strict.url}]})
+        told = await hub.ask(f"{APP}/blobs/{blob}", Range="bytes=3-")
+        assert hub.count("place_up", place="cn@shanghai") == 1
+    assert (told.status, told.code, told.headers["Content-Range"]) == (416, "SIZE_INVALID", "bytes */3")
+
+
 async def test_a_gateway_whose_region_is_not_declared_says_so(site: MeshSite) -> None:
     async with gateway(site, "nowhere") as lost:
         told = await lost.ask(f"{APP}/manifests/v1")

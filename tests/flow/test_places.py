@@ -230,6 +230,8 @@ async def test_a_region_without_an_agent_is_told_and_its_lag_grows(site: MeshSit
     digest = await site.push("cn", "v1", images.image(layers=[b"one"]))
     failed = await until(lambda: _in_state(site, "shanghai", "Failed"))
     assert failed["reason"] == "no agent runs in region shanghai"
+    agents = {region["name"]: region["agents"] for region in (await site.get("regions"))["items"]}
+    assert (agents["shanghai"], agents["chengdu"]) == (0, 1)
     await asyncio.sleep(0.1)
     assert (await replica(site, "shanghai"))["lag_seconds"] > failed["lag_seconds"]
     (left,) = await wait_for(site, "v1", "shanghai").until(0.3)

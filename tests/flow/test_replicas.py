@@ -7,10 +7,15 @@ from typing import Any
 import pytest
 
 from mesh.control.declare import InvalidDocument
-from schemas.names import Repository
+from mesh.log.port import Append
+from mesh.registry.builtin.faults import Faults, Stall
+from schemas import codec, topics
+from schemas.envelope import make_id
+from schemas.names import Region, Repository
+from schemas.state import StateRecord
 from tests import images
 from tests.attached import SBOM, attachment
-from tests.mesh_site import APP, MeshSite, client, mesh_site, until
+from tests.mesh_site import APP, CLOCK, MeshSite, client, mesh_site, until
 
 REGIONS = [
     {"name": "beijing", "jurisdiction": "cn"},
@@ -23,7 +28,7 @@ REGIONS = [
 async def site(tmp_path: Path) -> AsyncIterator[MeshSite]:
     """An instance in Beijing, a registry for its replica in Shanghai, which is not declared yet."""
     async with mesh_site(tmp_path) as found:
-        await found.registry("cn")
+        await found.registry("cn", faults=Faults())
         await found.registry("cn@shanghai")
         await found.apply({"regions": REGIONS, "instances": [instance(found)]})
         for region in ("beijing", "shanghai"):
@@ -124,12 +129,22 @@ async def test_what_was_there_before_is_told_of_and_written_over_only_on_demand(
     assert (entry["status"], entry["error"]["code"]) == ("Skipped", "other_content")
     assert "regmesh sync cn@shanghai --repository game/app" in entry["error"]["message"]
     assert await site.digest("cn@shanghai", "v1") != ours
+    told = await until(lambda: _in_state(site, "Failed"))
+    assert told["reason"].startswith("1 tag holds what its instance does not have")
+    (finding,) = [one for one in (await site.get("doctor"))["items"] if one["about"] == "replica/cn@shanghai"]
+    assert "`regmesh sync cn@shanghai --repository NAME` writes over them" in finding["advice"]
     await site.remote.ask("POST", "/api/v1/executions", body={"rule": "cn@shanghai", "repository": str(APP)})
 
     async def ours_is_there() -> bool:
         return await site.digest("cn@shanghai", "v1") == ours
 
     await until(ours_is_there)
+    assert (await until(lambda: _in_state(site, "Synced")))["reason"] is None
+
+
+async def _in_state(site: MeshSite, state: str) -> dict[str, Any] | None:
+    found: dict[str, Any] = await site.get("replicas/cn@shanghai")
+    return found if found["state"] == state else None
 
 
 @pytest.mark.parametrize(
@@ -157,20 +172,45 @@ async def test_no_later_declaration_parts_a_replica_from_its_instance(site: Mesh
 
 
 async def test_the_border_is_asked_again_when_an_event_is_matched(site: MeshSite) -> None:
-    """As when what is declared was written by another version: the log itself says what nobody may declare."""
-    from mesh.log.port import Append
-    from schemas import codec, topics
-    from schemas.envelope import make_id
-    from schemas.state import StateRecord
-    from tests.mesh_site import CLOCK
-
     await site.apply({"replicas": [replica(site)]})
-    value = {"name": "shanghai", "jurisdiction": "global"}
-    record = StateRecord(id=make_id("moved"), time=CLOCK.now(), noun="region", value=value)
-    await site.node.log.append([Append(topics.STATE, "region/shanghai", codec.encode(record))])
+    await _move_shanghai(site)
     await site.push("cn", "v1", images.image(layers=[b"stays"]), Repository("game/secret"))
     entries = await until(
         lambda: site.logs(repository="game/secret")
     )  # of the push, it may be of the fill too
     assert {(entry["status"], entry["error"]["code"]) for entry in entries} == {("Skipped", "boundary")}
     assert await site.digest("cn@shanghai", "v1", Repository("game/secret")) is None
+
+
+async def test_the_border_is_asked_again_before_the_tag_is_written(site: MeshSite) -> None:
+    """The event was matched, and a layer is on its way, when the region moves."""
+    await site.apply({"replicas": [replica(site)]})
+    await until(lambda: _in_state(site, "Synced"))
+    image = images.image(layers=[b"on its way"])
+    faults = site.registries["cn"].faults
+    faults.stall = stall = Stall(image.blob_descriptors[-1].digest)
+    await site.push("cn", "v1", image)
+
+    async def is_running() -> Any:
+        return await site.logs(status="InProgress")
+
+    await until(is_running)
+    await _move_shanghai(site)
+    stall.over.set()
+    (entry,) = await until(site.logs)
+    assert (entry["status"], entry["error"]["code"]) == ("Skipped", "boundary")
+    assert await site.digest("cn@shanghai", "v1") is None
+
+
+async def _move_shanghai(site: MeshSite) -> None:
+    """As when what is declared was written by another version: the log itself says what nobody may declare."""
+    value = {"name": "shanghai", "jurisdiction": "global"}
+    record = StateRecord(id=make_id("moved"), time=CLOCK.now(), noun="region", value=value)
+    await site.node.log.append([Append(topics.STATE, "region/shanghai", codec.encode(record))])
+    moved = Region("shanghai")
+
+    async def is_known() -> bool:
+        found = site.node.state.region(moved)
+        return found is not None and found.jurisdiction == "global"
+
+    await until(is_known)

@@ -142,6 +142,7 @@ def test_problems_stand_before_notes():
         (Cause.REGISTRY, "the way to it from region cn"),
         (Cause.FILL, "regmesh sync b@cn --wait"),
         (Cause.TASKS, "regmesh retry --failed --rule b@cn"),
+        (Cause.CONTENT, "regmesh logs --status Skipped --replica b@cn"),
     ],
 )
 def test_a_replica_that_failed_is_told_once_and_with_what_to_do(cause, advice):

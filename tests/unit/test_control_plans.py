@@ -1,6 +1,7 @@
 """Nothing that is asked again and again goes through a whole table: its size is the number of tasks, or of tags."""
 
 from collections.abc import AsyncIterator
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
@@ -172,3 +173,46 @@ async def test_what_a_receiver_hears_is_found_by_an_index(database: Database) ->
         "answered 500",
     )
     assert (plans.scans("webhook_deliveries"), plans.sorts()) == ([], [])
+
+
+async def test_tags_left_with_other_content_are_counted_among_themselves_until_they_are_made_good(
+    database: Database,
+) -> None:
+    retries, log = Retries(database, None, None, None), SyncLog(database)
+    left = completion(2, Status.SKIPPED, rule=None, replica="game-cn@shanghai", tag="v2")
+    assert left.error is not None
+    left = left.model_copy(update={"error": left.error.model_copy(update={"code": "other_content"})})
+    await log.write([completion(1, Status.SKIPPED), left], [], NOW)
+    with explained(database) as plans:
+        assert await retries.others_content() == {"game-cn@shanghai": 1}
+    assert plans[0] == "SCAN sync_log USING INDEX sync_log_others"
+    assert plans.scans("sync_log") == plans[:1]
+    again = left.model_copy(update={"task_id": "again", "end_time": left.end_time + timedelta(hours=1)})
+    await log.write([again], [], NOW)
+    assert await retries.others_content() == {"game-cn@shanghai": 1}
+    brought = again.model_copy(update={"task_id": "brought", "status": Status.SUCCEED, "error": None})
+    await log.write([brought], [], NOW)
+    assert await retries.others_content() == {}
+
+
+async def test_a_tag_left_with_other_content_counts_until_a_look_that_does_not_tell_of_it(
+    database: Database,
+) -> None:
+    """Its instance may have lost the tag, and then nothing is ever brought there."""
+    retries, runs = Retries(database, None, None, None), Executions(database)
+    left = completion(2, Status.SKIPPED, rule=None, replica="game-cn@shanghai", tag="v2")
+    assert left.error is not None
+    left = left.model_copy(update={"error": left.error.model_copy(update={"code": "other_content"})})
+    await SyncLog(database).write([left], [], NOW)
+    later = left.end_time + timedelta(hours=1)
+    look = ExecutionStart(
+        id="start", time=later, execution_id="look", region=Region("beijing"), rule=PlaceName("game-cn@shanghai"),
+        source=PlaceName("game-cn"), destination=PlaceName("game-cn@shanghai"), trigger="reconcile",
+        rules_rev=1,
+    )  # fmt: skip
+    await runs.take([look])
+    assert await retries.others_content() == {"game-cn@shanghai": 1}
+    listed = ExecutionListed(id="listed", time=later, execution_id="look", region=Region("beijing"), total=0)
+    await runs.take([listed])
+    assert await runs.settle({}, later)
+    assert await retries.others_content() == {}

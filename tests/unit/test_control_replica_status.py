@@ -93,6 +93,11 @@ def test_without_an_agent_the_lag_grows_from_what_was_known_last() -> None:
             Cause.TASKS,
             "3 tags failed and nothing has made them good since",
         ),
+        (
+            {"others": 2},
+            Cause.CONTENT,
+            "2 tags hold what its instance does not have; it was there before, and is left so",
+        ),
         ({"fill": fill("Stopped")}, Cause.FILL, "its fill was stopped before its end"),
         (
             {"fill": fill("Failed", error={"message": "no catalog"})},

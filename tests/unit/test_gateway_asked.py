@@ -83,3 +83,8 @@ def test_every_image_can_be_asked_for(name: str, tag: str) -> None:
 )
 def test_what_nobody_has_is_unknown_by_its_kind(asked: Asked, code: str) -> None:
     assert (unknown(asked).status, unknown(asked).code) == (404, code)
+
+
+def test_what_nobody_has_is_named_as_clients_write_it() -> None:
+    assert "has a/b:v1" in str(unknown(parse("GET", "a/b/manifests/v1", "")))
+    assert f"has a/b@{DIGEST}" in str(unknown(parse("GET", f"a/b/manifests/{DIGEST}", "")))

@@ -65,18 +65,17 @@ async def _show(stage: Stage, console: Console) -> None:
         raise DemoFailed(f"not all of it was done within {_WITHIN:.0f} s") from error
     if problems:
         raise DemoFailed("; ".join(problems))
-    console.print("next: `regmesh up -f mesh.yaml` with registries of your own; README.md shows the file")
+    console.print("next: `regmesh up -f mesh.yaml` with registries of your own, as README.md shows")
 
 
 def _introduce(stage: Stage, console: Console) -> None:
     console.print("[bold]regmesh demo[/bold]: one release, nine regions, one border")
-    console.print(
-        f"  {topology.CN} in beijing, replicas in {', '.join(topology.MAINLAND)} (jurisdiction cn-mainland)"
-    )
-    console.print(
-        f"  {topology.EU} in frankfurt, replicas in {', '.join(topology.OUTSIDE)} (jurisdiction global)"
-    )
-    console.print(
-        f"  rule release-to-eu: tags *-global cross from {topology.CN} to {topology.EU}, nothing else does"
-    )
-    console.print(f"  API {stage.url}/api/v1, gateway in singapore {stage.gateway}")
+    for name, region, replicas, jurisdiction in (
+        (topology.CN, "beijing", topology.MAINLAND, "cn-mainland"),
+        (topology.EU, "frankfurt", topology.OUTSIDE, "global"),
+    ):
+        console.print(f"  {name} in {region}, jurisdiction {jurisdiction}")
+        console.print(f"    replicas in {', '.join(replicas)}")
+    console.print(f"  rule release-to-eu: {topology.CN} to {topology.EU}, tags *-global and nothing else")
+    console.print(f"  API {stage.url}/api/v1")
+    console.print(f"  gateway in singapore {stage.gateway}")

@@ -45,7 +45,7 @@ async def _where(stage: Stage, image: Image) -> list[str]:
             break
         await asyncio.sleep(0.2)
     print_table(rows, {
-        "PLACE": lambda it: it["place"], "TAG": lambda it: it["tag"], "DIGEST": lambda it: str(it["digest"])[:19],
+        "PLACE": lambda it: it["place"], "TAG": lambda it: it["tag"], "SHA256": lambda it: str(it["digest"])[7:17],
         "STATE": lambda it: it["state"],
         "LAG": lambda it: "-" if it["lag_ms"] is None else f"{it['lag_ms'] / 1000:.1f} s",
         "SEEN BY": lambda it: it["seen_by"],
@@ -75,10 +75,11 @@ async def _usage(stage: Stage, images: Sequence[Image], console: Console) -> lis
     once = sum(image.size for image in images) + images[0].size  # to a replica, and to Frankfurt
     problems = []
     ratios = sent["beijing"] / once, sent["frankfurt"] / images[0].size
+    mainland, outside = len(topology.MAINLAND), len(topology.OUTSIDE)
     console.print(
-        f"  beijing sent its images {ratios[0]:.2f} x, for {len(topology.MAINLAND)} replicas and once to frankfurt; "
-        f"frankfurt {ratios[1]:.2f} x, for {len(topology.OUTSIDE)}"
+        f"  beijing sent its images {ratios[0]:.2f} x, for {mainland} replicas and once to frankfurt"
     )
+    console.print(f"  frankfurt sent its images {ratios[1]:.2f} x, for {outside} replicas")
     if max(ratios) > _MOST_SENT:
         problems.append("a source sent its bytes more than once")
     return problems
@@ -151,6 +152,6 @@ async def _border(stage: Stage, images: Sequence[Image], console: Console) -> li
             problems.append(f"{place} has {tags} and {len(leaked)} blobs that are not for it")
     if not problems:
         console.print(
-            f"  {topology.MAINLAND_TAG} and {images[1].repository} are nowhere outside the mainland, layers neither"
+            f"  no {topology.MAINLAND_TAG}, no {images[1].repository} outside the mainland, nor their layers"
         )
     return problems

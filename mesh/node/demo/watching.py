@@ -114,14 +114,14 @@ async def _look(seen: Seen, live: Live, console: Console) -> None:
 
 
 def _table(seen: Seen) -> Table:
-    table = Table(
-        box=None, pad_edge=False, title=f"{seen.image.repository}, {seen.now:.0f} s", title_justify="left"
-    )
-    for column in ("PLACE", "BLOBS", "", "FIRST AT", "PULLABLE AT"):
+    """Within 80 columns: what wraps on a terminal is no table any more."""
+    title = f"{seen.image.repository}, {seen.now:.0f} s: blobs that came, and when a tag was pullable"
+    table = Table(box=None, pad_edge=False, title=title, title_justify="left")
+    for column in ("PLACE", "BLOBS", "", "FIRST AT", *topology.BOTH_TAGS):
         table.add_column(column)
     for name, place in seen.places.items():
         bar = "#" * place.layers + "." * (len(seen.image.blobs) - place.layers)
-        pullable = ", ".join(f"{tag} {at:.1f} s" for tag, at in place.pullable.items())
-        first = "" if place.first_layer is None else f"{place.first_layer:.1f} s"
-        table.add_row(name, bar, f"{place.layers}/{len(seen.image.blobs)}", first, pullable)
+        times = [place.first_layer, *(place.pullable.get(tag) for tag in topology.BOTH_TAGS)]
+        told = ["" if time is None else f"{time:.1f} s" for time in times]
+        table.add_row(name, bar, f"{place.layers}/{len(seen.image.blobs)}", *told)
     return table

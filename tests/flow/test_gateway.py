@@ -193,6 +193,35 @@ async def test_a_miss_is_served_from_home_and_replicated_once(site: MeshSite, hu
     assert hub.count("requests_total", place="cn@shanghai", status="200") == 1
 
 
+async def test_a_miss_by_digest_brings_the_tag_that_names_it(site: MeshSite, hub: GatewaySite) -> None:
+    """As Kubernetes pulls what is pinned. Nobody at the gateway knows the tag."""
+    await site.start_agent("shanghai")
+    image, other = images.image(layers=[b"one"]), images.image(layers=[b"other"])
+    await site.push("cn", "v1", image)
+    await site.push("cn", "v2", other)
+    await until(lambda: site.digest("cn@shanghai", "v1"))
+    async with client(site.registries["cn@shanghai"]) as registry:
+        await registry.delete_manifest(APP, image.digest)
+    for _ in range(3):
+        assert (await hub.ask(f"{APP}/manifests/{image.digest}", "HEAD")).status == 200
+    await until(lambda: site.digest("cn@shanghai", "v1"))
+    assert await commands(site) == ["reconcile"]
+    assert await site.digest("cn@shanghai", "v2") == other.digest
+
+
+async def test_digests_that_are_asked_for_after_their_tag_start_nothing_more(
+    site: MeshSite, hub: GatewaySite
+) -> None:
+    child = images.image(layers=[b"a platform"])
+    index = images.index([child])
+    await site.push("cn", "v1", index)
+    for reference in ("v1", index.digest, child.digest):
+        assert (await hub.ask(f"{APP}/manifests/{reference}")).status == 200
+    await until(lambda: commands(site))
+    assert hub.count("misses_total", place="cn@shanghai") == 3
+    assert await commands(site) == ["reconcile"]
+
+
 async def commands(site: MeshSite) -> list[str]:
     """Why each execution was started by a gateway, in the order of the log."""
     ends = await site.node.log.end(topics.COMMANDS)

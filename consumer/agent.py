@@ -100,7 +100,7 @@ class Agent:
         self._commands = follow(topics.COMMANDS, lambda it: stops.apply(it.value), unreadable=_ignore)
         self._transfers = Transfers(
             region=region, log=mesh_log, state=state, places=places, access=access, limits=settings.transfers,
-            others_here=lambda: len(living.names(clock.now())) > 1, unreadable=_ignore, clock=clock,
+            agents_here=lambda: len(living.names(clock.now())), unreadable=_ignore, clock=clock,
             metrics=metrics, random=random,
         )  # fmt: skip
         self._owners = Owners(

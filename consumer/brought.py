@@ -1,7 +1,7 @@
 """Blobs that came ahead of the manifest that names them: how many bytes that may be, and which nobody named. No I/O."""
 
 from collections import Counter, OrderedDict
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from consumer.task import Cargo
@@ -18,13 +18,19 @@ class _Came:
 
 
 class Brought:
-    """Of one agent. Times are of its monotonic clock; `budget` is in bytes of what came and was not named yet."""
+    """Of one agent. Times are of its monotonic clock."""
 
-    def __init__(self, budget: int) -> None:
-        self.budget = budget
+    def __init__(self, region_budget: int, agents_here: Callable[[], int] = lambda: 1) -> None:
+        """`region_budget`: bytes of what came and was not named yet, shared alike by the agents that live."""
+        self._region_budget, self._agents_here = region_budget, agents_here
         self._coming: dict[Cargo, tuple[int, float]] = {}
         self._came: OrderedDict[Cargo, _Came] = OrderedDict()  # and waits to be named, oldest first
         self.bytes_waiting = 0
+
+    @property
+    def budget(self) -> int:
+        """Bytes, of this agent alone. A region's budget does not grow with its agents."""
+        return self._region_budget // max(1, self._agents_here())
 
     def is_coming(self, cargo: Cargo) -> bool:
         return cargo in self._coming

@@ -38,11 +38,11 @@ class TransferLimits:
     blobs_per_task: int = 4
     transfers: int = 16  # blobs on their way at once: what bounds memory
     ahead: int = 4  # of these, that no manifest has named yet
-    ahead_bytes: int = 10 * 1024**3  # that came ahead and were not named yet; 0 = none comes ahead
+    ahead_bytes: int = 10 * 1024**3  # that came ahead to the region and were not named yet; 0 = none comes
 
 
 class Transfers:
-    """Made once for an agent; `others_here` tells whether others work for its region."""
+    """Made once for an agent; `agents_here` tells how many live in its region, itself one of them."""
 
     def __init__(
         self,
@@ -53,7 +53,7 @@ class Transfers:
         places: Places,
         access: RelayAccess,
         limits: TransferLimits,
-        others_here: Callable[[], bool],
+        agents_here: Callable[[], int],
         unreadable: Callable[[Record, str], Awaitable[None]],
         clock: Clock,
         metrics: Metrics,
@@ -71,9 +71,9 @@ class Transfers:
             incoming=incoming,
             nearness=Nearness(region, state, places.answered_in), clock=clock, metrics=metrics,
         )  # fmt: skip
-        brought = Brought(limits.ahead_bytes)
+        brought = Brought(limits.ahead_bytes, agents_here)
         self.copier = BlobCopier(
-            sources=sources, incoming=incoming, brought=brought, others_here=others_here, metrics=metrics,
+            sources=sources, incoming=incoming, brought=brought, others_here=lambda: agents_here() > 1, metrics=metrics,
             speeds=Speeds(state=state, clock=clock, metrics=metrics, transfers=limits.transfers),
             blobs_per_task=limits.blobs_per_task, transfers=limits.transfers,
         )  # fmt: skip

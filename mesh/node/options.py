@@ -92,7 +92,7 @@ AheadBytes = Annotated[
         "--ahead-bytes",
         envvar="REGMESH_AHEAD_BYTES",
         min=0,
-        help="How many bytes of layers an agent copies before their manifests come; 0 copies none ahead.",
+        help="How many bytes of layers a region's agents together copy ahead of their manifests; 0 copies none.",
         metavar="BYTES",
     ),
 ]

@@ -52,4 +52,14 @@ class Ledger(RuleBasedStateMachine):
         assert self.brought.bytes_waiting == sum(self.coming.values()) + sum(self.came.values()) <= 100
 
 
+def test_the_budget_is_a_regions_and_is_shared_by_the_agents_that_live() -> None:
+    agents = [0]  # before the first heartbeat came back
+    brought = Brought(100, lambda: agents[0])
+    assert brought.budget == 100
+    agents[0] = 3
+    assert brought.budget == 33
+    assert not brought.begin((PLACE, digest_of(b"a")), 34, 0.0)
+    assert brought.begin((PLACE, digest_of(b"a")), 33, 0.0)
+
+
 TestLedger = Ledger.TestCase

@@ -6,27 +6,18 @@ import json
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from itertools import count
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import pytest
 from aiohttp import ClientSession
-from structlog.testing import capture_logs
 
-from mesh.node import cli, commands_executions, commands_sync_log
+from mesh.node import commands_executions, commands_sync_log
 from mesh.node.output import Format
 from mesh.node.remote import Remote, Unanswered
 from schemas.names import Tag
 from tests import images
 from tests.mesh_site import APP, MeshSite, client, mesh_site, until
-
-
-class Done(NamedTuple):
-    code: int
-    out: str
-    err: str
-
-
-Terminal = Callable[..., Awaitable[Done]]
+from tests.terminal import Terminal, terminal_at
 
 
 @pytest.fixture
@@ -49,14 +40,8 @@ async def site(tmp_path: Path) -> AsyncIterator[MeshSite]:
 def terminal(
     site: MeshSite, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> Iterator[Terminal]:
-    monkeypatch.setenv("REGMESH_SERVER", site.url)
-
-    async def typed(*arguments: str) -> Done:
-        code = await asyncio.to_thread(cli.run, list(arguments))
-        return Done(code, *capsys.readouterr())
-
-    with capture_logs():  # of the mesh, which shares this process and its stdout
-        yield typed
+    with terminal_at(site.url, capsys, monkeypatch) as made:
+        yield made
 
 
 @pytest.mark.parametrize(

@@ -1,34 +1,23 @@
 """What people type to see what happened: commands against a control of the test's own, told as agents tell it."""
 
-import asyncio
 import json
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import AsyncIterator, Iterator
 from datetime import timedelta
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import pytest
-from structlog.testing import capture_logs
 
 from mesh.clock import ManualClock, SystemClock
 from mesh.control import log_query
 from mesh.log.dead_letters import bury
-from mesh.node import cli
 from schemas.completions import Status
 from schemas.names import Region
 from tests.control_site import DIGEST, MESH, NOW, Site, completion, control_site, receiver, until
+from tests.terminal import Terminal, terminal_at
 
 OTHER = "sha256:" + "cd" * 32
 REGIONS = [*MESH["regions"], {"name": "shanghai", "jurisdiction": "cn-mainland"}]
-
-
-class Done(NamedTuple):
-    code: int
-    out: str
-    err: str
-
-
-Terminal = Callable[..., Awaitable[Done]]
 
 
 @pytest.fixture
@@ -43,14 +32,8 @@ async def site(tmp_path: Path) -> AsyncIterator[Site]:
 def terminal(
     site: Site, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> Iterator[Terminal]:
-    monkeypatch.setenv("REGMESH_SERVER", site.url)
-
-    async def typed(*arguments: str) -> Done:
-        code = await asyncio.to_thread(cli.run, list(arguments))
-        return Done(code, *capsys.readouterr())
-
-    with capture_logs():  # of control, which shares this process and its stdout
-        yield typed
+    with terminal_at(site.url, capsys, monkeypatch) as made:
+        yield made
 
 
 @pytest.fixture

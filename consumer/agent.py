@@ -12,33 +12,33 @@ from functools import partial
 
 import structlog
 
-from consumer import waiting
-from consumer.admit import Admission
-from consumer.begun import Begun
-from consumer.consume import Consume, Window
-from consumer.heartbeat import Reporter
-from consumer.lanes import Lanes
-from consumer.living import Living
-from consumer.owners import Owners
-from consumer.park import Parking
-from consumer.patience import Patience
+from consumer.blobs.relay.serve import Relay
+from consumer.blobs.transfers import NO_RELAY, RelayAccess, TransferLimits, Transfers
+from consumer.image.admission import Admission
+from consumer.image.public_only import PublicView
+from consumer.image.tag_owners import TagOwners
+from consumer.pipeline import backlog
+from consumer.pipeline.consume import Consume, Window
+from consumer.pipeline.heartbeat import Reporter
+from consumer.pipeline.in_progress import InProgressTasks
+from consumer.pipeline.lanes import Lanes
+from consumer.pipeline.live_agents import LiveAgents
+from consumer.pipeline.park import Parking
+from consumer.pipeline.retry_policy import Patience
+from consumer.pipeline.task_runner import Worker
 from consumer.places import Places
-from consumer.public import PublicView
-from consumer.relay.serve import Relay
-from consumer.tally import Tally
+from consumer.progress import Tally
 from consumer.task import Task
-from consumer.transfers import NO_RELAY, RelayAccess, TransferLimits, Transfers
-from consumer.worker import Worker
 from mesh.clock import Clock
+from mesh.concurrency import close_all
 from mesh.errors import LogError, RegmeshError
-from mesh.log.dead_letters import bury_record
+from mesh.log.dead_letters import send_record_to_dlq
 from mesh.log.port import Log, Record
 from mesh.log.table import Table
 from mesh.metrics import Metrics
 from mesh.rules import boundary
 from mesh.rules.state import MeshState
 from mesh.rules.stops import Stops
-from mesh.together import close_all
 from schemas import topics
 from schemas.completions import Side
 from schemas.names import PlaceName, Region
@@ -84,26 +84,26 @@ class Agent:
         self._region, self._log, self._state, self._table = region, mesh_log, state, table
         self._places, self._clock, self._metrics, self._settings = places, clock, metrics, settings
         self._reporter = Reporter(agent=name, region=region, log=mesh_log, relay=access.url, now=clock.now)
-        begun, living, stops = Begun(), Living(), Stops()
+        begun, live_agents, stops = InProgressTasks(), LiveAgents(), Stops()
         self._parking = Parking(
-            agent=name, region=region, log=mesh_log, state=state, living=living, stops=stops,
+            agent=name, region=region, log=mesh_log, state=state, live_agents=live_agents, stops=stops,
             patience=settings.patience, clock=clock, metrics=metrics, random=random,
         )  # fmt: skip
 
         def apply_status(record: Record) -> None:
             begun.apply(record)
-            living.apply(record)
+            live_agents.apply(record)
 
         follow = partial(Table, mesh_log, clock=clock, random=random)
-        self._statuses = follow(topics.status(region), apply_status, unreadable=self._bury)
-        self._parked = follow(topics.retry(region), self._parking.apply, unreadable=self._bury)
+        self._statuses = follow(topics.status(region), apply_status, unreadable=self._send_to_dlq)
+        self._parked = follow(topics.retry(region), self._parking.apply, unreadable=self._send_to_dlq)
         self._commands = follow(topics.COMMANDS, lambda it: stops.apply(it.value), unreadable=_ignore)
         self._transfers = Transfers(
             region=region, log=mesh_log, state=state, places=places, access=access, limits=settings.transfers,
-            agents_here=lambda: len(living.names(clock.now())), unreadable=_ignore, clock=clock,
+            agents_here=lambda: len(live_agents.names(clock.now())), unreadable=_ignore, clock=clock,
             metrics=metrics, random=random,
         )  # fmt: skip
-        self._owners = Owners(
+        self._owners = TagOwners(
             log=mesh_log, region=region, state=state, unreadable=_ignore, clock=clock, random=random
         )
         public = PublicView(
@@ -206,22 +206,22 @@ class Agent:
             )
             return None
         return Consume(
-            region=self._region, source_region=source_region, group=group, bury=self._bury, state=self._state,
-            table=self._table, lanes=lanes, ahead=self._transfers.ahead.put, set_aside=self._parking.set_aside,
-            clock=self._clock,
-            metrics=self._metrics, window=self._settings.window,
+            region=self._region, source_region=source_region, group=group, send_to_dlq=self._send_to_dlq,
+            state=self._state, table=self._table, lanes=lanes, ahead=self._transfers.ahead.put,
+            park_running=self._parking.park_running, clock=self._clock, metrics=self._metrics,
+            window=self._settings.window,
         )  # fmt: skip
 
-    async def _bury(self, record: Record, reason: str) -> None:
+    async def _send_to_dlq(self, record: Record, reason: str) -> None:
         self._metrics.dead_letters.labels(record.partition.topic).inc()
-        await bury_record(self._log, self._region, record, reason, self._clock)
+        await send_record_to_dlq(self._log, self._region, record, reason, self._clock)
 
     async def _beat(self, lanes: Lanes) -> None:
         await self._reporter.beat(
             rules_rev=self._table.rev,
             running=len(self._worker.running),
             places=self._places.states(),
-            waiting=waiting.count(lanes.entries(), self._parking.ours()),
+            waiting=backlog.count(lanes.entries(), self._parking.ours()),
         )
 
     async def _report_lags(self) -> None:

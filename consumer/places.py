@@ -6,10 +6,10 @@ from collections.abc import Callable, Iterable
 import structlog
 
 from mesh.clock import Clock
+from mesh.concurrency import close_all
 from mesh.errors import RegmeshError, Unreachable
 from mesh.metrics import Metrics
 from mesh.registry.port import Chain, Endpoint, Registry
-from mesh.together import close_all
 from schemas.completions import Side
 from schemas.names import PlaceName
 from schemas.topology import Place

@@ -13,7 +13,7 @@ from schemas.names import Digest, PlaceName, Reference, Repository, Tag
 from schemas.rules import Rule, TriggerKind
 from schemas.topology import Place
 
-Cargo = tuple[PlaceName, Digest]  # a blob on its way to a place
+BlobKey = tuple[PlaceName, Digest]  # a blob on its way to a place
 
 
 FILLS = frozenset[TriggerKind](
@@ -54,12 +54,12 @@ class Task:
         return self.event.part_of is not None
 
     @property
-    def is_ahead(self) -> bool:
+    def is_prefetch(self) -> bool:
         """Of one blob, before the manifest that will name it."""
         return self.event.action in (Action.BLOB_PUSH, Action.BLOB_MOUNT)
 
     @property
-    def is_surplus(self) -> bool:
+    def is_prune(self) -> bool:
         """The deletion of what a replica was found to hold still: no registry announced it, no human asked for it."""
         return self.operation == "delete" and self.trigger == "reconcile"
 

@@ -100,8 +100,8 @@ class Metrics:
             "Relays and near places that failed and are not asked for a while, by reason.",
             "code",
         )
-        self.ahead_bytes = gauge(
-            "ahead_bytes", "Bytes of blobs that came ahead of their manifest, which has not come yet."
+        self.prefetch_bytes = gauge(
+            "prefetch_bytes", "Bytes of blobs that came ahead of their manifest, which has not come yet."
         )
         self.never_named_bytes = counter(
             "never_named_bytes_total",

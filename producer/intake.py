@@ -9,7 +9,7 @@ from aiohttp import web
 
 from mesh.clock import Clock
 from mesh.errors import LogError, LogUnavailable, clean
-from mesh.log.dead_letters import bury
+from mesh.log.dead_letters import send_to_dlq
 from mesh.log.port import Log
 from mesh.log.table import Table
 from mesh.metrics import Metrics
@@ -30,7 +30,7 @@ _RETRY_AFTER = {"Retry-After": "5"}  # seconds
 _LONGEST_READ = (
     10.0  # seconds for a body to come in; registries give up after 1, and a stop may wait for this
 )
-_MOST_LETTERS = 16  # of one envelope; more bad events than this are one bad envelope
+_MOST_DEAD_LETTERS = 16  # of one envelope; more bad events than this are one bad envelope
 _LARGE = 64 * 1024  # bytes that take long enough to read that other requests should not wait
 
 
@@ -99,11 +99,11 @@ class Intake:
             found = await self._normalise(instance, body.raw, headers, stamped)
         if records := appends(found.events, self._next_version):
             await self._log.append(records)
-        letters = await self._bury(instance, body, found)
+        dead_letters = await self._send_to_dlq(instance, body, found)
         self._metrics.intake_seconds.observe(self._clock.monotonic() - began)
         self._count(instance, found, stamped)
         self._refusals.taken(instance.name)
-        return _answer(202, {"accepted": len(found.events), "dead_letters": letters})
+        return _answer(202, {"accepted": len(found.events), "dead_letters": dead_letters})
 
     async def _normalise(
         self, instance: Instance, raw: bytes, headers: Mapping[str, str], stamped: Stamp
@@ -114,13 +114,13 @@ class Intake:
             return await asyncio.to_thread(normalise, raw, context)
         return normalise(raw, context)
 
-    async def _bury(self, instance: Instance, body: Body, found: Normalised) -> int:
+    async def _send_to_dlq(self, instance: Instance, body: Body, found: Normalised) -> int:
         unreadable = found.unreadable
-        if len(unreadable) > _MOST_LETTERS:
+        if len(unreadable) > _MOST_DEAD_LETTERS:
             reason = f"{len(unreadable)} events that cannot be read; the first: {unreadable[0].reason}"
             unreadable = (Unreadable(body.raw, reason),)
         for one in unreadable:
-            await bury(
+            await send_to_dlq(
                 self._log,
                 instance.region,
                 raw=one.raw,

@@ -12,20 +12,20 @@ from functools import partial
 from itertools import islice
 from typing import NamedTuple, TypeGuard, TypeVar
 
-from mesh.backoff import delays
 from mesh.clock import Clock
+from mesh.concurrency import all_of
 from mesh.errors import Denied, NotFound, RegistryError, Rejected, Throttled, UnreadableNames
 from mesh.registry.port import Descriptor, Registry
 from mesh.registry.referrers import fallback_tag, is_fallback
-from mesh.rules.matching import CompiledRule
-from mesh.rules.patterns import compile_pattern
-from mesh.together import all_of
+from mesh.retry import delays
+from mesh.rules.matching.compiled_rule import CompiledRule
+from mesh.rules.matching.patterns import compile_pattern
 from schemas.completions import Side
 from schemas.executions import ExecutionStart
 from schemas.names import Repository, Tag
 from schemas.rules import NameFilter
 
-_ASK_TOGETHER = 16  # requests at once
+_CONCURRENT_REQUESTS = 16  # requests at once
 _PLAIN = r"[^*?\[\]{}\\]*"
 _LITERAL = re.compile(_PLAIN)
 _ALTERNATIVES = re.compile(rf"({_PLAIN})\{{({_PLAIN})\}}({_PLAIN})")
@@ -55,7 +55,7 @@ class ListingRefused(RegistryError):
 
 
 @dataclass(frozen=True, slots=True)
-class Endurance:
+class RetryPolicy:
     """How often one request of a listing is tried. Seconds."""
 
     tries: int = 5
@@ -73,7 +73,7 @@ class Listing:
     start: ExecutionStart
     clock: Clock
     random: Callable[[], float]
-    endurance: Endurance = field(default_factory=Endurance)
+    retry_policy: RetryPolicy = field(default_factory=RetryPolicy)
     errors: list[RegistryError] = field(default_factory=list)
 
     async def found(self) -> AsyncGenerator[Found, None]:
@@ -220,20 +220,20 @@ class Listing:
 
     async def _patiently(self, ask: Callable[[], Awaitable[T]]) -> T:
         """Being throttled is waiting, and what trying again may help is tried again."""
-        endurance, throttled = self.endurance, 0.0
+        retry_policy, throttled = self.retry_policy, 0.0
         waits = delays(
-            first=endurance.first_wait,
-            longest=endurance.longest_wait,
-            tries=endurance.tries,
+            first=retry_policy.first_wait,
+            longest=retry_policy.longest_wait,
+            tries=retry_policy.tries,
             random=self.random,
         )
         while True:
             try:
                 return await ask()
             except RegistryError as error:
-                if isinstance(error, Throttled) and throttled < endurance.longest_throttled:
+                if isinstance(error, Throttled) and throttled < retry_policy.longest_throttled:
                     wait = max(
-                        0.1, endurance.longest_wait if error.retry_after is None else error.retry_after
+                        0.1, retry_policy.longest_wait if error.retry_after is None else error.retry_after
                     )
                     throttled += wait
                 elif not error.retryable or (wait := next(waits, 0.0)) == 0.0:
@@ -269,5 +269,5 @@ def _parsed(kind: Callable[[str], T], text: str) -> T | None:
 
 def _batches(all_of_them: Iterable[T]) -> Iterator[list[T]]:
     rest = iter(all_of_them)
-    while some := list(islice(rest, _ASK_TOGETHER)):
+    while some := list(islice(rest, _CONCURRENT_REQUESTS)):
         yield some

@@ -13,14 +13,14 @@ from functools import partial
 import structlog
 
 from mesh.clock import Clock
+from mesh.concurrency import close_all
 from mesh.errors import LogError, LogUnavailable, RegistryError, RegmeshError, clean
 from mesh.log.port import Append, Group, Log, Partition, Record
 from mesh.log.table import Table
 from mesh.registry.port import Endpoint
 from mesh.rules.state import MeshState
 from mesh.rules.stops import Stops
-from mesh.together import close_all
-from producer.listing import Endurance, Found, Listing
+from producer.listing import Found, Listing, RetryPolicy
 from schemas import codec, topics
 from schemas.completions import Side, TaskError
 from schemas.envelope import make_id
@@ -66,10 +66,10 @@ class Reconcile:
         open_endpoint: Callable[[Place], Endpoint],
         clock: Clock,
         random: Callable[[], float],
-        endurance: Endurance | None = None,
+        retry_policy: RetryPolicy | None = None,
     ) -> None:
         self._log, self._state, self._table, self._open = log, state, table, open_endpoint
-        self._clock, self._random, self._endurance = clock, random, endurance or Endurance()
+        self._clock, self._random, self._endurance = clock, random, retry_policy or RetryPolicy()
         self._stops = Stops()
         self._commands = Table(
             log,
@@ -105,7 +105,7 @@ class Reconcile:
     async def _turn(self, group: Group) -> None:
         """Begin what was read, commit what is done. Never waits for a listing, so the membership lives."""
         records = await group.read(max_records=_AT_ONCE, timeout=_POLL)
-        await self._drop([partition for partition in group.lost() if partition in self._shares])
+        await self._drop([partition for partition in group.revoked() if partition in self._shares])
         for record in records:
             share = self._shares.setdefault(record.partition, _Share())
             work = self._carry_out(record)

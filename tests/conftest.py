@@ -22,7 +22,7 @@ import pytest
 
 sys.path.insert(0, str(Path(__file__).parent.parent))  # so that a test can say `from tests import ...`
 
-from tests.parts import Process
+from tests.support.parts import Process
 
 _SAID = 2_000  # characters
 _KEPT = {"REGMESH_REQUIRE_REAL", "REGMESH_TEST_KAFKA", "REGMESH_KAFKA_HOME"}
@@ -125,11 +125,11 @@ def why_missing(part: str) -> str | None:
     if part == "kafka":
         return _why_no_kafka()
     if part == "postgresql":
-        from tests import postgresql
+        from tests.support import postgresql
 
         return postgresql.why_missing()
     if part in ("distribution-3", "ggcr"):
-        from tests import parts
+        from tests.support import parts
 
         program = parts.DISTRIBUTION_3 if part == "distribution-3" else parts.GGCR
         return (
@@ -138,7 +138,7 @@ def why_missing(part: str) -> str | None:
             else f"`make parts` was not run: .cache/parts/bin/{program.name} is missing"
         )
     if part == "crane":
-        from tests import parts
+        from tests.support import parts
 
         return None if parts.CRANE.exists() else "`make parts` was not run: .cache/parts/bin/crane is missing"
     if part == "containerd" and os.geteuid() != 0:
@@ -148,7 +148,7 @@ def why_missing(part: str) -> str | None:
 
 def _why_no_kafka() -> str | None:
     try:
-        from tests import kafka_broker
+        from tests.support import kafka_broker
     except ImportError as error:
-        return f"tests/kafka_broker.py cannot be used: {error}"
+        return f"tests/support/kafka_broker.py cannot be used: {error}"
     return kafka_broker.available()

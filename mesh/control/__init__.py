@@ -21,38 +21,39 @@ from collections.abc import Callable
 from aiohttp import web
 
 from mesh.clock import Clock
-from mesh.control import guard, webhooks
-from mesh.control.api import Api
-from mesh.control.commands import Commands
-from mesh.control.database import Database
 from mesh.control.declare import Change, Declare
-from mesh.control.deliver import Deliver
-from mesh.control.doctor_api import DoctorApi
-from mesh.control.executions import Executions
-from mesh.control.executions_api import ExecutionsApi
-from mesh.control.images import Images
-from mesh.control.letters import Letters
-from mesh.control.locations import Locations
-from mesh.control.outbox import Outbox
-from mesh.control.parked import ParkedTasks
-from mesh.control.parked_api import ParkedApi
+from mesh.control.executions.commands import Commands
+from mesh.control.executions.parked import ParkedTasks
+from mesh.control.executions.prune import OrphanedTags
+from mesh.control.executions.retries import Retries
+from mesh.control.executions.schedule import Schedule
+from mesh.control.executions.store import Executions
+from mesh.control.http import guard
+from mesh.control.http.doctor import DoctorApi
+from mesh.control.http.executions import ExecutionsApi
+from mesh.control.http.images import WhereApi
+from mesh.control.http.parked import ParkedApi
+from mesh.control.http.server import Api
+from mesh.control.http.usage import UsageApi
+from mesh.control.images.locations import Locations
+from mesh.control.images.store import Images
 from mesh.control.patience import Patience
-from mesh.control.replicas import Replicas
-from mesh.control.report import Report
-from mesh.control.retries import Retries
-from mesh.control.running import Running
-from mesh.control.schedule import Schedule
-from mesh.control.surplus import SurplusTags
-from mesh.control.sync_log import SyncLog
-from mesh.control.usage import Usage
-from mesh.control.usage_api import UsageApi
-from mesh.control.where_api import WhereApi
+from mesh.control.status.agents import Running
+from mesh.control.status.dead_letters import DeadLetters
+from mesh.control.status.replicas import Replicas
+from mesh.control.storage.database import Database
+from mesh.control.sync_log.report import Report
+from mesh.control.sync_log.store import SyncLog
+from mesh.control.sync_log.usage import Usage
+from mesh.control.webhooks import signing
+from mesh.control.webhooks.deliver import Deliver
+from mesh.control.webhooks.outbox import Outbox
+from mesh.credentials.secrets import Secrets
 from mesh.errors import LogError
 from mesh.log.port import Log
 from mesh.log.table import Table
 from mesh.metrics import Metrics
 from mesh.rules.state import MeshState
-from mesh.secrets import Secrets
 
 __all__ = ["Change", "Control"]
 
@@ -71,7 +72,7 @@ class Control:
         secrets: Secrets,
         random: Callable[[], float],
         database: str,
-        tries: webhooks.Tries | None = None,
+        tries: signing.RetryPolicy | None = None,
     ) -> None:
         """`database` is an URL of SQLAlchemy (`InvalidInput` when it is none); it is opened at its first use."""
         self._table, self._clock, self._random = table, clock, random
@@ -79,7 +80,7 @@ class Control:
         sync_log, images, outbox = SyncLog(self._database), Images(self._database), Outbox(self._database)
         self._deliver = Deliver(
             outbox, state=state, secrets=secrets, clock=clock, metrics=metrics, random=random,
-            tries=tries or webhooks.Tries(), caught_up=table.caught_up,
+            tries=tries or signing.RetryPolicy(), caught_up=table.caught_up,
         )  # fmt: skip
         self._report = Report(
             sync_log, log=log, state=state, clock=clock, metrics=metrics, random=random, also=images.ended,
@@ -87,14 +88,14 @@ class Control:
         )  # fmt: skip
         self._locations = Locations(images, log=log, state=state, clock=clock, metrics=metrics, random=random)
         self._running = Running(log=log, state=state, clock=clock, metrics=metrics, random=random)
-        self._letters = Letters(log=log, state=state, clock=clock, random=random)
+        self._dead_letters = DeadLetters(log=log, state=state, clock=clock, random=random)
         self._declare = Declare(log=log, state=state, table=table, clock=clock, emptied=images.forget_place)
         executions = Executions(self._database)
         self._commands = Commands(
             executions, log=log, state=state, clock=clock, metrics=metrics, random=random
         )
         self._schedule = Schedule(self._database, self._commands, state=state, clock=clock, random=random)
-        self._surplus = SurplusTags(self._database, self._commands, state=state, clock=clock, random=random)
+        self._surplus = OrphanedTags(self._database, self._commands, state=state, clock=clock, random=random)
         self._parked = ParkedTasks(log=log, state=state, clock=clock, random=random)
         retries = Retries(self._database, self._commands, state, self._parked)
         self._replicas = Replicas(
@@ -107,7 +108,7 @@ class Control:
             DoctorApi(
                 state=state,
                 running=self._running,
-                letters=self._letters,
+                dead_letters=self._dead_letters,
                 retries=retries,
                 replicas=self._replicas,
                 outbox=outbox,
@@ -132,7 +133,7 @@ class Control:
                 tasks.create_task(self._running.run(), name="control running")
                 tasks.create_task(self._parked.run(), name="control parked tasks")
                 tasks.create_task(self._replicas.run(), name="control replica status")
-                tasks.create_task(self._letters.run(), name="control dead letters")
+                tasks.create_task(self._dead_letters.run(), name="control dead letters")
                 tasks.create_task(self._deliver.run(), name="control deliver")
                 tasks.create_task(self._commands.run(), name="control executions")
                 tasks.create_task(self._schedule.run(), name="control schedule")

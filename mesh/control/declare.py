@@ -15,9 +15,9 @@ from mesh.clock import Clock
 from mesh.errors import DatabaseUnavailable, InvalidInput, LogError, LogUnavailable
 from mesh.log.port import Append, Log
 from mesh.log.table import Table
-from mesh.rules import consent, listing
-from mesh.rules.declarations import Problem, check_removal, judge
+from mesh.rules import consent, declaration_order
 from mesh.rules.state import MeshState
+from mesh.rules.validation.declarations import Problem, check_removal, judge
 from schemas import codec, topics
 from schemas.declared import Declared, Noun
 from schemas.envelope import make_id
@@ -153,7 +153,9 @@ class Declare:
         """Of the instances among them, which are in the order of the document."""
         before = {it.key: self._state.position_of(it.key) for it in self._state.instances()}
         known = {key: position for key, position in before.items() if position is not None}
-        return listing.positions([thing.key for thing in things if isinstance(thing, Instance)], known)
+        return declaration_order.positions(
+            [thing.key for thing in things if isinstance(thing, Instance)], known
+        )
 
     def _change(self, thing: Declared, position: int | None) -> Literal["created", "changed", "unchanged"]:
         before = self._state.get(thing.key)

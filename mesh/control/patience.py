@@ -5,9 +5,9 @@ from collections.abc import Awaitable, Callable, Iterator
 
 import structlog
 
-from mesh.backoff import delays
 from mesh.clock import Clock
 from mesh.errors import DatabaseUnavailable, LogError, RegmeshError
+from mesh.retry import delays
 
 LOG = structlog.get_logger()
 

@@ -11,19 +11,19 @@ place decides. `asked`, `nearest`, `verdict`, `headers`, `ranges`, `hosts_toml` 
 from aiohttp import web
 
 from mesh.clock import Clock
-from mesh.gateway.front import Front, Manners
+from mesh.concurrency import close_all
 from mesh.gateway.misses import Misses
 from mesh.gateway.nearest import Nearest
-from mesh.gateway.places import OpenWay, Places
+from mesh.gateway.places import OpenUpstream, Places
+from mesh.gateway.server import Front, GatewayOptions
 from mesh.gateway.tokens import Tokens
 from mesh.log.port import Log
 from mesh.log.table import Table
 from mesh.metrics import Metrics
 from mesh.rules.state import MeshState
-from mesh.together import close_all
 from schemas.names import Region
 
-__all__ = ["Gateway", "Manners"]
+__all__ = ["Gateway", "GatewayOptions"]
 
 
 class Gateway:
@@ -36,18 +36,18 @@ class Gateway:
         log: Log,
         state: MeshState,
         table: Table,
-        open_way: OpenWay,
+        open_upstream: OpenUpstream,
         clock: Clock,
         metrics: Metrics,
-        manners: Manners,
+        options: GatewayOptions,
         look_every: float,
     ) -> None:
         self._nearest, self._clock, self._every = Nearest(state, region), clock, look_every
-        self._places = Places(open_way, clock, metrics)
+        self._places = Places(open_upstream, clock, metrics)
         self._misses = Misses(region, log, state, clock, metrics)
         self._front = Front(
             region=region, nearest=self._nearest, places=self._places, tokens=Tokens(self._places),
-            misses=self._misses, metrics=metrics, manners=manners, ready=lambda: table.ready,
+            misses=self._misses, metrics=metrics, options=options, ready=lambda: table.ready,
         )  # fmt: skip
 
     def routes(self, app: web.Application) -> None:

@@ -13,8 +13,8 @@ from aiohttp import web
 
 from mesh.errors import RegistryError
 from mesh.gateway import headers
+from mesh.gateway.byte_ranges import ByteRange, byte_range_of, to_skip
 from mesh.gateway.places import Places
-from mesh.gateway.ranges import Stretch, stretch_of, to_skip
 from mesh.gateway.search import Found
 from mesh.metrics import Metrics
 from mesh.registry import failures
@@ -25,7 +25,7 @@ LOG = structlog.get_logger()
 _MOST_RESUMES = 5
 _STALLED_SECONDS = 60.0  # for which a client takes nothing of what waits for it
 # Asks the places for a stretch of the blob; who has it, or None.
-AskForRest = Callable[[Stretch], Awaitable[Found | None]]
+AskForRest = Callable[[ByteRange], Awaitable[Found | None]]
 
 
 @dataclass(slots=True)
@@ -37,7 +37,7 @@ class Delivery:
     ask_for_rest: AskForRest | None  # None = what breaks off is not gone on with
     places: Places
     metrics: Metrics
-    left: Stretch | None = None
+    left: ByteRange | None = None
     skip: int = 0
     resumes: int = 0
 
@@ -46,7 +46,7 @@ class Delivery:
         answer = web.StreamResponse(
             status=response.status, headers=headers.coming(response.status, response.headers, response.url)
         )
-        self.left = stretch_of(response.status, response.headers)
+        self.left = byte_range_of(response.status, response.headers)
         try:
             await answer.prepare(self.request)
             if self.request.method == "HEAD" or await self._send_body(answer):

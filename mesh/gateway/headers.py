@@ -73,7 +73,7 @@ def _render(scheme: str, parameters: Mapping[str, str]) -> str:
 
 
 def _escaped(value: str) -> str:
-    plain = "".join(letter for letter in value if letter.isprintable())
+    plain = "".join(dead_letter for dead_letter in value if dead_letter.isprintable())
     return plain.replace("\\", "\\\\").replace('"', '\\"')
 
 

@@ -13,7 +13,7 @@ import structlog
 
 from mesh.clock import Clock
 from mesh.errors import LogError
-from mesh.gateway.asked import Asked, What
+from mesh.gateway.request import Asked, What
 from mesh.gateway.search import Found, claimed_digest
 from mesh.log.port import Append, Log
 from mesh.metrics import Metrics

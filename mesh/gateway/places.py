@@ -14,12 +14,12 @@ from aiohttp import ClientResponse
 from yarl import URL
 
 from mesh.clock import Clock
+from mesh.concurrency import close_all
 from mesh.errors import RegistryError, Unreachable
 from mesh.gateway.nearest import Seen
 from mesh.metrics import Metrics
 from mesh.registry.challenges import Challenge
-from mesh.registry.passage import Passed
-from mesh.together import close_all
+from mesh.registry.upstream import UpstreamRequest
 from schemas.completions import Side
 from schemas.names import PlaceName
 from schemas.topology import Place
@@ -29,13 +29,13 @@ LOG = structlog.get_logger()
 _NEWEST = 0.3  # the share of the newest round trip in what is remembered
 
 
-class Way(Protocol):
+class Upstream(Protocol):
     """To one place, with a client's credentials and none of ours. Methods raise `RegistryError`."""
 
     name: str
     base: URL
 
-    async def send(self, passed: Passed) -> ClientResponse: ...
+    async def send(self, passed: UpstreamRequest) -> ClientResponse: ...
     async def ping(self) -> int: ...
     async def token(
         self, method: str, url: URL, headers: Mapping[str, str], body: bytes | None
@@ -44,24 +44,24 @@ class Way(Protocol):
     async def close(self) -> None: ...
 
 
-OpenWay = Callable[[Place], Way]
+OpenUpstream = Callable[[Place], Upstream]
 
 
 @dataclass(slots=True)
 class Places:
-    open_way: OpenWay
+    open_upstream: OpenUpstream
     clock: Clock
     metrics: Metrics
-    _ways: dict[Place, Way] = field(default_factory=dict)
+    _ways: dict[Place, Upstream] = field(default_factory=dict)
     _seen: dict[PlaceName, Seen] = field(default_factory=dict)
     _closed: bool = False
 
-    def way(self, place: Place) -> Way:
+    def way(self, place: Place) -> Upstream:
         """Kept open until `close`, `Unreachable` after it; a place whose URL changes gets another one."""
         if self._closed:  # the last requests of a server that stops
             raise Unreachable("this gateway is stopping", side=Side.SOURCE)
         if place not in self._ways:
-            self._ways[place] = self.open_way(place)
+            self._ways[place] = self.open_upstream(place)
         return self._ways[place]
 
     def seen(self, name: PlaceName) -> Seen:

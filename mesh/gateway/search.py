@@ -7,15 +7,15 @@ from dataclasses import dataclass, field
 from aiohttp import ClientResponse
 
 from mesh.errors import ContentMismatch, ContentRefused, RegistryError, Unreachable
-from mesh.gateway.asked import Asked, Refused, What, unknown
-from mesh.gateway.last_words import LastWords
 from mesh.gateway.nearest import Candidate, Holders
+from mesh.gateway.negative_cache import NegativeCache
 from mesh.gateway.places import Places
+from mesh.gateway.request import Asked, Refused, What, unknown
 from mesh.gateway.verdict import Inquiry, Meaning, may_be_asked, meaning
 from mesh.registry import failures
-from mesh.registry.passage import Passed, drain
 from mesh.registry.port import MAX_MANIFEST, digest_of
 from mesh.registry.transport import read_whole
+from mesh.registry.upstream import UpstreamRequest, drain
 from schemas.completions import Side
 from schemas.names import Account, Digest
 from schemas.topology import Place
@@ -50,7 +50,7 @@ class Search:
     asked: Asked
     headers: Mapping[str, str]
     places: Places
-    last_words: LastWords
+    negative_cache: NegativeCache
     refusal: Challenged | None = None
     troubled: list[Place] = field(default_factory=list)
     absent: list[Place] = field(default_factory=list)
@@ -74,14 +74,14 @@ class Search:
         for candidate in holders.candidates:
             found = await self.ask(candidate)
             said = found if isinstance(found, Meaning) else meaning(found.response.status)
-            self.last_words.take(candidate.place, self.asked, said)
+            self.negative_cache.take(candidate.place, self.asked, said)
             if isinstance(found, Found):
                 return found
             refusals += [found] if isinstance(found, Challenged) else []
             inquiry.take(
                 said,
                 has_the_say=candidate.has_the_say,
-                was_absent=self.last_words.was_absent(candidate.place, self.asked),
+                was_absent=self.negative_cache.was_absent(candidate.place, self.asked),
             )
             if not inquiry.goes_on:
                 break
@@ -94,7 +94,7 @@ class Search:
         place = candidate.place
         try:
             response = await self.places.way(place).send(
-                Passed(self.asked.method, self.asked.path, self.asked.query, self.headers)
+                UpstreamRequest(self.asked.method, self.asked.path, self.asked.query, self.headers)
             )
             found = meaning(response.status)
             if found is Meaning.SERVED:

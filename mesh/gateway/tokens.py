@@ -14,12 +14,12 @@ from yarl import URL
 
 from mesh.errors import Rejected
 from mesh.gateway import headers
-from mesh.gateway.asked import Refused
-from mesh.gateway.places import Places, Way
+from mesh.gateway.places import Places, Upstream
+from mesh.gateway.request import Refused
 from mesh.gateway.search import Challenged
 from mesh.registry import challenges, failures
-from mesh.registry.passage import Passed, drain
 from mesh.registry.transport import read_whole
+from mesh.registry.upstream import UpstreamRequest, drain
 from schemas.completions import Side
 from schemas.topology import Place
 
@@ -62,10 +62,10 @@ class Tokens:
             async with response:
                 return await _answer(place, response)
 
-    async def _realm(self, place: Place, way: Way) -> URL:
+    async def _realm(self, place: Place, way: Upstream) -> URL:
         """As its last challenge said; another gateway may have passed that on, so it is asked for one here too."""
         if place not in self._realms:
-            response = await way.send(Passed("GET", ""))
+            response = await way.send(UpstreamRequest("GET", ""))
             await drain(response)
             for found in challenges.parse(response.headers.getall("WWW-Authenticate", [])):
                 if found.scheme == "bearer":

@@ -12,11 +12,11 @@ from mesh.log.port import Partition
 
 M = TypeVar("M")
 
-Owners = Mapping[Partition, M]
+TagOwners = Mapping[Partition, M]
 
 
 def share(
-    partitions: Sequence[Partition], readers: Mapping[str, Sequence[M]], owners: Owners[M]
+    partitions: Sequence[Partition], readers: Mapping[str, Sequence[M]], owners: TagOwners[M]
 ) -> dict[Partition, M]:
     """The new owner of each partition.
 
@@ -34,7 +34,7 @@ def share(
 
 
 def _share_one(
-    partitions: Sequence[Partition], members: Sequence[M], owners: Owners[M], load: dict[M, int]
+    partitions: Sequence[Partition], members: Sequence[M], owners: TagOwners[M], load: dict[M, int]
 ) -> dict[Partition, M]:
     quota = _quotas(partitions, members, owners, load)
     shared: dict[Partition, M] = {}
@@ -52,7 +52,7 @@ def _share_one(
 
 
 def _quotas(
-    partitions: Sequence[Partition], members: Sequence[M], owners: Owners[M], load: Mapping[M, int]
+    partitions: Sequence[Partition], members: Sequence[M], owners: TagOwners[M], load: Mapping[M, int]
 ) -> dict[M, int]:
     """How many each gets; one more for those with the least, and among equals for those that hold more already."""
     each, extra = divmod(len(partitions), len(members))

@@ -14,14 +14,14 @@ _GONE = (
 )
 
 
-async def bury(
+async def send_to_dlq(
     log: Log, region: Region, *, raw: bytes, reason: str, position: str, key: str, clock: Clock
 ) -> None:
     """Write the dead letter of `raw` to the region's topic, durably; `LogUnavailable` when it cannot.
 
     Its id comes from the position and the bytes: burying the same again makes a repeat that a reader can see.
     """
-    letter = DeadLetter(
+    dead_letter = DeadLetter(
         id=make_id("dead_letter", position, raw.hex()),
         time=clock.now(),
         reason=clean(reason, 1024),
@@ -29,12 +29,12 @@ async def bury(
         payload=DeadLetter.encode_payload(raw),
         payload_size=len(raw),
     )
-    await log.append([Append(topics.dead_letters(region), key, codec.encode(letter))])
+    await log.append([Append(topics.dead_letters(region), key, codec.encode(dead_letter))])
 
 
-async def bury_record(log: Log, region: Region, record: Record, reason: str, clock: Clock) -> None:
+async def send_record_to_dlq(log: Log, region: Region, record: Record, reason: str, clock: Clock) -> None:
     """The same of a record of the log."""
-    await bury(
+    await send_to_dlq(
         log,
         region,
         raw=record.value or b"",

@@ -64,7 +64,7 @@ class Group(Protocol):
     """One member's share of some topics.
 
     Partitions may come and go between any two calls of `read`. A record of a partition that was lost and came back is
-    delivered again from the last commit; `lost` tells which ones to forget.
+    delivered again from the last commit; `revoked` tells which ones to forget.
     """
 
     async def read(self, *, max_records: int, timeout: float) -> Sequence[Record]:
@@ -74,11 +74,11 @@ class Group(Protocol):
         """
         ...
 
-    def lost(self) -> frozenset[Partition]:
-        """The partitions taken away since the last call of `lost`. Their unfinished records are another's now."""
+    def revoked(self) -> frozenset[Partition]:
+        """The partitions taken away since the last call of `revoked`. Their unfinished records are another's now."""
         ...
 
-    def gone(self) -> Mapping[Partition, int]:
+    def truncated(self) -> Mapping[Partition, int]:
         """Where records that this group had not finished are no more, since the last call; they are not delivered.
 
         By partition, the offset up to which it had read. It reads on from the oldest record that is left.

@@ -12,10 +12,10 @@ from contextlib import aclosing
 import structlog
 from pydantic import ValidationError
 
-from mesh.backoff import delays
 from mesh.clock import Clock, SystemClock
 from mesh.errors import LogUnavailable
 from mesh.log.port import Batch, Log, Record
+from mesh.retry import delays
 from schemas.codec import DecodeError
 
 LOG = structlog.get_logger()

@@ -7,9 +7,9 @@ from mesh.node import INTERRUPTED
 
 def main() -> None:
     try:
-        from mesh.node import cli  # noqa: PLC0415  # it takes a good part of a second
+        from mesh.node.cli import app  # noqa: PLC0415  # it takes a good part of a second
 
-        sys.exit(cli.run(sys.argv[1:]))
+        sys.exit(app.run(sys.argv[1:]))
     except KeyboardInterrupt:
         sys.exit(INTERRUPTED)
 

@@ -4,9 +4,9 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 from mesh.clock import Clock
+from mesh.credentials.secrets import Secrets
 from mesh.errors import InvalidInput
 from mesh.log.port import Log
-from mesh.secrets import Secrets
 
 
 async def open_log(url: str, *, clock: Clock, secrets: Secrets) -> Log:

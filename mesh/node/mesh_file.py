@@ -10,7 +10,7 @@ import orjson
 import yaml
 
 from mesh.errors import InvalidInput
-from mesh.rules import declarations
+from mesh.rules.validation import declarations
 
 _TAG = "tag:yaml.org,2002:"
 _OF_JSON = frozenset(_TAG + name for name in ("map", "seq", "str", "int", "float", "bool", "null"))

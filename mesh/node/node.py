@@ -11,14 +11,14 @@ from pathlib import Path
 import structlog
 
 from mesh.clock import Clock, SystemClock
+from mesh.credentials.secrets import Secrets
 from mesh.errors import LogError, LogUnavailable, RegmeshError
-from mesh.log.dead_letters import bury_record
+from mesh.log.dead_letters import send_record_to_dlq
 from mesh.log.port import Log, Record
 from mesh.log.table import Table
 from mesh.metrics import Metrics
 from mesh.node import engines
 from mesh.rules.state import MeshState
-from mesh.secrets import Secrets
 from schemas import topics
 
 LOG = structlog.get_logger()
@@ -72,7 +72,7 @@ async def open_node(
             state.apply(record.key, record.value, record.offset)
 
         async def unreadable(record: Record, reason: str) -> None:
-            await _bury(record, reason, state, log, clock, metrics)
+            await _send_to_dlq(record, reason, state, log, clock, metrics)
 
         table = Table(log, topics.STATE, apply, unreadable=unreadable, clock=clock)
         async with asyncio.TaskGroup() as group:
@@ -110,11 +110,11 @@ async def _make_state_topic(log: Log) -> None:
         raise LogError(f"{error}; `regmesh topics create` makes the topics of a mesh") from error
 
 
-async def _bury(
+async def _send_to_dlq(
     record: Record, reason: str, state: MeshState, log: Log, clock: Clock, metrics: Metrics
 ) -> None:
     """Put a record of `mesh.state` that this version cannot read where a human finds it, and go on without it."""
     metrics.dead_letters.labels(record.partition.topic).inc()
     LOG.error("cannot read what is declared", action="state_unreadable", key=record.key, reason=reason)
     for region in state.regions()[:1]:
-        await bury_record(log, region.name, record, reason, clock)
+        await send_record_to_dlq(log, region.name, record, reason, clock)

@@ -8,7 +8,7 @@ from yarl import URL
 from mesh.node.node import Node
 from mesh.registry import auth, egress
 from mesh.registry.client import RegistryEndpoint, open_endpoint
-from mesh.registry.passage import Passage
+from mesh.registry.upstream import UpstreamClient
 from schemas.topology import Place
 
 
@@ -33,11 +33,11 @@ def opener(node: Node, *, anonymous: bool = False) -> Callable[[Place], Registry
     return open_one
 
 
-def passages(node: Node) -> Callable[[Place], Passage]:
+def upstream_clients(node: Node) -> Callable[[Place], UpstreamClient]:
     """Opens ways for the requests of clients, on the running loop. No secret is looked up for them."""
     networks, realms = egress.parse_networks(node.trust.networks), auth.parse_realms(node.trust.realms)
 
-    def open_one(place: Place) -> Passage:
-        return Passage(place.name, URL(place.url), networks=networks, realms=realms)
+    def open_one(place: Place) -> UpstreamClient:
+        return UpstreamClient(place.name, URL(place.url), networks=networks, realms=realms)
 
     return open_one

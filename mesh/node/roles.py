@@ -7,13 +7,13 @@ import secrets as randomness
 from dataclasses import dataclass, field
 
 from consumer.agent import Agent, AgentSettings
+from consumer.blobs.relay.serve import Relays
+from consumer.blobs.transfers import RelayAccess, TransferLimits
 from consumer.places import Places
-from consumer.relay.serve import Relays
-from consumer.transfers import RelayAccess, TransferLimits
 from mesh.control import Control
-from mesh.control.database import check as check_database
+from mesh.control.storage.database import check as check_database
 from mesh.errors import InvalidInput
-from mesh.gateway import Gateway, Manners
+from mesh.gateway import Gateway, GatewayOptions
 from mesh.node import registries
 from mesh.node.node import Node
 from producer import Intake, Reconcile
@@ -97,9 +97,9 @@ def agent(
     return made
 
 
-def settings(ahead_bytes: int) -> AgentSettings:
+def settings(prefetch_bytes: int) -> AgentSettings:
     """An agent's, with what a command line says of them."""
-    return AgentSettings(transfers=TransferLimits(ahead_bytes=ahead_bytes))
+    return AgentSettings(transfers=TransferLimits(prefetch_bytes=prefetch_bytes))
 
 
 def _relay_access(node: Node, region: Region, own_url: str | None) -> RelayAccess:
@@ -122,17 +122,17 @@ def _relay_access(node: Node, region: Region, own_url: str | None) -> RelayAcces
     return RelayAccess(url, secret)
 
 
-def gateway(node: Node, region: Region, manners: Manners, look_every: float = 3.0) -> Gateway:
+def gateway(node: Node, region: Region, options: GatewayOptions, look_every: float = 3.0) -> Gateway:
     """Nearby access for the clients of `region`; it looks at the places every `look_every` seconds."""
     return Gateway(
         region=region,
         log=node.log,
         state=node.state,
         table=node.table,
-        open_way=registries.passages(node),
+        open_upstream=registries.upstream_clients(node),
         clock=node.clock,
         metrics=node.metrics,
-        manners=manners,
+        options=options,
         look_every=look_every,
     )
 

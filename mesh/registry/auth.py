@@ -18,7 +18,7 @@ import orjson
 from yarl import URL
 
 from mesh.clock import Clock
-from mesh.credentials import AskedFor, Credentials
+from mesh.credentials.credentials import AskedFor, Credentials
 from mesh.errors import Denied, InvalidInput, Rejected
 from mesh.registry import challenges
 from mesh.registry.challenges import Challenge

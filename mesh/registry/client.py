@@ -7,7 +7,7 @@ from random import SystemRandom
 from yarl import URL
 
 from mesh.clock import Clock, SystemClock
-from mesh.credentials import AskedFor, LookedUp
+from mesh.credentials.credentials import AskedFor, LookedUp
 from mesh.errors import ContentRefused, Denied, InvalidInput, NotFound, NotOffered, RegistryError, Rejected
 from mesh.registry import auth, lists, redirects, verify
 from mesh.registry.download import BlobReader

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 
 from aiohttp import ClientResponse
 
-from mesh import backoff
+from mesh import retry
 from mesh.errors import RegistryError, Rejected, ServerFault, Throttled, Unreachable
 from mesh.registry import auth, failures
 from mesh.registry.port import Descriptor
@@ -114,7 +114,7 @@ class BlobReader:
         raise error
 
     def _fresh_delays(self) -> Iterator[float]:
-        return backoff.delays(first=0.2, longest=5, tries=_TRIES, random=self._channel.transport.random)
+        return retry.delays(first=0.2, longest=5, tries=_TRIES, random=self._channel.transport.random)
 
     async def _get(self, offset: int) -> ClientResponse:
         call = Call(

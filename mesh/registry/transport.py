@@ -17,7 +17,8 @@ from aiohttp.resolver import ThreadedResolver
 from yarl import URL
 
 from mesh.clock import Clock
-from mesh.credentials import AskedFor
+from mesh.concurrency import close_all
+from mesh.credentials.credentials import AskedFor
 from mesh.errors import Denied, RegistryError, Rejected, Throttled, Unreachable
 from mesh.registry import failures, redirects
 from mesh.registry.auth import Authenticator, Scopes
@@ -25,7 +26,6 @@ from mesh.registry.chain import told
 from mesh.registry.egress import GuardedResolver, GuardedSockets, Network
 from mesh.registry.pause import Pause
 from mesh.registry.port import Chain
-from mesh.together import close_all
 from schemas.completions import Side
 from schemas.names import Digest, Repository
 
@@ -54,7 +54,7 @@ class Call:
     in_pauses: bool = False  # sent even while the registry wants to be left alone
 
 
-class Belief:
+class CachedCapability:
     """What a registry was found to be like. It may be replaced by another one, so that is not believed for long."""
 
     def __init__(self, clock: Clock) -> None:
@@ -75,8 +75,8 @@ class Belief:
 class OwnMounts:
     """Whether a registry mounts a blob from the repository that has it; many mount nothing."""
 
-    work: Belief
-    fail: Belief
+    work: CachedCapability
+    fail: CachedCapability
     seen: tuple[Repository, Digest] | None = None  # a blob that is there, to find out with
 
 
@@ -101,8 +101,8 @@ class Transport:
         self._trusted = realms | {base.origin()}
         self._auth = Authenticator(base, credentials, realms, clock=clock, fetch=self._fetch_token)
         self._pause = Pause(clock, random)
-        self.no_referrers = Belief(clock)  # no API for them
-        self.own_mounts = OwnMounts(Belief(clock), Belief(clock))
+        self.no_referrers = CachedCapability(clock)  # no API for them
+        self.own_mounts = OwnMounts(CachedCapability(clock), CachedCapability(clock))
         self._home = home_session()
         self._abroad = guarded_session(networks)
 

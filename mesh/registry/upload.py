@@ -24,7 +24,7 @@ async def begin(channel: Channel, repository: Repository) -> Upload:
     start = Call("POST", channel.url(f"{repository}/blobs/uploads/"), auth.push(repository))
     asked = channel.transport.clock.monotonic()
     async with channel.request(start, (202,)) as response:
-        return _begun(channel, response, asked)
+        return _in_progress(channel, response, asked)
 
 
 async def begin_unless_mounted(
@@ -40,10 +40,10 @@ async def begin_unless_mounted(
         scopes = (*scopes, *auth.pull(from_repository))
     asked = channel.transport.clock.monotonic()
     async with channel.request(Call("POST", url, scopes), (201, 202)) as response:
-        return None if response.status == 201 else _begun(channel, response, asked)
+        return None if response.status == 201 else _in_progress(channel, response, asked)
 
 
-def _begun(channel: Channel, response: ClientResponse, asked: float) -> Upload:
+def _in_progress(channel: Channel, response: ClientResponse, asked: float) -> Upload:
     return Upload(channel.locate(response.url, response.headers.get("Location")), asked)
 
 

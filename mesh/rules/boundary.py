@@ -17,7 +17,7 @@ def refusal(state: MeshState, rule: Rule, source: Place, destination: Place) -> 
     return crossing(state, source.region, destination.region)
 
 
-def parts_ahead(state: MeshState, source: Place, destination: Place) -> bool:
+def prefetch_refused(state: MeshState, source: Place, destination: Place) -> bool:
     """Whether no layer may run ahead of its manifest: none crosses a border, nor comes to another account."""
     return (
         source.account != destination.account

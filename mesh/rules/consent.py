@@ -2,8 +2,8 @@
 
 from collections.abc import Iterable, Mapping
 
-from mesh.rules import grammar
-from mesh.rules.patterns import BadPattern, compile_pattern
+from mesh.rules.matching import name_grammar
+from mesh.rules.matching.patterns import BadPattern, compile_pattern
 from schemas.declared import Declared
 from schemas.grants import Grant
 from schemas.names import Account, Repository
@@ -47,7 +47,7 @@ def problems(grant: Grant, everything: Mapping[str, Declared]) -> Iterable[tuple
             compile_pattern(glob)
         except BadPattern as error:
             yield ("namespaces", index), str(error)
-        if (mistake := grammar.mistake(glob, "name")) is not None:
+        if (mistake := name_grammar.mistake(glob, "name")) is not None:
             yield ("namespaces", index), mistake
 
 

@@ -5,9 +5,10 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Literal
 
-from mesh.rules import boundary, consent, fights, naming
-from mesh.rules.matching import CompiledRule
+from mesh.rules import boundary, consent, naming
+from mesh.rules.matching.compiled_rule import CompiledRule
 from mesh.rules.state import MeshState
+from mesh.rules.validation import conflicts
 from schemas.names import Repository, Tag
 from schemas.rules import LabelFilter, PlatformFilter, ResourceFilter, Rule
 from schemas.topology import Place
@@ -29,10 +30,10 @@ class Verdict:
 
 def explain(state: MeshState, source: Place, repository: Repository, tag: Tag) -> list[Verdict]:
     """A verdict for each rule of this source, those that would copy first."""
-    ways = defaultdict[str, set[fights.Way]](set)
+    ways = defaultdict[str, set[conflicts.Route]](set)
     for rule in state.rules():
         if rule.enabled:
-            ways[rule.destination].add(fights.way_of(rule))
+            ways[rule.destination].add(conflicts.route_of(rule))
     found = [
         _verdict(compiled, state, ways, source, repository, tag) for compiled in state.rules_from(source.name)
     ]
@@ -44,7 +45,7 @@ def explain(state: MeshState, source: Place, repository: Repository, tag: Tag) -
 def _verdict(
     compiled: CompiledRule,
     state: MeshState,
-    ways: Mapping[str, Iterable[fights.Way]],
+    ways: Mapping[str, Iterable[conflicts.Route]],
     source: Place,
     repository: Repository,
     tag: Tag,
@@ -70,7 +71,7 @@ def _verdict(
     if rule.replica is not None:
         return Verdict(*who, "yes", target, "a replica takes everything; copied on push")
     when = "on push" if rule.trigger.type == "event_based" else f"when it runs ({rule.trigger.type})"
-    rivals = fights.is_contested(ways.get(rule.destination, ()), name)
+    rivals = conflicts.is_contested(ways.get(rule.destination, ()), name)
     unless = ", unless another image holds the tag there (owned_by)" if rivals else ""
     return Verdict(*who, "yes", target, f"all its filters hold; copied {when}{unless}")
 

@@ -3,8 +3,8 @@
 from collections import defaultdict
 from collections.abc import Iterable
 
-from mesh.rules.index import RuleIndex
-from mesh.rules.matching import CompiledRule
+from mesh.rules.matching.compiled_rule import CompiledRule
+from mesh.rules.matching.rule_index import RuleIndex
 from schemas.codec import decode
 from schemas.declared import Declared
 from schemas.names import PlaceName, Region, Repository, Tag

@@ -9,8 +9,8 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from mesh.registry.manifests import OCI_MANIFEST
-from tests.images import IMAGE_CONFIG, LAYER
-from tests.parts import Distribution
+from tests.support.images import IMAGE_CONFIG, LAYER
+from tests.support.parts import Distribution
 
 MiB = 1024 * 1024
 _BLOCK = os.urandom(MiB)

@@ -17,12 +17,12 @@ from urllib.request import Request, urlopen
 
 from mesh.clock import SystemClock
 from mesh.registry.manifests import OCI_MANIFEST
-from tests import parts
 from tests.bench import mesh_between, workplace
 from tests.bench.client import Client, MiB
 from tests.bench.mesh_between import Mesh
 from tests.bench.processor import Meter, Spent
 from tests.bench.table import Options, Row, progress, spread
+from tests.support import parts
 
 NEEDS = ("docker-registry", "skopeo", "curl")
 REPOSITORY, TAG = "game/large", "v1"

@@ -23,7 +23,7 @@ import uvloop
 
 from tests.bench import mesh_between, workplace
 from tests.bench.table import Options, Row
-from tests.parts import Process, until
+from tests.support.parts import Process, until
 
 NEEDS: tuple[str, ...] = ()  # Kafka's rows need Kafka
 _PORT = re.compile(r"^serving on port (\d+)$", re.MULTILINE)
@@ -151,7 +151,7 @@ async def measure(port: int, *, total: int, rate: float, connections: int) -> di
 
 async def serve(log_url: str) -> None:
     """An intake on the log until it is terminated; prints its port."""
-    from tests.intake_site import GAME_CN, serving
+    from tests.support.intake_site import GAME_CN, serving
 
     stopping = asyncio.Event()
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, stopping.set)

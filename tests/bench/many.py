@@ -11,11 +11,11 @@ from collections.abc import Callable, Iterator
 
 import yaml
 
-from tests import parts
 from tests.bench import mesh_between, workplace
 from tests.bench.client import Client, MiB
 from tests.bench.mesh_between import Mesh
 from tests.bench.table import Options, Row, progress, spread
+from tests.support import parts
 
 NEEDS = ("docker-registry", "skopeo")
 _LAYERS = [20_000, 10_000, 5_000]

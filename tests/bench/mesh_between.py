@@ -12,17 +12,17 @@ from typing import Any, TypeVar
 import yaml
 
 from mesh.clock import SystemClock
+from mesh.credentials.secrets import Secrets
 from mesh.node.engines import open_log
-from mesh.secrets import Secrets
 from schemas import topics
 from schemas.codec import decode
 from schemas.events import Event
 from schemas.names import Region
-from tests import kafka_broker, parts
 from tests.bench import workplace
 from tests.bench.table import progress
 from tests.conftest import why_missing
-from tests.parts import Distribution, Process, until
+from tests.support import kafka_broker, parts
+from tests.support.parts import Distribution, Process, until
 
 T = TypeVar("T")
 

@@ -13,13 +13,13 @@ from pathlib import Path
 from typing import NamedTuple
 from urllib.request import urlopen
 
-from tests import kafka_broker
 from tests.bench import workplace
 from tests.bench.client import Client, MiB
 from tests.bench.table import Options, Row, progress, spread
-from tests.fleet import Fleet, fleet
-from tests.parts import until
-from tests.uplink import Uplink
+from tests.support import kafka_broker
+from tests.support.fleet import Fleet, fleet
+from tests.support.parts import until
+from tests.support.uplink import Uplink
 
 NEEDS = ("docker-registry", "kafka")
 REPLICAS = 8

@@ -11,10 +11,10 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import NamedTuple, TypeVar
 
-from consumer.match import match
+from consumer.pipeline.match import match
 from mesh.clock import SystemClock
-from mesh.rules.declarations import judge
 from mesh.rules.state import MeshState
+from mesh.rules.validation.declarations import judge
 from schemas import codec
 from schemas.envelope import make_id
 from schemas.events import Action, Event

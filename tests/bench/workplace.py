@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from tests.bench.table import Options, progress
-from tests.parts import Process
+from tests.support.parts import Process
 
 _IN_MEMORY = Path("/dev/shm")
 

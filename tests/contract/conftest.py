@@ -39,7 +39,7 @@ class Engine(Protocol):
         ...
 
 
-class AheadClock:
+class OffsetClock:
     """The machine's clock, plus what the test added."""
 
     def __init__(self) -> None:
@@ -64,7 +64,7 @@ class SqliteEngine:
         self._folder = folder
         self._life = 0
         self._log: SqliteLog | None = None
-        self.clock = AheadClock()
+        self.clock = OffsetClock()
 
     @property
     def path(self) -> Path:
@@ -94,14 +94,14 @@ class SqliteEngine:
 
 def _engines() -> Iterator[object]:
     yield pytest.param("sqlite", id="sqlite")
-    if (Path(__file__).parent / "kafka_engine.py").exists():
+    if (Path(__file__).parent.parent / "support" / "kafka_engine.py").exists():
         yield pytest.param("kafka", id="kafka", marks=pytest.mark.real("kafka"))
 
 
 @pytest.fixture(scope="session")
 def kafka_bootstrap(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """`host:port` of a cluster for the whole run."""
-    from tests import kafka_broker
+    from tests.support import kafka_broker
 
     running = kafka_broker.running()
     if running is not None:
@@ -116,12 +116,12 @@ def kafka_bootstrap(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 
 @pytest.fixture(params=list(_engines()))
 async def engine(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Engine]:
-    """`tests/contract/kafka_engine.py` has `KafkaEngine(bootstrap)`, an `Engine`."""
+    """`tests/support/kafka_engine.py` has `KafkaEngine(bootstrap)`, an `Engine`."""
     made: Engine
     if request.param == "sqlite":
         made = SqliteEngine(tmp_path)
     else:
-        from tests.contract.kafka_engine import KafkaEngine
+        from tests.support.kafka_engine import KafkaEngine
 
         made = KafkaEngine(request.getfixturevalue("kafka_bootstrap"))
     try:

@@ -6,8 +6,8 @@ from contextlib import asynccontextmanager
 from datetime import timedelta
 
 from mesh.clock import ManualClock, SystemClock
-from mesh.control.letters import Letters
-from mesh.log.dead_letters import bury
+from mesh.control.status.dead_letters import DeadLetters
+from mesh.log.dead_letters import send_to_dlq
 from mesh.log.port import Log
 from mesh.rules.state import MeshState
 from schemas import topics
@@ -16,7 +16,7 @@ from schemas.names import Region
 from schemas.state import StateRecord
 from schemas.topology import RegionDeclaration
 from tests.contract.conftest import Engine
-from tests.control_site import until
+from tests.support.control_site import until
 
 
 async def test_what_was_dealt_with_is_not_shown_again_by_the_next_control(
@@ -25,45 +25,47 @@ async def test_what_was_dealt_with_is_not_shown_again_by_the_next_control(
     log = await engine.open()
     await log.ensure([topics.dead_letters(region)])
     for number, hours in enumerate((3, 2, 0, 0)):
-        await _bury(log, region, number, hours)
-    async with _following(log, region) as letters:
-        await until(lambda: _shown(letters) == [3, 2, 1, 0], engine.patience)
-        one = letters.newest()[0][1].letter
-        assert await letters.deal_with_one(one.id)
-        assert not await letters.deal_with_one(one.id)
-        assert await letters.deal_with_all(SystemClock().now() - timedelta(minutes=150)) == 1
-        assert _shown(letters) == [2, 1]
+        await _send_to_dlq(log, region, number, hours)
+    async with _following(log, region) as dead_letters:
+        await until(lambda: _shown(dead_letters) == [3, 2, 1, 0], engine.patience)
+        one = dead_letters.newest()[0][1].dead_letter
+        assert await dead_letters.deal_with_one(one.id)
+        assert not await dead_letters.deal_with_one(one.id)
+        assert await dead_letters.deal_with_all(SystemClock().now() - timedelta(minutes=150)) == 1
+        assert _shown(dead_letters) == [2, 1]
     await engine.crash(log)
     log = await engine.open()
-    await _bury(log, region, 9, 0)
-    async with _following(log, region) as letters:
-        await until(lambda: _shown(letters)[:1] == [9], engine.patience)
-        assert _shown(letters) == [9, 2, 1]
-        assert await letters.deal_with_all(None) == 3
-        assert _shown(letters) == []
+    await _send_to_dlq(log, region, 9, 0)
+    async with _following(log, region) as dead_letters:
+        await until(lambda: _shown(dead_letters)[:1] == [9], engine.patience)
+        assert _shown(dead_letters) == [9, 2, 1]
+        assert await dead_letters.deal_with_all(None) == 3
+        assert _shown(dead_letters) == []
 
 
-async def _bury(log: Log, region: Region, number: int, hours: int) -> None:
+async def _send_to_dlq(log: Log, region: Region, number: int, hours: int) -> None:
     """What nobody could read so many hours ago."""
     clock = ManualClock(SystemClock().now() - timedelta(hours=hours))
     raw = b"%d" % number
-    await bury(log, region, raw=raw, reason="no shape", position=f"x[0]@{number}", key="x", clock=clock)
+    await send_to_dlq(
+        log, region, raw=raw, reason="no shape", position=f"x[0]@{number}", key="x", clock=clock
+    )
 
 
-def _shown(letters: Letters) -> list[int]:
-    return [int(kept.letter.payload_bytes()) for _, kept in letters.newest()]
+def _shown(dead_letters: DeadLetters) -> list[int]:
+    return [int(kept.dead_letter.payload_bytes()) for _, kept in dead_letters.newest()]
 
 
 @asynccontextmanager
-async def _following(log: Log, region: Region) -> AsyncIterator[Letters]:
+async def _following(log: Log, region: Region) -> AsyncIterator[DeadLetters]:
     state, declared = MeshState(), RegionDeclaration(name=region, jurisdiction="global")
     value = declared.model_dump(mode="json")
     record = StateRecord(id="1", time=SystemClock().now(), noun=declared.noun, value=value)
     state.apply(declared.key, encode(record), 0)
-    letters = Letters(log=log, state=state, clock=SystemClock(), random=lambda: 0.5)
-    running = asyncio.create_task(letters.run())
+    dead_letters = DeadLetters(log=log, state=state, clock=SystemClock(), random=lambda: 0.5)
+    running = asyncio.create_task(dead_letters.run())
     try:
-        yield letters
+        yield dead_letters
     finally:
         running.cancel()
         await asyncio.wait([running])

@@ -10,7 +10,7 @@ from mesh.log.port import Append, Partition
 from schemas import topics
 from schemas.codec import MAX_RECORD
 from schemas.names import Region
-from tests.contract.reading import (
+from tests.support.reading import (
     Reader,
     appends,
     finished,
@@ -367,7 +367,7 @@ async def test_lost_tells_which_partitions_went_to_another(engine, region, group
     )
     assert second.partitions <= first.lost
     assert first.partitions.isdisjoint(second.partitions)
-    assert first.member.lost() == frozenset()
+    assert first.member.revoked() == frozenset()
     await first.member.close()
     await second.member.close()
 

@@ -22,14 +22,14 @@ from mesh.log.kafka import topics as kafka_topics
 from mesh.log.kafka.settings import Patience
 from mesh.log.port import Append, Partition
 from schemas import topics
-from tests import kafka_broker
-from tests.contract.kafka_engine import PATIENCE
-from tests.contract.reading import Reader, appends, finished, read_count, read_until, values
+from tests.support import kafka_broker
+from tests.support.kafka_engine import PATIENCE
+from tests.support.reading import Reader, appends, finished, read_count, read_until, values
 
 pytestmark = pytest.mark.real("kafka")
 
 _SOON = 30.0  # seconds; never a measure
-_MEMBER = Path(__file__).parent / "kafka_member_process.py"
+_MEMBER = Path(__file__).parent.parent / "support" / "kafka_member_process.py"
 
 Opener = Callable[..., Awaitable[KafkaLog]]
 
@@ -270,7 +270,7 @@ async def test_a_group_whose_records_are_gone_says_so_and_reads_on(opened, admin
         member = await log.group(group_name, [topic])
         seen = await read_count(member, 4, within=_SOON)
     assert [record.offset for record in seen] == [6, 7, 8, 9]
-    assert [dict(member.gone()), dict(member.gone())] == [{Partition(topic, 0): 2}, {}]
+    assert [dict(member.truncated()), dict(member.truncated())] == [{Partition(topic, 0): 2}, {}]
     alarms = [line for line in lines if line["action"] == "log_truncated"]
     assert [(line["log_level"], line["read_up_to"]) for line in alarms] == [("error", 2)]
 

@@ -12,9 +12,9 @@ from mesh.errors import LogUnavailable
 from mesh.log.kafka import KafkaLog, open_log
 from mesh.log.port import Append
 from schemas import topics
-from tests import kafka_broker
-from tests.contract.kafka_engine import PATIENCE
-from tests.contract.reading import read_count, values
+from tests.support import kafka_broker
+from tests.support.kafka_engine import PATIENCE
+from tests.support.reading import read_count, values
 
 pytestmark = pytest.mark.real("kafka")
 

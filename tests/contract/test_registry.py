@@ -13,8 +13,7 @@ from mesh.registry.client import RegistryClient, open_endpoint
 from mesh.registry.port import Descriptor, Manifest, digest_of
 from schemas.completions import Side
 from schemas.names import Digest, MediaType, Repository, Tag
-from tests import images
-from tests.contract import registries
+from tests.support import images, registries
 
 APP, OTHER = Repository("team/app"), Repository("team/other")
 LATEST = Tag("latest")

@@ -11,7 +11,7 @@ import pytest
 from aiohttp import web
 
 from mesh.clock import ManualClock
-from mesh.credentials import Credentials
+from mesh.credentials.credentials import Credentials
 from mesh.errors import (
     ContentMismatch,
     ContentRefused,
@@ -30,9 +30,8 @@ from mesh.registry.manifests import OCI_INDEX, OCI_MANIFEST
 from mesh.registry.port import MAX_MANIFEST, Descriptor, digest_of
 from schemas.completions import Side
 from schemas.names import MediaType, Repository, Tag
-from tests import images
-from tests.contract import registries
-from tests.contract.registries import Stub
+from tests.support import images, registries
+from tests.support.registries import Stub
 
 APP = Repository("team/app")
 LATEST = Tag("latest")

@@ -12,15 +12,14 @@ import pytest
 from aiohttp import web
 
 from mesh.clock import ManualClock
-from mesh.credentials import AskedFor, Credentials, LookedUp
+from mesh.credentials.credentials import AskedFor, Credentials, LookedUp
 from mesh.errors import Denied, InvalidInput, RegistryError, Rejected, ServerFault, Throttled
 from mesh.registry.client import RegistryEndpoint, open_endpoint
 from mesh.registry.port import Descriptor, digest_of
 from schemas.completions import Side
 from schemas.names import MediaType, Repository, Tag
-from tests import images
-from tests.contract import registries
-from tests.contract.registries import Stub
+from tests.support import images, registries
+from tests.support.registries import Stub
 
 APP, OTHER = Repository("team/app"), Repository("team/other")
 LATEST = Tag("latest")

@@ -13,9 +13,9 @@ from mesh.registry.manifests import OCI_INDEX
 from mesh.registry.port import Descriptor, digest_of
 from schemas.completions import Side
 from schemas.names import MediaType, Repository
-from tests.contract import registries
-from tests.contract.registries import Stub
 from tests.contract.test_registry_answers import NOW
+from tests.support import registries
+from tests.support.registries import Stub
 
 APP = Repository("team/app")
 BODY = b"layer"

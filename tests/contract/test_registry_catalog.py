@@ -11,9 +11,8 @@ from mesh.errors import Denied, NotFound, RegistryError, Rejected, UnreadableNam
 from mesh.registry.client import RegistryClient, open_endpoint
 from schemas.completions import Side
 from schemas.names import Repository, Tag
-from tests import images
-from tests.contract import registries
-from tests.contract.registries import Stub
+from tests.support import images, registries
+from tests.support.registries import Stub
 
 
 @pytest.fixture(params=["builtin", pytest.param("distribution", marks=pytest.mark.real("docker-registry"))])

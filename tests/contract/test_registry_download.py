@@ -14,8 +14,8 @@ from mesh.registry.client import RegistryClient, open_endpoint
 from mesh.registry.port import Descriptor, digest_of
 from schemas.completions import Side
 from schemas.names import MediaType, Repository
-from tests.contract import registries
-from tests.contract.registries import Stub
+from tests.support import registries
+from tests.support.registries import Stub
 
 APP = Repository("team/app")
 BODY = os.urandom(3_000_000)

@@ -9,12 +9,12 @@ from aiohttp.abc import AbstractResolver, ResolveResult
 from yarl import URL
 
 from mesh.errors import Rejected, Unreachable
-from mesh.registry import passage
+from mesh.registry import upstream
 from mesh.registry.egress import GuardedResolver
-from mesh.registry.passage import Passage, Passed
-from tests.contract import registries
+from mesh.registry.upstream import UpstreamClient, UpstreamRequest
+from tests.support import registries
 
-ASKED = Passed("GET", "team/app/blobs/x")
+ASKED = UpstreamRequest("GET", "team/app/blobs/x")
 
 
 class Silent(AbstractResolver):
@@ -34,15 +34,15 @@ class Silent(AbstractResolver):
         """Nothing is open."""
 
 
-def opened(url: str, names: AbstractResolver) -> Passage:
-    made = Passage("place", URL(url), networks=(), realms=frozenset())
+def opened(url: str, names: AbstractResolver) -> UpstreamClient:
+    made = UpstreamClient("place", URL(url), networks=(), realms=frozenset())
     made._public = GuardedResolver((), names)
     return made
 
 
 async def test_a_redirect_whose_name_nobody_looks_up_holds_no_client(monkeypatch: pytest.MonkeyPatch) -> None:
     """It is followed here then, under the same rules."""
-    monkeypatch.setattr(passage, "_CONNECT", 0.05)
+    monkeypatch.setattr(upstream, "_CONNECT", 0.05)
     async with registries.stub() as stub, asyncio.timeout(30):
         stub.says(307, Location="http://store.invalid/x")
         names = Silent()
@@ -53,7 +53,7 @@ async def test_a_redirect_whose_name_nobody_looks_up_holds_no_client(monkeypatch
     assert names.asked.is_set()
 
 
-@pytest.mark.parametrize("timeout", [passage._STREAM, passage._SHORT])
+@pytest.mark.parametrize("timeout", [upstream._STREAM, upstream._SHORT])
 def test_looking_up_a_place_counts_as_connecting(timeout: ClientTimeout) -> None:
     assert timeout.connect is not None
 
@@ -77,7 +77,7 @@ async def test_who_leaves_while_a_redirect_is_judged_leaves_no_connection_behind
 async def test_a_redirect_to_what_is_no_name_is_refused(host: str) -> None:
     async with registries.stub() as stub:
         stub.says(307, Location=f"http://{host}/x")
-        way = Passage("place", URL(stub.url), networks=(), realms=frozenset())
+        way = UpstreamClient("place", URL(stub.url), networks=(), realms=frozenset())
         with pytest.raises(Rejected, match="host name"):
             await way.send(ASKED)
         await way.close()

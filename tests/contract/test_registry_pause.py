@@ -13,8 +13,8 @@ from mesh.registry.client import RegistryEndpoint, open_endpoint
 from mesh.registry.port import Descriptor, digest_of
 from schemas.completions import Side
 from schemas.names import MediaType, Repository
-from tests.contract import registries
-from tests.contract.registries import Stub
+from tests.support import registries
+from tests.support.registries import Stub
 
 APP = Repository("team/app")
 BLOB = Descriptor(MediaType("application/octet-stream"), digest_of(b"blob"), 4)

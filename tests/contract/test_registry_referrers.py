@@ -15,10 +15,9 @@ from mesh.registry.manifests import OCI_INDEX
 from mesh.registry.referrers import fallback_tag
 from schemas.completions import Side
 from schemas.names import Repository, Tag
-from tests import attached, images
-from tests.attached import SBOM, SIGNATURE, attachment
-from tests.contract import registries
-from tests.contract.registries import Stub
+from tests.support import attached, images, registries
+from tests.support.attached import SBOM, SIGNATURE, attachment
+from tests.support.registries import Stub
 
 APP = Repository("team/app")
 IMAGE = images.image(layers=[b"app"])

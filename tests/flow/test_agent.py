@@ -11,14 +11,14 @@ from unittest.mock import ANY
 import pytest
 from prometheus_client import CollectorRegistry
 
-from consumer import plan
-from consumer.admit import Admission
 from consumer.agent import Agent, AgentSettings
-from consumer.patience import Patience
+from consumer.blobs.transfers import TransferLimits
+from consumer.image import plan
+from consumer.image.admission import Admission
+from consumer.pipeline.retry_policy import Patience
 from consumer.places import Places
-from consumer.tally import Tally
+from consumer.progress import Tally
 from consumer.task import Image, Plan, Task
-from consumer.transfers import TransferLimits
 from mesh.clock import SystemClock
 from mesh.errors import LogError
 from mesh.log.port import Append, Log, Record
@@ -37,7 +37,7 @@ from schemas.events import Action, Event
 from schemas.names import Digest, PlaceName, Region, Repository, Tag
 from schemas.state import StateRecord
 from schemas.topology import Place
-from tests import images
+from tests.support import images
 
 CLOCK = SystemClock()
 BEIJING, FRANKFURT = Region("beijing"), Region("frankfurt")

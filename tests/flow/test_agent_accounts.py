@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from mesh.credentials import Credentials
+from mesh.credentials.credentials import Credentials
 from mesh.log.port import Append
 from mesh.log.sqlite import open_log
 from mesh.registry.builtin import BuiltinRegistry
@@ -18,8 +18,8 @@ from schemas.completions import Completion, Side, Status
 from schemas.events import Action, Event
 from schemas.names import Digest, PlaceName, Region, Repository, Tag
 from schemas.topology import Place
-from tests import images
 from tests.flow.test_agent import BEIJING, CLOCK, FRANKFURT, Site
+from tests.support import images
 
 BASE, APP = Repository("base/os"), Repository("team/app")
 

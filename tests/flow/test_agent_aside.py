@@ -7,16 +7,16 @@ from contextlib import asynccontextmanager
 from dataclasses import replace
 from pathlib import Path
 
-from consumer.consume import Window
+from consumer.pipeline.consume import Window
 from mesh.log.port import Append
 from mesh.registry.builtin.faults import Fail, Stall
 from schemas import topics
 from schemas.completions import Completion, Status
 from schemas.names import Repository
 from schemas.parked import STILL_QUEUED, STILL_RUNNING
-from tests import images
 from tests.flow.test_agent import APP, BEIJING, FRANKFURT, QUICK, Site, open_site
 from tests.flow.test_agent_parking import PATIENCE, RETRY, parked
+from tests.support import images
 
 LAYER = b"a huge one" * 1000
 HUGE = images.image(layers=[LAYER])

@@ -11,8 +11,8 @@ from mesh.registry.builtin.manifests import Deletes
 from schemas.completions import Completion, Status
 from schemas.events import Action
 from schemas.names import Digest, Tag
-from tests import images
 from tests.flow.test_agent import APP, FRANKFURT, Site, client, open_site
+from tests.support import images
 
 __all__ = ["FRANKFURT"]
 

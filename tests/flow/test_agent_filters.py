@@ -9,8 +9,8 @@ import pytest
 
 from schemas.completions import Completion, Status
 from schemas.names import Digest, Repository, Tag
-from tests import images, platforms
 from tests.flow.test_agent import APP, Site, client, open_site
+from tests.support import images, platforms
 
 AMD, ARM, WINDOWS = "linux/amd64", "linux/arm64/v8", "windows/amd64"
 EACH = {name: platforms.image(name) for name in (AMD, ARM, WINDOWS)}

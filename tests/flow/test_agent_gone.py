@@ -11,8 +11,9 @@ from typing import Any
 
 import pytest
 
-from consumer import survey, untag
-from consumer.job import Job
+from consumer.deletion import untag
+from consumer.image import survey
+from consumer.image.job import Job
 from mesh.log.port import Append
 from mesh.registry.builtin.faults import Fail
 from schemas import codec, topics
@@ -21,11 +22,11 @@ from schemas.envelope import make_id
 from schemas.events import Action, Event, PartOf
 from schemas.names import Digest, PlaceName, Tag
 from schemas.rules import TriggerKind
-from tests import images
 from tests.flow.test_agent import APP, BEIJING, CLOCK, QUICK, client
 from tests.flow.test_agent_deletion import Deleting, deleting
 from tests.flow.test_agent_parking import PATIENCE, broken, parked
-from tests.mesh_site import mesh_site, until
+from tests.support import images
+from tests.support.mesh_site import mesh_site, until
 
 A, B = images.image(layers=[b"older"]), images.image(layers=[b"newer"])
 

@@ -7,9 +7,9 @@ import pytest
 
 from schemas.completions import Status
 from schemas.names import Repository
-from tests import images
 from tests.flow.test_agent import BEIJING, FRANKFURT
 from tests.flow.test_agent_accounts import Company, company, ended
+from tests.support import images
 
 TEAM = Repository("a/b/app")
 PLACES = {"cn": ("game", BEIJING), "us": ("game", BEIJING), "eu": ("game", FRANKFURT)}

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from consumer.patience import Patience
+from consumer.pipeline.retry_policy import Patience
 from mesh.log.port import Append
 from mesh.registry.builtin.faults import Fail
 from schemas import codec, topics
@@ -16,8 +16,8 @@ from schemas.completions import Status
 from schemas.events import Action
 from schemas.names import Repository
 from schemas.parked import Parked
-from tests import images
 from tests.flow.test_agent import FRANKFURT, QUICK, Site, open_site
+from tests.support import images
 
 RETRY = topics.retry(FRANKFURT)
 PATIENCE = Patience(

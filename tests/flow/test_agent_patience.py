@@ -4,8 +4,8 @@ from pathlib import Path
 
 from mesh.registry.builtin.faults import Faults, Throttle
 from schemas.names import Repository
-from tests import images
-from tests.mesh_site import mesh_site, until
+from tests.support import images
+from tests.support.mesh_site import mesh_site, until
 
 MANY = 30  # more than tasks run for a destination at once
 

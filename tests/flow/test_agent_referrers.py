@@ -13,9 +13,9 @@ from mesh.registry.port import Manifest, digest_of
 from mesh.registry.referrers import fallback_tag
 from schemas.completions import Completion, Status
 from schemas.names import Digest, Repository, Tag
-from tests import attached, images
-from tests.attached import SBOM, SIGNATURE, attachment, cosign_tag
 from tests.flow.test_agent import APP, CLOCK, Site, client, open_site
+from tests.support import attached, images
+from tests.support.attached import SBOM, SIGNATURE, attachment, cosign_tag
 
 PAIRS = [(True, True), (True, False), (False, True), (False, False)]
 

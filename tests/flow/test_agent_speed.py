@@ -6,8 +6,8 @@ from pathlib import Path
 
 from schemas.completions import Status
 from schemas.names import Repository
-from tests import images
 from tests.flow.test_agent import Site, open_site
+from tests.support import images
 
 RATE = 400_000  # bytes a second
 SIZE = 200_000  # of a layer

@@ -3,8 +3,8 @@
 from pathlib import Path
 
 from mesh.registry.builtin.faults import Faults, Throttle
-from tests import images
-from tests.mesh_site import mesh_site, until
+from tests.support import images
+from tests.support.mesh_site import mesh_site, until
 
 
 async def test_a_registry_that_asks_to_wait_beyond_all_years_is_asked_again(tmp_path: Path) -> None:

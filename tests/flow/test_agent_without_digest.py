@@ -10,9 +10,9 @@ from schemas.completions import Completion, Status
 from schemas.envelope import make_id
 from schemas.events import Action, Event
 from schemas.names import PlaceName, Tag
-from tests import images
 from tests.flow.test_agent import APP, BEIJING, CLOCK, FRANKFURT, Site
 from tests.flow.test_agent import site as _site
+from tests.support import images
 
 site = _site  # the fixture of the other flows
 

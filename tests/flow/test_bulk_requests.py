@@ -7,10 +7,10 @@ from pathlib import Path
 import pytest
 
 from schemas.names import Digest, Tag
-from tests import attached, images
-from tests.attached import SBOM, attachment
 from tests.flow.test_agent import client
 from tests.flow.test_executions import APP, Mesh, _mesh
+from tests.support import attached, images
+from tests.support.attached import SBOM, attachment
 
 IMAGES = 10
 

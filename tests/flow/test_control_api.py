@@ -11,11 +11,11 @@ from aiohttp import ClientSession, web
 from prometheus_client import CollectorRegistry
 
 from mesh import health
-from mesh.control.guard import host_name, is_loopback
+from mesh.control.http.guard import host_name, is_loopback
 from mesh.metrics import Metrics
 from schemas import topics
 from schemas.names import Region
-from tests.control_site import MESH, Site, completion, control_site, until
+from tests.support.control_site import MESH, Site, completion, control_site, until
 
 
 @pytest.fixture

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from tests.control_site import MESH, Site, control_site
+from tests.support.control_site import MESH, Site, control_site
 
 GRANT = {"account": "sub", "from": "game", "namespaces": ["base/**"]}
 TWO_ACCOUNTS: dict[str, Any] = MESH | {

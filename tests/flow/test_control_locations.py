@@ -5,18 +5,18 @@ from pathlib import Path
 from typing import Any
 
 from mesh.clock import ManualClock
-from mesh.control.database import Database
-from mesh.control.held import Held, Key
-from mesh.control.images import Images
-from mesh.control.locations import Locations
+from mesh.control.images.locations import Locations
+from mesh.control.images.merge import Held, Key
+from mesh.control.images.store import Images
+from mesh.control.storage.database import Database
 from mesh.log.port import Append
 from schemas import topics
 from schemas.codec import encode
 from schemas.envelope import make_id
 from schemas.events import Cause, TagState
 from schemas.names import Region
-from tests.control_site import DIGEST, MESH, NOW, Site, control_site, until
-from tests.flow.test_control_report import letters, sample
+from tests.flow.test_control_report import dead_letters, sample
+from tests.support.control_site import DIGEST, MESH, NOW, Site, control_site, until
 
 FRANKFURT = Region("frankfurt")
 TOPIC = topics.tags(FRANKFURT)
@@ -49,7 +49,7 @@ async def test_what_cannot_be_read_is_buried_and_the_rest_is_known(tmp_path: Pat
         await until(lambda: is_held(site, "v1"))
         await until(lambda: sample(site, "dead_letters_total", topic=TOPIC) == 3)
         assert await is_held(site, "v0", None)
-        assert {letter.reason.partition(":")[0] for letter in await letters(site, FRANKFURT)} == {
+        assert {dead_letter.reason.partition(":")[0] for dead_letter in await dead_letters(site, FRANKFURT)} == {
             "not JSON", "'no key' is no place/repository", "tag_version is larger than any time",
         }  # fmt: skip
 

@@ -10,15 +10,15 @@ from typing import Any
 import pytest
 
 from mesh.log.port import Append
-from mesh.node import cli
+from mesh.node.cli import app
 from schemas import topics
 from schemas.codec import decode, encode
 from schemas.completions import Completion, Side, Status, TaskError
 from schemas.events import Action, Event
 from schemas.names import Digest, PlaceName, Region, Repository, Tag
 from schemas.parked import STILL_QUEUED, STILL_RUNNING, Parked
-from tests.control_site import DIGEST, MESH, NOW, Site, completion, control_site, until
 from tests.flow.test_control_report import FRANKFURT, heartbeat, progress
+from tests.support.control_site import DIGEST, MESH, NOW, Site, completion, control_site, until
 
 FAILED, RUNS, WAITS, AGAIN = "task-0001", "task-0002", "task-0003", "task-0004"
 
@@ -98,7 +98,7 @@ async def test_what_did_not_end_is_asked_for_together_and_never_with_what_did(si
 
 async def test_the_commands_show_it(site: Site, capsys: pytest.CaptureFixture[str]) -> None:
     async def regmesh(*arguments: str) -> str:
-        assert await asyncio.to_thread(cli.run, [*arguments, "--server", site.url]) == 0
+        assert await asyncio.to_thread(app.run, [*arguments, "--server", site.url]) == 0
         return capsys.readouterr().out
 
     pending = await regmesh("logs", "--status", "Pending")

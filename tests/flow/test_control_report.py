@@ -10,7 +10,7 @@ from schemas.completions import Completion, Heartbeat, Progress, Status
 from schemas.dead_letters import DeadLetter
 from schemas.envelope import make_id
 from schemas.names import Region
-from tests.control_site import MESH, Site, completion, control_site, until
+from tests.support.control_site import MESH, Site, completion, control_site, until
 
 FRANKFURT = Region("frankfurt")
 
@@ -23,7 +23,7 @@ async def has(site: Site, count: int) -> bool:
     return len(await site.logs(limit="1000")) == count
 
 
-async def letters(site: Site, region: Region) -> list[DeadLetter]:
+async def dead_letters(site: Site, region: Region) -> list[DeadLetter]:
     found: list[DeadLetter] = []
     topic = topics.dead_letters(region)
     ends = await site.log.end(topic)
@@ -69,9 +69,9 @@ async def test_what_cannot_be_read_is_buried_and_the_line_moves_on(tmp_path: Pat
         await site.report(completion(1))
         await until(lambda: has(site, 1))
         assert sample(site, "dead_letters_total", topic=topic) == 5
-        found = await letters(site, FRANKFURT)
-        assert [letter.payload_bytes() for letter in found] == [raw or b"" for raw in bad]
-        assert [letter.reason.partition(":")[0] for letter in found] == [
+        found = await dead_letters(site, FRANKFURT)
+        assert [dead_letter.payload_bytes() for dead_letter in found] == [raw or b"" for raw in bad]
+        assert [dead_letter.reason.partition(":")[0] for dead_letter in found] == [
             "not JSON", "not JSON", "a completion of region beijing on the topic of frankfurt",
             "bytes_total is larger than anything can be", "status InProgress ends no task",
         ]  # fmt: skip

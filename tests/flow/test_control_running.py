@@ -9,7 +9,7 @@ from schemas import topics
 from schemas.codec import encode
 from schemas.completions import Heartbeat
 from schemas.names import Region
-from tests.control_site import MESH, control_site, until
+from tests.support.control_site import MESH, control_site, until
 
 
 async def test_agents_that_died_long_ago_are_remembered_no_more(tmp_path: Path) -> None:

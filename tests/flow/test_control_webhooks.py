@@ -7,16 +7,16 @@ from typing import Any
 from sqlalchemy import create_engine, text
 
 from mesh.clock import SystemClock
-from mesh.control.database import Database
-from mesh.control.deliver import Deliver
-from mesh.control.outbox import Outbox
-from mesh.control.sync_log import SyncLog
-from mesh.control.webhooks import Tries
+from mesh.control.storage.database import Database
+from mesh.control.sync_log.store import SyncLog
+from mesh.control.webhooks.deliver import Deliver
+from mesh.control.webhooks.outbox import Outbox
+from mesh.control.webhooks.signing import RetryPolicy
+from mesh.credentials.secrets import Secrets
 from mesh.errors import LogUnavailable
 from mesh.rules.state import MeshState
-from mesh.secrets import Secrets
 from schemas.completions import Status
-from tests.control_site import KEY, MESH, NOW, QUICK, Site, completion, control_site, receiver, until
+from tests.support.control_site import KEY, MESH, NOW, QUICK, Site, completion, control_site, receiver, until
 
 SECRET = {"REGMESH_SECRET_CI_KEY": KEY}
 
@@ -87,7 +87,7 @@ async def test_a_receiver_that_takes_nothing_is_told_by_the_doctor(tmp_path: Pat
 
 async def test_a_restart_in_between_loses_none(tmp_path: Path):
     async with receiver(*[503] * 3) as ci:
-        async with control_site(tmp_path, environment=SECRET, tries=Tries(first_wait=0.3)) as site:
+        async with control_site(tmp_path, environment=SECRET, tries=RetryPolicy(first_wait=0.3)) as site:
             await site.control.apply(hooks(ci=ci.url))
             await site.report(completion())
             await until(lambda: delivered(site, outcome="retried") == 1)
@@ -100,7 +100,7 @@ async def test_a_restart_in_between_loses_none(tmp_path: Path):
 
 async def test_a_stop_while_a_try_runs_gives_it_back_at_once(tmp_path: Path):
     async with receiver(0) as ci:
-        async with control_site(tmp_path, environment=SECRET, tries=Tries(timeout=60)) as site:
+        async with control_site(tmp_path, environment=SECRET, tries=RetryPolicy(timeout=60)) as site:
             await site.control.apply(hooks(ci=ci.url))
             await site.report(completion())
             await until(lambda: len(ci.requests) == 1)
@@ -111,7 +111,7 @@ async def test_a_stop_while_a_try_runs_gives_it_back_at_once(tmp_path: Path):
 
 
 async def test_a_slow_receiver_delays_no_other(tmp_path: Path):
-    tries = Tries(timeout=60, at_once=2)
+    tries = RetryPolicy(timeout=60, at_once=2)
     async with (
         receiver(*[0] * 50) as slow,
         receiver() as ci,
@@ -138,7 +138,7 @@ async def test_a_receiver_that_is_not_there_and_comes(tmp_path: Path):
 
 async def test_a_hung_receiver_is_timed_out(tmp_path: Path):
     async with receiver(0) as ci, control_site(
-        tmp_path, environment=SECRET, tries=Tries(timeout=0.2, first_wait=0.02)
+        tmp_path, environment=SECRET, tries=RetryPolicy(timeout=0.2, first_wait=0.02)
     ) as site:  # fmt: skip
         await site.control.apply(hooks(ci=ci.url))
         await site.report(completion())
@@ -183,7 +183,7 @@ async def test_a_secret_that_cannot_be_read_stops_nothing_but_its_webhook(tmp_pa
 
 
 async def test_given_up_after_days_and_kept_for_people(tmp_path: Path):
-    tries = Tries(first_wait=0.02, longest_wait=0.02, give_up_after=0.1)
+    tries = RetryPolicy(first_wait=0.02, longest_wait=0.02, give_up_after=0.1)
     async with receiver(*[500] * 99) as ci, control_site(tmp_path, environment=SECRET, tries=tries) as site:
         await site.control.apply(hooks(ci=ci.url))
         await site.report(completion())

@@ -5,12 +5,12 @@ from pathlib import Path
 
 import pytest
 
-from mesh.control import commands
+from mesh.control.executions import commands
 from mesh.registry.builtin.faults import Fail, Faults, Throttle
 from schemas.names import Tag
-from tests.control_site import until
 from tests.flow.test_agent import client
 from tests.flow.test_executions import APP, Mesh, _mesh, mesh
+from tests.support.control_site import until
 
 __all__ = ["mesh"]  # a fixture
 

@@ -11,27 +11,27 @@ import pytest
 from prometheus_client import CollectorRegistry
 
 from consumer.agent import Agent, AgentSettings
-from consumer.patience import Patience
+from consumer.pipeline.retry_policy import Patience
 from consumer.places import Places
 from mesh.clock import SystemClock
 from mesh.log.port import Append
 from mesh.metrics import Metrics
-from mesh.node import cli
+from mesh.node.cli import app
 from mesh.registry.builtin import BuiltinRegistry
 from mesh.registry.builtin.faults import Fail, Faults, Throttle
 from mesh.registry.client import open_endpoint
 from mesh.registry.port import Endpoint
-from producer.listing import Endurance
+from producer.listing import RetryPolicy
 from producer.reconcile import Reconcile
 from schemas import codec, topics
 from schemas.events import Action, Event
 from schemas.names import Digest, PlaceName, Region, Repository, Tag
 from schemas.topology import Place
-from tests import attached, images
-from tests.attached import SBOM, attachment, cosign_tag
-from tests.control_site import Site as ControlSite
-from tests.control_site import control_site, until
 from tests.flow.test_agent import client
+from tests.support import attached, images
+from tests.support.attached import SBOM, attachment, cosign_tag
+from tests.support.control_site import Site as ControlSite
+from tests.support.control_site import control_site, until
 
 CLOCK = SystemClock()
 APP = Repository("game/app")
@@ -119,7 +119,7 @@ class Mesh:
     def producer(self) -> asyncio.Task[None]:
         reconcile = Reconcile(
             log=self.control.log, state=self.control.state, table=self.control.table, open_endpoint=_open,
-            clock=CLOCK, random=lambda: 0.5, endurance=Endurance(tries=2, first_wait=0.01, longest_wait=0.02),
+            clock=CLOCK, random=lambda: 0.5, retry_policy=RetryPolicy(tries=2, first_wait=0.01, longest_wait=0.02),
         )  # fmt: skip
         self.tasks.append(asyncio.create_task(reconcile.run()))
         return self.tasks[-1]
@@ -298,13 +298,13 @@ async def test_names_that_nobody_can_read_are_told_and_hide_no_other(
     store = running.source._store
     monkeypatch.setattr(store, "repositories", lambda: ["Game/App", "game/app"])
     monkeypatch.setattr(store, "tags", lambda _: ["-no-tag", "v1"])
-    code = await asyncio.to_thread(cli.run, ["sync", "release", "--wait", "--server", running.control.url])
+    code = await asyncio.to_thread(app.run, ["sync", "release", "--wait", "--server", running.control.url])
     assert (code, await running.holds("v1")) == (1, digest)
     assert "2 errors, the first: 1 name is none" in capsys.readouterr().err
     (shown,) = await running.executions()
     assert (shown["status"], shown["succeed"], shown["error"]["code"]) == ("Failed", 1, "unreadable_names")
     assert "'Game/App' (in /v2/_catalog)" in shown["error"]["message"]
-    await asyncio.to_thread(cli.run, ["get", "executions", "--server", running.control.url])
+    await asyncio.to_thread(app.run, ["get", "executions", "--server", running.control.url])
     assert "'Game/App'" in capsys.readouterr().out
     ended = await running.ended(await running.sync(tag="v*", repository="game/**"))
     assert (ended["status"], ended["total"]) == ("Succeed", 1)  # these are not asked for
@@ -477,7 +477,7 @@ async def test_the_commands_show_progress_and_say_how_it_ended(
     running: Mesh, capsys: pytest.CaptureFixture[str]
 ) -> None:
     async def regmesh(*arguments: str) -> tuple[int, str, str]:
-        code = await asyncio.to_thread(cli.run, [*arguments, "--server", running.control.url])
+        code = await asyncio.to_thread(app.run, [*arguments, "--server", running.control.url])
         said = capsys.readouterr()
         return code, said.out, said.err
 

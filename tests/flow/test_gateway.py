@@ -13,16 +13,16 @@ from aiohttp import ClientError, web
 from structlog.testing import capture_logs
 from yarl import URL
 
-from mesh.gateway import Manners, deliver, misses, search
+from mesh.gateway import GatewayOptions, deliver, misses, search
 from mesh.registry.builtin.faults import Cut, Fail, Faults, Lie, Throttle
 from schemas import topics
 from schemas.codec import decode, kind_of
 from schemas.executions import ExecutionStart
 from schemas.names import Repository
-from tests import images
-from tests.contract.registries import stub
-from tests.gateway_site import HUB, GatewaySite, gateway
-from tests.mesh_site import APP, MeshSite, client, mesh_site, until
+from tests.support import images
+from tests.support.gateway_site import HUB, GatewaySite, gateway
+from tests.support.mesh_site import APP, MeshSite, client, mesh_site, until
+from tests.support.registries import stub
 
 REGIONS = [
     {"name": "beijing", "jurisdiction": "cn"},
@@ -405,7 +405,7 @@ async def test_an_unknown_host_is_told_and_a_named_domain_is_served_whatever_the
     assert (await hub.ask(f"{APP}/manifests/v1", Host="HUB.example.com:5000")).status == 200
     mirrored = await hub.ask(f"{APP}/manifests/v1?ns={HUB}", Host="127.0.0.1:1")
     assert mirrored.status == 200
-    async with gateway(site, "shanghai", Manners(domain=HUB)) as named:
+    async with gateway(site, "shanghai", GatewayOptions(domain=HUB)) as named:
         assert (await named.ask(f"{APP}/manifests/v1", Host="localhost:1")).status == 200
 
 

@@ -10,21 +10,21 @@ import pytest
 from aiohttp import ClientError, web
 from yarl import URL
 
-from mesh.credentials import Credentials as Known
-from mesh.gateway import Manners
+from mesh.credentials.credentials import Credentials as Known
+from mesh.gateway import GatewayOptions
 from mesh.gateway.deliver import Delivery
 from mesh.node.node import Trust
 from mesh.registry.builtin.registry import Credentials
 from mesh.registry.client import open_endpoint
 from mesh.registry.egress import parse_networks
-from mesh.registry.passage import Passage
+from mesh.registry.upstream import UpstreamClient
 from schemas.completions import Side
 from schemas.names import Tag
-from tests import images
-from tests.contract.registries import stub
-from tests.gateway_site import HUB, Answer, GatewaySite, gateway
-from tests.mesh_site import APP, MeshSite, mesh_site
-from tests.token_registry import BASIC, PASSWORD, USER, token_registry
+from tests.support import images
+from tests.support.gateway_site import HUB, Answer, GatewaySite, gateway
+from tests.support.mesh_site import APP, MeshSite, mesh_site
+from tests.support.registries import stub
+from tests.support.token_registry import BASIC, PASSWORD, USER, token_registry
 
 REGIONS = [{"name": "beijing", "jurisdiction": "cn"}, {"name": "shanghai", "jurisdiction": "cn"}]
 BASIC_OF_GAME = "Basic " + base64.b64encode(b"game:guess-me").decode()
@@ -214,7 +214,7 @@ async def test_tokens_work_for_who_came_by_another_host_name_as_containerd_does(
             query = {"service": "x", "scope": f"repository:{APP}:pull"}
             async with hub.session.get(realm, params=query, headers={"Authorization": BASIC}) as response:
                 assert response.status == 200
-        async with gateway(site, "shanghai", Manners(domain="other.example.com")) as other:
+        async with gateway(site, "shanghai", GatewayOptions(domain="other.example.com")) as other:
             assert (await other.ask("/token/cn")).status == 404
 
 
@@ -242,8 +242,8 @@ async def test_the_scheme_of_the_realm_is_the_clients_when_a_proxy_says_it_and_i
 ) -> None:
     async with token_registry(str(APP), IMAGE) as inner:
         await declare(site, {"name": "cn", "url": inner.url})
-        for manners, scheme in ((Manners(), "http"), (Manners(behind_proxy=True), "https")):
-            async with gateway(site, "shanghai", manners) as hub:
+        for options, scheme in ((GatewayOptions(), "http"), (GatewayOptions(behind_proxy=True), "https")):
+            async with gateway(site, "shanghai", options) as hub:
                 asked = await hub.ask(f"{APP}/manifests/v1", X_Forwarded_Proto="https", Host=f"{HUB}:444")
                 assert parameters(asked)["realm"] == f"{scheme}://{HUB}:444/token/cn"
 
@@ -251,7 +251,7 @@ async def test_the_scheme_of_the_realm_is_the_clients_when_a_proxy_says_it_and_i
 async def test_a_host_header_that_is_none_makes_no_url(site: MeshSite) -> None:
     async with token_registry(str(APP), IMAGE) as inner:
         await declare(site, {"name": "cn", "url": inner.url})
-        async with gateway(site, "shanghai", Manners(domain=HUB)) as hub:
+        async with gateway(site, "shanghai", GatewayOptions(domain=HUB)) as hub:
             refused = await hub.ask(f"{APP}/manifests/v1", Host='x",evil="y')
             assert (refused.status, refused.code) == (400, "UNSUPPORTED")
 
@@ -333,7 +333,9 @@ async def test_the_first_question_asks_for_credentials_when_any_registry_would_a
 async def test_a_client_is_sent_to_public_hosts_alone_and_not_to_the_place_behind_the_gateway(
     target: str, passed: bool
 ) -> None:
-    way = Passage("cn", URL("https://1.1.1.1"), networks=parse_networks(["10.0.0.0/8"]), realms=frozenset())
+    way = UpstreamClient(
+        "cn", URL("https://1.1.1.1"), networks=parse_networks(["10.0.0.0/8"]), realms=frozenset()
+    )
     try:
         assert await way.is_for_clients(URL(target)) is passed
     finally:

@@ -10,12 +10,12 @@ from aiohttp import web
 from mesh.clock import SystemClock
 from mesh.log.port import Append
 from mesh.registry.client import open_endpoint
-from producer.listing import Endurance
+from producer.listing import RetryPolicy
 from producer.reconcile import Reconcile
 from schemas import codec, topics
 from schemas.executions import ExecutionStart, ImageName
 from schemas.names import ObjectName, PlaceName, Region, Repository, Tag
-from tests.control_site import DIGEST, MESH, NOW, Site, control_site, until
+from tests.support.control_site import DIGEST, MESH, NOW, Site, control_site, until
 
 MANIFEST = "application/vnd.oci.image.manifest.v1+json"
 
@@ -55,7 +55,7 @@ async def _mesh(folder: Path) -> AsyncIterator[Site]:
         reconcile = Reconcile(
             log=site.log, state=site.state, table=site.table,
             open_endpoint=lambda place: open_endpoint(place.name, place.url, None),
-            clock=SystemClock(), random=lambda: 0.5, endurance=Endurance(tries=2, first_wait=0.01),
+            clock=SystemClock(), random=lambda: 0.5, retry_policy=RetryPolicy(tries=2, first_wait=0.01),
         )  # fmt: skip
         running = asyncio.create_task(reconcile.run())
         try:

@@ -10,9 +10,9 @@ from typing import Any
 import pytest
 import yaml
 
-from mesh.node import cli
-from tests import parts
-from tests.mesh_site import MeshSite, mesh_site
+from mesh.node.cli import app
+from tests.support import parts
+from tests.support.mesh_site import MeshSite, mesh_site
 
 REGIONS = [
     {"name": "beijing", "jurisdiction": "cn", "links": [{"to": "shanghai", "cost": 3}]},
@@ -104,6 +104,6 @@ async def test_the_page_shows_what_can_be_declared_and_typed(
                 code, out, err = await run(site, *options.split())
                 assert (code, "hub.example.com" in out) == (0, True), err
             else:
-                assert await asyncio.to_thread(cli.run, [word, "--help"]) == 0
+                assert await asyncio.to_thread(app.run, [word, "--help"]) == 0
                 known = capsys.readouterr().out
                 assert all(option in known for option in re.findall(r"--[a-z-]+", options)), options

@@ -13,7 +13,7 @@ from mesh.node import registries
 from mesh.node.node import open_node
 from schemas.names import Account, ObjectName, Region, SecretName
 from schemas.topology import Instance
-from tests.contract.registries import stub
+from tests.support.registries import stub
 
 RIGHT = "Basic " + base64.b64encode(b"anna:right").decode()
 

@@ -11,12 +11,12 @@ import pytest
 from typer import BadParameter
 
 from mesh.clock import SystemClock
-from mesh.node.commands_wait import Waiting
-from mesh.node.image_argument import parse_tagged
-from mesh.node.remote import Refused
-from tests import images
-from tests.attached import SBOM, attachment
-from tests.mesh_site import APP, MeshSite, client, mesh_site, until
+from mesh.node.cli.image_argument import parse_tagged
+from mesh.node.cli.remote import Refused
+from mesh.node.cli.wait import Waiting
+from tests.support import images
+from tests.support.attached import SBOM, attachment
+from tests.support.mesh_site import APP, MeshSite, client, mesh_site, until
 
 REGIONS = [{"name": name, "jurisdiction": "cn"} for name in ("beijing", "shanghai", "chengdu")]
 

@@ -16,8 +16,8 @@ from prometheus_client import CollectorRegistry
 
 from consumer.places import Places
 from mesh.clock import ManualClock, SystemClock
-from mesh.credential_helper import CredentialHelper
-from mesh.credentials import Credentials
+from mesh.credentials.credentials import Credentials
+from mesh.credentials.helper import CredentialHelper
 from mesh.errors import Denied
 from mesh.metrics import Metrics
 from mesh.node.node import open_node
@@ -28,7 +28,7 @@ from mesh.registry.port import digest_of
 from schemas.completions import Side
 from schemas.names import Account, ObjectName, PlaceName, Region, Repository
 from schemas.topology import Place
-from tests.contract import registries
+from tests.support import registries
 
 APP, BLOB = Repository("team/app"), digest_of(b"blob")
 

@@ -6,7 +6,7 @@ import pytest
 
 from producer.fence import LONGEST_WAIT, stamp
 from schemas.rules import Rule
-from tests.intake_site import GAME_CN, Site, intake_site
+from tests.support.intake_site import GAME_CN, Site, intake_site
 
 
 @pytest.fixture

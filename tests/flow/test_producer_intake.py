@@ -14,7 +14,7 @@ from schemas import topics
 from schemas.dead_letters import MAX_BYTES
 from schemas.events import Action, Event, TagState
 from schemas.rules import Rule
-from tests.intake_site import BEIJING, GAME_CN, GUARDED, SECRET, Site, intake_site
+from tests.support.intake_site import BEIJING, GAME_CN, GUARDED, SECRET, Site, intake_site
 
 DIGEST = "sha256:" + "ab" * 32
 RECORDED = Path(__file__).parent.parent / "recorded" / "distribution"
@@ -90,10 +90,10 @@ async def test_one_bad_event_is_put_away_and_the_rest_go_on(site: Site):
     status, answer, _ = await site.post(envelope(push(0), bad, push(2), {**push(3), "action": "pull"}))
     assert (status, answer) == (202, {"accepted": 2, "dead_letters": 1})
     assert len(await site.events()) == 2
-    (letter,) = await site.letters()
-    assert orjson.loads(letter.payload_bytes()) == bad
-    assert "not a repository name" in letter.reason
-    assert letter.position == "notifications/game-cn"
+    (dead_letter,) = await site.dead_letters()
+    assert orjson.loads(dead_letter.payload_bytes()) == bad
+    assert "not a repository name" in dead_letter.reason
+    assert dead_letter.position == "notifications/game-cn"
     assert site.count("ignored_events_total", instance="game-cn") == 1
     assert site.count("notifications_total", instance="game-cn", answer="bad") == 1
     assert site.count("dead_letters_total", topic="mesh.beijing.dead-letters") == 1
@@ -103,9 +103,9 @@ async def test_many_bad_events_are_one_bad_envelope(site: Site):
     await site.declare(GAME_CN)
     body = envelope(push(), *range(500))
     assert (await site.post(body))[1] == {"accepted": 1, "dead_letters": 1}
-    (letter,) = await site.letters()
-    assert letter.payload_bytes() == body
-    assert letter.reason.startswith("500 events")
+    (dead_letter,) = await site.dead_letters()
+    assert dead_letter.payload_bytes() == body
+    assert dead_letter.reason.startswith("500 events")
 
 
 @pytest.mark.parametrize("body", [b"", b"{", b"\x00\xff", b'{"events": 5}', b"[" * 5000])
@@ -113,8 +113,8 @@ async def test_what_is_no_notification_is_accepted_and_put_away(site: Site, body
     await site.declare(GAME_CN)
     status, answer, _ = await site.post(body)
     assert (status, answer) == (202, {"accepted": 0, "dead_letters": 1})
-    (letter,) = await site.letters()
-    assert letter.payload_bytes() == body
+    (dead_letter,) = await site.dead_letters()
+    assert dead_letter.payload_bytes() == body
 
 
 async def test_an_oversized_body_is_accepted_and_its_beginning_put_away(site: Site):
@@ -122,9 +122,9 @@ async def test_an_oversized_body_is_accepted_and_its_beginning_put_away(site: Si
     body = b'{"events": [' + b" " * (9 * 1024 * 1024) + b"]}"
     status, answer, _ = await site.post(body)
     assert (status, answer) == (202, {"accepted": 0, "dead_letters": 1})
-    (letter,) = await site.letters()
-    assert letter.payload_bytes() == body[:MAX_BYTES]
-    assert str(len(body)) in letter.reason
+    (dead_letter,) = await site.dead_letters()
+    assert dead_letter.payload_bytes() == body[:MAX_BYTES]
+    assert str(len(body)) in dead_letter.reason
 
 
 async def test_a_large_envelope_is_taken_whole(site: Site):

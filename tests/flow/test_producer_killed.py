@@ -14,7 +14,7 @@ from schemas import topics
 from schemas.codec import decode
 from schemas.events import Event
 from tests.bench.intake import notification
-from tests.intake_site import BEIJING, GAME_CN
+from tests.support.intake_site import BEIJING, GAME_CN
 
 
 def body_of(number: int) -> bytes:

@@ -17,8 +17,8 @@ from schemas.codec import decode, encode
 from schemas.refusals import OTHERS, Refusal
 from schemas.state import StateRecord
 from schemas.topology import RegionDeclaration
-from tests.control_site import until
-from tests.intake_site import BEIJING, GAME_CN, GUARDED, SECRET, Site, intake_site
+from tests.support.control_site import until
+from tests.support.intake_site import BEIJING, GAME_CN, GUARDED, SECRET, Site, intake_site
 
 FRANKFURT = RegionDeclaration(name="frankfurt", jurisdiction="global")
 RIGHT = {"Authorization": f"Bearer {SECRET}"}

@@ -6,8 +6,8 @@ import pytest
 from producer.normalise import NORMALISE
 from schemas import topics
 from schemas.events import Action, TagState
-from tests.intake_site import BEIJING, GAME_CN, GUARDED, SECRET, Site, intake_site
-from tests.recorded_requests import Request, request, requests
+from tests.support.intake_site import BEIJING, GAME_CN, GUARDED, SECRET, Site, intake_site
+from tests.support.recorded_requests import Request, request, requests
 
 HOSTS = {
     "ecr": "https://123456789012.dkr.ecr.us-west-2.amazonaws.com",
@@ -29,14 +29,14 @@ async def declared(site: Site, kind: str) -> None:
 @pytest.mark.parametrize("kind", sorted(NORMALISE.keys() - {"distribution"}))
 async def test_every_request_of_a_kind_is_taken_and_accounted_for(site: Site, kind: str):
     await declared(site, kind)
-    accepted = letters = 0
+    accepted = dead_letters = 0
     for said in (said for said in requests() if said.kind == kind):
         status, answer, _ = await site.post(said.body, headers=said.headers)
         assert status == 202, said
         accepted += int(str(answer["accepted"]))
-        letters += int(str(answer["dead_letters"]))
+        dead_letters += int(str(answer["dead_letters"]))
     assert len(await site.events()) == accepted > 0
-    assert len(await site.letters()) == letters == (1 if kind == "acr" else 0)
+    assert len(await site.dead_letters()) == dead_letters == (1 if kind == "acr" else 0)
     assert {event.place for event in await site.events()} == {"game-cn"}
     assert site.count("ignored_events_total", instance="game-cn") > 0
 
@@ -47,9 +47,9 @@ async def test_what_another_kind_would_send_is_put_away_and_never_refused(site: 
     body = orjson.dumps({"what": "is this?"})
     status, answer, _ = await site.post(body)
     assert (status, answer) == (202, {"accepted": 0, "dead_letters": 1})
-    (letter,) = await site.letters()
-    assert (letter.payload_bytes(), letter.position) == (body, "notifications/game-cn")
-    assert letter.reason
+    (dead_letter,) = await site.dead_letters()
+    assert (dead_letter.payload_bytes(), dead_letter.position) == (body, "notifications/game-cn")
+    assert dead_letter.reason
 
 
 async def test_zots_headers_reach_its_reader(site: Site):

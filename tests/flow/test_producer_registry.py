@@ -12,8 +12,8 @@ from aiohttp import ClientSession
 
 from schemas import topics
 from schemas.events import Action, TagState
-from tests.intake_site import BEIJING, GUARDED, SECRET, Site, intake_site
-from tests.parts import Distribution
+from tests.support.intake_site import BEIJING, GUARDED, SECRET, Site, intake_site
+from tests.support.parts import Distribution
 
 pytestmark = pytest.mark.real("docker-registry")
 MANIFEST = "application/vnd.oci.image.manifest.v1+json"
@@ -107,7 +107,7 @@ async def test_what_a_registry_does_arrives_on_the_log(site: Site, tmp_path):
     assert sum(event.action is Action.BLOB_PUSH for event in await site.events()) == 2
     (tag_record,) = await site.records(topics.tags(BEIJING))
     assert (tag_record.key, tag_record.value) == ("game-cn/game/server:1.4.2", None)
-    assert not await site.letters()
+    assert not await site.dead_letters()
 
 
 async def test_what_was_refused_comes_again(site: Site, tmp_path):
@@ -142,4 +142,4 @@ async def test_an_image_that_skopeo_pushes_arrives(site: Site, tmp_path):
         await until(arrived(site, Action.MANIFEST_PUSH, count=2))
     assert "2.0" in {event.tag for event in await site.events() if event.repository == "game/copy"}
     assert site.count("ignored_events_total", instance="game-cn") > 0  # skopeo's pulls
-    assert not await site.letters()
+    assert not await site.dead_letters()

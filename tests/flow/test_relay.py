@@ -10,12 +10,12 @@ import pytest
 from aiohttp import ClientSession, ClientTimeout, web
 from yarl import URL
 
-from consumer.relay import client as peer_client
-from consumer.relay import incoming, serve
-from consumer.relay.serve import Relay
+from consumer.blobs.relay import client as peer_client
+from consumer.blobs.relay import incoming, serve
+from consumer.blobs.relay.serve import Relay
 from schemas.names import PlaceName, Tag
-from tests import images
-from tests.mesh_site import APP, MeshSite, client, mesh_site, until
+from tests.support import images
+from tests.support.mesh_site import APP, MeshSite, client, mesh_site, until
 
 REPLICAS = ("shanghai", "chengdu", "guangzhou", "hangzhou")
 MIB = 1024 * 1024

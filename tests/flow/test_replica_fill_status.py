@@ -9,7 +9,7 @@ from schemas.codec import encode
 from schemas.completions import Heartbeat, Side, TaskError
 from schemas.executions import ExecutionListed, ExecutionStart, ImageName
 from schemas.names import ObjectName, PlaceName, Region, Repository, Tag
-from tests.control_site import MESH, NOW, Site, control_site, until
+from tests.support.control_site import MESH, NOW, Site, control_site, until
 
 NAME = "game-cn@shanghai"
 REPLICA = {"instance": "game-cn", "region": "shanghai", "url": "http://127.0.0.1:9"}

@@ -13,9 +13,9 @@ from schemas import codec, topics
 from schemas.envelope import make_id
 from schemas.names import Region, Repository
 from schemas.state import StateRecord
-from tests import images
-from tests.attached import SBOM, attachment
-from tests.mesh_site import APP, CLOCK, MeshSite, client, mesh_site, until
+from tests.support import images
+from tests.support.attached import SBOM, attachment
+from tests.support.mesh_site import APP, CLOCK, MeshSite, client, mesh_site, until
 
 REGIONS = [
     {"name": "beijing", "jurisdiction": "cn"},

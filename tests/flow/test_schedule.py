@@ -5,16 +5,16 @@ from pathlib import Path
 from typing import Any
 
 from mesh.clock import ManualClock
-from mesh.control.commands import Commands
-from mesh.control.database import Database
-from mesh.control.executions import Executions
-from mesh.control.schedule import Schedule
+from mesh.control.executions.commands import Commands
+from mesh.control.executions.schedule import Schedule
+from mesh.control.executions.store import Executions
+from mesh.control.storage.database import Database
 from mesh.log.port import Append
 from schemas import topics
 from schemas.codec import encode
 from schemas.rules import Rule
 from schemas.state import StateRecord
-from tests.control_site import MESH, NOW, Site, control_site
+from tests.support.control_site import MESH, NOW, Site, control_site
 
 
 async def _schedule(

@@ -6,16 +6,16 @@ from typing import Any
 
 import pytest
 
-from mesh.control.database import Database
-from mesh.control.surplus import SurplusTags
+from mesh.control.executions.prune import OrphanedTags
+from mesh.control.storage.database import Database
 from mesh.log.port import Append
 from mesh.registry.builtin.faults import Fail
 from schemas import codec, topics
 from schemas.events import Action, Cause, Event, PartOf, Surplus
 from schemas.executions import ExecutionStart, ImageName
 from schemas.names import Digest, ObjectName, PlaceName, Region, Repository, Tag
-from tests import images
-from tests.mesh_site import APP, CLOCK, MeshSite, client, mesh_site, until
+from tests.support import images
+from tests.support.mesh_site import APP, CLOCK, MeshSite, client, mesh_site, until
 
 REPLICA = "cn@shanghai"
 WEB = Repository("game/web")
@@ -350,7 +350,7 @@ async def test_a_control_that_was_cut_while_it_compared_begins_again_and_changes
     twice = Database(f"sqlite:///{site.folder / 'data' / 'control.db'}")
     try:
         await twice.run(lambda connection: connection.exec_driver_sql("UPDATE executions SET surplus = NULL"))
-        await SurplusTags(
+        await OrphanedTags(
             twice, site.control._commands, state=site.node.state, clock=CLOCK, random=lambda: 0.5
         ).look()
     finally:

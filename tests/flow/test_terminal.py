@@ -11,13 +11,14 @@ from typing import Any
 import pytest
 from aiohttp import ClientSession
 
-from mesh.node import commands_executions, commands_sync_log
-from mesh.node.output import Format
-from mesh.node.remote import Remote, Unanswered
+from mesh.node.cli import executions as cli_executions
+from mesh.node.cli import sync_log
+from mesh.node.cli.output import Format
+from mesh.node.cli.remote import Remote, Unanswered
 from schemas.names import Tag
-from tests import images
-from tests.mesh_site import APP, MeshSite, client, mesh_site, until
-from tests.terminal import Terminal, terminal_at
+from tests.support import images
+from tests.support.mesh_site import APP, MeshSite, client, mesh_site, until
+from tests.support.terminal import Terminal, terminal_at
 
 
 @pytest.fixture
@@ -201,9 +202,7 @@ async def test_who_follows_the_log_misses_nothing_of_a_burst(
     image = images.image(layers=[b"one"])
     await site.push("cn", tags[0], image)
     following = asyncio.create_task(
-        commands_sync_log._logs(
-            remote, {"limit": "1"}, 1, Format.TABLE, commands_sync_log._COLUMNS, follow=True
-        )
+        sync_log._logs(remote, {"limit": "1"}, 1, Format.TABLE, sync_log._COLUMNS, follow=True)
     )
 
     async def begun() -> bool:
@@ -328,7 +327,7 @@ async def test_the_log_says_what_was_deleted(site: MeshSite, terminal: Terminal)
         await registry.delete_manifest(APP, Tag("v1"))
     await until(lambda: _ended(site, 2))
     rows = [line.split() for line in (await terminal("logs")).out.splitlines()]
-    assert rows[0][:3] == ["TIME", "STATUS", "DOES"]
+    assert rows[0][:3] == ["TIME", "STATUS", "OPERATION"]
     assert {row[3] for row in rows[1:]} == {"copy", "delete"}
 
 
@@ -371,7 +370,7 @@ async def test_who_stops_waiting_is_told_that_the_execution_goes_on(
     async def interrupted(*_: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(commands_executions, "_until_ended", interrupted)
+    monkeypatch.setattr(cli_executions, "_until_ended", interrupted)
     done = await terminal("sync", "two", "--wait")
     assert (done.code, done.err) == (130, f"regmesh: it goes on; `regmesh stop {done.out.strip()}` ends it\n")
 

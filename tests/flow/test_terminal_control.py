@@ -9,12 +9,12 @@ from typing import Any
 import pytest
 
 from mesh.clock import ManualClock, SystemClock
-from mesh.control import log_query
-from mesh.log.dead_letters import bury
+from mesh.control.sync_log import log_query
+from mesh.log.dead_letters import send_to_dlq
 from schemas.completions import Status
 from schemas.names import Region
-from tests.control_site import DIGEST, MESH, NOW, Site, completion, control_site, receiver, until
-from tests.terminal import Terminal, terminal_at
+from tests.support.control_site import DIGEST, MESH, NOW, Site, completion, control_site, receiver, until
+from tests.support.terminal import Terminal, terminal_at
 
 OTHER = "sha256:" + "cd" * 32
 REGIONS = [*MESH["regions"], {"name": "shanghai", "jurisdiction": "cn-mainland"}]
@@ -180,50 +180,56 @@ async def test_webhooks_are_shown_while_the_database_is_away(site: Site, termina
     assert (found["name"], found["state"], found["waiting"]) == ("ci", None, None)
 
 
-async def buried(site: Site, number: int, *, region: str = "beijing", ago: timedelta = timedelta()) -> None:
+async def sent_to_dlq(
+    site: Site, number: int, *, region: str = "beijing", ago: timedelta = timedelta()
+) -> None:
     """As an intake does, when it was told of something so long ago that nobody can read."""
     clock = ManualClock(SystemClock().now() - ago)
-    await bury(
+    await send_to_dlq(
         site.log, Region(region), raw=b"%d" % number, reason=f"no shape of harbor ({number})",
         position="notifications/game-cn", key="game-cn", clock=clock,
     )  # fmt: skip
 
 
-async def letters(terminal: Terminal) -> list[tuple[str, str, int]]:
+async def dead_letters(terminal: Terminal) -> list[tuple[str, str, int]]:
     """Id, payload and how often, the newest first."""
     done = await terminal("get", "dead-letters", "-o", "json")
     return [(it["id"], it["payload"], it["count"]) for it in json.loads(done.out)]
 
 
-async def told_of_letters(terminal: Terminal) -> list[str]:
+async def told_of_dead_letters(terminal: Terminal) -> list[str]:
     findings = json.loads((await terminal("doctor", "-o", "json")).out)
     return [it["message"].partition(":")[0] for it in findings if "could not be read" in it["message"]]
 
 
 async def test_dead_letters_are_dealt_with_one_by_one(site: Site, terminal: Terminal) -> None:
     for number in (1, 2, 2, 3):
-        await buried(site, number)
+        await sent_to_dlq(site, number)
 
     async def all_there() -> bool:
-        return [count for _, _, count in await letters(terminal)] == [1, 2, 1]
+        return [count for _, _, count in await dead_letters(terminal)] == [1, 2, 1]
 
     await until(all_there)
-    (third, _, _), (second, _, _), _ = await letters(terminal)
-    assert await told_of_letters(terminal) == ["4 notifications of notifications/game-cn could not be read"]
+    (third, _, _), (second, _, _), _ = await dead_letters(terminal)
+    assert await told_of_dead_letters(terminal) == [
+        "4 notifications of notifications/game-cn could not be read"
+    ]
     assert (await terminal("delete", "dead-letter", second)).out == f"dead-letter/{second} deleted\n"
     assert (await terminal("delete", f"dead-letters/{third}")).code == 0
-    assert [payload for _, payload, _ in await letters(terminal)] == ["1"]
-    assert await told_of_letters(terminal) == ["1 notification of notifications/game-cn could not be read"]
+    assert [payload for _, payload, _ in await dead_letters(terminal)] == ["1"]
+    assert await told_of_dead_letters(terminal) == [
+        "1 notification of notifications/game-cn could not be read"
+    ]
     again = await terminal("delete", "dead-letter", second)
     assert again == (
         1,
         "",
         f"regmesh: there is no dead letter {second}; `regmesh get dead-letters` shows them\n",
     )
-    await buried(site, 2)  # the same once more is news
+    await sent_to_dlq(site, 2)  # the same once more is news
 
     async def is_back() -> bool:
-        return [payload for _, payload, _ in await letters(terminal)] == ["2", "1"]
+        return [payload for _, payload, _ in await dead_letters(terminal)] == ["2", "1"]
 
     await until(is_back)
 
@@ -235,7 +241,7 @@ async def test_what_was_dealt_with_stays_so_when_all_but_the_log_is_lost(tmp_pat
     async with control_site(tmp_path) as site:
         await site.control.apply(MESH)
         for number in (1, 2):
-            await buried(site, number)
+            await sent_to_dlq(site, number)
 
         async def both() -> bool:
             return len(await shown(site)) == 2
@@ -249,7 +255,7 @@ async def test_what_was_dealt_with_stays_so_when_all_but_the_log_is_lost(tmp_pat
             return await shown(site) == ["1"]
 
         await until(the_other)
-        await buried(site, 3)  # which comes after all that there was
+        await sent_to_dlq(site, 3)  # which comes after all that there was
 
         async def comes_alone() -> bool:
             return await shown(site) == ["3", "1"]
@@ -259,19 +265,19 @@ async def test_what_was_dealt_with_stays_so_when_all_but_the_log_is_lost(tmp_pat
 
 async def test_dead_letters_are_dealt_with_by_age_or_all_at_once(site: Site, terminal: Terminal) -> None:
     for number in range(150):
-        await buried(site, number, ago=timedelta(hours=3))
-    await buried(site, 150, region="frankfurt", ago=timedelta(hours=2))
-    await buried(site, 151)
+        await sent_to_dlq(site, number, ago=timedelta(hours=3))
+    await sent_to_dlq(site, 150, region="frankfurt", ago=timedelta(hours=2))
+    await sent_to_dlq(site, 151)
 
     async def all_there() -> bool:
-        return len(await letters(terminal)) == 101
+        return len(await dead_letters(terminal)) == 101
 
     await until(all_there)
     assert (await terminal("delete", "dead-letters", "--before", "150m")).out == "150 dead letters deleted\n"
-    assert [payload for _, payload, _ in await letters(terminal)] == ["151", "150"]
+    assert [payload for _, payload, _ in await dead_letters(terminal)] == ["151", "150"]
     assert (await terminal("delete", "dead-letters", "--all")).out == "2 dead letters deleted\n"
-    assert await letters(terminal) == []
-    assert await told_of_letters(terminal) == []
+    assert await dead_letters(terminal) == []
+    assert await told_of_dead_letters(terminal) == []
     assert (await terminal("delete", "dead-letters", "--all")) == (0, "0 dead letters deleted\n", "")
 
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from tests.parts import Process, until
+from tests.support.parts import Process, until
 
 ROOT = Path(__file__).parent.parent.parent
 BENCH = [sys.executable, "-m", "tests.bench", "--quick"]

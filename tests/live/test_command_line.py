@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from tests import parts
-from tests.parts import Process, until
+from tests.support import parts
+from tests.support.parts import Process, until
 
 SOUND = """\
 regions:

@@ -7,8 +7,8 @@ from urllib.request import Request, urlopen
 
 import pytest
 
-from tests import parts
-from tests.parts import until
+from tests.support import parts
+from tests.support.parts import until
 
 MESH = """\
 regions:
@@ -39,9 +39,11 @@ def test_a_notification_of_an_unknown_shape_is_accepted_counted_and_shown(tmp_pa
             "the letter and the dead registry are seen",
             lambda: _findings(url, "notification", "instance/game-eu"),
         )
-        letter = next(one for one in doctor if "notification" in one["message"])
-        assert letter["about"] == "instance/game-cn"
-        assert letter["message"].startswith("1 notification of notifications/game-cn could not be read: ")
+        dead_letter = next(one for one in doctor if "notification" in one["message"])
+        assert dead_letter["about"] == "instance/game-cn"
+        assert dead_letter["message"].startswith(
+            "1 notification of notifications/game-cn could not be read: "
+        )
         told = parts.run_regmesh("doctor", "--server", url)
         assert told.returncode == 1
         assert "regmesh get dead-letters" in told.stdout
@@ -66,17 +68,17 @@ def test_what_a_human_dealt_with_stays_so_over_a_restart_and_what_was_refused_is
             urlopen(_notification(f"{url}/v1/notifications/game-cn", body)).close()
         with pytest.raises(HTTPError, match="404"):
             urlopen(_notification(f"{url}/v1/notifications/game-xn", b"{}"))
-        until("both letters are seen", lambda: len(_letters(url)) == 2)
+        until("both letters are seen", lambda: len(_dead_letters(url)) == 2)
         found = until("the refusal is seen", lambda: _findings(url, "instance/game-xn"))
         refused = next(one for one in found if one["about"] == "instance/game-xn")
         assert refused["message"].startswith("1 notification was refused (404), the last at ")
         assert refused["advice"].endswith("did you mean 'game-cn'?")
-        done = parts.run_regmesh("delete", "dead-letter", _letters(url)[0]["id"], "--server", url)
-        assert (done.returncode, len(_letters(url))) == (0, 1)
+        done = parts.run_regmesh("delete", "dead-letter", _dead_letters(url)[0]["id"], "--server", url)
+        assert (done.returncode, len(_dead_letters(url))) == (0, 1)
         assert daemon.stop() == 0
         daemon = parts.regmesh(tmp_path / "up.log", *up)
         until("up is ready again", lambda: parts.get(f"{url}/readyz"))
-        until("the other letter is seen", lambda: len(_letters(url)) == 1)
+        until("the other letter is seen", lambda: len(_dead_letters(url)) == 1)
         assert (
             parts.run_regmesh("delete", "dead-letters", "--all", "--server", url).stdout
             == "1 dead letter deleted\n"
@@ -86,7 +88,7 @@ def test_what_a_human_dealt_with_stays_so_over_a_restart_and_what_was_refused_is
         daemon.end()
 
 
-def _letters(url: str) -> list[dict[str, str]]:
+def _dead_letters(url: str) -> list[dict[str, str]]:
     done = parts.run_regmesh("get", "dead-letters", "-o", "json", "--server", url)
     found: list[dict[str, str]] = json.loads(done.stdout)
     return found

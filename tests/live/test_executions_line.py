@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from tests import images, parts
 from tests.live.test_line import Line, kafka, line, receiver, registries
-from tests.parts import until
+from tests.support import images, parts
+from tests.support.parts import until
 
 __all__ = ["kafka", "line", "receiver", "registries"]  # fixtures
 

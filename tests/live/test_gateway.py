@@ -17,10 +17,10 @@ from urllib.request import urlopen
 import pytest
 import yaml
 
-from tests import images, kafka_broker, parts
-from tests.containerd_daemon import Containerd, containerd
-from tests.parts import Distribution, Process, until
-from tests.token_registry import PASSWORD, USER, token_registry
+from tests.support import images, kafka_broker, parts
+from tests.support.containerd_daemon import Containerd, containerd
+from tests.support.parts import Distribution, Process, until
+from tests.support.token_registry import PASSWORD, USER, token_registry
 
 pytestmark = [pytest.mark.real("docker-registry", "skopeo")]
 

@@ -2,8 +2,8 @@
 
 from pathlib import Path
 
-from tests import parts
-from tests.parts import until
+from tests.support import parts
+from tests.support.parts import until
 
 MESH = """\
 regions:

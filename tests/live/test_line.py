@@ -16,8 +16,8 @@ from urllib.parse import quote
 import pytest
 import yaml
 
-from tests import images, kafka_broker, parts
-from tests.parts import Distribution, Process, Receiver, until
+from tests.support import images, kafka_broker, parts
+from tests.support.parts import Distribution, Process, Receiver, until
 
 pytestmark = [pytest.mark.real("docker-registry", "skopeo")]
 

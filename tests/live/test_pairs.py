@@ -13,8 +13,6 @@ from pathlib import Path
 
 import pytest
 
-from tests import attached, images, parts
-from tests.attached import SBOM, attachment, cosign_tag
 from tests.live.test_line import (
     Line,
     kafka,  # noqa: F401
@@ -22,7 +20,9 @@ from tests.live.test_line import (
     receiver,  # noqa: F401
 )
 from tests.live.test_referrers import get, listed, put, put_manifest
-from tests.parts import Distribution, until
+from tests.support import attached, images, parts
+from tests.support.attached import SBOM, attachment, cosign_tag
+from tests.support.parts import Distribution, until
 
 Make = Callable[[Path], Distribution]
 KINDS: dict[str, Make] = {

@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from tests import images, parts
-from tests.parts import until
+from tests.support import images, parts
+from tests.support.parts import until
 
 pytestmark = [pytest.mark.real("docker-registry", "skopeo")]
 

@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from tests import platforms
 from tests.flow.test_agent import Site, open_site
-from tests.parts import Distribution
+from tests.support import platforms
+from tests.support.parts import Distribution
 
 pytestmark = [pytest.mark.real("docker-registry")]
 EACH = {name: platforms.image(name) for name in ("linux/amd64", "linux/arm64")}

@@ -11,9 +11,9 @@ from pathlib import Path
 import pytest
 import yaml
 
-from mesh.rules import declarations
-from tests import images, kafka_broker, parts
-from tests.parts import Distribution, Process, until
+from mesh.rules.validation import declarations
+from tests.support import images, kafka_broker, parts
+from tests.support.parts import Distribution, Process, until
 
 README = (Path(__file__).parent.parent.parent / "README.md").read_text()
 BLOCKS = re.findall(r"^```(\w+)\n(.*?)^```$", README, re.MULTILINE | re.DOTALL)

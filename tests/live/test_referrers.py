@@ -10,8 +10,6 @@ import pytest
 
 from mesh.registry.port import Manifest
 from schemas.names import Digest
-from tests import attached, images, parts
-from tests.attached import SBOM, attachment, cosign_tag
 from tests.live.test_line import (
     Line,
     kafka,  # noqa: F401
@@ -19,7 +17,9 @@ from tests.live.test_line import (
     receiver,  # noqa: F401
     registries,  # noqa: F401
 )
-from tests.parts import Distribution, until
+from tests.support import attached, images, parts
+from tests.support.attached import SBOM, attachment, cosign_tag
+from tests.support.parts import Distribution, until
 
 pytestmark = [
     pytest.mark.real("docker-registry", "skopeo"),

@@ -12,10 +12,10 @@ from typing import Any
 import pytest
 
 from mesh.node.demo import topology
-from tests import images, kafka_broker, parts
-from tests.fleet import Fleet, fleet
-from tests.images import Image
-from tests.parts import until
+from tests.support import images, kafka_broker, parts
+from tests.support.fleet import Fleet, fleet
+from tests.support.images import Image
+from tests.support.parts import until
 
 pytestmark = [pytest.mark.real("docker-registry", "skopeo", "kafka")]
 

@@ -8,10 +8,10 @@ from typing import Any
 
 import pytest
 
-from tests import images, kafka_broker, parts
-from tests.fleet import Fleet, fleet
-from tests.parts import until
-from tests.uplink import Uplink
+from tests.support import images, kafka_broker, parts
+from tests.support.fleet import Fleet, fleet
+from tests.support.parts import until
+from tests.support.uplink import Uplink
 
 pytestmark = [pytest.mark.real("docker-registry", "skopeo", "kafka")]
 

@@ -12,9 +12,9 @@ import yaml
 from mesh.registry.client import open_endpoint
 from schemas.completions import Side
 from schemas.names import Repository, Tag
-from tests import images, parts
-from tests.parts import Distribution, until
 from tests.soak.fill import document, start_up
+from tests.support import images, parts
+from tests.support.parts import Distribution, until
 
 pytestmark = [pytest.mark.real("docker-registry")]
 

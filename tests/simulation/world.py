@@ -12,13 +12,13 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from mesh.node.remote import Refused
+from mesh.node.cli.remote import Refused
 from mesh.registry.builtin import BuiltinRegistry
 from mesh.registry.builtin.faults import Cut, Fail, Faults, HalfWritten, Lie, Throttle
 from mesh.registry.builtin.store import Store
 from schemas.names import Repository, Tag
-from tests import attached, images
-from tests.mesh_site import MeshSite, client, mesh_site
+from tests.support import attached, images
+from tests.support.mesh_site import MeshSite, client, mesh_site
 
 REPOSITORIES = [Repository(name) for name in ("game/app", "game/web", "base/os/tools")]
 TAGS = [Tag(name) for name in ("v1", "v2", "v1-global", "v2-global")]

@@ -20,10 +20,10 @@ from mesh.registry.client import open_endpoint
 from mesh.registry.manifests import OCI_MANIFEST
 from schemas.completions import Side
 from schemas.names import Repository, Tag
-from tests import images, parts
-from tests.parts import Distribution, Process, until
+from tests.support import images, parts
+from tests.support.parts import Distribution, Process, until
 
-_TOGETHER = 16
+_CONCURRENT = 16
 
 
 @dataclass(frozen=True)
@@ -70,7 +70,7 @@ def run(folder: Path, *, repositories: int, tags: int, kills: int, say: Callable
 
 def differences(source: Distribution, replica: Distribution) -> list[str]:
     """Every tag of either side that is not whole at the other, by plain HTTP."""
-    with ThreadPoolExecutor(_TOGETHER) as pool:
+    with ThreadPoolExecutor(_CONCURRENT) as pool:
         here, there = (
             dict(pool.map(lambda name, at=at: (name, _tags(at, name)), _catalog(at)))
             for at in (source, replica)
@@ -114,7 +114,7 @@ def _succeeded(api: str) -> int:
 
 async def _populate(source: Distribution, repositories: int, tags: int) -> None:
     endpoint = open_endpoint("game", source.url, None)
-    registry, limit = endpoint.registry(Side.DESTINATION), asyncio.Semaphore(_TOGETHER)
+    registry, limit = endpoint.registry(Side.DESTINATION), asyncio.Semaphore(_CONCURRENT)
 
     async def push(number: int) -> None:
         name = Repository(f"team{number % 10}/app{number}")

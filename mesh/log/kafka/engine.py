@@ -13,6 +13,7 @@ from aiokafka import TopicPartition
 from aiokafka.admin import AIOKafkaAdminClient
 
 from mesh.clock import Clock
+from mesh.concurrency import close_all
 from mesh.errors import LogError, LogUnavailable
 from mesh.log.kafka import topics as kafka_topics
 from mesh.log.kafka.append import Appender
@@ -23,7 +24,6 @@ from mesh.log.kafka.group import KafkaGroup
 from mesh.log.kafka.offsets import Offsets
 from mesh.log.kafka.settings import Cluster, Patience, Secrets, parse
 from mesh.log.port import Append, Batch
-from mesh.together import close_all
 
 
 async def open_log(

@@ -13,13 +13,13 @@ import structlog
 from aiokafka.errors import ConsumerStoppedError, KafkaError
 
 from mesh.clock import Clock
+from mesh.concurrency import close_all
 from mesh.errors import LogUnavailable
 from mesh.log.kafka.failures import translated
 from mesh.log.kafka.member import Member
 from mesh.log.kafka.offsets import Offsets
 from mesh.log.kafka.settings import Cluster, Patience
 from mesh.log.port import Partition, Record
-from mesh.together import close_all
 
 log = structlog.get_logger()
 
@@ -43,8 +43,8 @@ class KafkaGroup:
         self._offsets = offsets
         self._member: Member | None = None
         self._gained = asyncio.Event()
-        self._lost: set[Partition] = set()
-        self._gone: dict[Partition, int] = {}
+        self._revoked: set[Partition] = set()
+        self._truncated: dict[Partition, int] = {}
         self._paused: set[Partition] = set()
         self._buffer: list[Record] = []
         self._turn: asyncio.Task[None] | None = None
@@ -60,9 +60,9 @@ class KafkaGroup:
             self._patience,
             self._clock,
             self._offsets,
-            lost=self._on_lost,
+            revoked=self._on_revoked,
             gained=self._on_gained,
-            gone=self._on_gone,
+            truncated=self._on_truncated,
         )
         self._member = member
         try:
@@ -85,13 +85,13 @@ class KafkaGroup:
                 return self._take(max_records)
         return records
 
-    def lost(self) -> frozenset[Partition]:
-        lost, self._lost = frozenset(self._lost), set()
-        return lost
+    def revoked(self) -> frozenset[Partition]:
+        revoked, self._revoked = frozenset(self._revoked), set()
+        return revoked
 
-    def gone(self) -> Mapping[Partition, int]:
-        gone, self._gone = self._gone, {}
-        return gone
+    def truncated(self) -> Mapping[Partition, int]:
+        truncated, self._truncated = self._truncated, {}
+        return truncated
 
     def pause(self, partitions: Iterable[Partition]) -> None:
         self._paused |= set(partitions)
@@ -176,16 +176,16 @@ class KafkaGroup:
     async def _leave(self) -> None:
         member, self._member = self._member, None
         if member is not None:
-            self._on_lost(member)
+            self._on_revoked(member)
             await member.end()
 
-    def _on_lost(self, member: Member) -> None:
-        self._lost |= member.owned
+    def _on_revoked(self, member: Member) -> None:
+        self._revoked |= member.owned
         self._buffer.clear()
         self._gained.clear()
 
-    def _on_gone(self, gone: Mapping[Partition, int]) -> None:
-        self._gone |= gone
+    def _on_truncated(self, truncated: Mapping[Partition, int]) -> None:
+        self._truncated |= truncated
 
     def _on_gained(self, member: Member) -> None:
         member.pause(self._paused)

@@ -27,7 +27,7 @@ from mesh.log.port import Partition, Record
 
 
 class Member(ConsumerRebalanceListener):  # type: ignore[misc]  # aiokafka has no types
-    """`lost` and `gained` are called in the middle of others' awaits, and never again once `end` was called."""
+    """`revoked` and `gained` are called in the middle of others' awaits, and never again once `end` was called."""
 
     def __init__(
         self,
@@ -37,12 +37,12 @@ class Member(ConsumerRebalanceListener):  # type: ignore[misc]  # aiokafka has n
         clock: Clock,
         offsets: Offsets,
         *,
-        lost: Callable[["Member"], None],
+        revoked: Callable[["Member"], None],
         gained: Callable[["Member"], None],
-        gone: Callable[[Mapping[Partition, int]], None],
+        truncated: Callable[[Mapping[Partition, int]], None],
     ) -> None:
         self._group, self._cluster, self._patience, self._clock = group, cluster, patience, clock
-        self._offsets, self._lost, self._gained, self._gone = offsets, lost, gained, gone
+        self._offsets, self._revoked, self._gained, self._truncated = offsets, revoked, gained, truncated
         self._consumer = AIOKafkaConsumer(**_options(group, cluster, patience))
         self._ended = False
         self._well_at = (
@@ -50,7 +50,9 @@ class Member(ConsumerRebalanceListener):  # type: ignore[misc]  # aiokafka has n
         )  # when it last gained partitions, got records, or had nothing to get
         self._refused_at: float | None = None  # a commit, with no rebalance since
         self._has_place = False  # in the group's present generation
-        self._begun: set[TopicPartition] = set()  # at their oldest record, as the group never committed there
+        self._from_oldest: set[TopicPartition] = (
+            set()
+        )  # at their oldest record, as the group never committed there
         self.owned: frozenset[Partition] = frozenset()
 
     async def join(self, topics: Sequence[str]) -> None:
@@ -77,7 +79,7 @@ class Member(ConsumerRebalanceListener):  # type: ignore[misc]  # aiokafka has n
             await self._begin_at_oldest()
             return []
         except OffsetOutOfRangeError as error:
-            self._gone(await start_again_from_oldest(self._consumer, error))
+            self._truncated(await start_again_from_oldest(self._consumer, error))
             return []
         if found:
             self._well_at = self._clock.monotonic()
@@ -129,14 +131,14 @@ class Member(ConsumerRebalanceListener):  # type: ignore[misc]  # aiokafka has n
         """Called by aiokafka."""
         if not self._ended:
             self._has_place = False
-            self._lost(self)
+            self._revoked(self)
             self.owned = frozenset()
 
     async def on_partitions_assigned(self, assigned: Collection[TopicPartition]) -> None:
         """Called by aiokafka, also with nothing, when there are more members than partitions."""
         if not self._ended:
             self._has_place = True
-            self._begun.clear()
+            self._from_oldest.clear()
             self.owned = frozenset(Partition(*one) for one in assigned)
             self._well_at, self._refused_at = self._clock.monotonic(), None
             self._gained(self)
@@ -145,10 +147,10 @@ class Member(ConsumerRebalanceListener):  # type: ignore[misc]  # aiokafka has n
         """Where this group never committed. aiokafka tells of one partition at a time, which takes long for many."""
         never = [
             one
-            for one in self._consumer.assignment() - self._begun
+            for one in self._consumer.assignment() - self._from_oldest
             if await self._consumer.committed(one) is None
         ]
-        self._begun |= set(never)
+        self._from_oldest |= set(never)
         still_ours = [one for one in never if one in self._consumer.assignment()]
         if still_ours:
             await self._consumer.seek_to_beginning(*still_ours)

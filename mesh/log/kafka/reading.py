@@ -1,4 +1,4 @@
-"""What both kinds of readers of Kafka share: their consumer's settings, records as the port has them, lost places."""
+"""Shared by both kinds of Kafka readers: consumer settings, records as the port has them, truncated offsets."""
 
 from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
@@ -45,11 +45,11 @@ async def start_again_from_oldest(
 
     Returns up to which offset each of these partitions had been read.
     """
-    lost: dict[TopicPartition, int] = error.args[0]
-    still_ours = [partition for partition in lost if partition in consumer.assignment()]
+    moved: dict[TopicPartition, int] = error.args[0]
+    still_ours = [partition for partition in moved if partition in consumer.assignment()]
     if still_ours:
         await consumer.seek_to_beginning(*still_ours)
-    for partition, offset in lost.items():
+    for partition, offset in moved.items():
         log.error(
             "records were gone before they were read; reading on from the oldest",
             action="log_truncated",
@@ -57,4 +57,4 @@ async def start_again_from_oldest(
             partition=partition.partition,
             read_up_to=offset,
         )
-    return {Partition(*one): offset for one, offset in lost.items() if one in still_ours}
+    return {Partition(*one): offset for one, offset in moved.items() if one in still_ours}

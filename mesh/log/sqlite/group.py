@@ -76,7 +76,7 @@ class SqliteGroup:
         self._store = membership.store
         self._positions: dict[Partition, int] = {}  # of owned partitions, the offset to read next
         self._paused: set[Partition] = set()
-        self._lost: set[Partition] = set()
+        self._revoked: set[Partition] = set()
         self._turn = 0  # which partition goes first, so that a long one does not starve the others
         self._closed = False
         self._bell = asyncio.Event()
@@ -142,17 +142,17 @@ class SqliteGroup:
     def take_over(self, owned: set[Partition]) -> None:
         """The group's new share for this member: what is new starts at the last commit."""
         gone = self._positions.keys() - owned
-        self._lost |= gone
+        self._revoked |= gone
         committed = self._membership.committed
         kept = {partition: at for partition, at in self._positions.items() if partition not in gone}
         self._positions = {partition: committed[partition] for partition in owned} | kept
         self._bell.set()
 
-    def lost(self) -> frozenset[Partition]:
-        lost, self._lost = frozenset(self._lost), set()
-        return lost
+    def revoked(self) -> frozenset[Partition]:
+        revoked, self._revoked = frozenset(self._revoked), set()
+        return revoked
 
-    def gone(self) -> Mapping[Partition, int]:
+    def truncated(self) -> Mapping[Partition, int]:
         """Nothing: the sweep leaves what a group has not finished."""
         return {}
 

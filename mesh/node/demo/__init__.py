@@ -17,9 +17,9 @@ from rich.console import Console
 
 from mesh.errors import RegmeshError
 from mesh.node import lifecycle
+from mesh.node.cli.table import Terminal
 from mesh.node.demo import release, report, topology, watching
 from mesh.node.demo.stage import Stage, on_stage
-from mesh.node.table import Terminal
 
 _WITHIN = 120.0  # seconds for all of it; it takes about a quarter of that
 

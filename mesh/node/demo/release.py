@@ -10,9 +10,9 @@ import orjson
 from rich.console import Console
 
 from mesh.clock import SystemClock
+from mesh.node.cli.output import size
 from mesh.node.demo import topology
 from mesh.node.demo.stage import Stage
-from mesh.node.output import size
 from mesh.registry.manifests import OCI_MANIFEST
 from mesh.registry.port import Descriptor, Manifest, digest_of
 from schemas.names import Digest, MediaType, Repository, Tag

@@ -8,11 +8,11 @@ from typing import Any
 import aiohttp
 from rich.console import Console
 
+from mesh.node.cli.output import print_table, size
 from mesh.node.demo import topology
 from mesh.node.demo.release import Image
 from mesh.node.demo.stage import Stage
 from mesh.node.demo.watching import Seen
-from mesh.node.output import print_table, size
 from mesh.registry.manifests import OCI_MANIFEST
 from mesh.registry.port import digest_of
 

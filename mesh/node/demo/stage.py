@@ -9,14 +9,14 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from consumer.agent import AgentSettings
-from consumer.relay.serve import Relays
+from consumer.blobs.relay.serve import Relays
 from mesh.clock import SystemClock
-from mesh.gateway import Manners
+from mesh.gateway import GatewayOptions
 from mesh.node import roles, serve
-from mesh.node.commands_gateway import open_gateway
+from mesh.node.cli.gateway import open_gateway
+from mesh.node.cli.remote import Remote
 from mesh.node.demo import topology
 from mesh.node.node import Node, open_node
-from mesh.node.remote import Remote
 from mesh.registry.builtin import BuiltinRegistry
 from mesh.registry.builtin.notify import Notify
 from mesh.registry.client import RegistryClient, open_endpoint
@@ -73,7 +73,7 @@ async def on_stage(folder: Path) -> AsyncIterator[Stage]:
         working = group.create_task(agents.run(ended), name="agents")
         gateway = await stack.enter_async_context(
             open_gateway(
-                node, Region("singapore"), "127.0.0.1:0", Manners(topology.DOMAIN, behind_proxy=False)
+                node, Region("singapore"), "127.0.0.1:0", GatewayOptions(topology.DOMAIN, behind_proxy=False)
             )
         )
         await asyncio.sleep(_SETTLED_SECONDS)

@@ -8,7 +8,7 @@ import pytest
 
 from mesh.clock import SystemClock
 from mesh.registry.builtin import BuiltinRegistry
-from tests.builtin_client import Client
+from tests.support.builtin_client import Client
 
 
 @pytest.fixture

@@ -10,7 +10,7 @@ import yarl
 
 from mesh.clock import SystemClock
 from mesh.registry.builtin import BuiltinRegistry, Credentials
-from tests.builtin_client import BLOB, Client
+from tests.support.builtin_client import BLOB, Client
 
 
 async def test_base_says_that_the_api_is_there(ask: Client):

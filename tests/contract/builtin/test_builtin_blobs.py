@@ -2,7 +2,7 @@
 
 import pytest
 
-from tests.builtin_client import BLOB, Client
+from tests.support.builtin_client import BLOB, Client
 
 
 @pytest.mark.parametrize("algorithm", ["sha256", "sha512"])

@@ -1,7 +1,7 @@
 """Tags, catalog and referrers: what is found through manifests."""
 
 from mesh.registry.port import digest_of
-from tests.builtin_client import BLOB, OCI_CONFIG, OCI_INDEX, OCI_MANIFEST, Client
+from tests.support.builtin_client import BLOB, OCI_CONFIG, OCI_INDEX, OCI_MANIFEST, Client
 
 
 async def test_tags_come_in_pages_in_lexical_order(ask: Client):

@@ -5,7 +5,7 @@ import json
 import pytest
 
 from mesh.registry.port import MAX_MANIFEST, digest_of
-from tests.builtin_client import OCI_INDEX, OCI_MANIFEST, Client
+from tests.support.builtin_client import OCI_INDEX, OCI_MANIFEST, Client
 
 
 @pytest.mark.parametrize("algorithm", ["sha256", "sha512"])

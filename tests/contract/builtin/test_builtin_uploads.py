@@ -8,7 +8,7 @@ import pytest
 
 from mesh.registry.builtin import BuiltinRegistry
 from mesh.registry.port import digest_of
-from tests.builtin_client import BLOB, Answer, Client
+from tests.support.builtin_client import BLOB, Answer, Client
 
 
 @pytest.mark.parametrize("algorithm", ["sha256", "sha512"])

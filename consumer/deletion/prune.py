@@ -1,0 +1,80 @@
+"""Delete what a replica holds and its instance does not, though nobody said so, on one page.
+
+Nothing happens unless all that can be asked says so: the tag names what we brought there, the source answers, and
+answers that it has no such tag, now and again right before the write. Whatever is unclear stays until the next look.
+"""
+
+from consumer.deletion import untag
+from consumer.deletion.rate_limit import prune_refusal
+from consumer.image.job import Job
+from consumer.task import (
+    ALREADY_GONE,
+    DELETION_HELD,
+    OTHER_CONTENT,
+    SOURCE_HAS_IT,
+    SOURCE_UNSURE,
+    SUPERSEDED,
+    Outcome,
+    skipped,
+)
+from mesh.errors import RegistryError, Throttled, clean
+from mesh.registry.port import Descriptor
+from schemas.completions import Side, Status
+from schemas.names import Tag
+
+
+async def prune_tag(job: Job, tag: Tag, held: Descriptor) -> Outcome:
+    """`held` is what the replica's tag names. Raises what the replica said when it could not; 429 of either side."""
+    try:
+        return await _delete(job, tag, held)
+    except Throttled:
+        raise
+    except RegistryError as error:
+        if error.side is not Side.SOURCE:
+            raise
+        message = clean(f"the source does not say clearly that it does not have it: {error}")
+        return skipped(SOURCE_UNSURE, message, held.digest)
+
+
+async def _delete(job: Job, tag: Tag, held: Descriptor) -> Outcome:
+    if (refusal := _not_ours(job, held) or await _kept(job, held) or _refused(job, held)) is not None:
+        return refusal
+    await job.begin()
+    if (refusal := await _moved(job, tag, held) or await _kept(job, held)) is not None:
+        return refusal
+
+    async def goes(other: Tag) -> bool:
+        return await job.source.resolve(job.task.repository, other) is None
+
+    await untag.untag(job, tag, held, goes)
+    return Outcome(Status.SUCCEED, held.digest)
+
+
+def _not_ours(job: Job, held: Descriptor) -> Outcome | None:
+    if held.digest == job.task.digest:
+        return None
+    return skipped(OTHER_CONTENT, "the tag names what was not brought there from its instance", held.digest)
+
+
+def _refused(job: Job, held: Descriptor) -> Outcome | None:
+    message = prune_refusal(job.task)
+    return skipped(DELETION_HELD, clean(message), held.digest) if message is not None else None
+
+
+async def _moved(job: Job, tag: Tag, held: Descriptor) -> Outcome | None:
+    now = await job.destination.resolve(job.task.destination_repository, tag)
+    if now is None:
+        return skipped(ALREADY_GONE, "the destination does not have this tag any more")
+    return skipped(SUPERSEDED, "the tag was written meanwhile", now.digest) if now != held else None
+
+
+async def _kept(job: Job, held: Descriptor) -> Outcome | None:
+    """Why it stays. A gate in front of a registry that is away says 404 to everything, so the registry is asked too."""
+    if job.tally.newer.is_set():
+        return skipped(
+            SUPERSEDED, "a newer push or deletion of this tag is waiting behind this one", held.digest
+        )
+    if await job.source.resolve(job.task.repository, job.task.reference) is not None:
+        return skipped(SOURCE_HAS_IT, "the source has it", held.digest)
+    await job.source.ping()
+    return None

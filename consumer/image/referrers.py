@@ -1,0 +1,282 @@
+"""What is attached to an image (signatures, SBOMs, attestations) comes along: after its manifest, before its tag.
+
+A referrer follows its subject whatever the rule says of tags and types. Registries list referrers in two ways: by the
+referrers API, or where there is none in an index under the fallback tag, which clients keep. At the destination they
+are listed in the destination's way, ours beside what others listed there. A referrer's bytes are never changed.
+
+`bring` takes all that the source has about some manifests and about what it brought; `catch_up` looks whether anything
+is missing at a destination that has the image; `follow` is the task of what was pushed by itself.
+"""
+
+from collections.abc import AsyncIterator, Iterable, Sequence
+from dataclasses import dataclass, replace
+
+from consumer.image import copy_manifest, overwrite, plan, survey
+from consumer.image.job import Job
+from consumer.task import (
+    ALREADY_THERE,
+    DRY_RUN,
+    NO_REFERRER,
+    SOURCE_GONE,
+    SUBJECT_NOT_THERE,
+    SUPERSEDED,
+    Image,
+    Outcome,
+    Plan,
+    skipped,
+)
+from mesh.concurrency import all_of
+from mesh.errors import ContentRefused, NotFound
+from mesh.registry import fallback_index
+from mesh.registry.port import Manifest
+from mesh.registry.referrers import cosign_tags, is_fallback, read_index, read_subject, subject_named
+from schemas.completions import Side, Status
+from schemas.names import Digest, Tag
+
+_DEEPEST = 4
+_MOST = 1000  # of one image, with all that is about what is about it
+_CONCURRENT_REQUESTS = 8
+_LISTING_HOLDS = 300.0  # seconds
+
+
+async def bring(job: Job, image: Image, *, resend: bool = False) -> None:
+    """All that the source has about the image and its children, recursively; what is there already costs a look.
+
+    `ContentRefused` when that is more, or nested deeper, than is believable.
+    """
+    walk = _Walk(job, image.digest, resend=resend)
+    if subject := read_subject(image.root):
+        await walk.attach(subject, [image.digest])
+    await walk.about([manifest.digest for manifest, _ in image.manifests])
+
+
+async def catch_up(job: Job, digest: Digest) -> None:
+    """The destination has the image: bring what the source lists about it since. One question when that is nothing."""
+    if not job.task.is_dry_run and await job.source.referrers(
+        job.task.repository, digest, has_no_tag=_saw_no_tag(job, digest)
+    ):
+        job.tally.bytes_total = job.tally.bytes_skipped = 0
+        job.tally.attached = {}
+        await _Walk(job, digest, resend=False).about([digest])
+
+
+def _saw_no_tag(job: Job, digest: Digest) -> bool:
+    """The listing that found the image saw no list of referrers. What was pushed since finds its subject there."""
+    event = job.task.event
+    age = (job.clock.now() - event.time).total_seconds()
+    return event.has_referrers_tag is False and event.digest == digest and age < _LISTING_HOLDS
+
+
+async def follow(job: Job, *, resend: bool = False) -> Outcome:
+    """The task of a referrer that was pushed by itself. One that is there before its subject will come with that."""
+    job.tally.begin_pass("artifact", ())
+    try:
+        subject = await _subject(job)
+    except NotFound:
+        return _gone()
+    if subject is None:
+        return skipped(NO_REFERRER, "it is about nothing else")
+    if not await survey.has_content(job.destination, job.task, subject):
+        return skipped(SUBJECT_NOT_THERE, f"it will come with its subject, {subject}, which is not there")
+    return await _bring_pushed(job, subject, resend=resend)
+
+
+async def _bring_pushed(job: Job, subject: Digest, *, resend: bool) -> Outcome:
+    """What was pushed, and what is about it: that may have come first."""
+    task, newer = job.task, job.tally.newer.is_set
+    digest = await survey.settled_digest(job.source, task, task.digest, clock=job.clock, newer=newer)
+    if newer():
+        return skipped(SUPERSEDED, "a newer push of this is waiting behind this one")
+    if digest is None:
+        return _gone()
+    job.tally.digest, job.tally.subject = digest, subject
+    walk = _Walk(job, subject, resend=resend)
+    if task.is_dry_run:
+        if await walk.is_there(digest, subject):
+            return skipped(ALREADY_THERE, "the destination has this", digest)
+        return skipped(DRY_RUN, "it would be brought to its subject", digest)
+    await walk.about(await walk.bring_pushed(digest, subject))
+    if walk.brought:
+        return Outcome(Status.SUCCEED, digest)
+    return skipped(ALREADY_THERE, "the destination has this", digest)
+
+
+def _gone() -> Outcome:
+    return skipped(SOURCE_GONE, "the source does not have this any more")
+
+
+async def _subject(job: Job) -> Digest | None:
+    """Of a tag by its name; of an untagged push by reading it, once for all who ask."""
+    if job.task.tag is not None:
+        return subject_named(job.task.tag)
+    return await job.subjects.of(job.source, job.task.repository, Digest(job.task.reference))
+
+
+@dataclass(frozen=True, slots=True)
+class _Found:
+    """What the source has about one manifest."""
+
+    subject: Digest
+    referrers: Sequence[Digest]
+    tags: Sequence[tuple[Tag, Digest]]
+
+    @property
+    def digests(self) -> list[Digest]:
+        return [*self.referrers, *(digest for _, digest in self.tags)]
+
+
+class _Walk:
+    """From subjects to what is about them, level by level: each is at the destination before what is about it."""
+
+    def __init__(self, job: Job, image: Digest, *, resend: bool) -> None:
+        """`image`: what is about it is told in the completion."""
+        self._job, self._task, self._image, self._resend = job, job.task, image, resend
+        self._source, self._destination = job.source, job.destination
+        self._seen: set[Digest] = set()
+        self._found = 0
+        self.brought = 0  # what was not at the destination, or not listed there
+
+    async def about(self, subjects: Iterable[Digest]) -> None:
+        level = [digest for digest in subjects if digest not in self._seen]
+        self._seen.update(level)
+        for depth in range(_DEEPEST + 1):
+            following: dict[Digest, None] = {}
+            async for found in self._listed(level):
+                new = [digest for digest in found.digests if digest not in self._seen]
+                self._check_reason(depth, len(new))
+                await self.attach(found.subject, found.referrers)
+                for tag, digest in found.tags:
+                    await self.copy_tag(tag, digest, found.subject)
+                self._seen.update(new)
+                following |= dict.fromkeys(new)
+            level = list(following)
+
+    async def bring_pushed(self, digest: Digest, subject: Digest) -> Sequence[Digest]:
+        """What the task is about, by the way it was pushed in; its digests."""
+        if (tag := self._own_tag()) is not None:
+            await overwrite.check(self._source, self._destination, self._task, digest)
+            await self.copy_tag(tag, digest, subject)
+            return [digest]
+        pushed = await self._pushed(digest)
+        await self.attach(subject, pushed)
+        return pushed
+
+    async def is_there(self, digest: Digest, subject: Digest) -> bool:
+        """Whether the destination has what the task is about, and lists it; what is about that is not looked at."""
+        if self._own_tag() is not None:
+            return await survey.holds(self._destination, self._task, digest)
+        pushed, listed = await self._pushed(digest), await self._listed_there(subject)
+        return listed.issuperset(pushed) and all(
+            [await survey.has_content(self._destination, self._task, one) for one in pushed]
+        )
+
+    def _own_tag(self) -> Tag | None:
+        """One of cosign's, that is copied as a tag."""
+        tag = self._task.tag
+        return None if tag is None or is_fallback(tag) else tag
+
+    async def _pushed(self, digest: Digest) -> Sequence[Digest]:
+        if self._task.tag is None:
+            return [digest]
+        index = await self._source.read_manifest(self._task.repository, digest)
+        return [entry.descriptor.digest for entry in read_index(index.body, Side.SOURCE)]
+
+    async def attach(self, subject: Digest, referrers: Sequence[Digest]) -> None:
+        """Bring manifests that say they are about `subject`, and see to it that they are listed as that."""
+        listed = await self._listed_there(subject) if referrers else frozenset()
+        unlisted: list[Manifest] = []
+        for digest in referrers:
+            if digest in listed and await survey.has_content(self._destination, self._task, digest):
+                continue
+            image = await survey.read_image(self._source, self._task, digest)
+            if image is None or read_subject(image.root) != subject:
+                continue  # listed by mistake, or gone since
+            if await self._put_referrer(image) is None:
+                unlisted.append(image.root)
+            self.brought += 1
+            self._tell(subject, [digest])
+        if unlisted:
+            await self._list_there(subject, unlisted)
+        self._tell(subject, listed)
+
+    async def copy_tag(self, tag: Tag, digest: Digest, subject: Digest) -> None:
+        """A tag of cosign's, as the source has it: another digest under it gives way, if the rule overrides."""
+        there = await self._destination.resolve(self._task.destination_repository, tag)
+        if there is not None and there.digest == digest and not self._resend:
+            self._tell(subject, [digest])
+            return
+        if there is not None and there.digest != digest and not self._task.rule.override:
+            return
+        image = await survey.read_image(self._source, self._task, digest)
+        if image is None:
+            return  # gone since
+        await self._copy(plan.make_plan(image))
+        await copy_manifest.write_tag(image, replace(self._task, tag=tag), self._destination)
+        self.brought += 1
+        self._tell(subject, [digest])
+
+    def _tell(self, subject: Digest, referrers: Iterable[Digest]) -> None:
+        if subject == self._image:
+            self._job.tally.attach(referrers)
+
+    async def _put_referrer(self, image: Image) -> Digest | None:
+        """The subject, where the registry lists the referrer by itself: it says so only when it takes the manifest."""
+        steps = plan.make_plan(image)
+        await self._copy(Plan(steps.blobs, steps.manifests[:-1]))
+        return await self._destination.write_manifest(
+            self._task.destination_repository, image.digest, image.root
+        )
+
+    async def _copy(self, steps: Plan) -> None:
+        self._job.tally.bytes_total += sum(blob.size for blob in steps.blobs)
+        await self._job.begin()
+        await self._job.copier.copy(
+            steps.blobs, self._task, self._source, self._destination, self._job.tally, resend=self._resend
+        )
+        await copy_manifest.copy_manifests(steps, self._task, self._destination, resend=self._resend)
+
+    async def _listed_there(self, subject: Digest) -> frozenset[Digest]:
+        if self._resend:
+            return frozenset()
+        found = await self._destination.referrers(self._task.destination_repository, subject)
+        return frozenset(referrer.descriptor.digest for referrer in found)
+
+    async def _list_there(self, subject: Digest, unlisted: Sequence[Manifest]) -> None:
+        async with self._job.copier.turns.take((self._task.destination.name, subject)):
+            await fallback_index.add(
+                self._destination,
+                self._task.destination_repository,
+                subject,
+                unlisted,
+                clock=self._job.clock,
+            )
+
+    async def _listed(self, subjects: Sequence[Digest]) -> AsyncIterator[_Found]:
+        for at in range(0, len(subjects), _CONCURRENT_REQUESTS):
+            for found in await all_of(map(self._look, subjects[at : at + _CONCURRENT_REQUESTS])):
+                yield found
+
+    async def _look(self, subject: Digest) -> _Found:
+        found = await all_of(
+            [self._by_list(subject), *(self._by_tag(subject, it) for it in cosign_tags(subject))]
+        )
+        return _Found(
+            subject,
+            [digest for one in found for digest in one.referrers],
+            [tagged for one in found for tagged in one.tags],
+        )
+
+    async def _by_list(self, subject: Digest) -> _Found:
+        listed = await self._source.referrers(self._task.repository, subject)
+        return _Found(subject, [referrer.descriptor.digest for referrer in listed], ())
+
+    async def _by_tag(self, subject: Digest, tag: Tag) -> _Found:
+        found = await self._source.resolve(self._task.repository, tag)
+        return _Found(subject, (), [(tag, found.digest)] if found is not None else ())
+
+    def _check_reason(self, depth: int, new: int) -> None:
+        self._found += new
+        if self._found > _MOST:
+            raise ContentRefused(f"more than {_MOST} referrers of one image are not copied", side=Side.SOURCE)
+        if new and depth == _DEEPEST:
+            raise ContentRefused(f"referrers nested deeper than {_DEEPEST} are not copied", side=Side.SOURCE)

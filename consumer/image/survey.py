@@ -1,0 +1,155 @@
+"""What the source has: the digest to copy, and all that is below it.
+
+Registries announce a push before they store the tag (measured: 21 of 200), and events may be late. So the source is
+asked, and a tag that does not say what the event says gets a moment to settle.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Set as AbstractSet
+from itertools import islice
+
+from consumer.task import Image, Task
+from mesh.clock import Clock
+from mesh.concurrency import all_of
+from mesh.errors import ContentRefused, NotFound
+from mesh.registry.manifests import Parts, read_parts
+from mesh.registry.port import Descriptor, Manifest, Registry
+from schemas.completions import Side
+from schemas.names import Digest
+
+SETTLE_SECONDS = 5.0
+_FIRST_LOOK, _LONGEST_LOOK = 0.05, 0.5  # seconds between two looks at an unsettled tag
+_CONCURRENT_READS = 8
+_DEEPEST = 4
+_MOST_MANIFESTS = 10_000
+_MOST_BYTES = (
+    64 * 1024 * 1024
+)  # of all manifests of one image together: they are held until the root is written
+
+
+async def holds(destination: Registry, task: Task, digest: Digest) -> bool:
+    """True when the destination's tag names `digest` already: by the promise of tag-last, all below it is there."""
+    found = await destination.resolve(task.destination_repository, task.reference)
+    return found is not None and found.digest == digest
+
+
+async def announced_digest(
+    source: Registry, task: Task, *, clock: Clock, newer: Callable[[], bool]
+) -> Digest | None:
+    """The digest that the event named, or what the source's tag names when its registry names none; None = gone."""
+    if task.digest is not None:
+        return task.digest
+    return await settled_digest(source, task, None, clock=clock, newer=newer)
+
+
+async def settled_digest(
+    source: Registry, task: Task, expected: Digest | None, *, clock: Clock, newer: Callable[[], bool]
+) -> Digest | None:
+    """What the source's tag names: `expected` as soon as it does, else after 5 s whatever it names then; None = gone.
+
+    Nothing expected: whatever it names, as soon as it names anything. Ends at once when a `newer` task for the tag
+    waits: that one will look for itself.
+    """
+    deadline = clock.monotonic() + SETTLE_SECONDS
+    pause = _FIRST_LOOK
+    while True:
+        found = await source.resolve(task.repository, task.reference)
+        digest = found.digest if found is not None else None
+        settled = digest is not None and expected in (None, digest)
+        if settled or newer() or clock.monotonic() >= deadline:
+            return digest
+        await clock.sleep(pause)
+        pause = min(_LONGEST_LOOK, pause * 2)
+
+
+def _nothing(_: Manifest) -> frozenset[Digest]:
+    return frozenset()
+
+
+async def read_image(
+    source: Registry,
+    task: Task,
+    digest: Digest,
+    *,
+    leave_out: Callable[[Manifest], AbstractSet[Digest]] = _nothing,
+) -> Image | None:
+    """The manifest and all manifests below it, or None when the source does not have it (yet).
+
+    `leave_out` tells of an index which of its children nobody wants.
+    """
+    try:
+        root = await source.read_manifest(task.repository, digest)
+    except NotFound:
+        return None
+    walk = _Walk(root, leave_out)
+    while wanted := walk.next_level():
+        for some in _batches(wanted):
+            found = await all_of(source.read_manifest(task.repository, part.digest) for part in some)
+            for manifest in found:
+                walk.add(manifest)
+    return Image(root, walk.children_first())
+
+
+async def has_content(destination: Registry, task: Task, digest: Digest) -> bool:
+    """True when the destination has the manifest by digest: it took it because it had all below it."""
+    return await destination.resolve(task.destination_repository, digest) is not None
+
+
+async def has_all(destination: Registry, task: Task, image: Image) -> bool:
+    """The same of an image that may be sparse: of those a root alone says nothing about what is below it."""
+    asked = [manifest.digest for manifest, _ in image.manifests] if image.sparse else [image.digest]
+    return all([await has_content(destination, task, digest) for digest in asked])
+
+
+async def holds_all(destination: Registry, task: Task, image: Image) -> bool:
+    """The destination's tag names the image, and what is wanted of it is there."""
+    return await holds(destination, task, image.digest) and await has_all(destination, task, image)
+
+
+class _Walk:
+    """From a root down, level by level, each manifest once; refuses what is nested or grown beyond reason."""
+
+    def __init__(self, root: Manifest, leave_out: Callable[[Manifest], AbstractSet[Digest]]) -> None:
+        self._leave_out = leave_out
+        self._found: dict[Digest, tuple[Manifest, Parts]] = {}
+        self._depth: dict[Digest, int] = {}
+        self._level: list[Digest] = []
+        self._deepest = self._bytes = 0
+        self.add(root)
+
+    def add(self, manifest: Manifest) -> None:
+        self._bytes += len(manifest.body)
+        if len(self._found) >= _MOST_MANIFESTS or self._bytes > _MOST_BYTES:
+            limit = f"{_MOST_MANIFESTS} manifests or {_MOST_BYTES} bytes of them"
+            raise ContentRefused(f"an image with more than {limit} is not copied", side=Side.SOURCE)
+        self._found[manifest.digest] = (manifest, read_parts(manifest, Side.SOURCE))
+        self._depth[manifest.digest] = self._deepest
+        self._level.append(manifest.digest)
+
+    def next_level(self) -> list[Descriptor]:
+        """The children of the last level that were not read yet; empty at the end."""
+        named = {
+            child.digest: child for digest in self._level for child in self._wanted(*self._found[digest])
+        }
+        self._level = []
+        self._deepest += 1
+        if named and self._deepest > _DEEPEST:
+            raise ContentRefused(f"an index nested deeper than {_DEEPEST} is not copied", side=Side.SOURCE)
+        for digest in named.keys() & self._found.keys():
+            self._depth[digest] = self._deepest  # named again from below: it has to come before that too
+            self._level.append(digest)
+        return [child for digest, child in named.items() if digest not in self._found]
+
+    def _wanted(self, manifest: Manifest, parts: Parts) -> Iterator[Descriptor]:
+        unwanted = self._leave_out(manifest)
+        return (child for child in parts.children if child.digest not in unwanted)
+
+    def children_first(self) -> tuple[tuple[Manifest, Parts], ...]:
+        order = sorted(self._found, key=lambda digest: -self._depth[digest])
+        return tuple(self._found[digest] for digest in order)
+
+
+def _batches(wanted: Sequence[Descriptor]) -> Iterator[Sequence[Descriptor]]:
+    rest = iter(wanted)
+    while some := list(islice(rest, _CONCURRENT_READS)):
+        yield some

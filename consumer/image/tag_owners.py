@@ -1,0 +1,173 @@
+"""Which rule wrote a destination's tag: where artifacts of several sources come to one name, the first keeps it.
+
+Read from this region's completions, and only for destinations where that can happen. It is kept in a temporary file
+of SQLite's, so that memory stays bounded whatever the number of tags.
+"""
+
+import asyncio
+import sqlite3
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection
+from contextlib import asynccontextmanager
+
+from consumer.task import ALREADY_THERE, OWNED, Task
+from mesh.clock import Clock
+from mesh.log.port import Log, Record
+from mesh.log.table import Table
+from mesh.rules import consent, naming
+from mesh.rules.state import MeshState
+from mesh.rules.validation import conflicts
+from schemas import codec, topics
+from schemas.completions import Completion, Side, Status, TaskError
+from schemas.names import PlaceName, Region, Repository, Tag
+from schemas.rules import Rule
+
+_SCHEMA = """
+PRAGMA journal_mode = OFF;
+PRAGMA synchronous = OFF;
+PRAGMA cache_size = -1024;
+CREATE TABLE owners (
+    place TEXT, repository TEXT, tag TEXT, source TEXT, source_repository TEXT, PRIMARY KEY (place, repository, tag)
+    ) WITHOUT ROWID;
+"""
+_WROTE = "INSERT OR REPLACE INTO owners VALUES (?, ?, ?, ?, ?)"
+_FOUND = "INSERT OR IGNORE INTO owners VALUES (?, ?, ?, ?, ?)"
+_RELEASED = "DELETE FROM owners WHERE place = ? AND repository = ? AND tag = ?"
+
+
+class TagOwners:
+    """Follows, while `run` runs, the completions of each destination that was asked about."""
+
+    def __init__(
+        self,
+        *,
+        log: Log,
+        region: Region,
+        state: MeshState,
+        unreadable: Callable[[Record, str], Awaitable[None]],
+        clock: Clock,
+        random: Callable[[], float],
+    ) -> None:
+        self._log, self._region, self._state = log, region, state
+        self._unreadable, self._clock, self._random = unreadable, clock, random
+        self._ways = _Routes(state)
+        self._tables: dict[PlaceName, Table] = {}
+        self._new: asyncio.Queue[Table] = asyncio.Queue()
+        self._turns: dict[tuple[str, ...], tuple[asyncio.Lock, int]] = {}
+        self._rows = sqlite3.connect("", isolation_level=None)  # a temporary file, gone when it is closed
+        self._rows.executescript(_SCHEMA)
+
+    async def run(self) -> None:
+        async with asyncio.TaskGroup() as group:
+            while True:
+                table = await self._new.get()
+                group.create_task(table.run(), name=f"owners {table.topic}")
+
+    async def close(self) -> None:
+        """After the last task."""
+        self._rows.close()
+
+    async def refusal(self, task: Task) -> TaskError | None:
+        """Why the tag is another rule's, or None when it is free or ours. `LogUnavailable` when nobody can tell now."""
+        if not self._is_contested(task):
+            return None
+        await self._table(task.destination.name).caught_up()
+        owner = self._rows.execute(
+            "SELECT source, source_repository FROM owners WHERE place = ? AND repository = ? AND tag = ?",
+            _key(task),
+        ).fetchone()
+        if owner is None or owner == (task.source.name, task.repository):
+            return None
+        rule = self._still_leading(task, PlaceName(owner[0]), Repository(owner[1]))
+        if rule is None:
+            return None
+        message = f"{rule.name}: that rule brought this tag first, from {owner[0]}/{owner[1]}"[:256]
+        return TaskError(code=OWNED, side=Side.MESH, message=message)
+
+    @asynccontextmanager
+    async def turn(self, task: Task) -> AsyncIterator[None]:
+        """One at a time of this agent's tasks that could write one contested tag, until its end is on the log."""
+        if not self._is_contested(task):
+            yield
+            return
+        key = _key(task)
+        lock, waiting = self._turns.get(key, (asyncio.Lock(), 0))
+        self._turns[key] = (lock, waiting + 1)
+        try:
+            async with lock:
+                yield
+        finally:
+            lock, waiting = self._turns.pop(key)
+            if waiting > 1:
+                self._turns[key] = (lock, waiting - 1)
+
+    def _is_contested(self, task: Task) -> bool:
+        """What follows an image is about one digest, whoever brings it: only the image's own tag can be fought over."""
+        return not task.is_referrer and conflicts.is_contested(
+            self._ways.to(task.destination.name), task.destination_repository
+        )
+
+    def _table(self, place: PlaceName) -> Table:
+        if place not in self._tables:
+            self._tables[place] = Table(
+                self._log, topics.completions(self._region), lambda record: self._apply(place, record),
+                unreadable=self._unreadable, clock=self._clock, random=self._random,
+            )  # fmt: skip
+            self._new.put_nowait(self._tables[place])
+        return self._tables[place]
+
+    def _apply(self, place: PlaceName, record: Record) -> None:
+        if record.value is None or not record.key.startswith(f"{place}/"):
+            return
+        end = codec.decode(record.value, Completion)
+        if end.tag is None or end.rule is None:
+            return
+        if end.operation == "delete":
+            if end.status is Status.SUCCEED:
+                self._rows.execute(_RELEASED, (place, end.destination_repository, end.tag))
+            return
+        found = end.error is not None and end.error.code == ALREADY_THERE
+        if end.status is Status.SUCCEED or found:
+            row = (place, end.destination_repository, end.tag, end.source_place, end.repository)
+            self._rows.execute(_FOUND if found else _WROTE, row)
+
+    def _still_leading(self, task: Task, source: PlaceName, repository: Repository) -> Rule | None:
+        """A rule by which the tag's owner may write it again; without one the tag is free."""
+        tag = Tag(str(task.tag))
+        for compiled in self._state.rules_near(source, repository, tag):
+            rule = compiled.rule
+            if rule.destination == task.destination.name and compiled.wants(repository, tag):
+                try:
+                    name = naming.destination_of(rule, repository)
+                except naming.Unmappable:
+                    continue
+                if name == task.destination_repository and self._is_granted(source, task):
+                    return rule
+        return None
+
+    def _is_granted(self, source: PlaceName, task: Task) -> bool:
+        owner = self._state.place(source)
+        if owner is None:
+            return False
+        grant = self._state.get(consent.key_of(task.destination.account, owner.account))
+        return consent.refusal(owner, task.destination, task.destination_repository, grant) is None
+
+
+class _Routes:
+    """The ways of enabled rules to a destination, gathered again when something else is declared."""
+
+    def __init__(self, state: MeshState) -> None:
+        self._state = state
+        self._changes = -1
+        self._to: dict[str, set[conflicts.Route]] = {}
+
+    def to(self, destination: PlaceName) -> Collection[conflicts.Route]:
+        if self._changes != self._state.changes:
+            self._changes, self._to = self._state.changes, {}
+            for rule in self._state.rules():
+                if rule.enabled:
+                    self._to.setdefault(rule.destination, set()).add(conflicts.route_of(rule))
+        return self._to.get(destination, ())
+
+
+def _key(task: Task) -> tuple[str, str, str]:
+    return (task.destination.name, task.destination_repository, str(task.reference))

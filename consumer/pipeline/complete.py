@@ -1,0 +1,168 @@
+"""What the log is told when a task ends: the completion, and what follows from an arrival. Pure, but for the append."""
+
+from datetime import datetime, timedelta
+
+from consumer.progress import Tally
+from consumer.task import ALREADY_GONE, Outcome, Task
+from mesh.log.port import Append, Log
+from mesh.registry.referrers import is_fallback
+from schemas import codec, topics
+from schemas.completions import Completion, Progress, Status, TaskError
+from schemas.envelope import MAX_HOPS, make_id
+from schemas.events import Action, Cause, Event, TagState
+from schemas.names import Digest
+from schemas.parked import Parked
+
+
+async def complete(
+    task: Task, outcome: Outcome, tally: Tally, now: datetime, log: Log, *, was_parked: bool = False
+) -> Completion:
+    """Write the end of a task, durably. Raises `LogUnavailable`; writing it again is harmless, ids are the same."""
+    completion = make_completion(task, outcome, tally, now)
+    region = task.destination.region
+    records = [Append(topics.completions(region), completion.key, codec.encode(completion))]
+    if task.operation == "delete":
+        records += _departure(task, outcome, now)
+    elif outcome.holds and outcome.digest is not None:
+        records += _arrival(task, outcome.digest, now)
+    records.append(Append(topics.status(region), task.task_id, None))
+    if was_parked:
+        records.append(Append(topics.retry(region), task.task_id, None))
+    await log.append(records)
+    return completion
+
+
+async def complete_parked(parked: Parked, outcome: Outcome, now: datetime, log: Log) -> None:
+    """The same of a task that is parked and does not run."""
+    completion = parked.ended(outcome.status, outcome.error, now)
+    region = parked.destination_region
+    await log.append(
+        [
+            Append(topics.completions(region), completion.key, codec.encode(completion)),
+            Append(topics.retry(region), parked.task_id, None),
+        ]
+    )
+
+
+def make_parked(
+    task: Task, error: TaskError, tally: Tally, agent: str, now: datetime, *,
+    rounds: int, first_parked: datetime, not_before: datetime,
+) -> Parked:  # fmt: skip
+    """The record of a task that is tried again later, or goes on though its event is finished."""
+    return Parked(
+        **_work(task, tally, Status.PENDING, tally.digest),
+        id=make_id("parked", task.task_id, rounds, error.code),
+        time=now,
+        event=task.event,
+        agent=agent,
+        error=error,
+        rounds=rounds,
+        first_parked=first_parked,
+        not_before=not_before,
+        begun=tally.begun,
+    )
+
+
+def make_completion(task: Task, outcome: Outcome, tally: Tally, now: datetime) -> Completion:
+    return Completion(
+        **_work(task, tally, outcome.status, outcome.digest or tally.digest),
+        id=make_id("completion", task.task_id, outcome.status),
+        time=now,
+        end_time=now,
+        bytes_skipped=tally.bytes_skipped,
+        blobs_mounted=tally.blobs_mounted,
+        blobs_transferred=tally.blobs_transferred,
+        lag_ms=_lag_ms(task.event, now),
+        error=outcome.error,
+        rebuilt_from=outcome.rebuilt_from,
+        subject=tally.subject,
+        attached=tuple(tally.attached),
+    )
+
+
+def make_progress(task: Task, tally: Tally, agent: str, now: datetime) -> Progress:
+    """The record of a task that runs."""
+    work = _work(task, tally, Status.IN_PROGRESS, tally.digest)
+    return Progress(**work, id=make_id("progress", task.task_id), time=now, agent=agent)
+
+
+def _lag_ms(event: Event, now: datetime) -> int:
+    return max(0, int((now - event.occurred_at) / timedelta(milliseconds=1)))
+
+
+def _work(task: Task, tally: Tally, status: Status, digest: Digest | None) -> dict[str, object]:
+    """The fields of `schemas.completions.Work`."""
+    return {
+        "task_id": task.task_id,
+        "execution_id": task.execution_id,
+        "rule": task.rule.name if task.rule.replica is None else None,
+        "replica": task.rule.replica,
+        "trigger": task.trigger,
+        "operation": task.operation,
+        "resource_type": tally.resource,
+        "account": task.source.account,
+        "destination_account": task.destination.account,
+        "source_place": task.source.name,
+        "destination_place": task.destination.name,
+        "source_region": task.source.region,
+        "destination_region": task.destination.region,
+        "repository": task.repository,
+        "destination_repository": task.destination_repository,
+        "tag": task.tag,
+        "digest": digest or task.digest,
+        "status": status,
+        "start_time": tally.started,
+        "bytes_total": tally.bytes_total,
+        "bytes_transferred": tally.bytes_transferred,
+        "bytes_from": {str(region): count for region, count in tally.bytes_from.items()},
+        "attempts": tally.attempts,
+        "rules_rev": task.rules_rev,
+        "origin": task.event.origin or task.event.place,
+        "hops": task.event.hops,
+    }
+
+
+def _departure(task: Task, outcome: Outcome, now: datetime) -> list[Append]:
+    """What the destination does not hold any more, and the event by which chains of rules go on."""
+    was_gone = outcome.error is not None and outcome.error.code == ALREADY_GONE
+    if outcome.status is not Status.SUCCEED and not was_gone:
+        return []
+    place, region = task.destination.name, task.destination.region
+    records: list[Append] = []
+    if task.tag is not None:
+        records.append(Append(topics.tags(region), f"{place}/{task.destination_repository}:{task.tag}", None))
+    if task.event.hops < MAX_HOPS and not was_gone:
+        event = Event(
+            id=make_id("departure", task.task_id), time=now, origin=task.event.origin or task.event.place,
+            hops=task.event.hops + 1, cause=Cause.ARRIVAL, place=place, region=region,
+            action=Action.TAG_DELETE if task.tag is not None else Action.MANIFEST_DELETE,
+            repository=task.destination_repository, tag=task.tag, digest=outcome.digest, occurred_at=now,
+            rules_rev=task.rules_rev,
+        )  # fmt: skip
+        records.append(Append(topics.events(region), event.key, codec.encode(event)))
+    return records
+
+
+def _arrival(task: Task, digest: Digest, now: datetime) -> list[Append]:
+    """What the destination now holds, and the event by which chains go on where a registry sends no notifications."""
+    place, region = task.destination.name, task.destination.region
+    origin = task.event.origin or task.event.place
+    records: list[Append] = []
+    if task.tag is not None and not is_fallback(
+        task.tag
+    ):  # a list of referrers is merged: it has another digest
+        held = TagState(
+            id=make_id("tag", task.task_id, digest), time=now, origin=origin, hops=task.event.hops, place=place,
+            repository=task.destination_repository, tag=task.tag, digest=digest, written_by=Cause.ARRIVAL,
+            tag_version=int(now.timestamp() * 1_000_000),
+        )  # fmt: skip
+        records.append(Append(topics.tags(region), held.key, codec.encode(held)))
+    if task.event.hops < MAX_HOPS:
+        event = Event(
+            id=make_id("arrival", task.task_id, digest), time=now, origin=origin, hops=task.event.hops + 1,
+            action=Action.MANIFEST_PUSH, cause=Cause.ARRIVAL, place=place, region=region,
+            repository=task.destination_repository, tag=task.tag, digest=digest, occurred_at=now,
+            rules_rev=task.rules_rev,
+        )  # fmt: skip
+        records.append(Append(topics.events(region), event.key, codec.encode(event)))
+    return records

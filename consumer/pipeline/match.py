@@ -1,0 +1,142 @@
+"""Which tasks an event asks of this region. Pure: default deny, so nothing matches that no rule names."""
+
+from collections.abc import Iterable
+
+from consumer.task import BOUNDARY, FILTERED, UNMAPPABLE, Task
+from mesh.errors import clean
+from mesh.registry.manifests import DOCKER_LIST, DOCKER_MANIFEST
+from mesh.registry.referrers import is_fallback, subject_named
+from mesh.rules import boundary, naming
+from mesh.rules.matching.compiled_rule import CompiledRule
+from mesh.rules.state import MeshState
+from schemas.completions import Side, TaskError
+from schemas.envelope import MAX_HOPS
+from schemas.events import Action, Event
+from schemas.names import Region, Tag
+from schemas.rules import EventBased
+from schemas.topology import Place
+
+
+def match(event: Event, state: MeshState, region: Region) -> list[Task]:
+    """The tasks for destinations in `region`.
+
+    A referrer follows its subject, so of rules that want its repository all want it, whatever they say of tags. What
+    was pushed by digest alone may be one; if it is not, it travels as a child of what names it. Deletions are for rules
+    that follow them. Blob events and the deletion of a whole repository ask for nothing.
+    """
+    source = state.place(event.place)
+    if not (_may_be_copied(event) or _is_deletion(event)):
+        return []
+    if source is None or event.hops >= MAX_HOPS:
+        return []
+    tag = _judged_tag(event)
+    return [
+        task
+        for compiled in _asked(event, state, tag)
+        if ((wanted := _wants(compiled, event, tag)) or event.part_of is not None)
+        and (destination := _destination(compiled, state, region)) is not None
+        and (task := _task(event, compiled, source, destination, state, wanted=wanted)) is not None
+    ]
+
+
+def match_prefetch(event: Event, state: MeshState, region: Region) -> list[Task]:
+    """The copies of a blob, by its own event, for destinations in `region` that take layers ahead."""
+    source = state.place(event.place)
+    if event.action not in (Action.BLOB_PUSH, Action.BLOB_MOUNT) or event.digest is None or source is None:
+        return []
+    return [
+        task
+        for compiled in state.rules_near(event.place, event.repository)
+        if compiled.rule.prefetch and compiled.wants_repository(event.repository)
+        if (destination := _destination(compiled, state, region)) is not None
+        if not boundary.prefetch_refused(state, source, destination)
+        if (task := _task(event, compiled, source, destination, state, wanted=True)) is not None
+    ]
+
+
+def _task(
+    event: Event,
+    compiled: CompiledRule,
+    source: Place,
+    destination: Place,
+    state: MeshState,
+    *,
+    wanted: bool,
+) -> Task | None:
+    """None for an untagged push whose repository has no name there: the tag that names it says so."""
+    rule, repository = compiled.rule, event.repository
+    refusal = None if wanted else _not_wanted(event, compiled)
+    if (border := boundary.refusal(state, rule, source, destination)) is not None:
+        refusal = TaskError(code=BOUNDARY, side=Side.MESH, message=clean(border))
+    try:
+        repository = naming.destination_of(rule, repository)
+    except naming.Unmappable as error:
+        if event.tag is None:
+            return None
+        refusal = refusal or TaskError(code=UNMAPPABLE, side=Side.MESH, message=clean(str(error)))
+    return Task(
+        event=event,
+        rule=rule,
+        source=source,
+        destination=destination,
+        repository=event.repository,
+        destination_repository=repository,
+        tag=event.tag,
+        digest=event.digest,
+        rules_rev=state.rev,
+        operation="delete" if _is_deletion(event) else "copy",
+        refusal=refusal,
+    )
+
+
+def _may_be_copied(event: Event) -> bool:
+    return event.action is Action.MANIFEST_PUSH and (event.tag is not None or _may_have_subject(event))
+
+
+def _is_deletion(event: Event) -> bool:
+    """One that can be followed. Lists of referrers are merged at the destination, and none goes for its tag's sake."""
+    if event.action is Action.TAG_DELETE:
+        return event.tag is not None and not is_fallback(event.tag)
+    return event.action is Action.MANIFEST_DELETE and event.digest is not None and event.tag is None
+
+
+def _may_have_subject(event: Event) -> bool:
+    """Docker's own types know no subject, and most of what is pushed by digest alone is of those or is a child."""
+    return event.digest is not None and event.media_type not in (DOCKER_MANIFEST, DOCKER_LIST)
+
+
+def _wants(compiled: CompiledRule, event: Event, tag: Tag | None) -> bool:
+    if _is_deletion(event) and not compiled.rule.deletion:
+        return False
+    return (
+        compiled.wants_repository(event.repository) if tag is None else compiled.wants(event.repository, tag)
+    )
+
+
+def _judged_tag(event: Event) -> Tag | None:
+    """None of what may follow a subject: only its repository is judged."""
+    return None if event.tag is None or subject_named(event.tag) is not None else event.tag
+
+
+def _not_wanted(event: Event, compiled: CompiledRule) -> TaskError:
+    """The rule wanted it when it was listed, and its execution counts on its end."""
+    miss = compiled.early_miss(event.repository, event.tag) if event.tag is not None else None
+    if miss is None and _is_deletion(event) and not compiled.rule.deletion:
+        miss = "it does not follow deletions"
+    text = f"the rule was changed and does not want it any more: {miss or 'it is not enabled'}"
+    return TaskError(code=FILTERED, side=Side.MESH, message=clean(text))
+
+
+def _asked(event: Event, state: MeshState, tag: Tag | None) -> Iterable[CompiledRule]:
+    """What a listing found is for its own rule alone; what happened is for every rule that waits for events."""
+    if event.part_of is not None:
+        found = state.rule(event.part_of.rule)
+        return [found] if found is not None and str(found.rule.source) == event.place else []
+    near = state.rules_near(event.place, event.repository, tag)
+    return (compiled for compiled in near if isinstance(compiled.rule.trigger, EventBased))
+
+
+def _destination(compiled: CompiledRule, state: MeshState, region: Region) -> Place | None:
+    """The rule's destination when it is this region's work. Whether the accounts allow it is asked when it runs."""
+    found = state.place(compiled.rule.destination)
+    return found if found is not None and found.region == region else None

@@ -1,0 +1,1 @@
+"""Executions: commands, their records, retries, schedules, and the pruning of orphaned tags."""

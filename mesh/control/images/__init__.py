@@ -1,0 +1,1 @@
+"""Image locations: which digest each place holds under a tag."""

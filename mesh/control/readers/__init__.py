@@ -1,0 +1,1 @@
+"""How control reads topics that every region has."""

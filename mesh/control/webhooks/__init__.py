@@ -1,0 +1,1 @@
+"""Webhooks: which deliveries are due, how they are signed, and how they are sent."""

@@ -1,0 +1,37 @@
+"""How SQLite would carry out the statements of a step: what a test asks, so that it need not ask how long they take."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from sqlalchemy import Connection, event
+
+from mesh.control.storage.database import Database
+
+
+class Plans(list[str]):
+    """Lines of `EXPLAIN QUERY PLAN`, such as `SEARCH images USING INDEX ...`."""
+
+    def scans(self, *tables: str) -> list[str]:
+        """Those that go through a whole table, or through a whole index of it."""
+        return [line for line in self if line.startswith(tuple(f"SCAN {table}" for table in tables))]
+
+    def sorts(self) -> list[str]:
+        return [line for line in self if "TEMP B-TREE FOR ORDER BY" in line]
+
+
+@contextmanager
+def explained(database: Database) -> Iterator[Plans]:
+    """The plans of all SELECTs that the database gets meanwhile; it is one on SQLite."""
+    plans, engine = Plans(), database._engine
+
+    def explain(connection: Connection, _: object, statement: str, parameters: object, *__: object) -> None:
+        if statement.lstrip().startswith("SELECT"):
+            raw = connection.connection.cursor()
+            raw.execute(f"EXPLAIN QUERY PLAN {statement}", parameters)
+            plans.extend(str(row[3]) for row in raw.fetchall())
+
+    event.listen(engine, "before_cursor_execute", explain)
+    try:
+        yield plans
+    finally:
+        event.remove(engine, "before_cursor_execute", explain)

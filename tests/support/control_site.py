@@ -1,0 +1,192 @@
+"""A whole control for tests: real log, table, database and HTTP; receivers of webhooks that are real servers too."""
+
+import asyncio
+import io
+import secrets as randomness
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import orjson
+from aiohttp import ClientSession, web
+from prometheus_client import CollectorRegistry
+from standardwebhooks import Webhook as Verifier
+
+from mesh.clock import Clock, SystemClock
+from mesh.control import Control
+from mesh.control.webhooks.signing import RetryPolicy
+from mesh.credentials.secrets import Secrets
+from mesh.log.port import Append, Log, Record
+from mesh.log.sqlite import open_log
+from mesh.log.table import Table
+from mesh.metrics import Metrics
+from mesh.rules.state import MeshState
+from schemas import topics
+from schemas.codec import encode
+from schemas.completions import Completion, Status, TaskError
+from schemas.envelope import make_id
+
+NOW = datetime(2026, 3, 1, 8, tzinfo=UTC)
+DIGEST = "sha256:" + "ab" * 32
+KEY = "whsec_" + "c2VjcmV0LXNlY3JldC1zZWNyZXQtc2VjcmV0"
+QUICK = RetryPolicy(timeout=2.0, first_wait=0.02, longest_wait=0.05)  # seconds
+
+MESH: dict[str, Any] = {
+    "regions": [
+        {"name": "beijing", "jurisdiction": "cn-mainland"},
+        {"name": "frankfurt", "jurisdiction": "global"},
+    ],
+    "instances": [
+        {"name": "game-cn", "account": "game", "region": "beijing", "url": "http://127.0.0.1:5001"},
+        {"name": "game-eu", "account": "game", "region": "frankfurt", "url": "http://127.0.0.1:5002"},
+    ],
+    "rules": [{"name": "release-to-eu", "source": "game-cn", "destination": "game-eu"}],
+}
+
+
+def completion(number: int = 1, status: Status = Status.SUCCEED, **changes: Any) -> Completion:
+    """The end of task `number`, so many seconds after 08:00."""
+    end = NOW + timedelta(seconds=number)
+    told = {
+        "task_id": f"task-{number:04}", "execution_id": "execution-1", "rule": "release-to-eu", "account": "game",
+        "destination_account": "game", "source_place": "game-cn", "destination_place": "game-eu",
+        "source_region": "beijing", "destination_region": "frankfurt", "repository": "game/server",
+        "destination_repository": "game/server", "tag": "1.0-global", "digest": DIGEST, "status": status,
+        "resource_type": "image", "start_time": NOW, "end_time": end, "time": end, "bytes_total": 10,
+        "bytes_transferred": 7, "bytes_skipped": 3, "lag_ms": 1000 * number, "rules_rev": 5, "origin": "game-cn",
+    }  # fmt: skip
+    if status in (Status.FAILED, Status.SKIPPED):
+        told["error"] = TaskError(code="unreachable", side="source", message="no answer")
+    told |= changes
+    return Completion(id=make_id("completion", told["task_id"], told["status"]), **told)
+
+
+@dataclass
+class Site:
+    log: Log
+    state: MeshState
+    table: Table
+    metrics: Metrics
+    control: Control
+    http: ClientSession
+    url: str
+
+    async def report(self, *completions: Completion) -> None:
+        """As an agent does."""
+        await self.log.append(
+            [Append(topics.completions(one.destination_region), one.key, encode(one)) for one in completions]
+        )
+
+    async def logs(self, **query: str) -> list[dict[str, Any]]:
+        async with self.http.get(f"{self.url}/api/v1/logs", params=query) as answer:
+            assert answer.status == 200, await answer.text()
+            return (await answer.json())["items"]
+
+    async def call(
+        self, method: str, path: str, body: object = None, *, raw: bytes | None = None, **more: Any
+    ) -> tuple[int, Any]:
+        headers = {"Content-Type": "application/json"} | more.pop("headers", {})
+        data = io.BytesIO(raw) if raw is not None else orjson.dumps(body) if body is not None else None
+        async with self.http.request(method, self.url + path, data=data, headers=headers, **more) as answer:
+            text = await answer.read()
+            return answer.status, orjson.loads(text) if text else None
+
+
+@asynccontextmanager
+async def control_site(
+    folder: Path,
+    *,
+    environment: Mapping[str, str] | None = None,
+    clock: Clock | None = None,
+    tries: RetryPolicy = QUICK,
+    database: str | None = None,
+    running: bool = True,
+) -> AsyncIterator[Site]:
+    """Control on an embedded log in `folder`; opened again on the same folder it is the next process."""
+    clock = clock or SystemClock()
+    secrets = Secrets({} if environment is None else environment)
+    log = await open_log(folder / "mesh.db", clock=clock)
+    await log.ensure([topics.STATE])
+    state, metrics = MeshState(), Metrics(CollectorRegistry())
+
+    def apply(record: Record) -> None:
+        state.apply(record.key, record.value, record.offset)
+
+    async def unreadable(record: Record, reason: str) -> None:
+        raise AssertionError(record, reason)
+
+    table = Table(log, topics.STATE, apply, unreadable=unreadable, clock=clock)
+    control = Control(
+        log=log, state=state, table=table, clock=clock, metrics=metrics, secrets=secrets,
+        random=lambda: 0.5, database=database or f"sqlite:///{folder / 'control.db'}", tries=tries,
+    )  # fmt: skip
+    app = web.Application()
+    control.routes(app)
+    runner = web.AppRunner(app, access_log=None)
+    await runner.setup()
+    tasks = [asyncio.create_task(table.run())]
+    if running:
+        tasks.append(asyncio.create_task(control.run()))
+    try:
+        await web.TCPSite(runner, "127.0.0.1", 0).start()
+        port = runner.addresses[0][1]
+        async with ClientSession() as http:
+            yield Site(log, state, table, metrics, control, http, f"http://127.0.0.1:{port}")
+    finally:
+        await runner.cleanup()
+        for task in reversed(tasks):
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        await control._database.close()
+        await log.close()
+
+
+@dataclass
+class Receiver:
+    """Answers each request with the next of `answers`, and with 204 after them; `answers` of 0 never come."""
+
+    answers: list[int] = field(default_factory=list)
+    requests: list[tuple[dict[str, str], bytes]] = field(default_factory=list)
+    url: str = ""
+
+    async def handle(self, request: web.Request) -> web.Response:
+        self.requests.append((dict(request.headers), await request.read()))
+        status = self.answers.pop(0) if self.answers else 204
+        if not status:
+            await asyncio.sleep(3600)
+        headers = {"Location": f"{self.url}/elsewhere"} if 300 <= status < 400 else {}
+        return web.Response(status=status, headers=headers)
+
+    def verified(self, key: str = KEY) -> list[dict[str, Any]]:
+        """The bodies; raises unless every request was signed with `key`."""
+        return [Verifier(key).verify(body, headers) for headers, body in self.requests]
+
+
+@asynccontextmanager
+async def receiver(*answers: int) -> AsyncIterator[Receiver]:
+    made = Receiver(list(answers))
+    app = web.Application()
+    # A path of its own: whoever still calls a server that had this port before is not one of ours.
+    own = f"/{randomness.token_hex(4)}"
+    app.router.add_route("*", own + "{path:.*}", made.handle)
+    runner = web.AppRunner(app, access_log=None, shutdown_timeout=0.01)
+    await runner.setup()
+    await web.TCPSite(runner, "127.0.0.1", 0).start()
+    made.url = f"http://127.0.0.1:{runner.addresses[0][1]}{own}"
+    try:
+        yield made
+    finally:
+        await runner.cleanup()
+
+
+async def until(holds: Callable[[], bool | Awaitable[bool]], timeout: float = 10.0) -> None:
+    """Wait until it holds; a test that waits in vain fails by `TimeoutError`."""
+    async with asyncio.timeout(timeout):
+        while True:
+            found = holds()
+            if found if isinstance(found, bool) else await found:
+                return
+            await asyncio.sleep(0.01)

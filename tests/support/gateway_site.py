@@ -1,0 +1,78 @@
+"""A gateway in the test's process, over a mesh of `tests.mesh_site`, and a client that calls it by a Host header."""
+
+import asyncio
+import json
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from aiohttp import ClientSession
+from prometheus_client import CollectorRegistry
+from yarl import URL
+
+from mesh.gateway import GatewayOptions
+from mesh.metrics import Metrics
+from mesh.node import roles, serve
+from mesh.node.node import Trust
+from schemas.names import Region
+from tests.support.mesh_site import MeshSite
+
+HUB = "hub.example.com"
+
+
+@dataclass(frozen=True)
+class Answer:
+    status: int
+    headers: Mapping[str, str]
+    body: bytes
+
+    @property
+    def code(self) -> str:
+        return str(json.loads(self.body)["errors"][0]["code"])
+
+
+@dataclass
+class GatewaySite:
+    url: str
+    session: ClientSession
+    metrics: Metrics
+    host: str = HUB
+    headers: dict[str, str] = field(default_factory=dict)
+
+    async def ask(self, path: str, method: str = "GET", **headers: str) -> Answer:
+        """`path` below `/v2/`; `Accept_Encoding` in `headers` is Accept-Encoding."""
+        async with self.open(path, method, **headers) as response:
+            return Answer(response.status, response.headers, await response.read())
+
+    def open(self, path: str, method: str = "GET", **headers: str) -> Any:
+        named = {name.replace("_", "-"): value for name, value in headers.items()}
+        sent = {"Host": self.host, **self.headers, **named}
+        url = URL(
+            f"{self.url}/{path.lstrip('/')}" if path.startswith("/") else f"{self.url}/v2/{path}",
+            encoded=True,
+        )
+        return self.session.request(method, url, headers=sent, allow_redirects=False)
+
+    def count(self, name: str, **labels: str) -> float:
+        return self.metrics.registry.get_sample_value(f"regmesh_gateway_{name}", labels) or 0.0
+
+
+@asynccontextmanager
+async def gateway(
+    site: MeshSite,
+    region: str,
+    options: GatewayOptions | None = None,
+    trust: Trust | None = None,
+    look_every: float = 0.1,
+) -> AsyncIterator[GatewaySite]:
+    node = replace(site.node, metrics=Metrics(CollectorRegistry()), trust=trust or Trust())
+    await node.table.caught_up()
+    role = roles.gateway(node, Region(region), options or GatewayOptions(), look_every)
+    looking = asyncio.create_task(role.run())
+    try:
+        async with serve.listening("127.0.0.1:0", node, [role.routes]) as url, ClientSession() as session:
+            yield GatewaySite(url, session, node.metrics)
+    finally:
+        looking.cancel()
+        await asyncio.gather(looking, return_exceptions=True)

@@ -1,0 +1,114 @@
+"""A real Apache Kafka for tests: one broker, started by `compose/kafka/kafka.sh` and stopped by its process id."""
+
+import functools
+import os
+import shutil
+import signal
+import subprocess
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from tests.support.parts import Process, free_port
+
+_SCRIPT = Path(__file__).parent.parent.parent / "compose" / "kafka" / "kafka.sh"
+_READY = "Kafka Server started"
+
+
+def running() -> str | None:
+    """`host:port` of a cluster that somebody else runs, from REGMESH_TEST_KAFKA."""
+    return os.environ.get("REGMESH_TEST_KAFKA") or None
+
+
+@functools.cache
+def available() -> str | None:
+    """None when Kafka can be used, else why not. Fetches Kafka's jars (40 MB) when they are not there yet."""
+    if running():
+        return None
+    for program in ("java", "python3"):
+        if shutil.which(program) is None:
+            return f"no {program}"
+    fetched = subprocess.run([_SCRIPT, "fetch"], capture_output=True, text=True, check=False, timeout=600)
+    return None if fetched.returncode == 0 else f"Kafka was not fetched: {fetched.stderr.strip()[-300:]}"
+
+
+@dataclass
+class Broker:
+    """A broker of the test's own: `127.0.0.1:port`, the same through every restart."""
+
+    directory: Path
+    port: int
+    _process: Process | None = field(default=None, repr=False)
+
+    @property
+    def bootstrap(self) -> str:
+        return f"127.0.0.1:{self.port}"
+
+    @property
+    def url(self) -> str:
+        return f"kafka://{self.bootstrap}"
+
+    def start(self, *, within: float = 60) -> None:
+        """Start and wait until it serves; `RuntimeError` with the end of its log when it does not."""
+        log = self.directory / "broker.log"
+        before = log.stat().st_size if log.exists() else 0
+        command = [str(_SCRIPT), "run", str(self.port), str(self.directory)]
+        self._process = Process(command, self.directory / "output.log")
+        deadline = time.monotonic() + within
+        while not _says_ready(log, before):
+            if not self._process.is_running() or time.monotonic() > deadline:
+                self.kill()
+                raise RuntimeError(f"Kafka did not start:\n{_tail(self.directory)}")
+            time.sleep(0.05)
+
+    def stop(self) -> None:
+        """Cleanly, as an operator would."""
+        if self._process is not None:
+            try:
+                self._process.stop(within=30)
+            except subprocess.TimeoutExpired:
+                self.kill()
+            self._process = None
+
+    def kill(self) -> None:
+        """As a power cut would."""
+        if self._process is not None:
+            self._process.kill()
+            self._process = None
+
+    def suspend(self) -> None:
+        """It stays connected and answers nothing, until `resume`."""
+        self._send(signal.SIGSTOP)
+
+    def resume(self) -> None:
+        self._send(signal.SIGCONT)
+
+    def restart(self) -> None:
+        """After `stop` or `kill`: the same data, the same port."""
+        self.stop()
+        self.start()
+
+    def _send(self, what: signal.Signals) -> None:
+        assert self._process is not None, "not running"
+        os.kill(self._process.pid, what)
+
+
+def start(directory: Path) -> Broker:
+    """A new broker with its data and logs in `directory`."""
+    directory.mkdir(parents=True, exist_ok=True)
+    broker = Broker(directory, free_port())
+    broker.start()
+    return broker
+
+
+def _says_ready(log: Path, start: int) -> bool:
+    if not log.exists():
+        return False
+    with log.open("rb") as lines:
+        lines.seek(start)
+        return _READY.encode() in lines.read()
+
+
+def _tail(directory: Path) -> str:
+    logs = (directory / name for name in ("output.log", "broker.log"))
+    return "\n".join(log.read_text(errors="replace")[-2000:] for log in logs if log.exists())

@@ -1,0 +1,168 @@
+"""A whole mesh in the test's process: every role on the embedded log, registries of our own, all of it over HTTP.
+
+What it is made of is what `regmesh up` is made of; only what is declared, and when, is the test's.
+"""
+
+import asyncio
+from collections.abc import AsyncIterator, Callable, Mapping
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from prometheus_client import CollectorRegistry
+
+from consumer.agent import Agent, AgentSettings
+from consumer.blobs.relay.serve import Relays
+from consumer.pipeline.retry_policy import Patience
+from mesh.clock import SystemClock
+from mesh.control import Control
+from mesh.metrics import Metrics
+from mesh.node import roles, serve
+from mesh.node.cli.remote import Remote
+from mesh.node.node import Node, open_node
+from mesh.registry.builtin import BuiltinRegistry
+from mesh.registry.builtin.notify import Notify
+from mesh.registry.client import RegistryClient, open_endpoint
+from schemas.completions import Side
+from schemas.names import Digest, Region, Repository, Tag
+from tests.support import images
+
+CLOCK = SystemClock()
+QUICK = AgentSettings(
+    patience=Patience(
+        tries=3, first_wait=0.02, longest_wait=0.05, first_park=0.5, longest_park=0.5, look_at_parked=0.1
+    ),
+    regions_every=0.05,
+    look_every=0.5,
+    drain=5,
+    heartbeat_every=0.2,
+    progress_every=0.05,
+)
+APP = Repository("game/app")
+
+
+@dataclass
+class MeshSite:
+    """Places by name (`cn`, `cn@shanghai`); the registry of each, and an agent for each region."""
+
+    folder: Path
+    node: Node
+    control: Control
+    url: str
+    stack: AsyncExitStack
+    settings: AgentSettings = QUICK
+    relays: Relays = field(default_factory=Relays)
+    registries: dict[str, BuiltinRegistry] = field(default_factory=dict)
+    agents: dict[str, tuple[Agent, asyncio.Task[None]]] = field(default_factory=dict)
+
+    @property
+    def remote(self) -> Remote:
+        return Remote(self.url)
+
+    async def registry(self, place: str, **how: Any) -> BuiltinRegistry:
+        """One that notifies the intake of the instance of its name; a replica's notifies nobody."""
+        notify = None if "@" in place else Notify(f"{self.url}/v1/notifications/{place}", backoff=0.1)
+        made = BuiltinRegistry(self.folder / place, clock=CLOCK, notify=notify, **how)
+        await made.start()
+        self.stack.push_async_callback(made.stop)
+        self.registries[place] = made
+        return made
+
+    async def apply(self, document: Mapping[str, Any]) -> None:
+        await self.control.apply(document)
+
+    async def until_fills_are_listed(self) -> None:
+        """What is pushed before that is asked for by a fill too, and may be brought or seen first by that."""
+
+        async def listed() -> bool:
+            fills = [it for it in (await self.get("executions"))["items"] if it["trigger"] == "backfill"]
+            known = len((await self.get("replicas"))["items"])
+            return len(fills) >= known and all(fill["total"] is not None for fill in fills)
+
+        await until(listed)
+
+    async def start_agent(self, region: str, *, sends_on: bool = True) -> Agent:
+        """With metrics of its own, as a process of its own has."""
+        own = replace(self.node, metrics=Metrics(CollectorRegistry()))
+        agent = roles.agent(
+            own, Region(region), self.settings, relays=self.relays, url=self.url if sends_on else None
+        )
+        self.agents[region] = agent, asyncio.create_task(agent.run(), name=f"agent {region}")
+        return agent
+
+    async def stop_agent(self, region: str) -> None:
+        agent, running = self.agents.pop(region)
+        agent.stop()
+        await running
+
+    async def kill_agent(self, region: str) -> None:
+        """Cancelled wherever it is, nothing settled."""
+        _, running = self.agents.pop(region)
+        running.cancel()
+        await asyncio.gather(running, return_exceptions=True)
+
+    async def push(self, place: str, tag: str, image: images.Image, repository: Repository = APP) -> Digest:
+        async with client(self.registries[place]) as registry:
+            await images.push(registry, repository, Tag(tag), image)
+        await self.registries[
+            place
+        ].drained()  # what is declared after this is not there when the event is judged
+        return image.digest
+
+    async def digest(self, place: str, tag: str, repository: Repository = APP) -> Digest | None:
+        async with client(self.registries[place]) as registry:
+            found = await registry.resolve(repository, Tag(tag))
+        return found.digest if found is not None else None
+
+    async def get(self, path: str, **query: str) -> Any:
+        return await self.remote.ask("GET", f"/api/v1/{path}", query=query)
+
+    async def logs(self, **query: str) -> list[dict[str, Any]]:
+        found: list[dict[str, Any]] = (await self.get("logs", limit="1000", **query))["items"]
+        return found
+
+
+async def until(look: Callable[[], Any], *, within: float = 20) -> Any:
+    """What `look` gives (awaited) as soon as it gives something true."""
+    found: Any = None
+    try:
+        async with asyncio.timeout(within):
+            while not (found := await look()):
+                await asyncio.sleep(0.02)
+    except TimeoutError:
+        raise AssertionError(f"not within {within} s; last: {found!r}") from None
+    return found
+
+
+@asynccontextmanager
+async def client(registry: BuiltinRegistry) -> AsyncIterator[RegistryClient]:
+    endpoint = open_endpoint("test", registry.url, None)
+    try:
+        yield endpoint.registry(Side.DESTINATION)
+    finally:
+        await endpoint.close()
+
+
+@asynccontextmanager
+async def mesh_site(folder: Path, settings: AgentSettings = QUICK) -> AsyncIterator[MeshSite]:
+    """A mesh with nothing declared."""
+    async with AsyncExitStack() as stack:
+        metrics = Metrics(CollectorRegistry())
+        node = await stack.enter_async_context(open_node(None, folder / "data", metrics=metrics))
+        control, intake, relays = roles.control(node, None), roles.intake(node), Relays()
+        url = await stack.enter_async_context(
+            serve.listening("127.0.0.1:0", node, [intake.routes, control.routes, relays.routes])
+        )
+        await node.table.caught_up()
+        running = (control, roles.reconcile(node), intake)
+        serving = [asyncio.create_task(role.run()) for role in running]
+        site = MeshSite(folder, node, control, url, stack, settings, relays)
+        try:
+            yield site
+        finally:
+            for region in list(site.agents):
+                await site.kill_agent(region)
+            for task in serving:
+                task.cancel()
+            await asyncio.gather(*serving, return_exceptions=True)

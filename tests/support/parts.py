@@ -1,0 +1,359 @@
+"""Real parts as processes of the test's own: registries, our daemons, skopeo, a webhook receiver. All on loopback."""
+
+import json
+import os
+import random
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any, ClassVar, TypeVar
+from urllib.error import HTTPError, URLError
+from urllib.parse import urlencode
+from urllib.request import Request, urlopen
+
+import standardwebhooks
+import yaml
+
+T = TypeVar("T")
+
+
+# Below those that the kernel gives to outgoing connections (32768 and up on Linux): a port out of these would now and
+# then be some client's before its daemon has begun to listen. Each is given out once by a test run.
+_PORTS = iter(random.Random(os.getpid()).sample(range(15_000, 32_000), 17_000))
+
+
+def free_port() -> int:
+    """One that nobody listens on, and that no connection can take before the test does."""
+    for port in _PORTS:
+        with socket.socket() as free:
+            try:
+                free.bind(("127.0.0.1", port))
+            except OSError:
+                continue
+            return port
+    raise RuntimeError("no free port")
+
+
+def get(url: str, **query: str) -> Any:
+    """The JSON at `url`; None when nobody answers or the answer is no success."""
+    try:
+        with urlopen(f"{url}?{urlencode(query)}" if query else url, timeout=10) as answer:
+            return json.loads(answer.read() or b"null") or {}
+    except (HTTPError, URLError, ConnectionError, TimeoutError, ValueError):
+        return None
+
+
+class Process:
+    """A program that runs until it is stopped. Its output is in `log`."""
+
+    begun: ClassVar[list["Process"]] = []  # by the present test
+
+    def __init__(self, arguments: list[str], log: Path, environment: Mapping[str, str] | None = None) -> None:
+        self.log = log
+        with log.open("ab") as out, _uninterrupted():  # else nobody would know what began
+            self._process = subprocess.Popen(
+                arguments, stdout=out, stderr=out, env={**os.environ, **(environment or {})}
+            )
+            self.begun.append(self)
+
+    @property
+    def pid(self) -> int:
+        return self._process.pid
+
+    def is_running(self) -> bool:
+        return self._process.poll() is None
+
+    def stop(self, *, within: float = 40) -> int:
+        """SIGTERM, and the exit code."""
+        self._process.send_signal(signal.SIGTERM)
+        return self._process.wait(within)
+
+    def kill(self) -> None:
+        self._process.kill()
+        self._process.wait(10)
+
+    def end(self) -> None:
+        if self.is_running():
+            self.kill()
+
+    def peak_memory(self) -> int:
+        """The most bytes that were resident at once, so far."""
+        status = Path(f"/proc/{self.pid}/status").read_text()
+        line = next(line for line in status.splitlines() if line.startswith("VmHWM"))
+        return int(line.split()[1]) * 1024
+
+    def said(self) -> str:
+        return self.log.read_text(errors="replace")
+
+    def state(self) -> str:
+        code = self._process.poll()
+        return f"{self.log.name}: {'runs' if code is None else f'ended with {code}'}"
+
+
+@contextmanager
+def _uninterrupted() -> Iterator[None]:
+    """A signal that would end us counts when the block is done."""
+    came: list[signal.Signals] = []
+    before: dict[signal.Signals, Any] = {}
+    if threading.current_thread() is threading.main_thread():  # where signals are handled
+        for how in (signal.SIGINT, signal.SIGTERM):
+            before[how] = signal.signal(how, lambda number, _: came.append(signal.Signals(number)))
+    try:
+        yield
+    finally:
+        for how, handler in before.items():
+            signal.signal(how, handler)
+    for how in came:
+        signal.raise_signal(how)
+
+
+def until(
+    what: str,
+    look: Callable[[], T | None],
+    *,
+    within: float = 30,
+    every: float = 0.05,
+    needs: Iterable[Process] = (),
+) -> T:
+    """What `look` gives as soon as it gives something true; fails at once when a process that it needs has ended."""
+    deadline = time.monotonic() + within
+    while True:
+        found = look()
+        if found:
+            return found
+        for process in needs:
+            assert process.is_running(), f"{what}: {process.state()}: {process.said()[-2000:]}"
+        assert time.monotonic() < deadline, f"{what}: not within {within} s"
+        time.sleep(every)
+
+
+_BUILT = Path(__file__).parent.parent.parent / ".cache" / "parts" / "bin"  # by .ci/install-parts
+DISTRIBUTION_3, GGCR = _BUILT / "registry", _BUILT / "ggcr-registry"
+
+CRANE = DISTRIBUTION_3.parent / "crane"  # by .ci/install-parts
+
+
+@dataclass
+class Distribution:
+    """distribution, notifying one URL or none: Debian's docker-registry (2.8), or another program of its kind."""
+
+    folder: Path
+    port: int = field(default_factory=free_port)
+    notify: str | None = None
+    headers: dict[str, list[str]] = field(default_factory=dict)
+    extra: dict[str, Any] = field(default_factory=dict)  # of its configuration
+    program: str = "docker-registry"
+    process: Process | None = None
+    kind: ClassVar[str] = "distribution"  # of its notifications
+    lists_referrers: ClassVar[bool] = False  # by the API
+    answers_subject: ClassVar[bool] = False  # `OCI-Subject` to a PUT, as the specification asks
+    notifies: ClassVar[bool] = True
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.port}"
+
+    @property
+    def host(self) -> str:
+        return f"127.0.0.1:{self.port}"
+
+    def start(self) -> "Distribution":
+        self.folder.mkdir(parents=True, exist_ok=True)
+        self.process = Process(
+            self._command(), self.folder / "registry.log", {"OTEL_TRACES_EXPORTER": "none"}
+        )
+        until(f"{self.url} answers", self._answers, needs=[self.process])
+        return self
+
+    def _command(self) -> list[str]:
+        settings: dict[str, Any] = {
+            "version": 0.1,
+            "log": {"level": "error", "accesslog": {"disabled": True}},
+            "storage": {
+                "filesystem": {"rootdirectory": str(self.folder / "data")},
+                "delete": {"enabled": True},
+            },
+            "http": {"addr": self.host, "secret": "not-one"},
+        }
+        if self.notify is not None:
+            endpoint = {
+                "name": "regmesh", "url": self.notify, "headers": self.headers, "timeout": "1s", "threshold": 3,
+                "backoff": "200ms",
+            }  # fmt: skip
+            settings["notifications"] = {"endpoints": [endpoint]}
+        file = self.folder / "registry.yml"
+        file.write_text(yaml.safe_dump({**settings, **self.extra}))
+        return [self.program, "serve", str(file)]
+
+    def _answers(self) -> bool:
+        try:
+            with urlopen(f"{self.url}/v2/", timeout=10):
+                return True
+        except HTTPError as error:
+            return error.code == 401  # behind authentication
+        except (URLError, ConnectionError, TimeoutError):
+            return False
+
+    def digest(self, repository: str, reference: str) -> str | None:
+        """What the registry answers to a HEAD."""
+        accept = "application/vnd.oci.image.manifest.v1+json, application/vnd.oci.image.index.v1+json"
+        request = Request(
+            f"{self.url}/v2/{repository}/manifests/{reference}", method="HEAD", headers={"Accept": accept}
+        )
+        try:
+            with urlopen(request, timeout=10) as answer:
+                return str(answer.headers["Docker-Content-Digest"])
+        except (HTTPError, URLError):
+            return None
+
+    def has_blob(self, repository: str, digest: str) -> bool:
+        try:
+            with urlopen(
+                Request(f"{self.url}/v2/{repository}/blobs/{digest}", method="HEAD"), timeout=10
+            ) as answer:
+                return int(answer.status) == 200
+        except (HTTPError, URLError):
+            return False
+
+    def end(self) -> None:
+        if self.process is not None:
+            self.process.end()
+
+
+@dataclass
+class GoContainerRegistry(Distribution):
+    """The registry that `crane registry serve` runs too, with the referrers API. It tells nobody of pushes."""
+
+    program: str = str(GGCR)
+    lists_referrers: ClassVar[bool] = True
+    notifies: ClassVar[bool] = False
+
+    def _command(self) -> list[str]:
+        blobs = self.folder / "blobs"
+        blobs.mkdir(exist_ok=True)
+        return [self.program, "-address", self.host, "-disk", str(blobs)]
+
+
+@dataclass
+class Zot(Distribution):
+    """zot, built with its `events` extension. Its configuration is checked when it starts."""
+
+    program: str = "zot"
+    kind: ClassVar[str] = "zot"
+    lists_referrers: ClassVar[bool] = True
+    answers_subject: ClassVar[bool] = True
+
+    def _command(self) -> list[str]:
+        host, port = self.host.split(":")
+        settings: dict[str, Any] = {
+            "storage": {"rootDirectory": str(self.folder / "data"), "gc": False},
+            "http": {"address": host, "port": port},
+            "log": {"level": "warn"},
+        }
+        if self.notify is not None:
+            headers = {name: values[0] for name, values in self.headers.items()}
+            sink = {"type": "http", "address": self.notify, "timeout": "2s", "headers": headers}
+            settings["extensions"] = {"events": {"enable": True, "sinks": [sink]}}
+        file = self.folder / "zot.json"
+        file.write_text(json.dumps({**settings, **self.extra}))
+        return [self.program, "serve", str(file)]
+
+
+@contextmanager
+def distributions(folder: Path, *names: str) -> Iterator[list[Distribution]]:
+    """Registries that are not started yet, so that they can be told whom to notify."""
+    made = [Distribution(folder / name) for name in names]
+    try:
+        yield made
+    finally:
+        for registry in made:
+            registry.end()
+
+
+def regmesh(log: Path, *arguments: str, environment: Mapping[str, str] | None = None) -> Process:
+    """The command as a user would type it, as a daemon."""
+    return Process([_regmesh(), *arguments, "--log-format", "json"], log, environment)
+
+
+def run_regmesh(*arguments: str) -> subprocess.CompletedProcess[str]:
+    """The command as a user would type it, to its end."""
+    return subprocess.run([_regmesh(), *arguments], capture_output=True, text=True, timeout=60, check=False)
+
+
+def _regmesh() -> str:
+    return str(Path(sys.executable).parent / "regmesh")
+
+
+def skopeo(*arguments: str, within: float = 300) -> str:
+    """Run skopeo; its output. It must succeed."""
+    done = subprocess.run(
+        ["skopeo", "--insecure-policy", *arguments],
+        capture_output=True,
+        text=True,
+        timeout=within,
+        check=False,
+    )
+    assert done.returncode == 0, f"skopeo {' '.join(arguments)}: {done.stderr}"
+    return done.stdout
+
+
+def push(layout: Path, tag: str, registry: Distribution, image: str) -> None:
+    """Push an image of an OCI layout as it is, all platforms of it."""
+    skopeo(
+        "copy", "--all", "--preserve-digests", "--dest-tls-verify=false",
+        f"oci:{layout}:{tag}", f"docker://{registry.host}/{image}",
+    )  # fmt: skip
+
+
+def pull(registry: Distribution, image: str, layout: Path) -> str:
+    """Pull an image, all platforms of it, into a layout; the digest of what came."""
+    skopeo(
+        "copy", "--all", "--preserve-digests", "--src-tls-verify=false",
+        f"docker://{registry.host}/{image}", f"oci:{layout}:pulled",
+    )  # fmt: skip
+    index = json.loads((layout / "index.json").read_text())
+    return str(index["manifests"][0]["digest"])
+
+
+class Receiver:
+    """A webhook receiver in a thread. It believes what is signed with `secret`, and counts what is not."""
+
+    def __init__(self, secret: str) -> None:
+        self.verified: list[dict[str, Any]] = []
+        self.refused = 0
+        verifier = standardwebhooks.Webhook(secret)
+        receiver = self
+
+        class Handler(BaseHTTPRequestHandler):
+            def do_POST(self) -> None:
+                body = self.rfile.read(int(self.headers["Content-Length"]))
+                try:
+                    verifier.verify(body.decode(), dict(self.headers))
+                except standardwebhooks.WebhookVerificationError:
+                    receiver.refused += 1
+                    self.send_response(401)
+                else:
+                    receiver.verified.append(json.loads(body))
+                    self.send_response(204)
+                self.end_headers()
+
+            def log_message(self, *_: object) -> None:
+                pass
+
+        self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self.url = f"http://127.0.0.1:{self._server.server_port}/hook"
+        self._thread = threading.Thread(target=self._server.serve_forever, daemon=True)
+        self._thread.start()
+
+    def close(self) -> None:
+        self._server.shutdown()
+        self._server.server_close()
+        self._thread.join()

@@ -1,0 +1,56 @@
+"""A PostgreSQL server of the test's own, on loopback and a free port; and why there is none."""
+
+import importlib.util
+import os
+import pwd
+import shutil
+import subprocess
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from tests.support.parts import free_port, until
+
+_OPTIONS = ("-c", "fsync=off", "-c", "listen_addresses=127.0.0.1", "-c", "unix_socket_directories=")
+
+
+def why_missing() -> str | None:
+    """None when it can be used."""
+    if importlib.util.find_spec("psycopg") is None:
+        return "no psycopg: pip install 'regmesh[postgresql]'"
+    missing = [program for program in ("initdb", "postgres") if _program(program) is None]
+    return f"no {' and no '.join(missing)} on PATH" if missing else None
+
+
+@contextmanager
+def server(folder: Path) -> Iterator[str]:
+    """Its URL, for an empty database."""
+    port = free_port()
+    with tempfile.TemporaryDirectory() as data, (folder / "postgres.log").open("wb") as log:
+        user = _someone(data)
+        start = [_program("initdb"), "-D", f"{data}/db", "-A", "trust", "-U", "mesh", "--no-sync"]
+        subprocess.run(start, stdout=log, stderr=log, check=True, user=user, cwd=data)
+        run = [_program("postgres"), "-D", f"{data}/db", "-p", str(port), *_OPTIONS]
+        process = subprocess.Popen(run, stdout=log, stderr=log, user=user, cwd=data)
+        try:
+            until("postgres is ready", lambda: b"ready to accept" in (folder / "postgres.log").read_bytes())
+            yield f"postgresql://mesh@127.0.0.1:{port}/postgres"
+        finally:
+            process.terminate()
+            process.wait(30)
+
+
+def _program(name: str) -> str | None:
+    found = shutil.which(name)
+    beside = sorted(Path("/usr/lib/postgresql").glob(f"*/bin/{name}"))
+    return str(beside[-1]) if beside else found
+
+
+def _someone(data: str) -> str | None:
+    """PostgreSQL does not run as root: then as the user that its package made."""
+    if os.geteuid() != 0:
+        return None
+    user = pwd.getpwnam("postgres")
+    os.chown(data, user.pw_uid, user.pw_gid)
+    return "postgres"

@@ -1,0 +1,119 @@
+"""What followers of a blob see: all of it, from where they are; or that they fell behind, or that it broke."""
+
+import asyncio
+from collections.abc import Iterable
+from contextlib import ExitStack
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from consumer.blobs.relay.incoming import Incoming
+from consumer.blobs.relay.tee import ALL_WINDOWS, WINDOW, Broken, FellBehind, Tee
+from mesh.registry.port import digest_of
+from schemas.names import PlaceName, Region
+
+BLOB_KEY = (PlaceName("cn@shanghai"), digest_of(b""))
+
+
+async def read(tee: Tee, offset: int = 0) -> bytes:
+    return b"".join([chunk async for chunk in tee.follow(offset)])
+
+
+@given(st.lists(st.binary(min_size=1, max_size=9), max_size=9), st.integers(0, 30))
+async def test_a_follower_gets_what_follows_its_offset(chunks, offset):
+    body = b"".join(chunks)
+    tee = Tee(len(body), 1000)
+    following = asyncio.ensure_future(read(tee, min(offset, len(body))))
+    for chunk in chunks:
+        tee.put(chunk)
+        await asyncio.sleep(0)
+    tee.end(whole=True)
+    assert await following == body[offset:]
+
+
+async def test_who_is_too_slow_falls_behind_and_is_told():
+    tee = Tee(30, 10)
+    for _ in range(3):
+        tee.put(b"0123456789")
+    assert not tee.holds(0)
+    assert tee.holds(20)
+    with pytest.raises(FellBehind):
+        await read(tee, 5)
+
+
+async def test_what_broke_is_never_taken_for_whole():
+    tee = Tee(10, 100)
+    tee.put(b"01234")
+    tee.end(whole=False)
+    with pytest.raises(Broken):
+        await read(tee)
+    assert not tee.holds(0)
+
+
+async def test_nothing_is_kept_where_nobody_can_follow():
+    incoming = Incoming(lambda: False)
+    with incoming.coming(BLOB_KEY, 5) as tee:
+        tee.put(b"01234")
+        assert not list(tee._chunks)
+        assert not tee.holds(0)
+
+
+async def test_what_is_expected_comes_in_and_is_forgotten():
+    incoming = Incoming(lambda: True)
+    with incoming.expected([BLOB_KEY]) as settled:
+        arrival = incoming.get(BLOB_KEY)
+        assert arrival is not None
+        assert arrival.tee is None
+        with incoming.asking(BLOB_KEY, Region("beijing")):
+            assert arrival.waits_for == "beijing"
+        with incoming.coming(BLOB_KEY, 5) as tee:
+            tee.put(b"01234")
+            assert arrival.tee is tee
+        assert await read(tee) == b"01234"
+        settled(BLOB_KEY)
+        assert incoming.get(BLOB_KEY) is None
+    with incoming.expected([BLOB_KEY]), incoming.expected([BLOB_KEY]) as settled:
+        settled(BLOB_KEY)
+        assert incoming.get(BLOB_KEY) is not None
+    assert incoming.get(BLOB_KEY) is None
+
+
+def _held(tees: Iterable[Tee]) -> int:
+    return sum(len(chunk) for tee in tees for _, chunk in tee._chunks)
+
+
+CHUNK = bytes(256 * 1024)
+
+
+def _fill(tee: Tee) -> None:
+    for _ in range(2 * WINDOW // len(CHUNK)):
+        tee.put(CHUNK)
+
+
+async def test_all_windows_together_are_bounded():
+    incoming = Incoming(lambda: True)
+    with ExitStack() as stack:
+        tees: list[Tee] = []
+        for number in range(20):
+            blob_key = (BLOB_KEY[0], digest_of(bytes([number])))
+            tees.append(stack.enter_context(incoming.coming(blob_key, 4 * WINDOW)))
+            _fill(tees[-1])
+            assert _held(tees) <= ALL_WINDOWS
+        assert _held(tees) > ALL_WINDOWS - len(tees) * len(CHUNK)
+    del tees
+    with incoming.coming(BLOB_KEY, 4 * WINDOW) as alone:
+        _fill(alone)
+        assert _held([alone]) == WINDOW
+
+
+async def test_what_a_slow_follower_still_reads_counts_too():
+    incoming = Incoming(lambda: True)
+    followed, following = [], []
+    for number in range(20):
+        with incoming.coming((BLOB_KEY[0], digest_of(bytes([number]))), 2 * WINDOW) as tee:
+            _fill(tee)
+            following.append(tee.follow(2 * WINDOW - len(CHUNK)))
+            assert await anext(following[-1]) == CHUNK
+            followed.append(tee)
+        assert _held(followed) <= ALL_WINDOWS

@@ -1,0 +1,179 @@
+"""How long a blob waits for the relay that the tree names: once for all, and once for an image."""
+
+import asyncio
+from collections import Counter
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from datetime import UTC, datetime
+from typing import Any
+
+import pytest
+from prometheus_client import CollectorRegistry
+
+from consumer.blobs.blob_source import BlobSources
+from consumer.blobs.link_cost import LinkCost
+from consumer.blobs.relay.client import NotYet
+from consumer.blobs.relay.incoming import Incoming
+from consumer.task import Task
+from mesh.clock import ManualClock
+from mesh.errors import NotFound, RegistryError, Unreachable
+from mesh.metrics import Metrics
+from mesh.registry.port import Descriptor, digest_of
+from mesh.rules.state import MeshState
+from schemas import codec
+from schemas.completions import Side
+from schemas.events import Action, Event
+from schemas.names import MediaType, Region, Repository, Tag
+from schemas.rules import ReplicaRule
+from schemas.state import StateRecord
+
+NOW = datetime(2026, 1, 1, tzinfo=UTC)
+SHANGHAI, CHENGDU = Region("shanghai"), Region("chengdu")
+INSTANCES = ("cn", "tools")
+URL = "http://agent.shanghai:8082"
+
+
+def declared() -> MeshState:
+    state = MeshState()
+    things: dict[str, dict[str, Any]] = {
+        f"region/{it}": {"jurisdiction": "cn"} for it in ("beijing", SHANGHAI, CHENGDU)
+    }
+    for name in INSTANCES:
+        things[f"instance/{name}"] = {"account": "game", "region": "beijing", "url": f"http://{name}:5000"}
+        for region in (SHANGHAI, CHENGDU):
+            fields = {"instance": name, "region": region, "url": f"http://{name}.{region}:5000"}
+            things[f"replica/{name}@{region}"] = fields
+    for rev, (key, fields) in enumerate(things.items()):
+        noun, _, name = key.partition("/")
+        named = fields if noun == "replica" else {"name": name, **fields}
+        state.apply(key, codec.encode(StateRecord(id=key, time=NOW, noun=noun, value=named)), rev)
+    return state
+
+
+STATE = declared()
+
+
+def task(instance: str = "cn") -> Task:
+    event = Event(
+        id="push", time=NOW, action=Action.MANIFEST_PUSH, place=instance, region="beijing", repository="game/app",
+        tag="v1", digest=digest_of(b"image"), occurred_at=NOW, rules_rev=0,
+    )  # fmt: skip
+    source, destination = STATE.place(instance), STATE.place(f"{instance}@{CHENGDU}")
+    assert source is not None
+    assert destination is not None
+    rule = ReplicaRule(name=destination.name, source=instance, destination=destination.name)  # type: ignore[arg-type]
+    return Task(
+        event=event, rule=rule, source=source, destination=destination, repository=Repository("game/app"),
+        destination_repository=Repository("game/app"), tag=Tag("v1"), digest=event.digest, rules_rev=0,
+    )  # fmt: skip
+
+
+def blob(number: int) -> Descriptor:
+    body = b"%d" % number
+    return Descriptor(MediaType("application/octet-stream"), digest_of(body), len(body))
+
+
+class Shanghai:
+    """The relay that all blobs are to come from; it answers as `says`."""
+
+    def __init__(self, says: Callable[[Descriptor], RegistryError]) -> None:
+        self.says, self.asked = says, Counter[str]()
+
+    def awake(self) -> list[Region]:
+        return [SHANGHAI]
+
+    def relays(self, region: Region, digest: object) -> list[str]:
+        return [URL] if region == SHANGHAI else []
+
+    @asynccontextmanager
+    async def read(
+        self, url: str, place: str, _: object, wanted: Descriptor, offset: int
+    ) -> AsyncIterator[Any]:
+        self.asked[wanted.digest] += 1
+        raise self.says(wanted)
+        yield
+
+
+class Origin:
+    """The source, which has everything."""
+
+    @asynccontextmanager
+    async def read_blob(
+        self, _: object, wanted: Descriptor, *, offset: int | None = None
+    ) -> AsyncIterator[Any]:
+        yield iter(())
+
+
+class Mesh:
+    def __init__(self, says: Callable[[Descriptor], RegistryError]) -> None:
+        self.clock, self.relay = ManualClock(NOW), Shanghai(says)
+        relay: Any = self.relay
+        self.sources = BlobSources(
+            region=CHENGDU, state=STATE, registry=lambda _: pytest.fail("nobody is near"), peers=relay, peer=relay,
+            may_ask=lambda: True, incoming=Incoming(lambda: False), nearness=LinkCost(CHENGDU, STATE, lambda _: None),
+            clock=self.clock, metrics=Metrics(CollectorRegistry()),
+        )  # fmt: skip
+
+    async def open(self, number: int, ways: Any, instance: str = "cn") -> None:
+        """Until the source is opened."""
+        origin: Any = Origin()
+        async with self.sources.supply(blob(number), task(instance), origin, ways) as supply:
+            await supply.open()
+            assert supply.name == instance
+
+
+async def test_a_relay_that_does_not_answer_is_asked_once_whatever_the_image_and_the_instance() -> None:
+    mesh = Mesh(lambda _: Unreachable("nobody there", side=Side.SOURCE))
+    for instance in INSTANCES:
+        for number in range(3):
+            ways = await mesh.sources.ways(task(instance), None)
+            await mesh.open(number, ways, instance)
+    assert mesh.relay.asked.total() == 1
+
+
+async def test_who_waits_for_a_relay_goes_on_as_soon_as_another_waited_for_it_in_vain() -> None:
+    mesh = Mesh(lambda _: NotFound("never heard of it", side=Side.SOURCE, status=404))
+
+    async def later(number: int) -> None:
+        while mesh.clock.monotonic() < number:
+            await asyncio.sleep(0)
+        await mesh.open(number, await mesh.sources.ways(task(), None))
+
+    await asyncio.gather(*(later(number) for number in range(5)))
+    assert 5 < mesh.clock.monotonic() < 6
+
+
+async def test_a_relay_that_expects_a_blob_for_ever_costs_an_image_one_wait() -> None:
+    mesh = Mesh(lambda _: NotYet("it is expected", side=Side.SOURCE, status=202))
+    ways, waited = await mesh.sources.ways(task(), None), 0.0
+    for number in range(10):
+        before = mesh.clock.monotonic()
+        await mesh.open(number, ways)
+        waited += mesh.clock.monotonic() - before
+        await mesh.clock.sleep(40)  # as long as a large blob takes: it is trusted again by then
+    assert 30 < waited < 31
+    assert mesh.relay.asked[blob(9).digest] == 1
+
+
+async def test_a_relay_that_is_slow_and_comes_is_waited_for_as_long_by_each_blob() -> None:
+    mesh = Mesh(lambda wanted: NotYet("it is expected", side=Side.SOURCE, status=202))
+    ways = await mesh.sources.ways(task(), None)
+    waited = []
+    for number in range(3):
+        mesh.relay.says = _after(mesh, 20)
+        before = mesh.clock.monotonic()
+        await mesh.open(number, ways)
+        waited.append(round(mesh.clock.monotonic() - before))
+    assert waited == [20, 20, 20]
+
+
+def _after(mesh: Mesh, seconds: float) -> Callable[[Descriptor], RegistryError]:
+    """Expected at first, and then refused for a reason of its own, which is no vain wait."""
+    until = mesh.clock.monotonic() + seconds
+
+    def says(_: Descriptor) -> RegistryError:
+        if mesh.clock.monotonic() < until:
+            return NotYet("it is expected", side=Side.SOURCE, status=202)
+        return RegistryError("it waits for us", side=Side.SOURCE, status=409)
+
+    return says

@@ -1,0 +1,103 @@
+"""Layers ahead never cross a jurisdiction or an account, by what is declared when they would be written."""
+
+import asyncio
+from typing import Any
+
+import pytest
+from prometheus_client import CollectorRegistry
+
+from consumer.blobs.prefetch import Prefetch
+from consumer.blobs.prefetched import PrefetchedBlobs
+from consumer.pipeline.match import match_prefetch
+from mesh.clock import SystemClock
+from mesh.metrics import Metrics
+from mesh.registry.port import digest_of
+from mesh.rules.state import MeshState
+from schemas import codec
+from schemas.events import Action, Event
+from schemas.names import PlaceName, Region, Repository
+from schemas.state import StateRecord
+
+CLOCK = SystemClock()
+FRANKFURT = Region("frankfurt")
+THINGS: dict[str, dict[str, Any]] = {
+    "region/beijing": {"jurisdiction": "cn"},
+    "region/frankfurt": {"jurisdiction": "cn"},
+    "instance/cn": {"account": "game", "region": "beijing", "url": "http://x:5000"},
+    "instance/eu": {"account": "game", "region": "frankfurt", "url": "http://y:5000"},
+    "rule/ahead": {"source": "cn", "destination": "eu", "prefetch": True},
+}
+
+
+def pushed() -> Event:
+    """Now: one of long ago is left to its manifest."""
+    return Event(
+        id="blob", time=CLOCK.now(), action=Action.BLOB_PUSH, place=PlaceName("cn"), region=Region("beijing"),
+        repository=Repository("game/app"), digest=digest_of(b"layer"), occurred_at=CLOCK.now(), rules_rev=0,
+    )  # fmt: skip
+
+
+def declare(state: MeshState, **things: dict[str, Any]) -> MeshState:
+    for key, fields in things.items():
+        noun, _, name = key.partition("/")
+        record = StateRecord(id=key, time=CLOCK.now(), noun=noun, value={"name": name, **fields})
+        state.apply(key, codec.encode(record), state.rev + 1)
+    return state
+
+
+def test_no_layer_of_another_account_is_wanted_ahead() -> None:
+    state = declare(MeshState(), **THINGS)
+    assert len(match_prefetch(pushed(), state, FRANKFURT)) == 1
+    declare(state, **{"instance/eu": THINGS["instance/eu"] | {"account": "other"}})
+    assert match_prefetch(pushed(), state, FRANKFURT) == []
+
+
+class Places:
+    """Whoever asks for a registry meets a mistake."""
+
+    def __init__(self) -> None:
+        self.asked: list[str] = []
+
+    def registry(self, place: Any, *_: object) -> object:
+        self.asked.append(place.name)
+        raise LookupError("nobody thought of this")
+
+
+async def asked_for(state: MeshState, *changes: dict[str, dict[str, Any]]) -> list[str]:
+    """Of which places a registry is asked for, when two layers have their turn after `changes`."""
+    places: Any = Places()
+    unused: Any = None
+    ahead = Prefetch(
+        copier=unused, brought=PrefetchedBlobs(1000), places=places, state=state, at_once=1, clock=CLOCK,
+        metrics=Metrics(CollectorRegistry()),
+    )  # fmt: skip
+    (wanted,) = match_prefetch(pushed(), state, FRANKFURT)
+    for _ in range(2):
+        ahead.put(wanted)
+    for change in changes:
+        declare(state, **change)
+    working = asyncio.ensure_future(ahead.run())
+    async with asyncio.timeout(10):
+        while not ahead._waiting.empty():
+            await asyncio.sleep(0)
+    for _ in range(20):  # and the last one's turn
+        await asyncio.sleep(0)
+    working.cancel()
+    await asyncio.gather(working, return_exceptions=True)
+    assert ahead._waiting.empty()
+    return list(places.asked)
+
+
+async def test_a_mistake_of_ours_costs_one_blob() -> None:
+    assert await asked_for(declare(MeshState(), **THINGS)) == ["cn", "cn"]
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"region/frankfurt": {"jurisdiction": "global"}},
+        {"instance/eu": THINGS["instance/eu"] | {"account": "other"}},
+    ],
+)
+async def test_the_border_is_asked_again_when_a_layer_has_its_turn(change: dict[str, dict[str, Any]]) -> None:
+    assert await asked_for(declare(MeshState(), **THINGS), change) == []

@@ -1,0 +1,171 @@
+"""What is parked and due: put into the lanes in turn, whatever else is due too."""
+
+import asyncio
+from dataclasses import replace
+from datetime import timedelta
+from typing import Any
+
+import pytest
+from prometheus_client import CollectorRegistry
+
+from consumer.pipeline import park as park_module
+from consumer.pipeline.complete import make_parked
+from consumer.pipeline.live_agents import LiveAgents
+from consumer.pipeline.match import match
+from consumer.pipeline.park import Parking
+from consumer.pipeline.retry_policy import Patience
+from consumer.progress import Tally
+from consumer.task import Task
+from mesh.clock import SystemClock
+from mesh.log.port import Partition, Record
+from mesh.metrics import Metrics
+from mesh.registry.port import digest_of
+from mesh.rules.state import MeshState
+from mesh.rules.stops import Stops
+from schemas import codec, topics
+from schemas.completions import Side, TaskError
+from schemas.events import Action, Event, PartOf
+from schemas.names import PlaceName, Region, Repository, Tag
+from schemas.parked import Parked
+from schemas.rules import ReplicaRule, TriggerKind
+from schemas.state import StateRecord
+
+CLOCK = SystemClock()
+BEIJING, FRANKFURT = Region("beijing"), Region("frankfurt")
+REPLICA = ReplicaRule.model_validate({"name": "cn@frankfurt", "source": "cn", "destination": "cn@frankfurt"})
+RETRY = Partition(topics.retry(FRANKFURT), 0)
+
+
+def declared() -> MeshState:
+    state = MeshState()
+    things: dict[str, dict[str, Any]] = {
+        "region/beijing": {"jurisdiction": "cn"},
+        "region/frankfurt": {"jurisdiction": "cn"},
+        "instance/cn": {"account": "game", "region": "beijing", "url": "http://x:5000"},
+    }
+    for name in ("dead", "eu"):
+        things[f"instance/{name}"] = {"account": "game", "region": "frankfurt", "url": f"http://{name}:5000"}
+        value = f"{name}/**"
+        filters = [{"type": "name", "value": value}]
+        things[f"rule/to-{name}"] = {"source": "cn", "destination": name, "filters": filters}
+    for rev, (key, fields) in enumerate(things.items()):
+        noun, _, name = key.partition("/")
+        record = StateRecord(id=key, time=CLOCK.now(), noun=noun, value={"name": name, **fields})
+        state.apply(key, codec.encode(record), rev)
+    return state
+
+
+class Lanes:
+    """Nothing that is put in comes to its end."""
+
+    def __init__(self) -> None:
+        self.put_in: list[Task] = []
+
+    def is_busy(self, task: Task) -> bool:
+        return False
+
+    def put(self, task: Task, done: object) -> None:
+        self.put_in.append(task)
+
+
+def task_of(state: MeshState, repository: str) -> Task:
+    event = Event(
+        id=repository, time=CLOCK.now(), action=Action.MANIFEST_PUSH, place=PlaceName("cn"), region=BEIJING,
+        repository=Repository(repository), tag=Tag("v1"), digest=digest_of(b""), occurred_at=CLOCK.now(), rules_rev=0,
+    )  # fmt: skip
+    (task,) = match(event, state, FRANKFURT)
+    return task
+
+
+def park(parking: Parking, task: Task, *, minutes_ago: int) -> None:
+    due = CLOCK.now() - timedelta(minutes=minutes_ago)
+    error = TaskError(code="unreachable", side=Side.DESTINATION, message="nobody there")
+    record = make_parked(
+        task, error, Tally(started=due), "agent", CLOCK.now(), rounds=1, first_parked=due, not_before=due
+    )
+    parking.apply(Record(RETRY, 0, record.key, codec.encode(record), CLOCK.now()))
+
+
+def parking_of(state: MeshState) -> Parking:
+    log: Any = None
+    return Parking(
+        agent="agent", region=FRANKFURT, log=log, state=state, live_agents=LiveAgents(), stops=Stops(),
+        patience=Patience(look_at_parked=0.01), clock=CLOCK, metrics=Metrics(CollectorRegistry()), random=lambda: 0.5,
+    )  # fmt: skip
+
+
+async def test_however_much_is_due_for_a_dead_destination_the_others_have_their_turn() -> None:
+    state = declared()
+    parking = parking_of(state)
+    lanes: Any = Lanes()
+    for number in range(300):
+        park(parking, task_of(state, f"dead/app-{number}"), minutes_ago=10)
+    park(parking, task_of(state, "eu/app"), minutes_ago=1)
+    running = asyncio.ensure_future(parking.run(lanes))
+    try:
+        async with asyncio.timeout(20):
+            while "eu/app" not in {task.repository for task in lanes.put_in}:
+                await asyncio.sleep(0.01)
+    finally:
+        running.cancel()
+    assert len(lanes.put_in) == 101
+
+
+async def test_the_end_of_a_task_looks_at_what_is_parked_of_its_own_tag_alone(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A destination that is away for a day has some hundred thousand parked, and every end of a task asks."""
+    looked: list[str] = []
+    real = park_module._is_older
+
+    def counting(parked: Parked, task: Task) -> bool:
+        looked.append(parked.repository)
+        return real(parked, task)
+
+    monkeypatch.setattr(park_module, "_is_older", counting)
+    state = declared()
+    parking, wrote = parking_of(state), list[str]()
+
+    class Log:
+        async def append(self, records: Any) -> None:
+            wrote.extend(record.key for record in records)
+
+    parking._log = Log()  # type: ignore[assignment]
+    for number in range(50):
+        park(parking, task_of(state, f"dead/app-{number}"), minutes_ago=0)
+    park(parking, task_of(state, "eu/app"), minutes_ago=0)
+    old = parking._parked.copy()
+    newer = task_of(state, "eu/app")
+    newer = replace(newer, event=newer.event.model_copy(update={"id": "newer"}))
+    await parking.supersede(newer)
+    assert looked == ["eu/app"]
+    (ended,) = {key for key in wrote if key in old}
+    assert old[ended].repository == "eu/app"
+    parking.apply(Record(RETRY, 1, ended, None, CLOCK.now()))
+    await parking.supersede(newer)
+    assert looked == ["eu/app"]
+
+
+@pytest.mark.parametrize("fill", ["backfill", "reconcile"])
+async def test_a_fill_ends_nothing_that_was_asked_for_by_hand(fill: TriggerKind) -> None:
+    """It leaves what is not its instance's, which a human's word writes over."""
+    parking, wrote = parking_of(declared()), list[str]()
+
+    class Log:
+        async def append(self, records: Any) -> None:
+            wrote.extend(record.key for record in records)
+
+    parking._log = Log()  # type: ignore[assignment]
+    by_hand = of_replica("by hand", "manual")
+    park(parking, by_hand, minutes_ago=0)
+    await parking.supersede(of_replica("fill", fill))
+    assert wrote == []
+    await parking.supersede(of_replica("again by hand", "manual"))
+    assert by_hand.task_id in wrote
+
+
+def of_replica(name: str, trigger: TriggerKind) -> Task:
+    task = task_of(declared(), "eu/app")
+    part_of = PartOf(execution_id=name, rule=REPLICA.name, trigger=trigger)
+    event = task.event.model_copy(update={"id": name, "time": CLOCK.now(), "part_of": part_of})
+    return replace(task, event=event, rule=REPLICA)

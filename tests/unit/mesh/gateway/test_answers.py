@@ -1,0 +1,209 @@
+"""What places say and what of it reaches a client: verdicts, headers and stretches of blobs."""
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from multidict import CIMultiDict, CIMultiDictProxy
+from yarl import URL
+
+from mesh.errors import Rejected
+from mesh.gateway import headers
+from mesh.gateway.byte_ranges import ByteRange, byte_range_of, to_skip
+from mesh.gateway.search import _content_digest
+from mesh.gateway.verdict import Inquiry, Meaning, may_be_asked, meaning
+from mesh.registry.challenges import Challenge, choose
+from schemas.completions import Side
+from schemas.names import Account, PlaceName
+
+PAGE = URL("http://10.0.0.1:5000/v2/a/tags/list?n=2")
+
+
+def given_headers(*pairs: tuple[str, str]) -> CIMultiDictProxy[str]:
+    return CIMultiDictProxy(CIMultiDict(pairs))
+
+
+@pytest.mark.parametrize(
+    ("status", "found"),
+    [
+        (200, Meaning.SERVED), (206, Meaning.SERVED), (304, Meaning.SERVED), (307, Meaning.SERVED),
+        (416, Meaning.SERVED), (401, Meaning.UNAUTHORIZED), (403, Meaning.DENIED), (404, Meaning.ABSENT),
+        (408, Meaning.TROUBLE), (429, Meaning.TROUBLE), (500, Meaning.TROUBLE), (599, Meaning.TROUBLE),
+    ],
+)  # fmt: skip
+def test_what_a_status_means(status: int, found: Meaning) -> None:
+    assert meaning(status) is found
+
+
+def inquiry(
+    *said: Meaning, home: Meaning | None = None, by_name: bool = True, authorized: bool = True
+) -> Inquiry:
+    """What replicas say, and the instance itself if `home`."""
+    made = Inquiry(by_name, authorized)
+    for one in said:
+        made.take(one, has_the_say=False)
+    if home is not None:
+        made.take(home, has_the_say=True)
+    return made
+
+
+SAID = st.sampled_from([Meaning.ABSENT, Meaning.UNAUTHORIZED, Meaning.DENIED, Meaning.TROUBLE])
+
+
+@given(st.lists(SAID, max_size=4), st.none() | SAID, st.booleans(), st.booleans())
+def test_another_account_is_asked_only_when_nobody_refused_and_no_name_is_in_doubt(
+    said: list[Meaning], home: Meaning | None, by_name: bool, authorized: bool
+) -> None:
+    made = inquiry(*said, home=home, by_name=by_name, authorized=authorized)
+    if home is Meaning.ABSENT:
+        assert made.leaves_it_to_others(same_account=False)
+        return
+    refused = {Meaning.UNAUTHORIZED, Meaning.DENIED} & {*said, home}
+    assert made.leaves_it_to_others(same_account=False) == (not refused and not by_name)
+
+
+@given(
+    st.lists(st.tuples(st.sampled_from(["game", "team"]), st.lists(SAID, max_size=3), SAID), max_size=4),
+    st.booleans(),
+)
+def test_no_later_instance_makes_good_for_another_account_what_an_earlier_one_refused(
+    said: list[tuple[str, list[Meaning], Meaning]], by_name: bool
+) -> None:
+    heard = [(Account(account), inquiry(*near, home=home, by_name=by_name)) for account, near, home in said]
+    refused = {account for account, one in heard if one.refused}
+    silent = {account for account, one in heard if by_name and not one.home_has_it_not}
+    for account in (Account("game"), Account("team")):
+        if (refused | silent) - {account}:
+            assert not may_be_asked(account, heard)
+    if all(home is Meaning.ABSENT for _, _, home in said):
+        assert may_be_asked(Account("third"), heard)
+
+
+def test_in_one_account_a_client_may_be_known_elsewhere_and_a_no_is_a_no() -> None:
+    assert inquiry(Meaning.UNAUTHORIZED).goes_on
+    assert not inquiry(Meaning.UNAUTHORIZED, authorized=False).goes_on
+    assert not inquiry(Meaning.DENIED).goes_on
+    assert inquiry(home=Meaning.UNAUTHORIZED).leaves_it_to_others(same_account=True)
+    assert not inquiry(home=Meaning.UNAUTHORIZED, authorized=False).leaves_it_to_others(same_account=True)
+    assert not inquiry(home=Meaning.DENIED).leaves_it_to_others(same_account=True)
+    assert inquiry(home=Meaning.TROUBLE).leaves_it_to_others(same_account=True)
+
+
+def test_only_what_is_named_goes_and_comes() -> None:
+    going = headers.going(
+        given_headers(
+            ("accept", "a/b"), ("Accept", "c/d"), ("Cookie", "x"), ("Host", "h"), ("range", "bytes=1-2")
+        )
+    )
+    assert going == {"Accept": "a/b, c/d", "Range": "bytes=1-2"}
+    answer = given_headers(
+        ("ETag", "e"),
+        ("Set-Cookie", "x"),
+        ("Location", "http://inner/x"),
+        ("Server", "s"),
+        ("Link", "</v2/x>"),
+    )
+    assert headers.coming(200, answer, PAGE) == {"ETag": "e"} | headers.VERSION
+    assert headers.coming(307, answer, PAGE)["Location"] == "http://inner/x"
+
+
+@pytest.mark.parametrize(
+    ("link", "passed"),
+    [
+        ('</v2/a/tags/list?n=2&last=b>; rel="next"', '</v2/a/tags/list?n=2&last=b>; rel="next"'),
+        ("<http://10.0.0.1:5000/v2/a/tags/list?last=b>; rel=next", '</v2/a/tags/list?last=b>; rel="next"'),
+        ('<http://10.0.0.2/v2/a/tags/list?last=b>; rel="next"', None),
+        ('<ftp://x>; rel="next"', None),
+    ],
+)
+def test_the_next_page_is_behind_the_gateway_too(link: str, passed: str | None) -> None:
+    assert headers.coming(200, given_headers(("Link", link)), PAGE).get("Link") == passed
+
+
+def test_challenges_are_rewritten_and_strangers_left_out() -> None:
+    said = given_headers(
+        (
+            "WWW-Authenticate",
+            'Bearer realm="http://inner/token",service="a \\"b\\"",scope="repository:x:pull"',
+        ),
+        ("WWW-Authenticate", 'Negotiate, Basic realm="users"'),
+    )
+    passed, trusted = headers.challenge(
+        said, headers.token_url("https://hub", PlaceName("cn@x")), lambda _: None
+    )
+    assert passed.getall("WWW-Authenticate") == [
+        'Bearer realm="https://hub/token/cn%40x",service="a \\"b\\"",scope="repository:x:pull"', 'Basic realm="users"',
+    ]  # fmt: skip
+    assert [it.parameters["realm"] for it in trusted] == ["http://inner/token"]
+
+    def refuse(_: Challenge) -> None:
+        raise Rejected("not its own", side=Side.SOURCE)
+
+    passed, trusted = headers.challenge(said, "https://hub/token/x", refuse)
+    assert (passed.getall("WWW-Authenticate"), trusted) == (['Basic realm="users"'], [])
+
+
+@given(st.text(), st.text())
+def test_whatever_a_challenge_holds_it_is_one_header_that_reads_the_same(service: str, scope: str) -> None:
+    quoted = [text.replace("\\", "\\\\").replace('"', '\\"') for text in (service, scope)]
+    said = given_headers(
+        ("WWW-Authenticate", f'Bearer realm="http://x/t",service="{quoted[0]}",scope="{quoted[1]}"')
+    )
+    passed, _ = headers.challenge(said, "http://hub/token/x", lambda _: None)
+    header = passed["WWW-Authenticate"]
+    assert header.isprintable()
+    found = choose([header])
+    assert found is not None
+    assert found.parameters["realm"] == "http://hub/token/x"
+    assert found.parameters["service"] == "".join(it for it in service if it.isprintable())
+
+
+@given(st.binary(min_size=1, max_size=200), st.data())
+def test_a_blob_put_together_from_what_several_places_sent_is_the_blob(
+    blob: bytes, data: st.DataObject
+) -> None:
+    first = data.draw(st.integers(0, len(blob) - 1))
+    last = data.draw(st.integers(first, len(blob) - 1))
+    left, got = ByteRange(first, last), b""
+    while not left.is_over:
+        if data.draw(st.booleans()):
+            status, sent = 206, blob[left.first : last + 1]
+            said = {"Content-Range": f"bytes {left.first}-{last}/{len(blob)}"}
+        else:
+            status, sent, said = 200, blob, {"Content-Length": str(len(blob))}
+        skip = to_skip(left, status, said)
+        assert skip is not None
+        some = sent[skip:][: data.draw(st.integers(1, left.last - left.first + 1))]  # type: ignore[operator]
+        got, left = got + some, left.after(len(some))
+    assert got == blob[first : last + 1]
+
+
+def test_an_answer_that_holds_something_else_is_not_gone_on_with() -> None:
+    left = ByteRange(10, 99)
+    assert left.header == "bytes=10-99"
+    assert ByteRange(10, None).header == "bytes=10-"
+    assert to_skip(left, 206, {"Content-Range": "bytes 20-99/100"}) is None
+    assert to_skip(left, 206, {"Content-Range": "bytes 10-50/100"}) is None
+    assert to_skip(left, 200, {"Content-Length": "50"}) is None
+    assert to_skip(left, 307, {}) is None
+    assert to_skip(left, 206, {"Content-Type": "multipart/byteranges"}) is None
+    assert byte_range_of(200, {}) == ByteRange(0, None)
+
+
+def test_a_blob_that_is_packed_on_its_way_is_not_joined_with_one_that_is_not() -> None:
+    packed = {"Content-Length": "100", "Content-Encoding": "gzip"}
+    assert byte_range_of(200, packed) is None
+    assert to_skip(ByteRange(10, 99), 206, {"Content-Range": "bytes 10-99/100", **packed}) is None
+    assert to_skip(ByteRange(10, 99), 200, {"Content-Length": "100", "Content-Encoding": "identity"}) == 10
+
+
+@pytest.mark.parametrize(
+    ("media_type", "digest", "found"),
+    [
+        ("application/vnd.oci.image.manifest.v1+json", "sha256:" + "a" * 64, "sha256:" + "a" * 64),
+        ("application/vnd.docker.distribution.manifest.v1+prettyjws", "sha256:" + "a" * 64, None),
+        ("application/vnd.oci.image.manifest.v1+json", "blake3:" + "a" * 64, None),
+        ("application/vnd.oci.image.manifest.v1+json", "", None),
+    ],
+)
+def test_by_what_digest_a_manifest_is_checked(media_type: str, digest: str, found: str | None) -> None:
+    assert _content_digest({"Content-Type": media_type, "Docker-Content-Digest": digest}) == found

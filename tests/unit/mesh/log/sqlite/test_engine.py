@@ -1,0 +1,221 @@
+"""What only the embedded log promises: its memory, its wake-ups, its members' lives, and what it forgets."""
+
+import asyncio
+import sqlite3
+import time
+from contextlib import aclosing
+from datetime import UTC, datetime
+
+import pytest
+import structlog
+
+from mesh.clock import ManualClock
+from mesh.log.port import Append, Partition
+from mesh.log.sqlite import open_log
+
+EVENTS, DEAD_LETTERS, STATUS, TAGS = "mesh.a.events", "mesh.a.dead-letters", "mesh.a.status", "mesh.a.tags"
+DAY = 24 * 3600
+
+
+@pytest.fixture
+def clock():
+    return ManualClock(datetime(2026, 1, 1, tzinfo=UTC))
+
+
+@pytest.fixture
+async def log(tmp_path, clock):
+    log = await open_log(tmp_path / "log.db", clock=clock)
+    await log.ensure([EVENTS, DEAD_LETTERS, STATUS, TAGS])
+    yield log
+    await log.close()
+
+
+def offsets_in(path, topic):
+    """What the file holds, newest state: a second reader beside the log."""
+    connection = sqlite3.connect(path)
+    rows = connection.execute(
+        "SELECT position % (1 << 40), key FROM records JOIN partitions ON position >> 40 = id WHERE topic = ? "
+        "ORDER BY position",
+        (topic,),
+    ).fetchall()
+    connection.close()
+    return rows
+
+
+async def test_an_append_makes_its_topic(tmp_path, clock):
+    log = await open_log(tmp_path / "log.db", clock=clock)
+    await asyncio.gather(*(log.append([Append("mesh.b.events", f"k{n}", b"v")]) for n in range(10)))
+    assert sum((await log.end("mesh.b.events")).values()) == 10
+    await log.close()
+
+
+async def test_offsets_are_dense_and_never_used_twice(tmp_path, clock, log):
+    for number in range(3):
+        assert await log.append([Append(STATUS, "only", b"%d" % number)]) == [number]
+    await log.append([Append(STATUS, "only", None)])
+    await log.close()
+    await clock.sleep(2 * DAY)  # the tombstone, the newest record of all, goes
+    log = await open_log(tmp_path / "log.db", clock=clock)
+    async with asyncio.timeout(5):
+        while offsets_in(tmp_path / "log.db", STATUS):
+            await asyncio.sleep(0.01)
+    assert await log.end(STATUS) == {0: 4}
+    assert await log.append([Append(STATUS, "other", b"v")]) == [4]
+    await log.close()
+
+
+async def test_a_superseded_record_is_gone_at_once(tmp_path, log):
+    await log.append([Append(STATUS, "a", b"1"), Append(STATUS, "a", b"2"), Append(STATUS, "b", b"1")])
+    await log.append([Append(STATUS, "b", b"2")])
+    assert offsets_in(tmp_path / "log.db", STATUS) == [(1, "a"), (3, "b")]
+
+
+async def test_a_tombstone_stays_long_enough_to_be_seen(tmp_path, clock, log):
+    await log.append(
+        [Append(STATUS, "early", b"v"), Append(STATUS, "kept", b"v"), Append(STATUS, "early", None)]
+    )
+    await clock.sleep(0.75 * DAY)
+    await log.append([Append(STATUS, "kept", b"v2"), Append(STATUS, "late", None)])
+    await clock.sleep(0.5 * DAY)  # statuses keep theirs a day
+    await log.close()
+    log = await open_log(tmp_path / "log.db", clock=clock)
+    async with asyncio.timeout(5):
+        while len(offsets_in(tmp_path / "log.db", STATUS)) > 2:
+            await asyncio.sleep(0.01)
+    assert [key for _, key in offsets_in(tmp_path / "log.db", STATUS)] == ["kept", "late"]
+    await log.close()
+
+
+async def test_old_records_go_but_never_before_the_slowest_group(tmp_path, clock, log):
+    partition = Partition(DEAD_LETTERS, 0)
+    await log.append([Append(DEAD_LETTERS, "k", b"%d" % n) for n in range(10)])
+    slow, fast = [await log.group(name, [DEAD_LETTERS]) for name in ("slow", "fast")]
+    await slow.commit({partition: 4})
+    await fast.commit({partition: 10})
+    await clock.sleep(40 * DAY)  # dead letters stay 30
+    await log.append([Append(DEAD_LETTERS, "k", b"new")])
+    await log.close()
+    with structlog.testing.capture_logs() as logs:
+        log = await open_log(tmp_path / "log.db", clock=clock)
+        async with asyncio.timeout(5):
+            while not logs:
+                await asyncio.sleep(0.01)
+    assert [offset for offset, _ in offsets_in(tmp_path / "log.db", DEAD_LETTERS)] == [*range(4, 11)]
+    assert [(line["action"], line["group"], line["topic"]) for line in logs] == [
+        ("log_held", "slow", DEAD_LETTERS)
+    ]
+    await (await log.group("slow", [DEAD_LETTERS])).commit({partition: 11})
+    await log.close()
+    log = await open_log(tmp_path / "log.db", clock=clock)
+    async with asyncio.timeout(5):
+        while len(offsets_in(tmp_path / "log.db", DEAD_LETTERS)) > 1:
+            await asyncio.sleep(0.01)
+    assert offsets_in(tmp_path / "log.db", DEAD_LETTERS) == [(10, "k")]
+    await log.close()
+
+
+async def test_a_new_group_starts_at_the_oldest_record_that_is_left(tmp_path, clock, log):
+    await log.append([Append(DEAD_LETTERS, "k", b"old") for _ in range(5)])
+    await clock.sleep(40 * DAY)
+    await log.append([Append(DEAD_LETTERS, "k", b"new")])
+    await log.close()
+    log = await open_log(tmp_path / "log.db", clock=clock)
+    async with asyncio.timeout(5):
+        while len(offsets_in(tmp_path / "log.db", DEAD_LETTERS)) > 1:
+            await asyncio.sleep(0.01)
+    member = await log.group("g", [DEAD_LETTERS])
+    assert await member.lag() == {Partition(DEAD_LETTERS, 0): 1}
+    assert [record.value for record in await member.read(max_records=10, timeout=1)] == [b"new"]
+    await log.close()
+
+
+async def test_one_read_takes_bounded_memory(log):
+    large = b"x" * 800_000
+    for _ in range(5):
+        await log.append([Append(DEAD_LETTERS, "k", large) for _ in range(8)])
+    member = await log.group("g", [DEAD_LETTERS])
+    sizes = []
+    while found := await member.read(max_records=1000, timeout=0.05):
+        sizes.append(sum(len(record.value) for record in found))
+    assert sum(sizes) == 40 * len(large)
+    assert max(sizes) < 10 << 20
+    async with aclosing(log.follow(DEAD_LETTERS)) as batches:
+        batch = await anext(batches)
+        assert 0 < sum(len(record.value) for record in batch.records) < 10 << 20
+
+
+async def test_a_position_is_told_only_when_nothing_is_missing_before_it(log):
+    await log.append([Append(STATUS, f"k{n}", b"old") for n in range(2500)])
+    held = {}
+    async with aclosing(log.follow(STATUS)) as batches:
+        batch = await anext(batches)
+        held |= {record.key: record.value for record in batch.records}
+        assert len(held) < 1400
+        await log.append([Append(STATUS, "k1400", b"new")])  # leaves its place for one behind all others
+        while batch.positions[0] < 2500:
+            batch = await anext(batches)
+            held |= {record.key: record.value for record in batch.records}
+            assert {f"k{n}" for n in range(min(batch.positions[0], 2500))} <= held.keys()
+    assert len(held) == 2500
+    assert held["k1400"] == b"new"
+
+
+async def test_no_partition_starves_behind_a_long_one(log):
+    await log.append([Append(EVENTS, "busy", b"v") for _ in range(500)])
+    await log.append([Append(EVENTS, f"k{n}", b"v") for n in range(50)])
+    member = await log.group("g", [EVENTS])
+    seen = set()
+    for _ in range(24):
+        seen |= {record.partition for record in await member.read(max_records=10, timeout=1)}
+    assert len(seen) == 12
+
+
+async def test_a_member_that_waits_is_alive_however_long(log, clock):
+    waiting, other = [await log.group("g", [EVENTS]) for _ in range(2)]
+    waiting.revoked()  # what the other's coming took
+    reading = asyncio.create_task(waiting.read(max_records=1, timeout=30))
+    await asyncio.sleep(0)
+    await clock.sleep(1000)
+    await other.read(max_records=1, timeout=0)
+    assert len(await waiting.lag()) == len(await other.lag()) == 6
+    await log.append([Append(EVENTS, f"k{n}", b"v") for n in range(50)])
+    assert await reading
+    assert waiting.revoked() == frozenset()
+
+
+async def test_a_member_that_was_given_up_may_come_back(log, clock):
+    silent, other = [await log.group("g", [EVENTS]) for _ in range(2)]
+    silent.revoked()  # what the other's coming took
+    held = set(await silent.lag())
+    await clock.sleep(61)
+    await other.read(max_records=1, timeout=0)
+    assert len(await other.lag()) == 12
+    assert silent.revoked() == held
+    await silent.read(max_records=1, timeout=0)
+    assert len(await silent.lag()) == len(await other.lag()) == 6
+    assert len(other.revoked()) == 6
+
+
+async def test_what_was_appended_arrives_within_milliseconds(log):
+    member = await log.group("g", [DEAD_LETTERS])
+    waits = []
+    for _ in range(50):
+        reading = asyncio.create_task(member.read(max_records=10, timeout=5))
+        await asyncio.sleep(0)
+        before = time.perf_counter()
+        await log.append([Append(DEAD_LETTERS, "k", b"v")])
+        await reading
+        waits.append(time.perf_counter() - before)
+    assert sorted(waits)[25] < 0.25  # it takes half a millisecond; polling would take a whole look
+
+
+async def test_the_event_loop_runs_on_while_the_file_is_read(log):
+    await log.append([Append(EVENTS, f"k{n}", b"x" * 1000) for n in range(5000)])
+    member = await log.group("g", [EVENTS])
+    reading = asyncio.create_task(member.read(max_records=5000, timeout=5))
+    turns = 0
+    while not reading.done():
+        await asyncio.sleep(0)
+        turns += 1
+    assert turns > 3
+    assert len(await reading) == 5000

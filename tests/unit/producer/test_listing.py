@@ -1,0 +1,149 @@
+"""A listing: many repositories side by side, and one that refuses hides no other."""
+
+import asyncio
+from collections.abc import AsyncIterator, Mapping
+from datetime import UTC, datetime
+from typing import Any
+
+from mesh.clock import SystemClock
+from mesh.errors import Denied, RegistryError, Unreachable, UnreadableNames
+from mesh.registry.manifests import OCI_MANIFEST
+from mesh.registry.port import Descriptor
+from mesh.rules.matching.compiled_rule import CompiledRule
+from producer.listing import Listing, RetryPolicy
+from schemas.completions import Side
+from schemas.executions import ExecutionStart
+from schemas.names import Digest, ObjectName, PlaceName, Region, Repository, Tag
+from schemas.rules import NameFilter, Rule
+
+IMAGE = Descriptor(OCI_MANIFEST, Digest("sha256:" + "0" * 64), 1)
+
+
+class Registry:
+    """Repositories with their tags; an error in place of tags, or of a tag, is raised. Counts what runs at once."""
+
+    def __init__(self, holds: Mapping[str, Any], *, together: int = 1) -> None:
+        self.holds, self.together = holds, together
+        self.most = self._running = 0
+        self._enough = asyncio.Event()
+        self.asked, self.strange = list[str](), list[str]()
+
+    async def repositories(self) -> AsyncIterator[Repository]:
+        for name in self.holds:
+            yield Repository(name)
+        if self.strange:
+            raise UnreadableNames("the list", self.strange[:2], len(self.strange), side=Side.SOURCE)
+
+    async def tags(self, repository: Repository) -> AsyncIterator[Tag]:
+        await self._meet()
+        found = self.holds[repository]
+        if isinstance(found, RegistryError):
+            raise found
+        for tag in found:
+            yield Tag(tag)
+
+    async def resolve(self, repository: Repository, tag: Tag) -> Descriptor | None:
+        self.asked.append(f"{repository}:{tag}")
+        if isinstance(found := self.holds[repository][tag], RegistryError):
+            raise found
+        return IMAGE if found else None
+
+    async def _meet(self) -> None:
+        """Nobody goes on before `together` have come."""
+        self._running += 1
+        if self._running >= self.together:
+            self._enough.set()
+        await self._enough.wait()
+
+
+def listing(registry: Registry, name: str = "**") -> Listing:
+    filters = (NameFilter(type="name", value=name),)
+    rule = Rule(
+        name=ObjectName("all"), source=ObjectName("cn"), destination=ObjectName("eu"), filters=filters
+    )
+    start = ExecutionStart(
+        id="start", time=datetime(2026, 1, 1, tzinfo=UTC), execution_id="e", region=Region("beijing"),
+        rule=PlaceName("all"), source=ObjectName("cn"), trigger="manual", rules_rev=-1,
+    )  # fmt: skip
+    once = RetryPolicy(tries=1)
+    return Listing(registry, CompiledRule(rule), start, SystemClock(), lambda: 0.5, once)  # type: ignore[arg-type]
+
+
+async def names(one: Listing) -> list[str]:
+    return [f"{found.repository}:{found.tag}" async for found in one.found()]
+
+
+async def test_repositories_are_asked_side_by_side_and_told_in_their_order() -> None:
+    registry = Registry({f"r{number}": {"a": True, "b": True} for number in range(8)}, together=8)
+    one = listing(registry)
+    async with asyncio.timeout(10):
+        assert await names(one) == [f"r{number}:{tag}" for number in range(8) for tag in "ab"]
+    assert one.errors == []
+
+
+async def test_more_repositories_than_are_asked_at_once_are_all_found() -> None:
+    registry = Registry({f"r{number}": {"a": True} for number in range(50)})
+    assert len(await names(listing(registry))) == 50
+
+
+async def test_a_repository_that_refuses_is_told_once_and_hides_no_other() -> None:
+    no = Denied("no", side=Side.SOURCE)
+    many = {f"t{number}": no for number in range(40)}
+    registry = Registry({"closed": no, "half": {"a": True} | many, "open": {"a": True, "gone": None}})
+    one = listing(registry)
+    assert await names(one) == ["half:a", "open:a"]
+    assert one.errors == [no, no]
+    assert len([name for name in registry.asked if name.startswith("half:")]) < 40
+
+
+async def test_a_registry_that_does_not_answer_ends_it_and_is_told() -> None:
+    away = Unreachable("away", side=Side.SOURCE)
+    registry = Registry({f"r{number}": {"a": True} for number in range(16)} | {"last": away})
+    one = listing(registry)
+    assert len(await names(one)) == 16
+    assert one.errors == [away]
+
+
+async def test_names_that_nobody_can_read_are_told_once_and_hide_no_other() -> None:
+    registry = Registry({"open": {"a": True}})
+    registry.strange = ["Team/App", "Team/Web"]
+    one = listing(registry)
+    assert await names(one) == ["open:a"]
+    assert [str(error) for error in one.errors] == [
+        "2 names are none that a repository or tag may have: 'Team/App', 'Team/Web' (in the list)"
+    ]
+
+
+async def test_names_that_nobody_can_read_and_nobody_wants_are_no_error() -> None:
+    registry = Registry({"open": {"a": True}})
+    registry.strange = ["Team/App", "Team/Web"]
+    one = listing(registry, "open*")
+    assert (await names(one), one.errors) == (["open:a"], [])
+    registry.strange = ["Team/App", "Team/Web", "the list does not say this one"]
+    one = listing(registry, "open*")
+    assert await names(one) == ["open:a"]
+    assert [str(error) for error in one.errors] == [
+        "1 name is none that a repository or tag may have (in the list)"
+    ]
+
+
+async def test_a_name_that_no_repository_can_have_is_told_when_it_is_asked_for() -> None:
+    registry = Registry({"team/a": {"v1": True}})
+    one = listing(registry, "team/{a,B}")
+    assert await names(one) == ["team/a:v1"]
+    assert [str(error) for error in one.errors] == [
+        "1 name is none that a repository or tag may have: 'team/B' (in what is asked for by name)"
+    ]
+
+
+async def test_it_tells_whether_it_saw_the_list_of_what_is_about_an_image() -> None:
+    listed = f"sha256-{'0' * 64}"
+    registry = Registry({"signed": {"a": True, listed: True}, "plain": {"a": True, f"{listed}.sig": True}})
+    found = {(it.repository, it.tag): it.has_referrers_tag async for it in listing(registry).found()}
+    assert (found["signed", "a"], found["plain", "a"]) == (True, False)
+
+
+async def test_of_a_tag_that_is_named_it_tells_nothing_of_others() -> None:
+    one = listing(Registry({"app": {"a": True}}))
+    one.start = one.start.model_copy(update={"tag": "a"})
+    assert [it.has_referrers_tag async for it in one.found()] == [None]

@@ -1,14 +1,105 @@
-"""How long to wait before trying again: exponential, full jitter, bounded. Pure."""
+"""The one retry: how long to wait before the next attempt, and the loops that wait. Time and randomness are ports."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator
+from dataclasses import dataclass
+from typing import TypeVar
+
+import structlog
+
+from mesh.clock import Clock
+from mesh.errors import DatabaseUnavailable, LogError, LogUnavailable, RegmeshError
+
+T = TypeVar("T")
+Random = Callable[[], float]  # draws numbers from [0, 1)
+
+log = structlog.get_logger()
+
+_LOG_RETRY_SECONDS = 1.0
+_DOUBLINGS = 40  # enough for any ceiling; keeps 2**n small
 
 
-def delays(*, first: float, longest: float, tries: int, random: Callable[[], float]) -> Iterator[float]:
-    """The waits (seconds) between `tries` tries: `tries - 1` of them.
+@dataclass(frozen=True, slots=True)
+class Backoff:
+    """Exponential backoff with jitter, so that clients that failed together do not come back together.
 
-    Each is drawn between half and the whole of `first * 2**n`, cut at `longest`, so that many clients that
-    failed together do not come back together. `random` gives numbers in [0, 1).
+    Times are in seconds. `jitter` is the largest share of a wait that is randomly taken off.
     """
-    for attempt in range(tries - 1):
-        ceiling = min(longest, first * 2**attempt)
-        yield ceiling * (0.5 + 0.5 * random())
+
+    first: float
+    longest: float
+    jitter: float = 0.5
+
+    def wait(self, failures: int, random: Random) -> float:
+        """Returns the wait after the given number of failures, counted from 1."""
+        ceiling = min(self.longest, self.first * 2.0 ** min(failures - 1, _DOUBLINGS))
+        return ceiling * (1 - self.jitter * random())
+
+    def waits(self, attempts: int, random: Random) -> Iterator[float]:
+        """Yields the waits between `attempts` attempts: `attempts - 1` of them."""
+        return (self.wait(failures, random) for failures in range(1, attempts))
+
+
+@dataclass(frozen=True, slots=True)
+class RetryPolicy:
+    """How often one operation is attempted, and how long a server that throttles it (429) is waited for.
+
+    Being throttled costs time and no attempt: `longest_throttled` bounds the sum of those waits, in seconds.
+    """
+
+    attempts: int = 3
+    backoff: Backoff = Backoff(first=0.5, longest=8.0)
+    longest_throttled: float = 900.0
+
+    def throttle_wait(self, retry_after: float | None) -> float:
+        """Returns the seconds to wait after one 429: what the server asked for, within reason."""
+        wait = retry_after if retry_after is not None else self.backoff.longest
+        return min(max(wait, 0.1), self.longest_throttled)
+
+
+class RetryLoop:
+    """Retries one step for ever: longer waits after each failure, the shortest again after a success."""
+
+    def __init__(
+        self, step: str, clock: Clock, random: Random, backoff: Backoff = Backoff(first=0.2, longest=15.0)
+    ) -> None:
+        self._step, self._clock, self._random, self._backoff = step, clock, random, backoff
+        self._failures = 0
+
+    async def wait(self, error: RegmeshError) -> None:
+        """Logs the failure and sleeps before the next attempt."""
+        self._failures += 1
+        seconds = self._backoff.wait(self._failures, self._random)
+        log.warning(
+            "a step failed and is retried", action=f"{self._step}_waits",
+            error=str(error), code=error.code, seconds=round(seconds, 1),
+        )  # fmt: skip
+        await self._clock.sleep(seconds)
+
+    def reset(self) -> None:
+        """Forgets earlier failures."""
+        self._failures = 0
+
+    async def repeat(self, step: Callable[[], Awaitable[None]], every: float) -> None:
+        """Runs `step` every `every` seconds until cancelled, while the log and the database come and go."""
+        while True:
+            try:
+                await step()
+                self.reset()
+                await self._clock.sleep(every)
+            except (LogError, DatabaseUnavailable) as error:
+                await self.wait(error)
+
+
+async def until_log_available(call: Callable[[], Awaitable[T]], clock: Clock) -> T:
+    """Calls until the log answers, and returns what `call` returns. No task fails because the log is away."""
+    while True:
+        try:
+            return await call()
+        except LogUnavailable as error:
+            log.warning("waiting for the log", action="log_away", error=str(error))
+            await clock.sleep(_LOG_RETRY_SECONDS)
+
+
+def delays(*, first: float, longest: float, tries: int, random: Random) -> Iterator[float]:
+    """Kept while its callers move to `Backoff.waits`."""
+    return Backoff(first, longest).waits(tries, random)

@@ -3,7 +3,7 @@ PYTHON ?= $(shell command -v python3.11 || command -v python3)
 BIN := .venv/bin
 INSTALLED := .venv/.installed
 
-.PHONY: help demo test test-all test-fast check format bench soak simulate kafka parts clean
+.PHONY: help demo test test-all test-fast check format settings bench soak simulate kafka parts clean
 help: ## this list
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 12
 
@@ -34,6 +34,9 @@ check: $(INSTALLED) ## format, lint, types, import contracts
 format: $(INSTALLED) ## mend what can be mended by itself
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
+
+settings: $(INSTALLED) ## docs/settings.md from the settings groups in the code
+	$(BIN)/python -m mesh.node.settings_reference > docs/settings.md
 
 bench: $(INSTALLED) ## the figures of docs/benchmarks.md, side by side in one run
 	$(BIN)/python -m tests.bench

@@ -18,6 +18,7 @@ from mesh.log.port import Log, Record
 from mesh.log.table import Table
 from mesh.metrics import Metrics
 from mesh.node import engines
+from mesh.node.settings import NodeSettings, from_environment
 from mesh.rules.state import MeshState
 from schemas import topics
 
@@ -44,6 +45,7 @@ class Node:
     secrets: Secrets
     data: Path
     trust: Trust
+    settings: NodeSettings
 
     def random(self) -> float:
         return random.random()  # noqa: S311  # jitter, no secret
@@ -61,6 +63,7 @@ async def open_node(
 
     `LogError` or `InvalidInput` when the log cannot be opened.
     """
+    settings = from_environment(NodeSettings, os.environ)
     clock, metrics, secrets = SystemClock(), metrics or Metrics(), Secrets(os.environ)
     _make_folder(data)
     log = await engines.open_log(log_url or default_log(data), clock=clock, secrets=secrets)
@@ -77,7 +80,7 @@ async def open_node(
         table = Table(log, topics.STATE, apply, unreadable=unreadable, clock=clock)
         async with asyncio.TaskGroup() as group:
             following = group.create_task(table.run(), name="follow mesh.state")
-            yield Node(log, state, table, clock, metrics, secrets, data, trust)
+            yield Node(log, state, table, clock, metrics, secrets, data, trust, settings)
             following.cancel()
     finally:
         await log.close()

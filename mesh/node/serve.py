@@ -13,7 +13,6 @@ from mesh.node.node import Node
 
 LOG = structlog.get_logger()
 
-_FINISH_SECONDS = 5.0  # for requests that run when the process is told to stop
 _MAX_BODY = 16 * 1024 * 1024  # each route has its own, smaller cap
 
 
@@ -34,7 +33,9 @@ async def listening(
     health.add_routes(app, node.metrics, node.not_ready)
     for add in routes:
         add(app)
-    runner = web.AppRunner(app, access_log=None, handle_signals=False, shutdown_timeout=_FINISH_SECONDS)
+    runner = web.AppRunner(
+        app, access_log=None, handle_signals=False, shutdown_timeout=node.settings.http_drain
+    )
     await runner.setup()
     try:
         await _bind(runner, host, port, option)

@@ -1,0 +1,61 @@
+"""docs/settings.md, generated: `python -m mesh.node.settings_reference > docs/settings.md`, or `make settings`."""
+
+from collections.abc import Iterator
+from inspect import getdoc
+from typing import Any
+
+from mesh.node.settings import NodeSettings, Variable, prefix, variables
+from mesh.settings import Settings
+
+GROUPS: tuple[type[Settings], ...] = (NodeSettings,)
+
+_INTRODUCTION = """\
+# Settings
+
+Every limit that an operator may need to change is an environment variable of the daemon, read when it starts.
+The defaults suit most meshes. For example, a gateway that gives its clients a minute to finish when it is stopped:
+
+    REGMESH_NODE_HTTP_DRAIN=60 regmesh gateway --region shanghai --log kafka://kafka-1:9092
+
+A value that is out of range, or a name that no setting has, ends the command with exit code 2 and one line that names
+the variable. [operate.md](operate.md) describes what has an option on the command line (`--log`, `--listen`, ...).
+
+This page is generated from the code by `make settings`.
+"""
+_BOUNDS = {"ge": "at least", "gt": "more than", "le": "at most", "lt": "less than"}
+
+
+def render() -> str:
+    """Returns the whole page."""
+    return "\n".join([_INTRODUCTION, *(line for group in GROUPS for line in _section(group))])
+
+
+def _section(group: type[Settings]) -> Iterator[str]:
+    yield f"## {group.__name__.removesuffix('Settings')}"
+    yield ""
+    yield f"{getdoc(group)} Variables start with `{prefix(group)}`."
+    yield ""
+    yield "| variable | default | what it sets |"
+    yield "| --- | --- | --- |"
+    for variable in variables(group):
+        what = " ".join((variable.field.description or "").split())
+        yield f"| `{variable.name}` | {_text(variable.default)} | {what}{_bounds(variable)} |"
+    yield ""
+
+
+def _text(default: Any) -> str:
+    return f"{default:.12g}" if isinstance(default, float) else str(default)
+
+
+def _bounds(variable: Variable) -> str:
+    found = [
+        f"{words} {_text(value)}"
+        for part in variable.field.metadata
+        for name, words in _BOUNDS.items()
+        if (value := getattr(part, name, None)) is not None
+    ]
+    return f" ({', '.join(found)})" if found else ""
+
+
+if __name__ == "__main__":
+    print(render(), end="")

@@ -7,7 +7,7 @@ from typing import TypeVar
 import structlog
 
 from mesh.clock import Clock
-from mesh.errors import DatabaseUnavailable, LogError, LogUnavailable, RegmeshError
+from mesh.errors import DatabaseUnavailable, LogError, LogUnavailable, RegmeshError, Throttled
 
 T = TypeVar("T")
 Random = Callable[[], float]  # draws numbers from [0, 1)
@@ -56,13 +56,55 @@ class RetryPolicy:
         return min(max(wait, 0.1), self.longest_throttled)
 
 
+class Retries:
+    """Decides after each failure of one operation whether and when it is attempted again."""
+
+    def __init__(self, policy: RetryPolicy, random: Random) -> None:
+        self._policy = policy
+        self._waits = policy.backoff.waits(policy.attempts, random)
+        self._throttled = 0.0
+
+    def wait_after(self, error: RegmeshError) -> float | None:
+        """Returns the seconds to wait before the next attempt; None when `error` ends the operation."""
+        if isinstance(error, Throttled) and self._throttled < self._policy.longest_throttled:
+            wait = self._policy.throttle_wait(error.retry_after)
+            self._throttled += wait
+            return wait
+        return next(self._waits, None) if error.retryable else None
+
+
+async def call_with_retries(
+    call: Callable[[], Awaitable[T]], policy: RetryPolicy, *, clock: Clock, random: Random
+) -> T:
+    """Calls until `call` succeeds, and returns what it returns.
+
+    Raises:
+        RegmeshError: The last error, when it is not retryable or the policy allows no further attempt.
+    """
+    retries = Retries(policy, random)
+    while True:
+        try:
+            return await call()
+        except RegmeshError as error:
+            if (wait := retries.wait_after(error)) is None:
+                raise
+        await clock.sleep(wait)
+
+
 class RetryLoop:
     """Retries one step for ever: longer waits after each failure, the shortest again after a success."""
 
     def __init__(
-        self, step: str, clock: Clock, random: Random, backoff: Backoff = Backoff(first=0.2, longest=15.0)
+        self,
+        step: str,
+        clock: Clock,
+        random: Random,
+        backoff: Backoff = Backoff(first=0.2, longest=15.0),
+        **context: str,
     ) -> None:
+        """`step` and `context` go into the log lines: the action is `<step>_waits`."""
         self._step, self._clock, self._random, self._backoff = step, clock, random, backoff
+        self._context = context
         self._failures = 0
 
     async def wait(self, error: RegmeshError) -> None:
@@ -71,7 +113,7 @@ class RetryLoop:
         seconds = self._backoff.wait(self._failures, self._random)
         log.warning(
             "a step failed and is retried", action=f"{self._step}_waits",
-            error=str(error), code=error.code, seconds=round(seconds, 1),
+            error=str(error), code=error.code, seconds=round(seconds, 1), **self._context,
         )  # fmt: skip
         await self._clock.sleep(seconds)
 

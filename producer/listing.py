@@ -14,10 +14,10 @@ from typing import NamedTuple, TypeGuard, TypeVar
 
 from mesh.clock import Clock
 from mesh.concurrency import all_of
-from mesh.errors import Denied, NotFound, RegistryError, Rejected, Throttled, UnreadableNames
+from mesh.errors import Denied, NotFound, RegistryError, Rejected, UnreadableNames
 from mesh.registry.port import Descriptor, Registry
 from mesh.registry.referrers import fallback_tag, is_fallback
-from mesh.retry import delays
+from mesh.retry import RetryPolicy, call_with_retries
 from mesh.rules.matching.compiled_rule import CompiledRule
 from mesh.rules.matching.patterns import compile_pattern
 from schemas.completions import Side
@@ -52,16 +52,6 @@ class ListingRefused(RegistryError):
     """The registry does not tell what it holds; the message says what to configure."""
 
     code = "listing_refused"
-
-
-@dataclass(frozen=True, slots=True)
-class RetryPolicy:
-    """How often one request of a listing is tried. Seconds."""
-
-    tries: int = 5
-    first_wait: float = 0.5
-    longest_wait: float = 15.0
-    longest_throttled: float = 900.0
 
 
 @dataclass(slots=True)
@@ -138,7 +128,7 @@ class Listing:
     async def _repositories(self) -> list[Repository]:
         names = self._literal_names()
         if names is None:
-            names = await self._patiently(self._catalog)
+            names = await self._ask(self._catalog)
         return list(dict.fromkeys(filter(self._wants_repository, names)))
 
     def _wants_repository(self, name: str) -> bool:
@@ -194,7 +184,7 @@ class Listing:
                 return _Tags((), None)  # a catalog may name what is gone, or what never had a tag
             return _Tags(list(dict.fromkeys(wanted)), of_referrers)
 
-        return await self._patiently(listed)
+        return await self._ask(listed)
 
     async def _readable(self, listed: AsyncIterator[N], wants: Callable[[str], bool]) -> list[N]:
         """What is wanted of a list. What cannot be read of it hides nothing; it is told, unless nobody wants it."""
@@ -213,32 +203,13 @@ class Listing:
         return found
 
     async def _look(self, repository: Repository, tag: Tag, of_referrers: AbstractSet[str] | None) -> Found:
-        there = await self._patiently(lambda: self.registry.resolve(repository, tag))
+        there = await self._ask(lambda: self.registry.resolve(repository, tag))
         if there is None or of_referrers is None or not is_fallback(name := fallback_tag(there.digest)):
             return Found(repository, tag, there)
         return Found(repository, tag, there, name in of_referrers)
 
-    async def _patiently(self, ask: Callable[[], Awaitable[T]]) -> T:
-        """Being throttled is waiting, and what trying again may help is tried again."""
-        retry_policy, throttled = self.retry_policy, 0.0
-        waits = delays(
-            first=retry_policy.first_wait,
-            longest=retry_policy.longest_wait,
-            tries=retry_policy.tries,
-            random=self.random,
-        )
-        while True:
-            try:
-                return await ask()
-            except RegistryError as error:
-                if isinstance(error, Throttled) and throttled < retry_policy.longest_throttled:
-                    wait = max(
-                        0.1, retry_policy.longest_wait if error.retry_after is None else error.retry_after
-                    )
-                    throttled += wait
-                elif not error.retryable or (wait := next(waits, 0.0)) == 0.0:
-                    raise
-                await self.clock.sleep(wait)
+    async def _ask(self, call: Callable[[], Awaitable[T]]) -> T:
+        return await call_with_retries(call, self.retry_policy, clock=self.clock, random=self.random)
 
 
 def literals(pattern: str) -> list[str] | None:

@@ -14,13 +14,14 @@ import structlog
 
 from mesh.clock import Clock
 from mesh.concurrency import close_all
-from mesh.errors import LogError, LogUnavailable, RegistryError, RegmeshError, clean
+from mesh.errors import LogError, RegistryError, RegmeshError, clean
 from mesh.log.port import Append, Group, Log, Partition, Record
 from mesh.log.table import Table
 from mesh.registry.port import Endpoint
+from mesh.retry import Backoff, RetryLoop, RetryPolicy, until_log_available
 from mesh.rules.state import MeshState
 from mesh.rules.stops import Stops
-from producer.listing import Found, Listing, RetryPolicy
+from producer.listing import Found, Listing
 from schemas import codec, topics
 from schemas.completions import Side, TaskError
 from schemas.envelope import make_id
@@ -31,7 +32,8 @@ from schemas.topology import Place
 LOG = structlog.get_logger()
 
 GROUP = "producer.reconcile"
-_LOG_AGAIN_SECONDS = 1.0
+_LOG_BACKOFF = Backoff(first=0.5, longest=5.0)
+_REGISTRY_RETRIES = RetryPolicy(attempts=5, backoff=Backoff(first=0.5, longest=15.0))
 _POLL = 0.2  # seconds
 _AT_ONCE = 4  # listings of one partition; the rest of it waits
 _FIRST_BATCH, _BATCH = 16, 200  # events in one append: agents begin soon, and a long listing appends seldom
@@ -69,7 +71,7 @@ class Reconcile:
         retry_policy: RetryPolicy | None = None,
     ) -> None:
         self._log, self._state, self._table, self._open = log, state, table, open_endpoint
-        self._clock, self._random, self._endurance = clock, random, retry_policy or RetryPolicy()
+        self._clock, self._random, self._retry_policy = clock, random, retry_policy or _REGISTRY_RETRIES
         self._stops = Stops()
         self._commands = Table(
             log,
@@ -80,10 +82,11 @@ class Reconcile:
             random=random,
         )
         self._shares: dict[Partition, _Share] = {}
+        self._retry = RetryLoop("executions", clock, random, _LOG_BACKOFF)
 
     async def run(self) -> None:
         """For ever, while the log comes and goes."""
-        await self._patiently(lambda: self._log.ensure([topics.COMMANDS]))
+        await until_log_available(lambda: self._log.ensure([topics.COMMANDS]), self._clock)
         async with asyncio.TaskGroup() as tasks:
             tasks.create_task(self._commands.run(), name="follow mesh.commands")
             while True:
@@ -91,8 +94,7 @@ class Reconcile:
                     await self._commands.caught_up()
                     await self._read()
                 except LogError as error:
-                    LOG.warning("executions wait for the log", action="log_away", error=str(error))
-                    await self._clock.sleep(_LOG_AGAIN_SECONDS)
+                    await self._retry.wait(error)
 
     async def _read(self) -> None:
         group = await self._log.group(GROUP, [topics.COMMANDS])
@@ -105,6 +107,7 @@ class Reconcile:
     async def _turn(self, group: Group) -> None:
         """Begin what was read, commit what is done. Never waits for a listing, so the membership lives."""
         records = await group.read(max_records=_AT_ONCE, timeout=_POLL)
+        self._retry.reset()
         await self._drop([partition for partition in group.revoked() if partition in self._shares])
         for record in records:
             share = self._shares.setdefault(record.partition, _Share())
@@ -153,7 +156,7 @@ class Reconcile:
         except RegmeshError as error:
             return 0, error.as_task_error()
         listing = Listing(
-            endpoint.registry(Side.SOURCE), compiled, start, self._clock, self._random, self._endurance
+            endpoint.registry(Side.SOURCE), compiled, start, self._clock, self._random, self._retry_policy
         )
         try:
             if start.operation == "delete":
@@ -230,18 +233,7 @@ class Reconcile:
     async def _append(self, records: Sequence[Append]) -> None:
         if not records:
             return
-        await self._patiently(lambda: self._log.append(records))
-
-    async def _patiently(self, write: Callable[[], Awaitable[object]]) -> None:
-        """The log may be away for long; no execution fails for that."""
-        while True:
-            try:
-                await write()
-            except LogUnavailable as error:
-                LOG.warning("an execution waits for the log", action="log_away", error=str(error))
-                await self._clock.sleep(_LOG_AGAIN_SECONDS)
-            else:
-                return
+        await until_log_available(lambda: self._log.append(records), self._clock)
 
 
 async def _ignore(record: Record, reason: str) -> None:

@@ -6,20 +6,18 @@ What the callback builds is the owner's; the table knows how far it is, and lets
 
 import asyncio
 import random as randomness
-from collections.abc import Awaitable, Callable, Iterator, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from contextlib import aclosing
 
-import structlog
 from pydantic import ValidationError
 
 from mesh.clock import Clock, SystemClock
 from mesh.errors import LogUnavailable
 from mesh.log.port import Batch, Log, Record
-from mesh.retry import delays
+from mesh.retry import Backoff, RetryLoop
 from schemas.codec import DecodeError
 
-LOG = structlog.get_logger()
-_FIRST_WAIT, _LONGEST_WAIT, _TRIES = 0.2, 10.0, 8  # seconds, seconds; after so many the wait grows no more
+_BACKOFF = Backoff(first=0.2, longest=10.0)
 
 
 class Table:
@@ -84,18 +82,15 @@ class Table:
         await reached
 
     async def _follow(self) -> None:
-        waits = self._waits()
+        retry = self._retry_loop()
         while True:
             try:
                 async with aclosing(self._log.follow(self.topic, start=self._positions)) as batches:
                     async for batch in batches:
                         await self._take(batch)
-                        waits = self._waits()
+                        retry.reset()
             except LogUnavailable as error:
-                LOG.warning(
-                    "table waits for the log", action="table_waits", topic=self.topic, error=str(error)
-                )
-            await self._clock.sleep(next(waits, _LONGEST_WAIT))
+                await retry.wait(error)
 
     async def _take(self, batch: Batch) -> None:
         for record in batch.records:
@@ -136,16 +131,16 @@ class Table:
                 self._answer()
 
     async def _become_ready(self) -> None:
-        waits = self._waits()
+        retry = self._retry_loop()
         while not self.ready:
             try:
                 await self.caught_up()
                 self.ready = True
-            except LogUnavailable:
-                await self._clock.sleep(next(waits, _LONGEST_WAIT))
+            except LogUnavailable as error:
+                await retry.wait(error)
 
-    def _waits(self) -> Iterator[float]:
-        return delays(first=_FIRST_WAIT, longest=_LONGEST_WAIT, tries=_TRIES, random=self._random)
+    def _retry_loop(self) -> RetryLoop:
+        return RetryLoop("table", self._clock, self._random, _BACKOFF, topic=self.topic)
 
     def _give_up(self) -> None:
         _fail(

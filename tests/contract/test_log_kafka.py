@@ -7,7 +7,6 @@ import sys
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import aclosing, suppress
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -19,11 +18,11 @@ from mesh.clock import SystemClock
 from mesh.errors import LogError, LogUnavailable
 from mesh.log.kafka import KafkaLog, open_log
 from mesh.log.kafka import topics as kafka_topics
-from mesh.log.kafka.settings import Patience
+from mesh.log.kafka.settings import KafkaTimeouts
 from mesh.log.port import Append, Partition
 from schemas import topics
 from tests.support import kafka_broker
-from tests.support.kafka_engine import PATIENCE
+from tests.support.kafka_engine import QUICK_TIMEOUTS
 from tests.support.reading import Reader, appends, finished, read_count, read_until, values
 
 pytestmark = pytest.mark.real("kafka")
@@ -46,15 +45,19 @@ def broker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[kafka_broker.Br
 async def opened(broker: kafka_broker.Broker) -> AsyncIterator[Opener]:
     logs: list[KafkaLog] = []
 
-    async def opening(patience: Patience = PATIENCE) -> KafkaLog:
+    async def opening(timeouts: KafkaTimeouts = QUICK_TIMEOUTS) -> KafkaLog:
         logs.append(
-            await open_log(broker.url, clock=SystemClock(), secrets=lambda _: None, patience=patience)
+            await open_log(broker.url, clock=SystemClock(), secrets=lambda _: None, timeouts=timeouts)
         )
         return logs[-1]
 
     yield opening
     for log in logs:
         await log.close()
+
+
+def _with_timeouts(**seconds: float) -> KafkaTimeouts:
+    return QUICK_TIMEOUTS.model_copy(update=seconds)
 
 
 @pytest.fixture
@@ -88,7 +91,7 @@ async def read_once(reader: Reader) -> None:
 
 async def test_a_killed_broker_loses_nothing_that_was_acknowledged(broker, opened, region, group_name):
     topic = topics.events(region)
-    log = await opened(replace(PATIENCE, call=3.0))
+    log = await opened(_with_timeouts(request_timeout=3.0))
     await log.ensure([topic])
     reader = Reader(await log.group(group_name, [topic]), commits=True)
     acknowledged: list[bytes] = []
@@ -122,7 +125,7 @@ async def test_a_killed_broker_loses_nothing_that_was_acknowledged(broker, opene
 
 async def test_a_follower_goes_on_after_its_broker_was_killed(broker, opened, region):
     topic = topics.status(region)
-    log = await opened(replace(PATIENCE, call=3.0))
+    log = await opened(_with_timeouts(request_timeout=3.0))
     await log.ensure([topic])
     seen: list[bytes | None] = []
     async with asyncio.timeout(2 * _SOON), aclosing(log.follow(topic)) as batches:
@@ -142,7 +145,7 @@ async def test_without_a_broker_every_call_ends_and_afterwards_all_goes_on(
     broker, opened, region, group_name, how
 ):
     topic = topics.events(region)
-    log = await opened(replace(PATIENCE, call=1.0))
+    log = await opened(_with_timeouts(request_timeout=1.0))
     await log.ensure([topic])
     member = await log.group(group_name, [topic])
     await log.append([Append(topic, "k", b"before")])
@@ -176,7 +179,10 @@ async def test_a_start_that_is_cut_off_leaves_no_connection_open(kafka_bootstrap
     for step in range(120):
         opening = asyncio.create_task(
             open_log(
-                f"kafka://{kafka_bootstrap}", clock=SystemClock(), secrets=lambda _: None, patience=PATIENCE
+                f"kafka://{kafka_bootstrap}",
+                clock=SystemClock(),
+                secrets=lambda _: None,
+                timeouts=QUICK_TIMEOUTS,
             )
         )
         await asyncio.sleep(step * 0.0001)
@@ -294,7 +300,7 @@ async def test_a_producer_out_of_sequence_is_replaced(opened, region):
 @pytest.mark.parametrize("fault", ["fetching stops", "coordination stops"])
 async def test_a_consumer_that_hangs_is_replaced(opened, region, group_name, fault):
     topic = topics.events(region)
-    log = await opened(replace(PATIENCE, stall=1.5, session=6.0))
+    log = await opened(_with_timeouts(stall_timeout=1.5, session_timeout=6.0))
     await log.ensure([topic])
     member = await log.group(group_name, [topic])
     await log.append([Append(topic, "k", b"1")])

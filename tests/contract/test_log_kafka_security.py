@@ -13,7 +13,7 @@ from mesh.log.kafka import KafkaLog, open_log
 from mesh.log.port import Append
 from schemas import topics
 from tests.support import kafka_broker
-from tests.support.kafka_engine import PATIENCE
+from tests.support.kafka_engine import QUICK_TIMEOUTS
 from tests.support.reading import read_count, values
 
 pytestmark = pytest.mark.real("kafka")
@@ -59,7 +59,7 @@ async def opened(address: str, certificate: Path | None, password: str) -> Kafka
     url = f"kafka://{address}?security_protocol=SASL_SSL&sasl_username=mesh&sasl_password_secret=KAFKA"
     if certificate is not None:
         url += f"&ssl_cafile={certificate}"
-    return await open_log(url, clock=SystemClock(), secrets={"KAFKA": password}.get, patience=PATIENCE)
+    return await open_log(url, clock=SystemClock(), secrets={"KAFKA": password}.get, timeouts=QUICK_TIMEOUTS)
 
 
 async def test_all_goes_over_tls_with_the_password_of_the_secret(

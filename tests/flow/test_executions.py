@@ -21,7 +21,7 @@ from mesh.registry.builtin import BuiltinRegistry
 from mesh.registry.builtin.faults import Fail, Faults, Throttle
 from mesh.registry.client import open_endpoint
 from mesh.registry.port import Endpoint
-from producer.listing import RetryPolicy
+from mesh.retry import Backoff, RetryPolicy
 from producer.reconcile import Reconcile
 from schemas import codec, topics
 from schemas.events import Action, Event
@@ -119,7 +119,7 @@ class Mesh:
     def producer(self) -> asyncio.Task[None]:
         reconcile = Reconcile(
             log=self.control.log, state=self.control.state, table=self.control.table, open_endpoint=_open,
-            clock=CLOCK, random=lambda: 0.5, retry_policy=RetryPolicy(tries=2, first_wait=0.01, longest_wait=0.02),
+            clock=CLOCK, random=lambda: 0.5, retry_policy=RetryPolicy(2, Backoff(0.01, 0.02)),
         )  # fmt: skip
         self.tasks.append(asyncio.create_task(reconcile.run()))
         return self.tasks[-1]

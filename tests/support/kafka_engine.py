@@ -6,10 +6,17 @@ from contextlib import suppress
 from mesh.clock import SystemClock
 from mesh.log.kafka import KafkaLog, open_log
 from mesh.log.kafka.group import KafkaGroup
-from mesh.log.kafka.settings import Patience
+from mesh.log.kafka.settings import KafkaTimeouts
 
 # A broker that somebody else runs may refuse sessions under 6 s (group.min.session.timeout.ms).
-PATIENCE = Patience(call=8.0, session=6.0, heartbeat=0.3, rebalance=6.0, stall=30.0, stop=2.0)
+QUICK_TIMEOUTS = KafkaTimeouts(
+    request_timeout=8.0,
+    session_timeout=6.0,
+    heartbeat_interval=0.3,
+    rebalance_timeout=6.0,
+    stall_timeout=30.0,
+    stop_timeout=2.0,
+)
 
 
 class KafkaEngine:
@@ -23,7 +30,7 @@ class KafkaEngine:
 
     async def open(self) -> KafkaLog:
         log = await open_log(
-            f"kafka://{self._bootstrap}", clock=SystemClock(), secrets=lambda _: None, patience=PATIENCE
+            f"kafka://{self._bootstrap}", clock=SystemClock(), secrets=lambda _: None, timeouts=QUICK_TIMEOUTS
         )
         self._logs.append(log)
         return log

@@ -8,11 +8,11 @@ sys.path.insert(0, str(Path(__file__).parent.parent.parent))
 
 from mesh.clock import SystemClock
 from mesh.log.kafka import open_log
-from tests.support.kafka_engine import PATIENCE
+from tests.support.kafka_engine import QUICK_TIMEOUTS
 
 
 async def main(url: str, topic: str, group_name: str) -> None:
-    log = await open_log(url, clock=SystemClock(), secrets=lambda _: None, patience=PATIENCE)
+    log = await open_log(url, clock=SystemClock(), secrets=lambda _: None, timeouts=QUICK_TIMEOUTS)
     member = await log.group(group_name, [topic])
     partitions = set()
     while True:

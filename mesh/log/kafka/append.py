@@ -19,7 +19,7 @@ from mesh.clock import Clock
 from mesh.errors import LogError, LogUnavailable
 from mesh.log.kafka.clients import Kept, abandon_producer, end_producer
 from mesh.log.kafka.failures import answering, translated
-from mesh.log.kafka.settings import Cluster, Patience
+from mesh.log.kafka.settings import Cluster, KafkaTimeouts
 from mesh.log.port import Append
 from schemas.codec import MAX_RECORD
 
@@ -32,8 +32,8 @@ _TIMEOUTS_BEFORE_RENEWAL = 2
 class Appender:
     """Writes for all of a process, through one producer at a time."""
 
-    def __init__(self, cluster: Cluster, patience: Patience, clock: Clock) -> None:
-        self._cluster, self._patience, self._clock = cluster, patience, clock
+    def __init__(self, cluster: Cluster, timeouts: KafkaTimeouts, clock: Clock) -> None:
+        self._cluster, self._timeouts, self._clock = cluster, timeouts, clock
         self._producer: Kept[AIOKafkaProducer] = Kept(self._make, abandon_producer)
         self._timeouts_in_a_row = 0
 
@@ -47,8 +47,8 @@ class Appender:
             _check(record)
         if not records:
             return []
-        deadline = asyncio.get_running_loop().time() + self._patience.call
-        async with answering("append", self._cluster, self._patience.call):
+        deadline = asyncio.get_running_loop().time() + self._timeouts.request_timeout
+        async with answering("append", self._cluster, self._timeouts.request_timeout):
             producer = await self._producer.get()
         deliveries: list[Future[Any]] = []
         try:
@@ -59,7 +59,7 @@ class Appender:
         except TimeoutError as error:
             await self._note_timeout(producer)
             raise LogUnavailable(
-                f"append: no acknowledgement from Kafka at {self._cluster} within {self._patience.call:g} s"
+                f"append: no acknowledgement from Kafka at {self._cluster} within {self._timeouts.request_timeout:g} s"
             ) from error
         except KafkaError as error:
             await self._renew(producer, error)
@@ -68,7 +68,7 @@ class Appender:
 
     async def close(self) -> None:
         """Write what is waiting, in bounded time, and end."""
-        await self._producer.close(partial(end_producer, within=self._patience.stop))
+        await self._producer.close(partial(end_producer, within=self._timeouts.stop_timeout))
 
     async def _send(self, producer: AIOKafkaProducer, record: Append) -> Future[Any]:
         stamp = int(self._clock.now().timestamp() * 1000)
@@ -108,7 +108,7 @@ class Appender:
             max_batch_size=_BATCH,
             max_request_size=_BATCH,
             compression_type=self._cluster.compression,
-            request_timeout_ms=int(self._patience.call * 1000),
+            request_timeout_ms=int(self._timeouts.request_timeout * 1000),
         )
 
 

@@ -22,12 +22,12 @@ from mesh.log.kafka.failures import answering, with_reason_from_logs
 from mesh.log.kafka.follow import Follower
 from mesh.log.kafka.group import KafkaGroup
 from mesh.log.kafka.offsets import Offsets
-from mesh.log.kafka.settings import Cluster, Patience, Secrets, parse
+from mesh.log.kafka.settings import Cluster, KafkaTimeouts, Secrets, parse
 from mesh.log.port import Append, Batch
 
 
 async def open_log(
-    url: str, *, clock: Clock, secrets: Secrets, patience: Patience | None = None
+    url: str, *, clock: Clock, secrets: Secrets, timeouts: KafkaTimeouts | None = None
 ) -> "KafkaLog":
     """Connect to the cluster of `url`; `settings` says what a URL may hold.
 
@@ -35,7 +35,7 @@ async def open_log(
     nobody answers there.
     """
     _keep_passwords_out_of_logs()
-    kafka = KafkaLog(parse(url, secrets), clock, patience or Patience())
+    kafka = KafkaLog(parse(url, secrets), clock, timeouts or KafkaTimeouts())
     try:
         await kafka.start()
     except BaseException:
@@ -47,11 +47,11 @@ async def open_log(
 class KafkaLog:
     """`mesh.log.port.Log`. Made by `open_log`; used in the event loop that made it."""
 
-    def __init__(self, cluster: Cluster, clock: Clock, patience: Patience) -> None:
-        self._cluster, self._clock, self._patience = cluster, clock, patience
-        self._appender = Appender(cluster, patience, clock)
+    def __init__(self, cluster: Cluster, clock: Clock, timeouts: KafkaTimeouts) -> None:
+        self._cluster, self._clock, self._timeouts = cluster, clock, timeouts
+        self._appender = Appender(cluster, timeouts, clock)
         self._admin: Kept[AIOKafkaAdminClient] = Kept(self._make_admin, _close_admin)
-        self._offsets = Offsets(cluster, patience)
+        self._offsets = Offsets(cluster, timeouts)
         self._known: set[str] = set()  # topics that exist
         self._readers: set[KafkaGroup | Follower] = set()
         self._closed = False
@@ -59,7 +59,7 @@ class KafkaLog:
     async def start(self) -> None:
         """See that Kafka is there, so that a wrong address is told at once and not by the first append."""
         with with_reason_from_logs():
-            async with answering("start", self._cluster, self._patience.call):
+            async with answering("start", self._cluster, self._timeouts.request_timeout):
                 await self._appender.start()
 
     async def append(self, records: Sequence[Append]) -> Sequence[int]:
@@ -70,7 +70,7 @@ class KafkaLog:
     async def group(self, name: str, topics: Sequence[str]) -> KafkaGroup:
         self._check_open()
         await self._check_topics(set(topics))
-        group = KafkaGroup(name, topics, self._cluster, self._patience, self._clock, self._offsets)
+        group = KafkaGroup(name, topics, self._cluster, self._timeouts, self._clock, self._offsets)
         self._readers.add(group)
         await group.join()
         return group
@@ -80,7 +80,7 @@ class KafkaLog:
     ) -> AsyncGenerator[Batch, None]:
         self._check_open()
         follower = Follower(
-            topic, self._cluster, self._patience, self._clock, self._offsets, numbers=self._partitions_of
+            topic, self._cluster, self._timeouts, self._clock, self._offsets, numbers=self._partitions_of
         )
         self._readers.add(follower)
         try:
@@ -138,11 +138,11 @@ class KafkaLog:
             return await kafka_topics.partitions(admin)
 
     def _administering(self, what: str) -> AbstractAsyncContextManager[AIOKafkaAdminClient]:
-        return borrowed(self._admin, what, self._cluster, self._patience.call)
+        return borrowed(self._admin, what, self._cluster, self._timeouts.request_timeout)
 
     def _make_admin(self) -> AIOKafkaAdminClient:
         return AIOKafkaAdminClient(
-            **self._cluster.client_options(), request_timeout_ms=int(self._patience.call * 1000)
+            **self._cluster.client_options(), request_timeout_ms=int(self._timeouts.request_timeout * 1000)
         )
 
     def _check_open(self) -> None:

@@ -15,7 +15,7 @@ from mesh.log.kafka.clients import end_consumer, started
 from mesh.log.kafka.failures import answering
 from mesh.log.kafka.offsets import Offsets, is_behind
 from mesh.log.kafka.reading import reading_options, record_of, start_again_from_oldest
-from mesh.log.kafka.settings import Cluster, Patience
+from mesh.log.kafka.settings import Cluster, KafkaTimeouts
 from mesh.log.port import Batch, Record
 
 log = structlog.get_logger()
@@ -31,13 +31,13 @@ class Follower:
         self,
         topic: str,
         cluster: Cluster,
-        patience: Patience,
+        timeouts: KafkaTimeouts,
         clock: Clock,
         offsets: Offsets,
         *,
         numbers: Callable[[str], Awaitable[Sequence[int]]],
     ) -> None:
-        self._topic, self._cluster, self._patience, self._clock = topic, cluster, patience, clock
+        self._topic, self._cluster, self._timeouts, self._clock = topic, cluster, timeouts, clock
         self._offsets, self._numbers = offsets, numbers
         self._consumer: AIOKafkaConsumer | None = None
         self._partitions: list[TopicPartition] = []
@@ -79,7 +79,7 @@ class Follower:
     async def _begin(self) -> None:
         partitions = [TopicPartition(self._topic, number) for number in await self._numbers(self._topic)]
         oldest = await self._offsets.oldest(partitions)
-        async with answering(f"follow {self._topic}", self._cluster, self._patience.call):
+        async with answering(f"follow {self._topic}", self._cluster, self._timeouts.request_timeout):
             consumer = await started(self._make(), self._stop)
         self._consumer = consumer
         consumer.assign(partitions)
@@ -90,7 +90,7 @@ class Follower:
         self._progress_at = self._clock.monotonic()
 
     async def _read(self, consumer: AIOKafkaConsumer) -> list[Record]:
-        async with answering(f"follow {self._topic}", self._cluster, _POLL + self._patience.call):
+        async with answering(f"follow {self._topic}", self._cluster, _POLL + self._timeouts.request_timeout):
             try:
                 found = await consumer.getmany(timeout_ms=int(_POLL * 1000))
             except OffsetOutOfRangeError as error:
@@ -104,17 +104,17 @@ class Follower:
     async def _watch(self, consumer: AIOKafkaConsumer, *, progress: bool) -> None:
         """`LogUnavailable` when there is something to read and nothing has come for long."""
         now = self._clock.monotonic()
-        if not progress and now - self._progress_at < self._patience.stall:
+        if not progress and now - self._progress_at < self._timeouts.stall_timeout:
             return
         if not progress and await is_behind(consumer, self._partitions, self._offsets):
             raise LogUnavailable(
-                f"follow {self._topic}: there is more, and none came for {self._patience.stall:g} s"
+                f"follow {self._topic}: there is more, and none came for {self._timeouts.stall_timeout:g} s"
             )
         self._progress_at = now
 
     def _make(self) -> AIOKafkaConsumer:
         return AIOKafkaConsumer(
-            **reading_options(self._cluster), request_timeout_ms=int(self._patience.call * 1000)
+            **reading_options(self._cluster), request_timeout_ms=int(self._timeouts.request_timeout * 1000)
         )
 
     async def _end(self) -> None:
@@ -123,4 +123,4 @@ class Follower:
             await self._stop(consumer)
 
     async def _stop(self, consumer: AIOKafkaConsumer) -> None:
-        await end_consumer(consumer, self._patience.stop)
+        await end_consumer(consumer, self._timeouts.stop_timeout)

@@ -18,7 +18,7 @@ from mesh.errors import LogUnavailable
 from mesh.log.kafka.failures import translated
 from mesh.log.kafka.member import Member
 from mesh.log.kafka.offsets import Offsets
-from mesh.log.kafka.settings import Cluster, Patience
+from mesh.log.kafka.settings import Cluster, KafkaTimeouts
 from mesh.log.port import Partition, Record
 
 log = structlog.get_logger()
@@ -34,12 +34,12 @@ class KafkaGroup:
         name: str,
         topics: Sequence[str],
         cluster: Cluster,
-        patience: Patience,
+        timeouts: KafkaTimeouts,
         clock: Clock,
         offsets: Offsets,
     ) -> None:
         self._name, self._topics = name, topics
-        self._cluster, self._patience, self._clock = cluster, patience, clock
+        self._cluster, self._timeouts, self._clock = cluster, timeouts, clock
         self._offsets = offsets
         self._member: Member | None = None
         self._gained = asyncio.Event()
@@ -57,7 +57,7 @@ class KafkaGroup:
         member = Member(
             self._name,
             self._cluster,
-            self._patience,
+            self._timeouts,
             self._clock,
             self._offsets,
             revoked=self._on_revoked,
@@ -72,7 +72,7 @@ class KafkaGroup:
             raise
         self._failures = 0
         with suppress(TimeoutError):
-            async with asyncio.timeout(self._patience.call):
+            async with asyncio.timeout(self._timeouts.request_timeout):
                 await self._gained.wait()
 
     async def read(self, *, max_records: int, timeout: float) -> Sequence[Record]:
@@ -129,7 +129,10 @@ class KafkaGroup:
     async def _fill(self, max_records: int, timeout: float) -> None:
         """Wait up to `timeout` for the turn that is under way, or begin one. Raises what it ended with."""
         self._check_open()
-        if self._turn is not None and self._clock.monotonic() - self._turn_began > self._patience.stall:
+        if (
+            self._turn is not None
+            and self._clock.monotonic() - self._turn_began > self._timeouts.stall_timeout
+        ):
             log.warning("reader hangs", action="log_group_hangs", group=self._name)
             await self._stop_turn()
             await self._leave()

@@ -22,7 +22,7 @@ from mesh.log.kafka.clients import end_consumer, started
 from mesh.log.kafka.failures import answering
 from mesh.log.kafka.offsets import Offsets, is_behind
 from mesh.log.kafka.reading import reading_options, record_of, start_again_from_oldest
-from mesh.log.kafka.settings import Cluster, Patience
+from mesh.log.kafka.settings import Cluster, KafkaTimeouts
 from mesh.log.port import Partition, Record
 
 
@@ -33,7 +33,7 @@ class Member(ConsumerRebalanceListener):  # type: ignore[misc]  # aiokafka has n
         self,
         group: str,
         cluster: Cluster,
-        patience: Patience,
+        timeouts: KafkaTimeouts,
         clock: Clock,
         offsets: Offsets,
         *,
@@ -41,9 +41,9 @@ class Member(ConsumerRebalanceListener):  # type: ignore[misc]  # aiokafka has n
         gained: Callable[["Member"], None],
         truncated: Callable[[Mapping[Partition, int]], None],
     ) -> None:
-        self._group, self._cluster, self._patience, self._clock = group, cluster, patience, clock
+        self._group, self._cluster, self._timeouts, self._clock = group, cluster, timeouts, clock
         self._offsets, self._revoked, self._gained, self._truncated = offsets, revoked, gained, truncated
-        self._consumer = AIOKafkaConsumer(**_options(group, cluster, patience))
+        self._consumer = AIOKafkaConsumer(**_options(group, cluster, timeouts))
         self._ended = False
         self._well_at = (
             clock.monotonic()
@@ -57,7 +57,7 @@ class Member(ConsumerRebalanceListener):  # type: ignore[misc]  # aiokafka has n
 
     async def join(self, topics: Sequence[str]) -> None:
         """Connect, then join in the background. `LogUnavailable` when nobody answers."""
-        async with answering(f"join group {self._group}", self._cluster, self._patience.call):
+        async with answering(f"join group {self._group}", self._cluster, self._timeouts.request_timeout):
             await started(self._consumer, self._stop)
         self._consumer.subscribe(list(topics), listener=self)
 
@@ -96,7 +96,7 @@ class Member(ConsumerRebalanceListener):  # type: ignore[misc]  # aiokafka has n
         offsets = {TopicPartition(*one): offset for one, offset in finished.items() if one in self.owned}
         if not offsets:
             return  # without offsets, aiokafka would commit what was read
-        async with answering(f"commit of group {self._group}", self._cluster, self._patience.call):
+        async with answering(f"commit of group {self._group}", self._cluster, self._timeouts.request_timeout):
             try:
                 await self._consumer.commit(offsets)
             except (CommitFailedError, IllegalStateError):
@@ -107,7 +107,7 @@ class Member(ConsumerRebalanceListener):  # type: ignore[misc]  # aiokafka has n
         """As `Group.lag`."""
         owned = _theirs(self.owned)
         ends, oldest = await self._offsets.ends(owned), await self._offsets.oldest(owned)
-        async with answering(f"lag of group {self._group}", self._cluster, self._patience.call):
+        async with answering(f"lag of group {self._group}", self._cluster, self._timeouts.request_timeout):
             committed = {one: await self._consumer.committed(one) or 0 for one in owned}
         return {Partition(*one): ends[one] - max(committed[one], oldest[one]) for one in owned}
 
@@ -117,9 +117,9 @@ class Member(ConsumerRebalanceListener):  # type: ignore[misc]  # aiokafka has n
         aiokafka's background tasks can hang with no other sign. `LogUnavailable` when nobody answers.
         """
         now = self._clock.monotonic()
-        if self._refused_at is not None and now - self._refused_at > self._patience.stall:
+        if self._refused_at is not None and now - self._refused_at > self._timeouts.stall_timeout:
             return True
-        if now - self._well_at < self._patience.stall:
+        if now - self._well_at < self._timeouts.stall_timeout:
             return False
         unread = _theirs(self.owned - paused)
         if not self._has_place or await is_behind(self._consumer, unread, self._offsets):
@@ -156,23 +156,23 @@ class Member(ConsumerRebalanceListener):  # type: ignore[misc]  # aiokafka has n
             await self._consumer.seek_to_beginning(*still_ours)
 
     async def _stop(self, consumer: AIOKafkaConsumer) -> None:
-        await end_consumer(consumer, self._patience.stop)
+        await end_consumer(consumer, self._timeouts.stop_timeout)
 
 
 def _theirs(partitions: Collection[Partition]) -> list[TopicPartition]:
     return [TopicPartition(*one) for one in partitions]
 
 
-def _options(group: str, cluster: Cluster, patience: Patience) -> dict[str, Any]:
+def _options(group: str, cluster: Cluster, timeouts: KafkaTimeouts) -> dict[str, Any]:
     return {
         **reading_options(cluster),
         "group_id": group,
-        "session_timeout_ms": int(patience.session * 1000),
-        "heartbeat_interval_ms": int(patience.heartbeat * 1000),
-        "rebalance_timeout_ms": int(patience.rebalance * 1000),
-        "max_poll_interval_ms": int(patience.poll * 1000),
+        "session_timeout_ms": int(timeouts.session_timeout * 1000),
+        "heartbeat_interval_ms": int(timeouts.heartbeat_interval * 1000),
+        "rebalance_timeout_ms": int(timeouts.rebalance_timeout * 1000),
+        "max_poll_interval_ms": int(timeouts.poll_timeout * 1000),
         # A request to join is answered when the rebalance is over.
-        "request_timeout_ms": int((patience.rebalance + 5) * 1000),
+        "request_timeout_ms": int((timeouts.rebalance_timeout + 5) * 1000),
         # One only: with several, aiokafka asks to join once for each.
         "partition_assignment_strategy": (RoundRobinPartitionAssignor,),
     }

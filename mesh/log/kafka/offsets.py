@@ -9,25 +9,29 @@ from aiokafka import AIOKafkaConsumer, TopicPartition
 
 from mesh.log.kafka.clients import Kept, borrowed, end_consumer
 from mesh.log.kafka.reading import reading_options
-from mesh.log.kafka.settings import Cluster, Patience
+from mesh.log.kafka.settings import Cluster, KafkaTimeouts
 
 
 class Offsets:
     """Shared by all readers of a process. Every method raises `LogUnavailable` when nobody answers."""
 
-    def __init__(self, cluster: Cluster, patience: Patience) -> None:
-        self._cluster, self._patience = cluster, patience
+    def __init__(self, cluster: Cluster, timeouts: KafkaTimeouts) -> None:
+        self._cluster, self._timeouts = cluster, timeouts
         self._asker: Kept[AIOKafkaConsumer] = Kept(self._make, self._end)
 
     async def ends(self, partitions: Collection[TopicPartition]) -> dict[TopicPartition, int]:
         """The offset that the next record of each gets. The partitions must exist."""
-        async with borrowed(self._asker, "ask for ends", self._cluster, self._patience.call) as asker:
+        async with borrowed(
+            self._asker, "ask for ends", self._cluster, self._timeouts.request_timeout
+        ) as asker:
             ends: dict[TopicPartition, int] = await asker.end_offsets(list(partitions))
         return ends
 
     async def oldest(self, partitions: Collection[TopicPartition]) -> dict[TopicPartition, int]:
         """The offset of the oldest record of each, or its end when there is none. The partitions must exist."""
-        async with borrowed(self._asker, "ask for oldest", self._cluster, self._patience.call) as asker:
+        async with borrowed(
+            self._asker, "ask for oldest", self._cluster, self._timeouts.request_timeout
+        ) as asker:
             oldest: dict[TopicPartition, int] = await asker.beginning_offsets(list(partitions))
         return oldest
 
@@ -36,11 +40,11 @@ class Offsets:
 
     def _make(self) -> AIOKafkaConsumer:
         return AIOKafkaConsumer(
-            **reading_options(self._cluster), request_timeout_ms=int(self._patience.call * 1000)
+            **reading_options(self._cluster), request_timeout_ms=int(self._timeouts.request_timeout * 1000)
         )
 
     async def _end(self, asker: AIOKafkaConsumer) -> None:
-        await end_consumer(asker, self._patience.stop)
+        await end_consumer(asker, self._timeouts.stop_timeout)
 
 
 async def is_behind(

@@ -14,8 +14,10 @@ from typing import Any
 from urllib.parse import parse_qsl, urlsplit
 
 from aiokafka.helpers import create_ssl_context
+from pydantic import Field
 
 from mesh.errors import InvalidInput
+from mesh.settings import Settings
 
 Secrets = Callable[[str], str | None]
 
@@ -29,17 +31,32 @@ _PARAMETERS = (
 )  # fmt: skip
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Patience:
-    """Seconds. The defaults suit a wide-area network; tests shorten them."""
+class KafkaTimeouts(Settings):
+    """How long the Kafka engine waits, in seconds. The defaults suit a wide-area network; tests shorten them."""
 
-    call: float = 10.0  # any one call: append, commit, end, ...
-    session: float = 20.0  # after which the group gives a silent member's partitions to others
-    heartbeat: float = 3.0
-    rebalance: float = 60.0  # aiokafka's default is its session time-out, too short when copies settle
-    poll: float = 300.0  # without `read`, after which a member leaves by itself
-    stall: float = 120.0  # without assignment or progress, after which a consumer is built anew
-    stop: float = 5.0  # for a client to stop: aiokafka's may hang
+    request_timeout: float = Field(10.0, gt=0)
+    """Seconds that any one call may take: an append, a commit, a question for offsets."""
+
+    session_timeout: float = Field(20.0, gt=0)
+    """Seconds without a heartbeat after which the group gives a member's partitions to others."""
+
+    heartbeat_interval: float = Field(3.0, gt=0)
+    """Seconds between the heartbeats of a group member."""
+
+    rebalance_timeout: float = Field(60.0, gt=0)
+    """Seconds that the members of a group have to rejoin it in a rebalance.
+
+    aiokafka takes its session time-out, which is too short for members that settle copies first.
+    """
+
+    poll_timeout: float = Field(300.0, gt=0)
+    """Seconds without a read after which a member leaves its group (`max.poll.interval.ms`)."""
+
+    stall_timeout: float = Field(120.0, gt=0)
+    """Seconds without an assignment or progress after which a consumer is replaced."""
+
+    stop_timeout: float = Field(5.0, gt=0)
+    """Seconds that a client has to stop, since aiokafka's may hang."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

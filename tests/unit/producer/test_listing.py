@@ -9,8 +9,9 @@ from mesh.clock import SystemClock
 from mesh.errors import Denied, RegistryError, Unreachable, UnreadableNames
 from mesh.registry.manifests import OCI_MANIFEST
 from mesh.registry.port import Descriptor
+from mesh.retry import RetryPolicy
 from mesh.rules.matching.compiled_rule import CompiledRule
-from producer.listing import Listing, RetryPolicy
+from producer.listing import Listing
 from schemas.completions import Side
 from schemas.executions import ExecutionStart
 from schemas.names import Digest, ObjectName, PlaceName, Region, Repository, Tag
@@ -65,7 +66,7 @@ def listing(registry: Registry, name: str = "**") -> Listing:
         id="start", time=datetime(2026, 1, 1, tzinfo=UTC), execution_id="e", region=Region("beijing"),
         rule=PlaceName("all"), source=ObjectName("cn"), trigger="manual", rules_rev=-1,
     )  # fmt: skip
-    once = RetryPolicy(tries=1)
+    once = RetryPolicy(attempts=1)
     return Listing(registry, CompiledRule(rule), start, SystemClock(), lambda: 0.5, once)  # type: ignore[arg-type]
 
 

@@ -6,7 +6,7 @@
 
     blob events -> match -> ahead: layers that come before their manifest
 
-`replicate` is the job on one page, `agent` composes it all, `task` holds the values that go from step to step, `tally`
+`replicate` is the job on one page, `agent` composes it all, `task` holds the values that go from step to step, `progress`
 what is counted on the way. Steps do not know each other. `match`, `select`, `plan` and `offsets` are pure. `begun` and
 `heartbeat` read and write `mesh.<region>.status`; `places` keeps the registries. `referrers` is a page of its own: what
 is about an image goes through the same steps. `subjects` remembers what is about what. `delete` is the page of a

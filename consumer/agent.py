@@ -27,8 +27,7 @@ from consumer.pipeline.park import Parking
 from consumer.pipeline.retry_policy import Patience
 from consumer.pipeline.task_runner import Worker
 from consumer.places import Places
-from consumer.progress import Tally
-from consumer.task import Task
+from consumer.progress import TaskRun
 from mesh.clock import Clock
 from mesh.concurrency import close_all
 from mesh.errors import LogError, RegmeshError
@@ -85,6 +84,7 @@ class Agent:
         self._places, self._clock, self._metrics, self._settings = places, clock, metrics, settings
         self._reporter = Reporter(agent=name, region=region, log=mesh_log, relay=access.url, now=clock.now)
         begun, live_agents, stops = InProgressTasks(), LiveAgents(), Stops()
+        self._stops = stops
         self._parking = Parking(
             agent=name, region=region, log=mesh_log, state=state, live_agents=live_agents, stops=stops,
             patience=settings.patience, clock=clock, metrics=metrics, random=random,
@@ -114,7 +114,7 @@ class Agent:
         admission = Admission(state=state, public=public, owners=self._owners)
         self._worker = Worker(
             log=mesh_log, places=places, copier=self._transfers.copier, reporter=self._reporter, begun=begun,
-            stops=stops, admission=admission, parking=self._parking, patience=settings.patience, clock=clock,
+            admission=admission, parking=self._parking, patience=settings.patience, clock=clock,
             metrics=metrics, random=random,
         )  # fmt: skip
         self._looked_at: list[Place] = []
@@ -137,6 +137,7 @@ class Agent:
         lanes = Lanes(
             self._run_in_turn,
             supersede=self._worker.supersede,
+            stops=self._stops,
             permits_per_destination=self._settings.tasks_per_destination,
             bulk_permits_per_destination=self._settings.bulk_tasks_per_destination,
             clock=self._clock,
@@ -159,9 +160,9 @@ class Agent:
             ours = self._owners, self._transfers, self._places
             await close_all(partial(lanes.drain, 0), self._leave_groups, *(it.close for it in ours))
 
-    async def _run_in_turn(self, task: Task, tally: Tally) -> None:
-        async with self._owners.turn(task):
-            await self._worker.run(task, tally)
+    async def _run_in_turn(self, run: TaskRun) -> None:
+        async with self._owners.turn(run.task):
+            await self._worker.run(run)
 
     def _beside(self, lanes: Lanes) -> list[Coroutine[None, None, None]]:
         return [

@@ -1,4 +1,4 @@
-"""What a task has done so far, counted while it runs."""
+"""One run of a task: how far it has come (`TaskProgress`), and how others steer it (`TaskControl`)."""
 
 import asyncio
 from collections import Counter
@@ -6,7 +6,9 @@ from collections.abc import Callable, Iterable
 from contextlib import AbstractAsyncContextManager, nullcontext
 from dataclasses import dataclass, field
 from datetime import datetime
+from enum import Enum, auto
 
+from consumer.task import Task
 from mesh.errors import RegmeshError
 from mesh.registry.port import Descriptor
 from schemas.completions import MOST_ATTACHED
@@ -15,48 +17,74 @@ from schemas.rules import Resource
 
 
 class ExecutionStopped(RegmeshError):
-    """The execution was stopped: what is on its way still arrives, nothing new is begun."""
+    """The task's execution was stopped: blobs under way still arrive, no further step starts."""
 
     code = "stopped"
 
 
+class Phase(Enum):
+    """Where a task is between its lane and its end."""
+
+    QUEUED = auto()
+    RUNNING = auto()
+    ENDING = auto()  # its outcome is known and is being written to the log
+
+
 @dataclass(slots=True)
-class Tally:
-    """What a task has done so far; counted over all its attempts. Bytes are of blobs."""
+class TaskProgress:
+    """What a task has done so far, over all its attempts. Bytes are those of blobs."""
 
     started: datetime
     attempts: int = 1
-    is_running: bool = False  # its turn in its lane came
-    ending: bool = False  # it will do no more: how it ended is being written
-    begun: bool = False  # its progress is on the log
+    in_progress: bool = False  # the log says so; set before the first write at the destination
     resource: Resource | None = None
     digest: Digest | None = None
     bytes_total: int = 0
     bytes_transferred: int = 0
-    bytes_from: Counter[Region] = field(default_factory=Counter)  # of these, by the region that sent them
+    bytes_from: Counter[Region] = field(default_factory=Counter)  # of those transferred, by sending region
     bytes_skipped: int = 0
     blobs_mounted: int = 0
     blobs_transferred: int = 0
-    subject: Digest | None = None  # of a task that brings a referrer by itself: what that is about
-    attached: dict[Digest, None] = field(default_factory=dict)  # referrers that came or were found there
-    newer: asyncio.Event = field(default_factory=asyncio.Event)  # set when a newer task has the same target
-    aside: Callable[[], AbstractAsyncContextManager[None]] = nullcontext  # its turn is another's in the block
-    is_stopped: Callable[[], bool] = bool  # True once its execution was stopped
+    subject: Digest | None = None  # what a referrer that was pushed by itself is attached to
+    attached: dict[Digest, None] = field(default_factory=dict)  # referrers copied or found at the destination
 
-    def begin_pass(self, resource: Resource, blobs: Iterable[Descriptor]) -> None:
-        """A pass over an image starts: what it finds at the destination is counted anew, what was sent stays sent."""
+    def start_pass(self, resource: Resource, blobs: Iterable[Descriptor]) -> None:
+        """Starts the counts of one pass over an image; the bytes transferred by earlier passes stay."""
         self.resource = resource
         self.bytes_total = sum(blob.size for blob in blobs)
         self.bytes_skipped = 0
         self.attached = {}
 
     def attach(self, referrers: Iterable[Digest]) -> None:
-        """The destination has these about the image; of more than a completion holds the rest is left out."""
+        """Adds referrers that the destination holds; ignores those beyond what a completion can list."""
         for digest in referrers:
             if len(self.attached) < MOST_ATTACHED:
                 self.attached[digest] = None
 
-    def go_on(self) -> None:
-        """Asked before each next step; raises `ExecutionStopped`."""
+
+@dataclass(slots=True)
+class TaskControl:
+    """Signals between a running task and the lane, the parking and the commands around it."""
+
+    is_stopped: Callable[[], bool] = bool  # whether its execution was stopped
+    yield_permit: Callable[[], AbstractAsyncContextManager[None]] = nullcontext  # others use it in the block
+    superseded: asyncio.Event = field(default_factory=asyncio.Event)  # a newer task has the same target
+    phase: Phase = Phase.QUEUED
+
+    def raise_if_stopped(self) -> None:
+        """Checks for a stop between two steps.
+
+        Raises:
+            ExecutionStopped: The task's execution was stopped.
+        """
         if self.is_stopped():
             raise ExecutionStopped("the execution was stopped")
+
+
+@dataclass(frozen=True, slots=True)
+class TaskRun:
+    """A task with its progress and its control, as they travel through the agent."""
+
+    task: Task
+    progress: TaskProgress
+    control: TaskControl = field(default_factory=TaskControl)

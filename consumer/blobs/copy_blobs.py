@@ -14,7 +14,7 @@ from consumer.blobs.relay.incoming import Incoming
 from consumer.blobs.relay.tee import Tee
 from consumer.blobs.source_stream import SourceStream
 from consumer.blobs.throttle import Speeds
-from consumer.progress import Tally
+from consumer.progress import TaskRun
 from consumer.task import BlobKey, Task
 from mesh.concurrency import all_of
 from mesh.errors import ContentMismatch, RegistryError
@@ -53,10 +53,9 @@ class BlobCopier:
     async def copy(
         self,
         blobs: Iterable[Descriptor],
-        task: Task,
+        run: TaskRun,
         source: Registry,
         destination: Registry,
-        tally: Tally,
         *,
         resend: bool = False,
     ) -> None:
@@ -65,19 +64,19 @@ class BlobCopier:
         `resend`: what the destination said it has, it does not have; believe nothing and send everything.
         `ExecutionStopped`, after the blobs that were under way.
         """
-        lanes, wanted, place = asyncio.Semaphore(self._per_task), tuple(blobs), task.destination.name
-        ways = await self.sources.ways(task, tally.digest) if wanted else ImageSources()
+        lanes, wanted, place = asyncio.Semaphore(self._per_task), tuple(blobs), run.task.destination.name
+        ways = await self.sources.ways(run.task, run.progress.digest) if wanted else ImageSources()
 
         async def one(blob: Descriptor) -> None:
             async with lanes:
-                if tally.is_stopped():
+                if run.control.is_stopped():
                     return
-                await _Transfer(self, blob, task, source, destination, tally, ways).run(resend=resend)
+                await _Transfer(self, blob, run, source, destination, ways).run(resend=resend)
                 settled((place, blob.digest))
 
         with self.incoming.expected((place, blob.digest) for blob in wanted) as settled:
             await all_of(one(blob) for blob in wanted)
-        tally.go_on()
+        run.control.raise_if_stopped()
 
     @asynccontextmanager
     async def permit(self, task: Task) -> AsyncIterator[None]:
@@ -137,17 +136,16 @@ class _Transfer:
         self,
         copier: BlobCopier,
         blob: Descriptor,
-        task: Task,
+        run: TaskRun,
         source: Registry,
         destination: Registry,
-        tally: Tally,
         ways: ImageSources,
     ) -> None:
-        self._copier, self._blob, self._task, self._tally = copier, blob, task, tally
+        self._copier, self._blob, self._task, self._progress = copier, blob, run.task, run.progress
         self._ways = ways
         self._source, self._destination = source, destination
-        self._repository = task.destination_repository
-        self._blob_key: BlobKey = (task.destination.name, blob.digest)
+        self._repository = run.task.destination_repository
+        self._blob_key: BlobKey = (run.task.destination.name, blob.digest)
 
     async def run(self, *, resend: bool) -> None:
         is_unseen = begins = False
@@ -182,7 +180,7 @@ class _Transfer:
         if await self._has_it():
             self._found("present")
         elif await self._mount():
-            self._tally.blobs_mounted += 1
+            self._progress.blobs_mounted += 1
             self._found("mounted")
         else:
             return False
@@ -192,7 +190,7 @@ class _Transfer:
         self._count(how)
         self._copier.holders.remember(self._blob_key, self._repository)
         if not self._was_prefetched():
-            self._tally.bytes_skipped += self._blob.size
+            self._progress.bytes_skipped += self._blob.size
 
     def _is_being_prefetched(self) -> bool:
         """Then it is asked for when it has come: before, nobody knows yet who sent it."""
@@ -203,8 +201,8 @@ class _Transfer:
         sent = None if self._task.is_prefetch else self._copier.brought.claim(self._blob_key)
         if sent is None:
             return False
-        self._tally.bytes_transferred += self._blob.size
-        self._tally.bytes_from.update(sent)
+        self._progress.bytes_transferred += self._blob.size
+        self._progress.bytes_from.update(sent)
         return True
 
     async def _has_it(self) -> bool:
@@ -230,7 +228,7 @@ class _Transfer:
                 if not supply.is_shared:
                     raise
                 await self._stream(sources.from_origin(*args), uploads)
-        self._tally.blobs_transferred += 1
+        self._progress.blobs_transferred += 1
         self._copier.holders.remember(self._blob_key, self._repository)
         self._count("transferred")
 
@@ -245,7 +243,7 @@ class _Transfer:
                 await self._destination.cancel_upload(self._repository, left)
 
     async def _stream(self, supply: SourceStream, uploads: list[Upload]) -> None:
-        before = self._tally.bytes_from.copy()
+        before = self._progress.bytes_from.copy()
         async with supply, self._copier.permit(self._task):
             await supply.open()
             with self._copier.incoming.coming(self._blob_key, self._blob.size) as tee:
@@ -253,13 +251,13 @@ class _Transfer:
                 upload = uploads.pop() if uploads else None
                 await self._destination.write_blob(self._repository, self._blob, chunks, upload)
         if self._task.is_prefetch:
-            self._copier.brought.came(self._blob_key, self._tally.bytes_from - before)
+            self._copier.brought.came(self._blob_key, self._progress.bytes_from - before)
 
     async def _counted(self, supply: SourceStream, tee: Tee) -> AsyncIterator[bytes]:
         sent = self._copier.metrics.blob_bytes
         async for chunk in self._copier.speeds.paced(self._task, supply):
-            self._tally.bytes_transferred += len(chunk)
-            self._tally.bytes_from[supply.region] += len(chunk)
+            self._progress.bytes_transferred += len(chunk)
+            self._progress.bytes_from[supply.region] += len(chunk)
             sent.labels(supply.name, self._task.destination.name).inc(len(chunk))
             tee.put(chunk)
             yield chunk

@@ -11,7 +11,7 @@ import structlog
 from consumer.blobs.copy_blobs import BlobCopier
 from consumer.blobs.prefetched import PrefetchedBlobs
 from consumer.places import Places
-from consumer.progress import Tally
+from consumer.progress import TaskProgress, TaskRun
 from consumer.task import Task
 from mesh.clock import Clock
 from mesh.errors import NotFound, RegmeshError
@@ -90,7 +90,8 @@ class Prefetch:
         if not self._prefetched.begin(blob_key, blob.size, self._clock.monotonic()):
             return
         try:
-            await self._copier.copy([blob], task, source, destination, Tally(started=self._clock.now()))
+            run = TaskRun(task, TaskProgress(started=self._clock.now()))
+            await self._copier.copy([blob], run, source, destination)
         finally:
             self._prefetched.end(blob_key)
             self._metrics.prefetch_bytes.set(self._prefetched.bytes_waiting)

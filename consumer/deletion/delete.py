@@ -57,7 +57,7 @@ async def _delete_tag(deletion: Deletion, tag: Tag) -> Outcome:
     held = await job.destination.resolve(job.task.destination_repository, tag)
     if held is None:
         return skipped(ALREADY_GONE, "the destination does not have this tag")
-    job.tally.digest = held.digest
+    job.progress.digest = held.digest
     if job.task.is_prune:
         return await prune_tag(job, tag, held)
     keeps = _unannounced(job, held) if job.task.is_inferred else _source_keeps(job)
@@ -85,7 +85,7 @@ async def _delete_digest(deletion: Deletion, digest: Digest) -> Outcome:
     held = await job.destination.resolve(repository, digest)
     if held is None:
         return skipped(NOT_HELD, "the destination does not have this manifest")
-    job.tally.digest = digest
+    job.progress.digest = digest
     if (kept := await _source_keeps(job)) is not None:
         return replace(kept, digest=digest)
     tags, needed = await _tags_to_go(deletion, digest)
@@ -100,7 +100,7 @@ async def _delete_digest(deletion: Deletion, digest: Digest) -> Outcome:
         return other in tags
 
     for tag in tags:
-        await untag.untag(replace(job, task=replace(job.task, tag=tag)), tag, held, goes)
+        await untag.untag(job.of(replace(job.task, tag=tag)), tag, held, goes)
     if needed is not None:
         return skipped(STILL_TAGGED, needed, digest)
     if await job.destination.resolve(repository, digest) is not None:
@@ -143,7 +143,7 @@ async def _source_keeps(job: Job) -> Outcome | None:
     """Why nothing is to be deleted: the source has it (again), after a moment for registries that announce first."""
     deadline = job.clock.monotonic() + SETTLE_SECONDS
     while await job.source.resolve(job.task.repository, job.task.reference) is not None:
-        if job.tally.newer.is_set():
+        if job.control.superseded.is_set():
             return skipped(SUPERSEDED, "a newer push of this tag is waiting behind this one")
         if job.clock.monotonic() >= deadline:
             return skipped(SOURCE_HAS_IT, "the source has it: it was pushed again, or never deleted")
@@ -172,7 +172,7 @@ async def _check(deletion: Deletion, task: Task, held: Descriptor) -> None:
     job = deletion.job
     if any(part.type in ("resource", "label") for part in task.rule.filters):
         there = replace(task, repository=task.destination_repository)
-        await choose.choose(replace(job, task=there, source=job.destination), held.digest)
+        await choose.choose(replace(job.of(there), source=job.destination), held.digest)
     if task.is_bulk and not task.is_inferred:
         return  # a human asked for this very one
     if not deletion.bursts.knows(task, job.clock.monotonic()):

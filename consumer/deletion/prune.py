@@ -70,7 +70,7 @@ async def _moved(job: Job, tag: Tag, held: Descriptor) -> Outcome | None:
 
 async def _kept(job: Job, held: Descriptor) -> Outcome | None:
     """Why it stays. A gate in front of a registry that is away says 404 to everything, so the registry is asked too."""
-    if job.tally.newer.is_set():
+    if job.control.superseded.is_set():
         return skipped(
             SUPERSEDED, "a newer push or deletion of this tag is waiting behind this one", held.digest
         )

@@ -6,7 +6,7 @@ of the destination's account, what the source shows to everybody, and whose tag 
 
 from consumer.image.public_only import PublicView
 from consumer.image.tag_owners import TagOwners
-from consumer.progress import Tally
+from consumer.progress import TaskControl
 from consumer.task import BOUNDARY, NO_GRANT, NotAdmitted, Task
 from mesh.errors import clean
 from mesh.rules import boundary, consent
@@ -20,21 +20,25 @@ class Admission:
     def __init__(self, *, state: MeshState, public: PublicView, owners: TagOwners) -> None:
         self._state, self._public, self._owners = state, public, owners
 
-    async def check(self, task: Task, tally: Tally) -> None:
+    async def check(self, task: Task, control: TaskControl) -> None:
         """`NotAdmitted`; `LogUnavailable`, or what the source said, when it cannot be told now."""
         refusal = (
             task.refusal
             or self._beyond_the_border(task)
             or self._not_granted(task)
-            or await self._not_public(task, tally)
+            or await self._not_public(task, control)
             or await self._owners.refusal(task)
         )
         if refusal is not None:
             raise NotAdmitted(refusal)
 
-    async def _not_public(self, task: Task, tally: Tally) -> TaskError | None:
+    async def _not_public(self, task: Task, control: TaskControl) -> TaskError | None:
         """What is gone nobody can be asked for: a deletion takes back what was public when it came."""
-        return None if task.operation == "delete" else await self._public.refusal(task, tally.newer.is_set)
+        return (
+            None
+            if task.operation == "delete"
+            else await self._public.refusal(task, control.superseded.is_set)
+        )
 
     def _beyond_the_border(self, task: Task) -> TaskError | None:
         border = boundary.refusal(self._state, task.rule, task.source, task.destination)

@@ -27,7 +27,7 @@ async def choose(job: Job, digest: Digest) -> Image | None:
         return None
     configs = await examine.read_configs(job.source, job.task, select.asked(rule, image))
     chosen = select.narrow(rule, image, configs)
-    job.tally.resource = select.resource_of(chosen)
+    job.progress.resource = select.resource_of(chosen)
     miss = select.miss(rule, image, chosen, configs)
     if miss is not None:
         message = clean(f"rule {job.task.rule.name!r}: {miss}")

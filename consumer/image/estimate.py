@@ -4,7 +4,7 @@ import asyncio
 from collections import OrderedDict
 from collections.abc import Iterable
 
-from consumer.progress import Tally
+from consumer.progress import TaskProgress
 from consumer.task import DRY_RUN, Plan, Task
 from mesh.concurrency import all_of
 from mesh.registry.port import Descriptor, Registry
@@ -35,7 +35,7 @@ class Counted:
 
 
 async def estimate(
-    steps: Plan, task: Task, destination: Registry, tally: Tally, counted: Counted
+    steps: Plan, task: Task, destination: Registry, progress: TaskProgress, counted: Counted
 ) -> TaskError:
     """`bytes_skipped` becomes what is there already or comes with another tag of the execution.
 
@@ -50,8 +50,10 @@ async def estimate(
     answers = await all_of(missing(blob) for blob in steps.blobs)
     absent = [blob for blob, is_missing in zip(steps.blobs, answers, strict=True) if is_missing]
     sent = [blob for blob in absent if not counted.is_anothers(task, blob.digest)]
-    tally.bytes_skipped = tally.bytes_total - _bytes(sent)
-    text = f"would copy {len(sent)} of {len(steps.blobs)} blobs, {_bytes(sent)} of {tally.bytes_total} bytes"
+    progress.bytes_skipped = progress.bytes_total - _bytes(sent)
+    text = (
+        f"would copy {len(sent)} of {len(steps.blobs)} blobs, {_bytes(sent)} of {progress.bytes_total} bytes"
+    )
     if shared := len(absent) - len(sent):
         text += f"; {shared} come{'s' if shared == 1 else ''} with other tags"
     return TaskError(code=DRY_RUN, side=Side.MESH, message=text)

@@ -1,12 +1,13 @@
 """A task with all it needs, as the pages that run its steps hand it on."""
 
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Self
 
 from consumer.blobs.copy_blobs import BlobCopier
 from consumer.image.estimate import Counted
 from consumer.image.subjects import Subjects
-from consumer.progress import Tally
+from consumer.progress import TaskControl, TaskProgress, TaskRun
 from consumer.task import Task
 from mesh.clock import Clock
 from mesh.registry.port import Registry
@@ -16,12 +17,30 @@ from mesh.registry.port import Registry
 class Job:
     """One try of one task."""
 
-    task: Task
+    run: TaskRun
     source: Registry
     destination: Registry
     copier: BlobCopier
-    tally: Tally
     subjects: Subjects
     counted: Counted
     clock: Clock
     begin: Callable[[], Awaitable[None]]  # told before the first write at the destination
+
+    @property
+    def task(self) -> Task:
+        """Returns the task of this run."""
+        return self.run.task
+
+    @property
+    def progress(self) -> TaskProgress:
+        """Returns the progress of this run."""
+        return self.run.progress
+
+    @property
+    def control(self) -> TaskControl:
+        """Returns the control of this run."""
+        return self.run.control
+
+    def of(self, task: Task) -> Self:
+        """Returns the same job for another task, counted in the same progress."""
+        return replace(self, run=replace(self.run, task=task))

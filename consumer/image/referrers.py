@@ -55,8 +55,8 @@ async def catch_up(job: Job, digest: Digest) -> None:
     if not job.task.is_dry_run and await job.source.referrers(
         job.task.repository, digest, has_no_tag=_saw_no_tag(job, digest)
     ):
-        job.tally.bytes_total = job.tally.bytes_skipped = 0
-        job.tally.attached = {}
+        job.progress.bytes_total = job.progress.bytes_skipped = 0
+        job.progress.attached = {}
         await _Walk(job, digest, resend=False).about([digest])
 
 
@@ -69,7 +69,7 @@ def _saw_no_tag(job: Job, digest: Digest) -> bool:
 
 async def follow(job: Job, *, resend: bool = False) -> Outcome:
     """The task of a referrer that was pushed by itself. One that is there before its subject will come with that."""
-    job.tally.begin_pass("artifact", ())
+    job.progress.start_pass("artifact", ())
     try:
         subject = await _subject(job)
     except NotFound:
@@ -83,13 +83,13 @@ async def follow(job: Job, *, resend: bool = False) -> Outcome:
 
 async def _bring_pushed(job: Job, subject: Digest, *, resend: bool) -> Outcome:
     """What was pushed, and what is about it: that may have come first."""
-    task, newer = job.task, job.tally.newer.is_set
+    task, newer = job.task, job.control.superseded.is_set
     digest = await survey.settled_digest(job.source, task, task.digest, clock=job.clock, newer=newer)
     if newer():
         return skipped(SUPERSEDED, "a newer push of this is waiting behind this one")
     if digest is None:
         return _gone()
-    job.tally.digest, job.tally.subject = digest, subject
+    job.progress.digest, job.progress.subject = digest, subject
     walk = _Walk(job, subject, resend=resend)
     if task.is_dry_run:
         if await walk.is_there(digest, subject):
@@ -217,7 +217,7 @@ class _Walk:
 
     def _tell(self, subject: Digest, referrers: Iterable[Digest]) -> None:
         if subject == self._image:
-            self._job.tally.attach(referrers)
+            self._job.progress.attach(referrers)
 
     async def _put_referrer(self, image: Image) -> Digest | None:
         """The subject, where the registry lists the referrer by itself: it says so only when it takes the manifest."""
@@ -228,10 +228,10 @@ class _Walk:
         )
 
     async def _copy(self, steps: Plan) -> None:
-        self._job.tally.bytes_total += sum(blob.size for blob in steps.blobs)
+        self._job.progress.bytes_total += sum(blob.size for blob in steps.blobs)
         await self._job.begin()
         await self._job.copier.copy(
-            steps.blobs, self._task, self._source, self._destination, self._job.tally, resend=self._resend
+            steps.blobs, self._job.run, self._source, self._destination, resend=self._resend
         )
         await copy_manifest.copy_manifests(steps, self._task, self._destination, resend=self._resend)
 

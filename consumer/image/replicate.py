@@ -21,14 +21,14 @@ async def replicate(job: Job, *, resend: bool = False) -> Outcome:
     """
     if job.task.is_referrer:
         return await referrers.follow(job, resend=resend)
-    newer = job.tally.newer.is_set
+    newer = job.control.superseded.is_set
     digest = await survey.announced_digest(job.source, job.task, clock=job.clock, newer=newer)
     for _ in range(_MOST_MOVES):
         if newer():
             return skipped(SUPERSEDED, "a newer push of this tag is waiting behind this one")
         if digest is None:
             return skipped(SOURCE_GONE, "the source does not have this tag any more")
-        job.tally.digest = digest
+        job.progress.digest = digest
         if not choose.takes_parts(job.task) and await survey.holds(job.destination, job.task, digest):
             await referrers.catch_up(job, digest)
             return skipped(ALREADY_THERE, _THERE, digest)
@@ -49,19 +49,19 @@ async def replicate(job: Job, *, resend: bool = False) -> Outcome:
 async def _copy_content(job: Job, image: Image, *, resend: bool) -> TaskError | None:
     """All of the image but its tag; or why there is nothing to copy."""
     steps = plan.make_plan(image)
-    job.tally.begin_pass(select.resource_of(image), steps.blobs)
+    job.progress.start_pass(select.resource_of(image), steps.blobs)
     if choose.takes_parts(job.task) and await survey.holds_all(job.destination, job.task, image):
-        job.tally.bytes_skipped = job.tally.bytes_total
+        job.progress.bytes_skipped = job.progress.bytes_total
         await referrers.catch_up(job, image.digest)
         return TaskError(code=ALREADY_THERE, side=Side.MESH, message=_THERE)
     await overwrite.check(job.source, job.destination, job.task, image.digest)
     if job.task.is_dry_run:
-        return await estimate.estimate(steps, job.task, job.destination, job.tally, job.counted)
+        return await estimate.estimate(steps, job.task, job.destination, job.progress, job.counted)
     if not resend and await survey.has_all(job.destination, job.task, image):
-        job.tally.bytes_skipped = job.tally.bytes_total
+        job.progress.bytes_skipped = job.progress.bytes_total
     else:
         await job.begin()
-        await job.copier.copy(steps.blobs, job.task, job.source, job.destination, job.tally, resend=resend)
+        await job.copier.copy(steps.blobs, job.run, job.source, job.destination, resend=resend)
         await copy_manifest.copy_manifests(
             steps, job.task, job.destination, resend=resend, root_is_missing=not image.sparse
         )

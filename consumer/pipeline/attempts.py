@@ -9,8 +9,8 @@ from contextlib import nullcontext
 import structlog
 
 from consumer.pipeline.retry_policy import Patience
-from consumer.progress import Tally
-from consumer.task import Outcome, Task
+from consumer.progress import TaskControl, TaskRun
+from consumer.task import Outcome
 from mesh.clock import Clock
 from mesh.errors import MissingParts, RegmeshError, Throttled
 from mesh.metrics import Metrics
@@ -25,8 +25,7 @@ Try = Callable[[bool], Awaitable[Outcome]]  # told whether to send again what th
 
 
 async def until_it_ends(
-    task: Task,
-    tally: Tally,
+    run: TaskRun,
     once: Try,
     *,
     patience: Patience,
@@ -39,6 +38,7 @@ async def until_it_ends(
     So does what no edge translated: a mistake of ours costs the task that meets it, not the agent, which would meet it
     again with the same event as often as it is started.
     """
+    task, progress, control = run.task, run.progress, run.control
     waits = delays(
         first=patience.first_wait, longest=patience.longest_wait, tries=patience.tries, random=random
     )
@@ -53,10 +53,10 @@ async def until_it_ends(
                 throttled += wait
             elif error.retryable and (following := next(waits, None)) is not None:
                 wait = following
-                tally.attempts += 1
+                progress.attempts += 1
             else:
                 return Outcome(
-                    Status.FAILED, tally.digest, error.as_task_error(), may_help_later=error.retryable
+                    Status.FAILED, progress.digest, error.as_task_error(), may_help_later=error.retryable
                 )
             resend = isinstance(error, MissingParts)
             metrics.retries.labels(task.destination.name, error.code).inc()
@@ -69,17 +69,17 @@ async def until_it_ends(
                 error=str(error),
                 wait_seconds=round(wait, 2),
             )
-            async with tally.aside() if _may_step_aside(error) else nullcontext():
-                await _pause(wait, tally, clock)
+            async with control.yield_permit() if _may_yield(error) else nullcontext():
+                await _pause(wait, control, clock)
         except Exception as error:
             log.exception("a mistake of ours ended a task", action="task_broken", task=task.task_id)
             told = RegmeshError(
                 f"regmesh made a mistake ({type(error).__name__}); the agent's log has all of it"
             )
-            return Outcome(Status.FAILED, tally.digest, told.as_task_error())
+            return Outcome(Status.FAILED, progress.digest, told.as_task_error())
 
 
-def _may_step_aside(error: RegmeshError) -> bool:
+def _may_yield(error: RegmeshError) -> bool:
     """A source that wants to be left alone must not hold up what others send to the same destination.
 
     Of the destination itself nobody has any use for the permit: keeping it, the rest waits without asking.
@@ -87,8 +87,8 @@ def _may_step_aside(error: RegmeshError) -> bool:
     return isinstance(error, Throttled) and error.side is Side.SOURCE
 
 
-async def _pause(seconds: float, tally: Tally, clock: Clock) -> None:
+async def _pause(seconds: float, control: TaskControl, clock: Clock) -> None:
     """Ends early when the task's execution is stopped: the next try tells so."""
-    while seconds > 0 and not tally.is_stopped():
+    while seconds > 0 and not control.is_stopped():
         await clock.sleep(min(seconds, _LOOK_SECONDS))
         seconds -= _LOOK_SECONDS

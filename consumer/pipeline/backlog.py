@@ -19,9 +19,9 @@ def count(entries: Iterable[Entry], parked: Iterable[Parked]) -> Mapping[PlaceNa
     for entry in entries:
         if entry.task.is_dry_run:
             continue
-        place, tally = entry.task.destination.name, entry.tally
+        place, progress = entry.task.destination.name, entry.run.progress
         since[place][entry.task.task_id] = entry.task.event.occurred_at
-        left[place] += max(0, tally.bytes_total - tally.bytes_transferred - tally.bytes_skipped)
+        left[place] += max(0, progress.bytes_total - progress.bytes_transferred - progress.bytes_skipped)
     return {
         place: Waiting(tasks=len(times), oldest=min(times.values()), bytes_left=left[place])
         for place, times in since.items()

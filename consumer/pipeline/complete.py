@@ -2,7 +2,7 @@
 
 from datetime import datetime, timedelta
 
-from consumer.progress import Tally
+from consumer.progress import TaskProgress, TaskRun
 from consumer.task import ALREADY_GONE, Outcome, Task
 from mesh.log.port import Append, Log
 from mesh.registry.referrers import is_fallback
@@ -15,10 +15,10 @@ from schemas.parked import Parked
 
 
 async def complete(
-    task: Task, outcome: Outcome, tally: Tally, now: datetime, log: Log, *, was_parked: bool = False
+    run: TaskRun, outcome: Outcome, now: datetime, log: Log, *, was_parked: bool = False
 ) -> Completion:
     """Write the end of a task, durably. Raises `LogUnavailable`; writing it again is harmless, ids are the same."""
-    completion = make_completion(task, outcome, tally, now)
+    task, completion = run.task, make_completion(run, outcome, now)
     region = task.destination.region
     records = [Append(topics.completions(region), completion.key, codec.encode(completion))]
     if task.operation == "delete":
@@ -45,12 +45,13 @@ async def complete_parked(parked: Parked, outcome: Outcome, now: datetime, log: 
 
 
 def make_parked(
-    task: Task, error: TaskError, tally: Tally, agent: str, now: datetime, *,
+    run: TaskRun, error: TaskError, agent: str, now: datetime, *,
     rounds: int, first_parked: datetime, not_before: datetime,
 ) -> Parked:  # fmt: skip
     """The record of a task that is tried again later, or goes on though its event is finished."""
+    task, progress = run.task, run.progress
     return Parked(
-        **_work(task, tally, Status.PENDING, tally.digest),
+        **_work(task, progress, Status.PENDING, progress.digest),
         id=make_id("parked", task.task_id, rounds, error.code),
         time=now,
         event=task.event,
@@ -59,30 +60,32 @@ def make_parked(
         rounds=rounds,
         first_parked=first_parked,
         not_before=not_before,
-        begun=tally.begun,
+        begun=progress.in_progress,
     )
 
 
-def make_completion(task: Task, outcome: Outcome, tally: Tally, now: datetime) -> Completion:
+def make_completion(run: TaskRun, outcome: Outcome, now: datetime) -> Completion:
+    task, progress = run.task, run.progress
     return Completion(
-        **_work(task, tally, outcome.status, outcome.digest or tally.digest),
+        **_work(task, progress, outcome.status, outcome.digest or progress.digest),
         id=make_id("completion", task.task_id, outcome.status),
         time=now,
         end_time=now,
-        bytes_skipped=tally.bytes_skipped,
-        blobs_mounted=tally.blobs_mounted,
-        blobs_transferred=tally.blobs_transferred,
+        bytes_skipped=progress.bytes_skipped,
+        blobs_mounted=progress.blobs_mounted,
+        blobs_transferred=progress.blobs_transferred,
         lag_ms=_lag_ms(task.event, now),
         error=outcome.error,
         rebuilt_from=outcome.rebuilt_from,
-        subject=tally.subject,
-        attached=tuple(tally.attached),
+        subject=progress.subject,
+        attached=tuple(progress.attached),
     )
 
 
-def make_progress(task: Task, tally: Tally, agent: str, now: datetime) -> Progress:
+def make_progress(run: TaskRun, agent: str, now: datetime) -> Progress:
     """The record of a task that runs."""
-    work = _work(task, tally, Status.IN_PROGRESS, tally.digest)
+    task, progress = run.task, run.progress
+    work = _work(task, progress, Status.IN_PROGRESS, progress.digest)
     return Progress(**work, id=make_id("progress", task.task_id), time=now, agent=agent)
 
 
@@ -90,7 +93,7 @@ def _lag_ms(event: Event, now: datetime) -> int:
     return max(0, int((now - event.occurred_at) / timedelta(milliseconds=1)))
 
 
-def _work(task: Task, tally: Tally, status: Status, digest: Digest | None) -> dict[str, object]:
+def _work(task: Task, progress: TaskProgress, status: Status, digest: Digest | None) -> dict[str, object]:
     """The fields of `schemas.completions.Work`."""
     return {
         "task_id": task.task_id,
@@ -99,7 +102,7 @@ def _work(task: Task, tally: Tally, status: Status, digest: Digest | None) -> di
         "replica": task.rule.replica,
         "trigger": task.trigger,
         "operation": task.operation,
-        "resource_type": tally.resource,
+        "resource_type": progress.resource,
         "account": task.source.account,
         "destination_account": task.destination.account,
         "source_place": task.source.name,
@@ -111,11 +114,11 @@ def _work(task: Task, tally: Tally, status: Status, digest: Digest | None) -> di
         "tag": task.tag,
         "digest": digest or task.digest,
         "status": status,
-        "start_time": tally.started,
-        "bytes_total": tally.bytes_total,
-        "bytes_transferred": tally.bytes_transferred,
-        "bytes_from": {str(region): count for region, count in tally.bytes_from.items()},
-        "attempts": tally.attempts,
+        "start_time": progress.started,
+        "bytes_total": progress.bytes_total,
+        "bytes_transferred": progress.bytes_transferred,
+        "bytes_from": {str(region): count for region, count in progress.bytes_from.items()},
+        "attempts": progress.attempts,
         "rules_rev": task.rules_rev,
         "origin": task.event.origin or task.event.place,
         "hops": task.event.hops,

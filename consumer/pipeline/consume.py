@@ -16,7 +16,7 @@ import structlog
 from consumer.pipeline.lanes import Entry, Lanes
 from consumer.pipeline.match import match, match_prefetch
 from consumer.pipeline.offsets import Offsets
-from consumer.progress import Tally
+from consumer.progress import TaskRun
 from consumer.task import Task
 from mesh.clock import Clock
 from mesh.errors import LogError
@@ -67,7 +67,7 @@ class Consume:
         table: Table,
         lanes: Lanes,
         ahead: Callable[[Task], None],
-        park_running: Callable[[Task, Tally], Awaitable[bool]],
+        park_running: Callable[[TaskRun], Awaitable[bool]],
         clock: Clock,
         metrics: Metrics,
         window: Window,
@@ -217,7 +217,7 @@ class Consume:
         entries = [entry for entry in self._tasks.get((partition, offset), ()) if not entry.is_over]
         if not entries or len(self._aside) + len(entries) > self._window.records_per_partition:
             return
-        if all([await self._park(entry.task, entry.tally) for entry in entries]):
+        if all([await self._park(entry.run) for entry in entries]):
             self._aside += entries
             self._finish(partition, offset, self._losses[partition])
 

@@ -5,8 +5,7 @@ from collections.abc import Callable, Iterable, Mapping
 from datetime import datetime
 
 from consumer.pipeline.complete import make_progress
-from consumer.progress import Tally
-from consumer.task import Task
+from consumer.progress import TaskRun
 from mesh.log.port import Append, Log
 from schemas import codec, topics
 from schemas.completions import Heartbeat, Waiting
@@ -46,13 +45,13 @@ class Reporter:
         )  # fmt: skip
         await self._log.append([Append(self._topic, self._agent, codec.encode(heartbeat))])
 
-    async def progress(self, running: Iterable[tuple[Task, Tally]]) -> None:
+    async def progress(self, running: Iterable[TaskRun]) -> None:
         """One record for each running task; its end writes a tombstone over it."""
         async with self._writing:
             now = self._now()
             records = [
-                Append(self._topic, task.task_id, codec.encode(make_progress(task, tally, self._agent, now)))
-                for task, tally in running
+                Append(self._topic, run.task.task_id, codec.encode(make_progress(run, self._agent, now)))
+                for run in running
             ]
             if records:
                 await self._log.append(records)

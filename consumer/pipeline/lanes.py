@@ -18,19 +18,25 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Self
 
-from consumer.progress import Tally
+from consumer.progress import Phase, TaskControl, TaskProgress, TaskRun
 from consumer.task import Task
 from mesh.clock import Clock
+from mesh.rules.stops import Stops
 
 
 @dataclass(eq=False, slots=True)
 class Entry:
     """A task in a lane, and whom to tell when it is done."""
 
-    task: Task
-    tally: Tally
+    run: TaskRun
+    turn: "_Turn"
     done: list[Callable[[], None]]
     is_over: bool = False
+
+    @property
+    def task(self) -> Task:
+        """Returns the entry's task."""
+        return self.run.task
 
     @property
     def may_end_unread(self) -> bool:
@@ -46,15 +52,16 @@ class Lanes:
 
     def __init__(
         self,
-        run: Callable[[Task, Tally], Awaitable[None]],
+        run: Callable[[TaskRun], Awaitable[None]],
         *,
-        supersede: Callable[[Task, Tally], Awaitable[None]],
+        supersede: Callable[[TaskRun], Awaitable[None]],
+        stops: Stops,
         permits_per_destination: int,
         bulk_permits_per_destination: int = 2,
         clock: Clock,
     ) -> None:
         self._run, self._supersede = run, supersede
-        self._clock = clock
+        self._stops, self._clock = stops, clock
         self._waiting: dict[tuple[str, ...], deque[Entry]] = {}
         self._entries: dict[tuple[str, str], Entry] = {}  # that are not over, by task and event
         self._latest: dict[tuple[bool, tuple[str, ...]], Entry] = {}  # by whether it is bulk, and target
@@ -69,7 +76,7 @@ class Lanes:
         if (same := self._entries.get(key := (task.task_id, task.event.id))) is not None:
             same.done.append(done)
             return same
-        entry = self._entries[key] = Entry(task, Tally(started=self._clock.now()), [done])
+        entry = self._entries[key] = self._entry(task, done)
         for is_bulk in {True, task.is_bulk}:  # a push supersedes either, a listing's task only its like
             older = self._latest.get((is_bulk, task.target))
             if older is not None and (older.task.is_fill or not task.is_fill):
@@ -82,6 +89,14 @@ class Lanes:
         self._waiting[task.lane] = deque([entry])
         self._begin(self._work(task.lane), "lane " + "/".join(task.lane))
         return entry
+
+    def _entry(self, task: Task, done: Callable[[], None]) -> Entry:
+        permits = self._bulk_permits if task.is_bulk else self._permits
+        turn = _Turn(permits[task.destination.name], partial(self._targets.alone, task.target))
+        control = TaskControl(
+            is_stopped=lambda: task.execution_id in self._stops, yield_permit=turn.left_to_others
+        )
+        return Entry(TaskRun(task, TaskProgress(started=self._clock.now()), control), turn, [done])
 
     def is_busy(self, task: Task) -> bool:
         """Whether one with the same target waits or runs."""
@@ -107,15 +122,15 @@ class Lanes:
 
     def _make_way(self, older: Entry) -> None:
         """For a newer one with the same target, that has been put in."""
-        older.tally.newer.set()
+        older.run.control.superseded.set()
         waiting = self._waiting.get(older.task.lane)
         if waiting is not None and older.may_end_unread and older in waiting and older is not waiting[0]:
             waiting.remove(older)
             self._begin(self._end_unread(older), f"superseded {older.task.task_id}")
 
     async def _end_unread(self, entry: Entry) -> None:
-        entry.tally.started = self._clock.now()
-        await self._supersede(entry.task, entry.tally)
+        entry.run.progress.started = self._clock.now()
+        await self._supersede(entry.run)
         self._over(entry)
 
     async def _work(self, lane: tuple[str, ...]) -> None:
@@ -128,12 +143,10 @@ class Lanes:
             del self._waiting[lane]
 
     async def _one(self, entry: Entry) -> None:
-        task = entry.task
-        permits = self._bulk_permits if task.is_bulk else self._permits
-        async with _Turn(permits[task.destination.name], partial(self._targets.alone, task.target)) as turn:
-            entry.tally.started, entry.tally.is_running = self._clock.now(), True
-            entry.tally.aside = turn.aside
-            await self._run(task, entry.tally)
+        async with entry.turn:
+            entry.run.progress.started = self._clock.now()
+            entry.run.control.phase = Phase.RUNNING
+            await self._run(entry.run)
         self._over(entry)
 
     def _over(self, entry: Entry) -> None:
@@ -176,7 +189,7 @@ class _Turn:
         await self._held.aclose()
 
     @asynccontextmanager
-    async def aside(self) -> AsyncIterator[None]:
+    async def left_to_others(self) -> AsyncIterator[None]:
         """Not its turn within the block, and again its turn after it."""
         await self._held.aclose()
         yield

@@ -19,7 +19,7 @@ from consumer.pipeline.lanes import Lanes
 from consumer.pipeline.live_agents import LiveAgents
 from consumer.pipeline.match import match
 from consumer.pipeline.retry_policy import Patience
-from consumer.progress import Tally
+from consumer.progress import Phase, TaskControl, TaskRun
 from consumer.task import FILLS, FILTERED, SUPERSEDED, Outcome, Task, skipped
 from mesh.clock import Clock
 from mesh.errors import LogUnavailable
@@ -109,14 +109,15 @@ class Parking:
         since = failed.first_parked if failed is not None else now
         return now - since < timedelta(seconds=self._patience.parked_for)
 
-    async def park(self, task: Task, outcome: Outcome, tally: Tally) -> None:
+    async def park(self, run: TaskRun, outcome: Outcome) -> None:
         """Durably; `LogUnavailable`. What it has of progress on the log goes: it is not in progress any more."""
         if outcome.error is None:
             raise ValueError("only what failed is tried again")
+        task = run.task
         before, now = self.failed(task), self._clock.now()
         rounds = before.rounds + 1 if before is not None else 1
         record = make_parked(
-            task, outcome.error, tally, self._agent, now, rounds=rounds,
+            run, outcome.error, self._agent, now, rounds=rounds,
             first_parked=before.first_parked if before is not None else now,
             not_before=now + timedelta(seconds=self._wait(rounds)),
         )  # fmt: skip
@@ -130,16 +131,17 @@ class Parking:
             destination=record.destination, error=record.error.message, not_before=record.not_before.isoformat(),
         )  # fmt: skip
 
-    async def park_running(self, task: Task, tally: Tally) -> bool:
+    async def park_running(self, run: TaskRun) -> bool:
         """Park what goes on all the same, durably; False when it is about to end. `LogUnavailable`."""
+        task = run.task
         async with self._writing:
-            if tally.ending:
+            if run.control.phase is Phase.ENDING:
                 return False
             # First: an append that raises may have landed, and then the task's end has to close it.
             self._aside.add(task.task_id)
             now = self._clock.now()
             record = make_parked(
-                task, _why_aside(tally), tally, self._agent, now, rounds=1, first_parked=now, not_before=now
+                run, _why_parked(run.control), self._agent, now, rounds=1, first_parked=now, not_before=now
             )
             await self._log.append([Append(topics.retry(self._region), record.key, codec.encode(record))])
         LOG.info(
@@ -224,9 +226,9 @@ class Parking:
         return longest * (1 - self._random() / 4)
 
 
-def _why_aside(tally: Tally) -> TaskError:
+def _why_parked(control: TaskControl) -> TaskError:
     """What its record says instead of an error."""
-    if tally.is_running:
+    if control.phase is Phase.RUNNING:
         message = "its copy goes on; it is parked so that what is behind it goes on too"
         return TaskError(code=STILL_RUNNING, side=Side.MESH, message=message)
     message = "it waits for one before it; it is parked so that what is behind it goes on"

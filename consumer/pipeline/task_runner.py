@@ -23,7 +23,7 @@ from consumer.pipeline.in_progress import InProgressTasks
 from consumer.pipeline.park import Parking
 from consumer.pipeline.retry_policy import Patience
 from consumer.places import Places
-from consumer.progress import ExecutionStopped, Tally
+from consumer.progress import ExecutionStopped, Phase, TaskRun
 from consumer.task import (
     ALREADY_GONE,
     ALREADY_THERE,
@@ -38,7 +38,6 @@ from mesh.clock import Clock
 from mesh.errors import LogUnavailable
 from mesh.log.port import Log
 from mesh.metrics import Metrics
-from mesh.rules.stops import Stops
 from schemas.completions import Completion, Operation, Side, Status
 
 LOG = structlog.get_logger()
@@ -61,7 +60,6 @@ class Worker:
         reporter: Reporter,
         begun: InProgressTasks,
         admission: Admission,
-        stops: Stops,
         parking: Parking,
         patience: Patience,
         clock: Clock,
@@ -70,115 +68,120 @@ class Worker:
     ) -> None:
         self._log, self._places, self._copier = log, places, copier
         self._reporter, self._in_progress, self._patience = reporter, begun, patience
-        self._stops, self._admission, self._parking = stops, admission, parking
+        self._admission, self._parking = admission, parking
         self._clock, self._metrics, self._random = clock, metrics, random
         self._subjects, self._bursts, self._counted = Subjects(), DeletionRateLimit(), Counted()
-        self._running: dict[str, tuple[Task, Tally]] = {}
+        self._running: dict[str, TaskRun] = {}
 
     @property
-    def running(self) -> Sequence[tuple[Task, Tally]]:
-        return tuple(it for it in self._running.values() if it[0].tag is not None or it[1].begun)
+    def running(self) -> Sequence[TaskRun]:
+        return tuple(
+            it for it in self._running.values() if it.task.tag is not None or it.progress.in_progress
+        )
 
-    async def run(self, task: Task, tally: Tally) -> None:
+    async def run(self, run: TaskRun) -> None:
         """Raises nothing but its cancellation: what goes wrong is the task's end."""
-        self._running[task.task_id] = (task, tally)
+        task, progress = run.task, run.progress
+        self._running[task.task_id] = run
         self._metrics.running_tasks.labels(task.destination.name).inc()
         parked, failed = self._parking.get(task.task_id), self._parking.failed(task)
         had_begun = (
             parked.operation if parked is not None and parked.begun else self._in_progress.get(task.task_id)
         )
-        tally.attempts = failed.attempts + 1 if failed is not None else tally.attempts
-        tally.is_stopped = lambda: task.execution_id in self._stops
+        progress.attempts = failed.attempts + 1 if failed is not None else progress.attempts
         try:
-            outcome = await self._to_its_end(task, tally, had_begun)
+            outcome = await self._to_its_end(run, had_begun)
             if (deletion := after_copy.deletion_of(task, outcome)) is not None:
-                task, outcome = await self._instead(task, outcome, deletion, tally, had_begun)
-            tally.ending = True
-            if self._parking.wants(task, outcome):
-                await _whole(self._park(task, outcome, tally))
+                run, outcome = await self._instead(run, outcome, deletion, had_begun)
+            run.control.phase = Phase.ENDING
+            if self._parking.wants(run.task, outcome):
+                await _whole(self._park(run, outcome))
             elif not outcome.is_untold or failed is not None:
-                await _whole(self._end(task, outcome, tally))
+                await _whole(self._end(run, outcome))
             else:
-                await _whole(self._patiently(lambda: self._parking.forget(task)))
+                await _whole(self._patiently(lambda: self._parking.forget(run.task)))
         finally:
             self._running.pop(task.task_id, None)
             self._metrics.running_tasks.labels(task.destination.name).dec()
 
-    async def supersede(self, task: Task, tally: Tally) -> None:
+    async def supersede(self, run: TaskRun) -> None:
         """End what only waits, and what a newer task makes needless. Raises nothing but its cancellation."""
-        tally.ending = True
+        run.control.phase = Phase.ENDING
         outcome = skipped(SUPERSEDED, "a newer push of this tag came while this one waited for its turn")
-        if task.execution_id in self._stops:
+        if run.control.is_stopped():
             stopped = ExecutionStopped("the execution was stopped")
             outcome = Outcome(Status.STOPPED, None, stopped.as_task_error())
-        await _whole(self._end(task, outcome, tally))
+        await _whole(self._end(run, outcome))
 
-    async def _to_its_end(self, task: Task, tally: Tally, had_begun: Operation | None) -> Outcome:
+    async def _to_its_end(self, run: TaskRun, had_begun: Operation | None) -> Outcome:
         """`had_begun`: what an earlier try of it, that was cut, had begun to do."""
         outcome = await until_it_ends(
-            task, tally, lambda resend: self._try(task, tally, resend=resend), patience=self._patience,
+            run, lambda resend: self._try(run, resend=resend), patience=self._patience,
             clock=self._clock, metrics=self._metrics, random=self._random,
         )  # fmt: skip
-        tally.begun = tally.begun or had_begun == task.operation
-        return _as_our_own_work(outcome) if tally.begun else outcome
+        run.progress.in_progress |= had_begun == run.task.operation
+        return _as_our_own_work(outcome) if run.progress.in_progress else outcome
 
     async def _instead(
-        self, task: Task, copy: Outcome, deletion: Task, tally: Tally, had_begun: Operation | None
-    ) -> tuple[Task, Outcome]:
+        self, copy: TaskRun, copied: Outcome, deletion: Task, had_begun: Operation | None
+    ) -> tuple[TaskRun, Outcome]:
         """The deletion that a copy became, and how it ended; the copy and its end where there was nothing to do."""
-        digest, begun, tally.begun = tally.digest, tally.begun, False
-        self._running[task.task_id] = (deletion, tally)
-        outcome = await self._to_its_end(deletion, tally, had_begun)
-        if (end := after_copy.stays(copy, outcome, digest)) is not None:
-            tally.begun = begun
-            return task, end
-        return deletion, outcome
+        progress, run = copy.progress, replace(copy, task=deletion)
+        digest, was_in_progress, progress.in_progress = progress.digest, progress.in_progress, False
+        self._running[deletion.task_id] = run
+        outcome = await self._to_its_end(run, had_begun)
+        if (end := after_copy.stays(copied, outcome, digest)) is not None:
+            progress.in_progress = was_in_progress
+            return copy, end
+        return run, outcome
 
-    async def _try(self, task: Task, tally: Tally, *, resend: bool) -> Outcome:
+    async def _try(self, run: TaskRun, *, resend: bool) -> Outcome:
+        task, progress = run.task, run.progress
         source = self._places.registry(task.source, Side.SOURCE)
         destination = self._places.registry(task.destination, Side.DESTINATION, task.chain)
 
         async def admit(one: Task) -> None:
-            await self._patiently(lambda: self._admission.check(one, tally))
+            await self._patiently(lambda: self._admission.check(one, run.control))
 
         async def begin() -> None:
             await admit(task)
-            if not tally.begun:
-                await self._patiently(lambda: self._reporter.progress([(task, tally)]))
-                tally.begun = True
+            if not progress.in_progress:
+                await self._patiently(lambda: self._reporter.progress([run]))
+                progress.in_progress = True
 
         job = Job(
-            task, source, destination, self._copier, tally, self._subjects, self._counted, self._clock, begin
+            run, source, destination, self._copier, self._subjects, self._counted, self._clock, begin
         )  # fmt: skip
         try:
-            tally.go_on()
+            run.control.raise_if_stopped()
             if task.tag is not None:  # an untagged push is a task only when it proves to be one
                 await admit(task)
             if task.operation == "delete":
                 return await delete(Deletion(job, admit, self._bursts))
             return await replicate(job, resend=resend)
         except NotAdmitted as error:
-            return Outcome(Status.SKIPPED, tally.digest, error.refusal)
+            return Outcome(Status.SKIPPED, progress.digest, error.refusal)
         except ExecutionStopped as error:
-            return Outcome(Status.STOPPED, tally.digest, error.as_task_error())
+            return Outcome(Status.STOPPED, progress.digest, error.as_task_error())
 
-    async def _end(self, task: Task, outcome: Outcome, tally: Tally) -> None:
+    async def _end(self, run: TaskRun, outcome: Outcome) -> None:
+        task = run.task
         self._running.pop(
             task.task_id, None
         )  # no progress from here on: it would stand for ever over the tombstone
         await self._reporter.written()
         was_parked = await self._parking.is_parked(task)
         completion = await self._patiently(
-            lambda: complete(task, outcome, tally, self._clock.now(), self._log, was_parked=was_parked)
+            lambda: complete(run, outcome, self._clock.now(), self._log, was_parked=was_parked)
         )
         self._tell(completion)
         await self._patiently(lambda: self._parking.supersede(task))
 
-    async def _park(self, task: Task, outcome: Outcome, tally: Tally) -> None:
-        self._running.pop(task.task_id, None)
+    async def _park(self, run: TaskRun, outcome: Outcome) -> None:
+        self._running.pop(run.task.task_id, None)
         await self._reporter.written()
-        await self._patiently(lambda: self._parking.park(task, outcome, tally))
-        await self._patiently(lambda: self._parking.supersede(task))
+        await self._patiently(lambda: self._parking.park(run, outcome))
+        await self._patiently(lambda: self._parking.supersede(run.task))
 
     async def _patiently(self, write: Callable[[], Awaitable[T]]) -> T:
         """The log may be away for long; no task fails for that."""

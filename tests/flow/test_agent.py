@@ -17,7 +17,7 @@ from consumer.image import plan
 from consumer.image.admission import Admission
 from consumer.pipeline.retry_policy import Patience
 from consumer.places import Places
-from consumer.progress import Tally
+from consumer.progress import TaskControl
 from consumer.task import Image, Plan, Task
 from mesh.clock import SystemClock
 from mesh.errors import LogError
@@ -377,10 +377,10 @@ async def test_a_tag_that_moves_while_the_agent_asks_whether_it_may_write_is_not
     old, new = images.image(layers=[b"old"]), images.image(layers=[b"new"])
     real, asked = Admission.check, 0
 
-    async def slow(self: Admission, task: Task, tally: Tally) -> None:
+    async def slow(self: Admission, task: Task, control: TaskControl) -> None:
         nonlocal asked
         asked += 1
-        await real(self, task, tally)
+        await real(self, task, control)
         if asked == 3:  # when it started, before its content, and now before its tag
             for registry in (site.source, site.destination):
                 async with client(registry) as there:

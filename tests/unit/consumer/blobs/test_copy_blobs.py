@@ -13,7 +13,7 @@ from consumer.blobs.copy_blobs import BlobCopier
 from consumer.blobs.prefetched import PrefetchedBlobs
 from consumer.blobs.relay.incoming import Incoming
 from consumer.blobs.throttle import Speeds
-from consumer.progress import Tally
+from consumer.progress import TaskProgress, TaskRun
 from mesh.clock import ManualClock
 from mesh.errors import NotFound, ServerFault
 from mesh.metrics import Metrics
@@ -86,17 +86,17 @@ def copier(*, others_here: bool = False) -> BlobCopier:
     )  # fmt: skip
 
 
-async def copied(made: BlobCopier, destination: Any, source: Any = None) -> Tally:
-    tally, source = Tally(started=NOW), source or Source()
-    await made.copy([BLOB], task(), source, destination, tally)  # type: ignore[arg-type]
-    return tally
+async def copied(made: BlobCopier, destination: Any, source: Any = None) -> TaskProgress:
+    progress = TaskProgress(started=NOW)
+    await made.copy([BLOB], TaskRun(task(), progress), source or Source(), destination)  # type: ignore[arg-type]
+    return progress
 
 
 async def test_a_look_whether_another_agent_sent_the_same_ends_no_upload() -> None:
     destination = Destination()
     destination.looks = [ServerFault("not now", side=Side.DESTINATION, status=500)]
-    tally = await copied(copier(others_here=True), destination)
-    assert (destination.taken, tally.blobs_transferred) == (BODY, 1)
+    progress = await copied(copier(others_here=True), destination)
+    assert (destination.taken, progress.blobs_transferred) == (BODY, 1)
 
 
 async def test_what_is_about_to_come_ahead_is_mounted_where_it_can_be() -> None:
@@ -104,15 +104,15 @@ async def test_what_is_about_to_come_ahead_is_mounted_where_it_can_be() -> None:
     blob_key = (task().destination.name, BLOB.digest)
     made.holders.remember(blob_key, Repository("game/other"))
     assert made.brought.begin(blob_key, BLOB.size, 0.0)  # and has not had its turn
-    tally = await copied(made, destination)
-    assert (destination.mounted, destination.taken, tally.blobs_mounted) == (1, b"", 1)
+    progress = await copied(made, destination)
+    assert (destination.mounted, destination.taken, progress.blobs_mounted) == (1, b"", 1)
 
 
 async def test_one_question_finds_a_blob_that_nobody_knew_to_be_there() -> None:
     destination = Destination()
     destination.has_it = True
-    tally = await copied(copier(), destination)
-    assert (destination.taken, tally.bytes_skipped, tally.blobs_transferred) == (b"", BLOB.size, 0)
+    progress = await copied(copier(), destination)
+    assert (destination.taken, progress.bytes_skipped, progress.blobs_transferred) == (b"", BLOB.size, 0)
 
 
 async def test_an_upload_that_was_begun_is_written_and_not_left_open() -> None:
@@ -135,5 +135,5 @@ async def test_of_a_blob_that_was_seen_there_before_no_upload_is_begun() -> None
     destination.looks = [BLOB.size]
     begun: list[object] = []
     destination.begin_upload = begun.append  # type: ignore[method-assign, assignment]
-    tally = await copied(made, destination)
-    assert (destination.taken, tally.bytes_skipped, begun) == (b"", BLOB.size, [])
+    progress = await copied(made, destination)
+    assert (destination.taken, progress.bytes_skipped, begun) == (b"", BLOB.size, [])

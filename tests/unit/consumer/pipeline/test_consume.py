@@ -12,8 +12,7 @@ from prometheus_client import CollectorRegistry
 
 from consumer.pipeline.consume import Consume, Window
 from consumer.pipeline.lanes import Lanes
-from consumer.progress import Tally
-from consumer.task import Task
+from consumer.progress import TaskRun
 from mesh.clock import SystemClock
 from mesh.errors import LogUnavailable
 from mesh.log.port import Append, Group, Log, Partition, Record
@@ -21,6 +20,7 @@ from mesh.log.sqlite import open_log
 from mesh.metrics import Metrics
 from mesh.registry.port import digest_of
 from mesh.rules.state import MeshState
+from mesh.rules.stops import Stops
 from schemas import codec, topics
 from schemas.envelope import make_id
 from schemas.events import Action, Event
@@ -81,12 +81,15 @@ class Reading:
     sent_to_dlq: list[tuple[str, str]] = field(default_factory=list)
     running: list[asyncio.Task[None]] = field(default_factory=list)
 
-    async def run(self, task: Task, tally: Tally) -> None:  # as the lanes call it
+    async def run(self, run: TaskRun) -> None:  # as the lanes call it
+        task = run.task
         self.begun.append(task.repository)
         await self.go[task.destination.name].wait()
 
     def start(self, group: Group) -> Consume:
-        self.lanes = Lanes(self.run, supersede=self.run, permits_per_destination=50, clock=CLOCK)
+        self.lanes = Lanes(
+            self.run, supersede=self.run, stops=Stops(), permits_per_destination=50, clock=CLOCK
+        )
         table: Any = type("UpToDate", (), {"rev": 10})
         consume = Consume(
             region=FRANKFURT, source_region=BEIJING, group=group, send_to_dlq=self._send_to_dlq,
@@ -113,7 +116,7 @@ class Reading:
             raise LogUnavailable("away")
         self.sent_to_dlq.append((record.position, reason))
 
-    async def _never(self, task: Task, tally: Tally) -> bool:  # as the consumer calls it
+    async def _never(self, run: TaskRun) -> bool:  # as the consumer calls it
         return False
 
 

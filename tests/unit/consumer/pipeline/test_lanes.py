@@ -7,10 +7,11 @@ from dataclasses import replace
 import pytest
 
 from consumer.pipeline.lanes import Lanes
-from consumer.progress import Tally
+from consumer.progress import TaskControl, TaskRun
 from consumer.task import Task
 from mesh.clock import SystemClock
 from mesh.registry.port import digest_of
+from mesh.rules.stops import Stops
 from schemas.events import Action, Event, PartOf
 from schemas.names import ObjectName, PlaceName, Region, Repository, Tag
 from schemas.rules import ReplicaRule, Rule, TriggerKind
@@ -47,28 +48,30 @@ class Work:
 
     def __init__(self) -> None:
         self.running: dict[str, asyncio.Event] = {}
-        self.aside: dict[str, asyncio.Event] = {}  # these step aside first, until it is set
-        self.tallies: dict[str, Tally] = {}
+        self.yielding: dict[str, asyncio.Event] = {}  # these yield their permit first, until it is set
+        self.controls: dict[str, TaskControl] = {}
         self.done: list[str] = []
         self.told: list[str] = []
         self.superseded: list[str] = []
         self.lanes = Lanes(
-            self.run, supersede=self.supersede, permits_per_destination=4, bulk_permits_per_destination=1, clock=CLOCK
+            self.run, supersede=self.supersede, stops=Stops(), permits_per_destination=4,
+            bulk_permits_per_destination=1, clock=CLOCK,
         )  # fmt: skip
 
-    async def run(self, task: Task, tally: Tally) -> None:
-        if (pause := self.aside.get(task.event.id)) is not None:
-            async with tally.aside():
+    async def run(self, run: TaskRun) -> None:
+        task = run.task
+        if (pause := self.yielding.get(task.event.id)) is not None:
+            async with run.control.yield_permit():
                 await pause.wait()
         go = self.running[task.event.id] = asyncio.Event()
-        self.tallies[task.event.id] = tally
+        self.controls[task.event.id] = run.control
         await go.wait()
         del self.running[task.event.id]
         self.done.append(task.event.id)
 
-    async def supersede(self, task: Task, tally: Tally) -> None:
+    async def supersede(self, run: TaskRun) -> None:
         await asyncio.sleep(0)
-        self.superseded.append(task.event.id)
+        self.superseded.append(run.task.event.id)
 
     def put(self, name: str, tag: str, *, bulk: bool, dry_run: bool = False) -> None:
         self.lanes.put(_task(name, tag, bulk=bulk, dry_run=dry_run), lambda: self.told.append(name))
@@ -109,7 +112,7 @@ async def test_a_push_and_a_listed_event_never_write_one_tag_at_once(work: Work)
     await work.settle()
     work.put("push", "v1", bulk=False)
     assert await work.settle() == {"listed"}
-    assert work.tallies["listed"].newer.is_set()  # it ends as soon as it looks
+    assert work.controls["listed"].superseded.is_set()  # it ends as soon as it looks
     assert await work.finish("listed") == {"push"}
     assert await work.finish("push") == set()
 
@@ -119,7 +122,7 @@ async def test_a_listed_event_supersedes_no_push(work: Work) -> None:
     await work.settle()
     work.put("listed", "v1", bulk=True)
     assert await work.settle() == {"push"}
-    assert not work.tallies["push"].newer.is_set()
+    assert not work.controls["push"].superseded.is_set()
     assert await work.finish("push") == {"listed"}
 
 
@@ -127,7 +130,7 @@ async def test_the_newer_of_two_listed_events_of_a_tag_supersedes_the_older(work
     work.put("first", "v1", bulk=True)
     await work.settle()
     work.put("second", "v1", bulk=True)
-    assert work.tallies["first"].newer.is_set()
+    assert work.controls["first"].superseded.is_set()
     assert await work.finish("first") == {"second"}
 
 
@@ -137,10 +140,10 @@ async def test_a_fill_supersedes_nothing_that_was_asked_for_by_hand(work: Work, 
     work.put_of_replica("first fill", "v1", fill)
     await work.settle()
     work.put_of_replica("by hand", "v1", "manual")
-    assert work.tallies["first fill"].newer.is_set()
+    assert work.controls["first fill"].superseded.is_set()
     work.put_of_replica("fill", "v1", fill)
     assert await work.finish("first fill") == {"by hand"}
-    assert not work.tallies["by hand"].newer.is_set()
+    assert not work.controls["by hand"].superseded.is_set()
     assert await work.finish("by hand") == {"fill"}
     assert work.superseded == []
 
@@ -150,7 +153,7 @@ async def test_a_dry_run_is_in_nobodys_way(work: Work) -> None:
     work.put("dry", "v1", bulk=True, dry_run=True)
     assert await work.settle() == {"push", "dry"}
     work.put("push again", "v1", bulk=False)
-    assert not work.tallies["dry"].newer.is_set()
+    assert not work.controls["dry"].superseded.is_set()
 
 
 async def test_what_only_waits_ends_at_once_when_a_newer_one_of_its_tag_comes(work: Work) -> None:
@@ -172,38 +175,38 @@ async def test_what_comes_in_again_is_the_same_task_and_supersedes_nothing(work:
         for name, tag in (("one", "v1"), ("two", "v2")):
             work.put(name, tag, bulk=False)
         await work.settle()
-    assert not work.tallies["one"].newer.is_set()
+    assert not work.controls["one"].superseded.is_set()
     assert await work.finish("one") == {"two"}
     assert work.told == ["one", "one"]
     await work.finish("two")
     assert (work.done, work.told) == (["one", "two"], ["one", "one", "two", "two"])
 
 
-async def test_who_steps_aside_leaves_its_turn_to_others_and_gets_it_again(work: Work) -> None:
-    work.aside["first"] = asyncio.Event()
+async def test_a_task_that_yields_leaves_its_permit_to_others_and_gets_it_again(work: Work) -> None:
+    work.yielding["first"] = asyncio.Event()
     work.put("first", "v1", bulk=True)
     work.put("second", "v2", bulk=True)  # behind it in its lane
     assert await work.settle() == set()
     work.lanes.put(replace(_task("other", "v3", bulk=True), repository=Repository("a/b")), bool)
     assert await work.settle() == {"other"}  # by the one permit that there is
-    work.aside["first"].set()
+    work.yielding["first"].set()
     assert await work.settle() == {"other"}
     assert await work.finish("other") == {"first"}
     assert await work.finish("first") == {"second"}
 
 
-async def test_who_steps_aside_leaves_its_target_too(work: Work) -> None:
-    work.aside["listed"] = asyncio.Event()
+async def test_a_task_that_yields_leaves_its_target_too(work: Work) -> None:
+    work.yielding["listed"] = asyncio.Event()
     work.put("listed", "v1", bulk=True)
     work.put("push", "v1", bulk=False)
     assert await work.settle() == {"push"}
-    work.aside["listed"].set()
+    work.yielding["listed"].set()
     assert await work.settle() == {"push"}  # never both at one tag
     assert await work.finish("push") == {"listed"}
 
 
-async def test_who_is_cut_while_it_steps_aside_leaves_nothing_behind(work: Work) -> None:
-    work.aside["listed"] = asyncio.Event()
+async def test_a_task_cancelled_while_it_yields_leaves_nothing_behind(work: Work) -> None:
+    work.yielding["listed"] = asyncio.Event()
     work.put("listed", "v1", bulk=True)
     await work.settle()
     assert not await work.lanes.drain(0)

@@ -14,7 +14,7 @@ from consumer.pipeline.live_agents import LiveAgents
 from consumer.pipeline.match import match
 from consumer.pipeline.park import Parking
 from consumer.pipeline.retry_policy import Patience
-from consumer.progress import Tally
+from consumer.progress import TaskProgress, TaskRun
 from consumer.task import Task
 from mesh.clock import SystemClock
 from mesh.log.port import Partition, Record
@@ -81,7 +81,13 @@ def park(parking: Parking, task: Task, *, minutes_ago: int) -> None:
     due = CLOCK.now() - timedelta(minutes=minutes_ago)
     error = TaskError(code="unreachable", side=Side.DESTINATION, message="nobody there")
     record = make_parked(
-        task, error, Tally(started=due), "agent", CLOCK.now(), rounds=1, first_parked=due, not_before=due
+        TaskRun(task, TaskProgress(started=due)),
+        error,
+        "agent",
+        CLOCK.now(),
+        rounds=1,
+        first_parked=due,
+        not_before=due,
     )
     parking.apply(Record(RETRY, 0, record.key, codec.encode(record), CLOCK.now()))
 

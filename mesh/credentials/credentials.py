@@ -1,4 +1,4 @@
-"""What a registry takes us by: given once, or asked for anew when it is needed."""
+"""Credentials of a registry: fixed ones, and providers whose credentials change while the process runs."""
 
 import contextlib
 from collections.abc import Callable
@@ -11,9 +11,9 @@ from schemas.completions import Side
 
 @dataclass(frozen=True, slots=True)
 class Credentials:
-    """What a registry asks for. With no user, the password is a bearer token.
+    """What a registry asks for; the simplest `CredentialProvider`. With no user, the password is a bearer token.
 
-    An identity token goes to nobody but the registry's token server, which gives bearer tokens for it.
+    An identity token is sent only to the registry's token server, which issues bearer tokens for it.
     """
 
     user: str | None
@@ -22,45 +22,60 @@ class Credentials:
 
     @property
     def is_bearer(self) -> bool:
+        """Whether the password is a bearer token."""
         return self.user is None and not self.is_identity
 
     @property
-    def at_hand(self) -> "Credentials":
+    def cached(self) -> "Credentials":
+        """Returns itself: fixed credentials never expire."""
         return self
 
-    async def ask(self, side: Side, *, refused: "Credentials | None" = None) -> "Credentials":  # noqa: ARG002
+    async def refresh(self, side: Side, *, rejected: "Credentials | None" = None) -> "Credentials":  # noqa: ARG002
+        """Returns itself: fixed credentials have no successor."""
         return self
 
 
-class AskedFor(Protocol):
-    """Credentials that may change while we run; those that never do are the simplest of them."""
+class CredentialProvider(Protocol):
+    """Gives the credentials of one registry, which may change while the process runs."""
 
     @property
-    def at_hand(self) -> Credentials | None:
-        """What may be shown without asking anew, until it is refused; None: nothing is kept, so ask."""
+    def cached(self) -> Credentials | None:
+        """The credentials to use until the registry rejects them; None when each use needs a `refresh`."""
         ...
 
-    async def ask(self, side: Side, *, refused: Credentials | None = None) -> Credentials | None:
-        """What holds now; None: there are none. `refused` were taken no more: others, if there are any by now.
+    async def refresh(self, side: Side, *, rejected: Credentials | None = None) -> Credentials | None:
+        """Returns the current credentials, or None for anonymous access.
 
-        Raises `HelperFailed`, as of that side.
+        Args:
+            side: The side of a task that the registry is on, for the error.
+            rejected: Credentials that the registry has just rejected; a cached copy of them is looked up again.
+
+        Raises:
+            HelperFailed: The program that keeps the credentials did not return them.
         """
         ...
 
 
-class LookedUp:
-    """A secret that may be rotated, and may be somewhere else by then: `AskedFor`, looked up each time it is asked."""
+class RefreshingCredentials:
+    """A `CredentialProvider` that looks its source up at each refresh, so that a rotated secret is found.
 
-    def __init__(self, look_up: Callable[[], AskedFor | None]) -> None:
-        """Raises what `look_up` does, now; later, what we have stays while it raises `InvalidInput`."""
+    While a lookup fails (a file is being replaced), the credentials of the last lookup stay valid.
+
+    Raises:
+        InvalidInput: The first lookup failed.
+    """
+
+    def __init__(self, look_up: Callable[[], CredentialProvider | None]) -> None:
         self._look_up = look_up
-        self._found = look_up()
+        self._provider = look_up()
 
     @property
-    def at_hand(self) -> Credentials | None:
-        return self._found.at_hand if self._found is not None else None
+    def cached(self) -> Credentials | None:
+        """The cached credentials of the provider that the last lookup found."""
+        return self._provider.cached if self._provider is not None else None
 
-    async def ask(self, side: Side, *, refused: Credentials | None = None) -> Credentials | None:
-        with contextlib.suppress(InvalidInput):  # a file is being replaced
-            self._found = self._look_up()
-        return await self._found.ask(side, refused=refused) if self._found is not None else None
+    async def refresh(self, side: Side, *, rejected: Credentials | None = None) -> Credentials | None:
+        """Returns the credentials of the provider that is configured now, or None for anonymous access."""
+        with contextlib.suppress(InvalidInput):
+            self._provider = self._look_up()
+        return await self._provider.refresh(side, rejected=rejected) if self._provider is not None else None

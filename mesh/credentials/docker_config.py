@@ -1,4 +1,4 @@
-"""Docker's `config.json`: credentials of registries by host, in the file or behind a program that it names."""
+"""Docker's `config.json`: credentials of registries by host, in the file or from a helper program that it names."""
 
 import base64
 import binascii
@@ -9,15 +9,15 @@ from typing import Any
 import orjson
 
 from mesh.clock import Clock
-from mesh.credentials.credentials import AskedFor, Credentials
+from mesh.credentials.credentials import CredentialProvider, Credentials
 from mesh.credentials.helper import CredentialHelper
 
 _HUB = "registry-1.docker.io"
-_NAME_OF_HUB = "https://index.docker.io/v1/"  # under which `docker login` keeps it
+_HUB_KEY = "https://index.docker.io/v1/"  # under which `docker login` stores the credentials of Docker Hub
 
 
 class DockerConfig:
-    """Read anew at each call. Helpers are kept, with what they said a moment ago."""
+    """Docker's `config.json`, read again at each call; its helpers are kept with their cached answers."""
 
     def __init__(self, environment: Mapping[str, str], clock: Clock) -> None:
         home = environment.get("DOCKER_CONFIG") or str(Path(environment.get("HOME", "/")) / ".docker")
@@ -25,18 +25,22 @@ class DockerConfig:
         self._environment, self._clock = environment, clock
         self._helpers: dict[tuple[str, str], CredentialHelper] = {}
 
-    def find(self, host: str) -> AskedFor | None:
-        """The helper that is named for the host, else its own entry, else the store of all; None: anonymous."""
-        names = (_NAME_OF_HUB, host) if host == _HUB else (host,)
+    def find(self, host: str) -> CredentialProvider | None:
+        """Returns the provider for a host, or None for anonymous access.
+
+        As in Docker: the host's own helper (`credHelpers`), else its entry (`auths`), else the default store
+        (`credsStore`).
+        """
+        names = (_HUB_KEY, host) if host == _HUB else (host,)
         try:
             config = orjson.loads(self._file.read_bytes())
         except (OSError, ValueError):
             return None
         for name in names:
-            if helper := _text(_under(config, "credHelpers").get(name)):
+            if helper := _text(_section(config, "credHelpers").get(name)):
                 return self._helper(helper, name)
         for name in names:
-            if (found := _of_entry(_under(config, "auths").get(name))) is not None:
+            if (found := _parse_entry(_section(config, "auths").get(name))) is not None:
                 return found
         store = _text(config.get("credsStore")) if isinstance(config, dict) else None
         return self._helper(store, names[0]) if store else None
@@ -48,8 +52,8 @@ class DockerConfig:
         return self._helpers[key]
 
 
-def _of_entry(entry: Any) -> Credentials | None:
-    """Of what stands in the file itself; an entry without a value says that a store has it."""
+def _parse_entry(entry: Any) -> Credentials | None:
+    """Returns the credentials in the file itself; an entry without any says that a store has them."""
     try:
         if token := _text(entry.get("identitytoken")):
             return Credentials(None, token, is_identity=True)
@@ -59,7 +63,7 @@ def _of_entry(entry: Any) -> Credentials | None:
     return Credentials(user, password)
 
 
-def _under(config: Any, key: str) -> dict[str, Any]:
+def _section(config: Any, key: str) -> dict[str, Any]:
     found = config.get(key) if isinstance(config, dict) else None
     return found if isinstance(found, dict) else {}
 

@@ -1,20 +1,20 @@
-"""Secrets by name: from the environment, from files, or for registries from a Docker `config.json`.
+"""Secrets by name, from the environment or files, and credentials for registries from secrets or Docker's config.
 
-Their values never go on the log, into logs, metrics, errors or the API.
+Values of secrets never appear on the log, in log lines, metrics, errors or the API.
 """
 
 from collections.abc import Mapping
 from pathlib import Path
 
 from mesh.clock import Clock, SystemClock
-from mesh.credentials.credentials import AskedFor, Credentials, LookedUp
+from mesh.credentials.credentials import CredentialProvider, Credentials, RefreshingCredentials
 from mesh.credentials.docker_config import DockerConfig
 from mesh.errors import InvalidInput
 from schemas.names import SecretName
 
 
 class Secrets:
-    """Looks a secret up at each call, so that a rotated file is seen without a restart."""
+    """Looks a secret up at each call, so that a rotated file is read without a restart."""
 
     def __init__(self, environment: Mapping[str, str], clock: Clock | None = None) -> None:
         self._environment = environment
@@ -23,42 +23,57 @@ class Secrets:
         self._docker = DockerConfig(environment, clock or SystemClock())
 
     def find(self, name: str) -> str | None:
-        """The value of a secret, or None: `REGMESH_SECRET_<NAME>`, then the file `<name>` of `REGMESH_SECRETS_DIR`.
+        """Returns `REGMESH_SECRET_<NAME>`, else the file `<name>` of `REGMESH_SECRETS_DIR`, else None.
 
-        `InvalidInput` when there is such a file and it cannot be read.
+        Raises:
+            InvalidInput: The file exists and cannot be read.
         """
-        variable = "REGMESH_SECRET_" + SecretName(name).upper().replace("-", "_")
-        if (value := self._environment.get(variable)) is not None:
+        if (value := self._environment.get(_variable(SecretName(name)))) is not None:
             return value.rstrip("\r\n")
         path = self._directory / name if self._directory else None
         try:
             return path.read_text().strip() if path is not None and path.is_file() else None
-        except (OSError, UnicodeDecodeError) as error:  # whose text may hold what stands in the file
+        except (OSError, UnicodeDecodeError) as error:  # whose text may hold part of the file
             raise InvalidInput(
                 f"the file of secret {name!r} cannot be read: {type(error).__name__}"
             ) from None
 
     def get(self, name: str) -> str:
-        """As `find`; `InvalidInput`, saying what to do, when there is none or it can be in no header."""
+        """Returns the value of a secret that has to exist and to fit into an HTTP header.
+
+        Raises:
+            InvalidInput: The secret has no value, or one with several lines or unprintable characters.
+        """
         value = self.find(name)
         if value is not None and not value.isprintable():
-            raise InvalidInput(f"secret {name!r} has several lines, or characters that cannot be printed")
-        if value is None:
-            variable = "REGMESH_SECRET_" + name.upper().replace("-", "_")
             raise InvalidInput(
-                f"secret {name!r} has no value: set {variable}, or write a file {name!r} in REGMESH_SECRETS_DIR"
+                f"secret {name!r} has several lines or unprintable characters: store one line of text"
+            )
+        if value is None:
+            raise InvalidInput(
+                f"secret {name!r} has no value: set {_variable(name)}, "
+                f"or write a file {name!r} in REGMESH_SECRETS_DIR"
             )
         return value
 
-    def credentials(self, name: str | None, host: str) -> AskedFor:
-        """For a registry: of the named secret (`user:password`, or a token), else of the Docker config, else none.
+    def credentials(self, name: str | None, host: str) -> CredentialProvider:
+        """Returns the credentials of the registry at `host`.
 
-        `InvalidInput` when the secret has no value, or none that can be used.
+        Args:
+            name: The secret that holds `user:password` or a bearer token; None takes Docker's config for the host.
+            host: Host and port, as Docker's config has it.
+
+        Raises:
+            InvalidInput: The secret has no usable value.
         """
-        return LookedUp(lambda: self._look_up(name, host))
+        return RefreshingCredentials(lambda: self._look_up(name, host))
 
-    def _look_up(self, name: str | None, host: str) -> AskedFor | None:
+    def _look_up(self, name: str | None, host: str) -> CredentialProvider | None:
         if name is None:
             return self._docker.find(host)
         user, colon, password = self.get(name).partition(":")
         return Credentials(user, password) if colon else Credentials(None, user)
+
+
+def _variable(name: str) -> str:
+    return "REGMESH_SECRET_" + name.upper().replace("-", "_")

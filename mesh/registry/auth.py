@@ -18,7 +18,7 @@ import orjson
 from yarl import URL
 
 from mesh.clock import Clock
-from mesh.credentials.credentials import AskedFor, Credentials
+from mesh.credentials.credentials import CredentialProvider, Credentials
 from mesh.errors import Denied, InvalidInput, Rejected
 from mesh.registry import challenges
 from mesh.registry.challenges import Challenge
@@ -85,7 +85,7 @@ class Authenticator:
     def __init__(
         self,
         home: URL,
-        credentials: AskedFor,
+        credentials: CredentialProvider,
         realms: frozenset[URL],
         *,
         clock: Clock,
@@ -101,13 +101,13 @@ class Authenticator:
 
     async def authorization(self, scopes: Scopes, side: Side) -> str | None:
         """The header for a request, as far as is known; None before the registry has asked for anything."""
-        at_hand = self._given.at_hand
-        if at_hand is not None and at_hand.is_bearer:
-            return f"Bearer {at_hand.password}"
+        cached = self._given.cached
+        if cached is not None and cached.is_bearer:
+            return f"Bearer {cached.password}"
         if self._challenge is None:
             return None
         if self._challenge.scheme == "basic":
-            return _basic(at_hand or await self._ask(side))
+            return _basic(cached or await self._ask(side))
         return await self._bearer(self._challenge, scopes, [], side)
 
     async def answer(
@@ -133,9 +133,9 @@ class Authenticator:
         return await self._bearer(challenge, scopes, named, side)
 
     async def _ask(self, side: Side, *, refused: Credentials | None = None) -> Credentials | None:
-        before = self._given.at_hand
-        found = await self._given.ask(side, refused=refused)
-        if self._given.at_hand != before:
+        before = self._given.cached
+        found = await self._given.refresh(side, rejected=refused)
+        if self._given.cached != before:
             self._tokens.clear()
         return found
 

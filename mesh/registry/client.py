@@ -7,7 +7,7 @@ from random import SystemRandom
 from yarl import URL
 
 from mesh.clock import Clock, SystemClock
-from mesh.credentials.credentials import AskedFor, LookedUp
+from mesh.credentials.credentials import CredentialProvider, RefreshingCredentials
 from mesh.errors import ContentRefused, Denied, InvalidInput, NotFound, NotOffered, RegistryError, Rejected
 from mesh.registry import auth, lists, redirects, verify
 from mesh.registry.download import BlobReader
@@ -28,7 +28,7 @@ _MAX_REFERRERS = 10_000  # of one manifest
 def open_endpoint(
     name: str,
     url: str,
-    credentials: AskedFor | None,
+    credentials: CredentialProvider | None,
     *,
     clock: Clock | None = None,
     random: Callable[[], float] | None = None,
@@ -44,7 +44,7 @@ def open_endpoint(
         Transport(
             name,
             _parse_base(name, url),
-            credentials or LookedUp(lambda: None),
+            credentials or RefreshingCredentials(lambda: None),
             clock=clock or SystemClock(),
             random=random or SystemRandom().random,
             networks=parse_networks(allowed_networks),

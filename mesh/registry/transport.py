@@ -18,7 +18,7 @@ from yarl import URL
 
 from mesh.clock import Clock
 from mesh.concurrency import close_all
-from mesh.credentials.credentials import AskedFor
+from mesh.credentials.credentials import CredentialProvider
 from mesh.errors import Denied, RegistryError, Rejected, Throttled, Unreachable
 from mesh.registry import failures, redirects
 from mesh.registry.auth import Authenticator, Scopes
@@ -87,7 +87,7 @@ class Transport:
         self,
         name: str,
         base: URL,
-        credentials: AskedFor,
+        credentials: CredentialProvider,
         *,
         clock: Clock,
         random: Callable[[], float],

@@ -12,7 +12,7 @@ import pytest
 from aiohttp import web
 
 from mesh.clock import ManualClock
-from mesh.credentials.credentials import AskedFor, Credentials, LookedUp
+from mesh.credentials.credentials import CredentialProvider, Credentials, RefreshingCredentials
 from mesh.errors import Denied, InvalidInput, RegistryError, Rejected, ServerFault, Throttled
 from mesh.registry.client import RegistryEndpoint, open_endpoint
 from mesh.registry.port import Descriptor, digest_of
@@ -30,7 +30,9 @@ HERE = ["127.0.0.0/8"]
 
 
 @asynccontextmanager
-async def opened(url: str, credentials: AskedFor | None, **more: object) -> AsyncIterator[RegistryEndpoint]:
+async def opened(
+    url: str, credentials: CredentialProvider | None, **more: object
+) -> AsyncIterator[RegistryEndpoint]:
     endpoint = open_endpoint("place", url, credentials, **more)  # type: ignore[arg-type]
     try:
         yield endpoint
@@ -72,7 +74,7 @@ async def test_credentials_that_were_put_right_are_found_without_a_restart(
     known: list[Credentials | None] = [first]
     async with (
         registries.distribution(tmp_path, htpasswd=users) as url,
-        opened(url, LookedUp(lambda: known[-1])) as endpoint,
+        opened(url, RefreshingCredentials(lambda: known[-1])) as endpoint,
     ):
         for _ in range(2):
             with pytest.raises(Denied):
@@ -301,9 +303,9 @@ async def test_cookies_are_not_kept():
         assert home.asked[0].headers["User-Agent"].startswith("regmesh/")
 
 
-async def test_a_token_is_asked_for_with_the_credentials_of_now(server: TokenServer):
+async def test_a_token_is_requested_with_the_current_credentials(server: TokenServer):
     known = [Credentials("anna", "old")]
-    async with opened(server.stub.url, LookedUp(lambda: known[-1])) as endpoint:
+    async with opened(server.stub.url, RefreshingCredentials(lambda: known[-1])) as endpoint:
         registry = endpoint.registry(Side.SOURCE)
         assert await registry.blob_size(APP, BLOB.digest) == 4
         known.append(ANNA)
@@ -313,7 +315,7 @@ async def test_a_token_is_asked_for_with_the_credentials_of_now(server: TokenSer
     assert [request.headers["Authorization"] == BASIC for request in server.asked] == [False, True, True]
 
 
-async def test_credentials_stay_while_those_of_now_cannot_be_read(server: TokenServer):
+async def test_credentials_stay_while_their_source_cannot_be_read(server: TokenServer):
     readable = [ANNA]
 
     def look_up() -> Credentials:
@@ -321,6 +323,6 @@ async def test_credentials_stay_while_those_of_now_cannot_be_read(server: TokenS
             raise InvalidInput("the file is being replaced")
         return readable.pop()
 
-    async with opened(server.stub.url, LookedUp(look_up)) as endpoint:
+    async with opened(server.stub.url, RefreshingCredentials(look_up)) as endpoint:
         assert await endpoint.registry(Side.SOURCE).blob_size(APP, BLOB.digest) == 4
     assert [request.headers["Authorization"] for request in server.asked] == [BASIC]

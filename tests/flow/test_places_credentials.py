@@ -1,4 +1,4 @@
-"""Places whose credentials a helper of Docker's config.json keeps: opened as nodes do, each failing by itself."""
+"""Places whose credentials come from a helper of Docker's config.json, opened as nodes open them."""
 
 import asyncio
 import json
@@ -55,7 +55,7 @@ async def three(tmp_path: Path) -> AsyncIterator[dict[str, BuiltinRegistry]]:
         yield found
 
 
-async def test_a_place_whose_helper_fails_says_so_and_holds_up_no_other(
+async def test_a_place_whose_helper_fails_says_so_and_delays_no_other(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, three: dict[str, BuiltinRegistry]
 ) -> None:
     says(tmp_path, "hush")
@@ -77,7 +77,7 @@ async def test_a_place_whose_helper_fails_says_so_and_holds_up_no_other(
         "kept": "Ready",
         "lost": f"Failed: {lost}",
         "open": "Ready",
-    }  # nobody asked for the last
+    }  # the registry of the last asks for no credentials
 
 
 def _place(name: str, url: str) -> Place:
@@ -87,7 +87,7 @@ def _place(name: str, url: str) -> Place:
     )  # fmt: skip
 
 
-async def test_a_password_that_holds_no_more_is_asked_for_anew(tmp_path: Path) -> None:
+async def test_a_rejected_password_is_refreshed(tmp_path: Path) -> None:
     clock = ManualClock(datetime(2026, 1, 1, tzinfo=UTC))
     registry = BuiltinRegistry(tmp_path / "r", clock=SystemClock(), credentials=Credentials("anna", "second"))
     await registry.start()
@@ -97,7 +97,7 @@ async def test_a_password_that_holds_no_more_is_asked_for_anew(tmp_path: Path) -
         with pytest.raises(Denied):
             await endpoint.ping()
         says(tmp_path, "second")
-        with pytest.raises(Denied):  # a moment ago it said otherwise: not every request asks again
+        with pytest.raises(Denied):  # the answer is cached for ten seconds: not every request runs the helper
             await endpoint.ping()
         await clock.sleep(11)
         await asyncio.gather(*(endpoint.ping() for _ in range(5)))
@@ -107,7 +107,7 @@ async def test_a_password_that_holds_no_more_is_asked_for_anew(tmp_path: Path) -
 
 
 class TokenServer:
-    """Gives a token to whoever shows what is `wanted`, by form or by Basic; its registry has the one blob."""
+    """Issues a token for the `wanted` credentials, by form or Basic; its registry has one blob."""
 
     def __init__(self, stub: registries.Stub, wanted: str) -> None:
         self.stub, self.wanted, self.forms = stub, wanted, list[dict[str, Any]]()
@@ -127,7 +127,7 @@ class TokenServer:
         return web.Response(status=401, headers={"WWW-Authenticate": realm})
 
 
-async def test_an_identity_token_is_posted_to_the_token_server_and_shown_to_nobody_else(
+async def test_an_identity_token_is_sent_only_to_the_token_server(
     tmp_path: Path,
 ) -> None:
     says(tmp_path, "hush", user="<token>")
@@ -147,7 +147,7 @@ async def test_an_identity_token_is_posted_to_the_token_server_and_shown_to_nobo
     assert stub.authorizations() == [None, None, "Bearer good"]
 
 
-async def test_a_token_server_that_takes_it_no_more_is_asked_with_what_the_helper_says_now(
+async def test_a_rejected_identity_token_is_refreshed_from_the_helper(
     tmp_path: Path,
 ) -> None:
     clock = ManualClock(datetime(2026, 1, 1, tzinfo=UTC))
@@ -159,7 +159,7 @@ async def test_a_token_server_that_takes_it_no_more_is_asked_with_what_the_helpe
         assert await registry.blob_size(APP, BLOB) == 4
         server.wanted = "second"
         says(tmp_path, "second", user="<token>")
-        await clock.sleep(295)  # the bearer token is used up, what the helper said is kept still
+        await clock.sleep(295)  # the bearer token has expired, the answer of the helper is still cached
         assert await registry.blob_size(APP, BLOB) == 4
         await endpoint.close()
     assert [form["refresh_token"] for form in server.forms] == ["first", "first", "second"]

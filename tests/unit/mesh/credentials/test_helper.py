@@ -1,4 +1,4 @@
-"""Docker's config.json and the helpers that it names: small scripts here, which the real ones mostly are too."""
+"""Docker's config.json and the credential helpers that it names, which are small scripts here."""
 
 import asyncio
 import base64
@@ -38,7 +38,7 @@ class Workplace:
         (self.folder / "config.json").write_text(json.dumps(fields))
 
     def helper(self, script: str, name: str = "test") -> None:
-        """It writes down each time that it is run, with what it was given."""
+        """Writes a helper that records each run with its input."""
         path = self.folder / f"docker-credential-{name}"
         path.write_text(f"#!/bin/sh\nserver=$(cat)\necho \"$1 $server\" >> '{self.folder}/asked'\n{script}\n")
         path.chmod(0o755)
@@ -55,7 +55,7 @@ class Workplace:
         return Secrets(self.environment, self.clock)
 
     async def credentials(self, host: str = HOST, secrets: Secrets | None = None) -> Credentials | None:
-        return await (secrets or self.secrets()).credentials(None, host).ask(Side.SOURCE)
+        return await (secrets or self.secrets()).credentials(None, host).refresh(Side.SOURCE)
 
     async def failure(self) -> str:
         with pytest.raises(HelperFailed) as caught:
@@ -69,14 +69,14 @@ def place(tmp_path: Path) -> Workplace:
     return Workplace(tmp_path)
 
 
-async def test_the_helper_of_a_host_is_asked_for_it(place: Workplace) -> None:
+async def test_the_helper_of_a_host_is_run_for_it(place: Workplace) -> None:
     place.says(ANNA)
     place.config(credHelpers={HOST: "test"}, credsStore="nobody")
     assert await place.credentials() == Credentials("anna", "hush")
     assert place.asked == [f"get {HOST}"]
 
 
-async def test_the_store_of_all_is_asked_for_what_no_other_has(place: Workplace) -> None:
+async def test_the_default_store_is_asked_for_hosts_without_a_helper_or_entry(place: Workplace) -> None:
     place.says(ANNA | {"Username": "store"})
     place.says(ANNA | {"Username": "helper"}, "other")
     plain = {"auth": base64.b64encode(b"plain:text").decode()}
@@ -87,7 +87,7 @@ async def test_the_store_of_all_is_asked_for_what_no_other_has(place: Workplace)
     assert [found and found.user for found in users] == ["helper", "plain", "store", "store"]
 
 
-async def test_docker_hub_is_asked_for_under_the_name_that_docker_gives_it(place: Workplace) -> None:
+async def test_docker_hub_is_looked_up_under_the_key_that_docker_uses(place: Workplace) -> None:
     place.says(ANNA)
     place.config(credsStore="test")
     await place.credentials("registry-1.docker.io")
@@ -98,20 +98,20 @@ async def test_docker_hub_is_asked_for_under_the_name_that_docker_gives_it(place
         assert await place.credentials("registry-1.docker.io") == Credentials("hub", "user")
 
 
-async def test_an_identity_token_is_told_from_a_password(place: Workplace) -> None:
+async def test_an_identity_token_is_distinguished_from_a_password(place: Workplace) -> None:
     place.says(ANNA | {"Username": "<token>"})
     place.config(credsStore="test", auths={"b.example": {"auth": "Og==", "identitytoken": "of the file"}})
     assert await place.credentials() == Credentials(None, "hush", is_identity=True)
     assert await place.credentials("b.example") == Credentials(None, "of the file", is_identity=True)
 
 
-async def test_a_helper_that_has_nothing_means_anonymous(place: Workplace) -> None:
+async def test_a_helper_without_credentials_means_anonymous_access(place: Workplace) -> None:
     place.helper("echo credentials not found in native keychain; exit 1")
     place.config(credsStore="test")
     assert await place.credentials() is None
 
 
-async def test_a_helper_that_does_not_read_is_understood(place: Workplace) -> None:
+async def test_a_helper_need_not_read_its_input(place: Workplace) -> None:
     path = place.folder / "docker-credential-test"
     path.write_text(f"#!/bin/sh\nexec <&-\nsleep 0.1\necho '{json.dumps(ANNA)}'\n")
     path.chmod(0o755)
@@ -126,21 +126,21 @@ async def test_a_helper_does_not_see_the_secrets_of_the_mesh(place: Workplace) -
 
 
 @pytest.mark.parametrize(
-    ("script", "told"),
+    ("script", "what"),
     [
         ("echo hush; echo hush >&2; exit 3", "ended with exit code 3"),
-        ("echo hush", "said what is no credentials"),
-        ('echo \'{"Username": "anna", "Secret": ["hush"]}\'', "said what is no credentials"),
-        ("yes hush", "said more than 65536 bytes"),
+        ("echo hush", "printed no valid credentials"),
+        ('echo \'{"Username": "anna", "Secret": ["hush"]}\'', "printed no valid credentials"),
+        ("yes hush", "printed more than 65536 bytes"),
     ],
 )
-async def test_a_helper_that_fails_is_named_and_what_it_said_is_not_shown(
-    place: Workplace, script: str, told: str
+async def test_a_failure_names_the_helper_and_never_shows_its_output(
+    place: Workplace, script: str, what: str
 ) -> None:
     place.helper(script)
     place.config(credsStore="test")
     advice = f"try `echo {HOST} | docker-credential-test get` where regmesh runs"
-    assert await place.failure() == f"docker-credential-test {told}: {advice}"
+    assert await place.failure() == f"docker-credential-test {what}: {advice}"
 
 
 async def test_a_helper_that_is_missing_or_cannot_be_run_is_named(place: Workplace) -> None:
@@ -154,26 +154,28 @@ async def test_a_helper_that_is_missing_or_cannot_be_run_is_named(place: Workpla
 
 
 @pytest.mark.parametrize("name", ["../test", "a/b", "te st", "-test", "x" * 65, "täst", "test\n"])
-async def test_what_is_no_name_of_a_helper_is_not_run(place: Workplace, name: str) -> None:
+async def test_an_invalid_helper_name_is_not_run(place: Workplace, name: str) -> None:
     place.config(credsStore=name)
-    assert "no name of one" in await place.failure()
+    assert "not a valid helper name" in await place.failure()
     assert place.asked == []
 
 
-async def test_a_helper_that_hangs_is_ended_with_all_that_it_started(
+async def test_a_helper_that_hangs_is_killed_with_its_children(
     place: Workplace, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(credential_helper, "_TIME_LIMIT", 0.5)
+    monkeypatch.setattr(credential_helper, "_TIMEOUT", 0.5)
     place.helper(f"sleep 600 &\necho $! > '{place.folder}/child'\nwait")
     place.config(credsStore="test")
-    assert "said nothing within" in await place.failure()
+    assert "gave no answer within" in await place.failure()
     child = int((place.folder / "child").read_text())
     async with asyncio.timeout(10):
         while _runs(child):
             await asyncio.sleep(0.01)
 
 
-async def test_many_who_need_it_at_once_ask_once_and_its_answer_is_kept_for_minutes(place: Workplace) -> None:
+async def test_concurrent_calls_run_the_helper_once_and_its_answer_is_cached_for_minutes(
+    place: Workplace,
+) -> None:
     place.says(ANNA)
     place.config(credsStore="test")
     secrets = place.secrets()
@@ -186,28 +188,28 @@ async def test_many_who_need_it_at_once_ask_once_and_its_answer_is_kept_for_minu
     assert len(place.asked) == 2
 
 
-async def test_what_was_refused_or_failed_is_asked_for_again_after_a_moment(place: Workplace) -> None:
+async def test_rejected_credentials_and_failures_are_retried_after_ten_seconds(place: Workplace) -> None:
     place.says(ANNA)
     helper = CredentialHelper("test", HOST, place.environment, place.clock)
-    first = await helper.ask(Side.SOURCE)
+    first = await helper.refresh(Side.SOURCE)
     place.says(ANNA | {"Secret": "newer"})
-    assert await helper.ask(Side.SOURCE, refused=first) == first  # a moment ago: no other is to be had
+    assert await helper.refresh(Side.SOURCE, rejected=first) == first  # cached for ten seconds
     await place.clock.sleep(11)
-    assert await helper.ask(Side.SOURCE, refused=first) == Credentials("anna", "newer")
-    assert await helper.ask(Side.SOURCE, refused=first) == Credentials("anna", "newer")
+    assert await helper.refresh(Side.SOURCE, rejected=first) == Credentials("anna", "newer")
+    assert await helper.refresh(Side.SOURCE, rejected=first) == Credentials("anna", "newer")
     place.helper("exit 1")
     await place.clock.sleep(301)
     for _ in range(2):
         with pytest.raises(HelperFailed):
-            await helper.ask(Side.SOURCE)
+            await helper.refresh(Side.SOURCE)
     assert len(place.asked) == 3
     place.says(ANNA)
     await place.clock.sleep(11)
-    assert await helper.ask(Side.SOURCE) == first
+    assert await helper.refresh(Side.SOURCE) == first
 
 
 def _runs(process: int) -> bool:
-    """Not one that has ended and that nobody has asked for yet."""
+    """Whether the process runs; a zombie does not."""
     try:
         return "State:\tZ" not in Path(f"/proc/{process}/status").read_text()
     except OSError:

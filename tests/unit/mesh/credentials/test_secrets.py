@@ -1,4 +1,4 @@
-"""Secrets that cannot be used are said to be so in our own words, wherever they are asked for."""
+"""Secrets that cannot be used are refused without showing their value."""
 
 from pathlib import Path
 
@@ -42,4 +42,4 @@ def test_a_secret_ends_before_its_line_break_wherever_it_comes_from(
     by_environment = Secrets({"REGMESH_SECRET_EU_PUSH": value})
     by_file = Secrets({"REGMESH_SECRETS_DIR": str(tmp_path)})
     for secrets in (by_environment, by_file):
-        assert secrets.credentials("EU_PUSH", "registry.example").at_hand == found
+        assert secrets.credentials("EU_PUSH", "registry.example").cached == found

@@ -1,10 +1,13 @@
 # Every target does its own set-up: a fresh machine needs Python 3.11, make and a package registry.
+# WORKERS is the number of processes that run tests: `make test WORKERS=4`; 0 runs them in one, as pytest alone does.
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
+WORKERS ?= 2
 BIN := .venv/bin
+PYTEST = $(BIN)/pytest --numprocesses $(WORKERS) --dist loadgroup
 INSTALLED := .venv/.installed
 
 .PHONY: help demo test test-all test-fast check format settings bench soak simulate kafka parts clean
-help: ## this list
+help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 12
 
 $(INSTALLED): pyproject.toml constraints.txt
@@ -13,45 +16,45 @@ $(INSTALLED): pyproject.toml constraints.txt
 	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[dev,compression,postgresql]'
 	touch $@
 
-demo: $(INSTALLED) ## the main job, on parts of our own: a push in one region, pullable in another
+demo: $(INSTALLED) ## replicate an image between regions on built-in parts, and report what happened
 	$(BIN)/regmesh demo
 
-test: $(INSTALLED) ## all tests but those that test-all adds; those of real parts that are missing are skipped and named
-	$(BIN)/pytest
+test: $(INSTALLED) ## run the tests; those whose real parts are missing are skipped, and the parts named
+	$(PYTEST)
 
-test-all: $(INSTALLED) ## all tests, also each pair of real registries there is, and not only each in both roles
-	$(BIN)/pytest --all
+test-all: $(INSTALLED) ## run the tests, and every pair of real registries as source and destination
+	$(PYTEST) --all
 
-test-fast: $(INSTALLED) ## the tests that need no real part
-	$(BIN)/pytest -m 'not real'
+test-fast: $(INSTALLED) ## run the tests that need no real part
+	$(PYTEST) -m 'not real'
 
-check: $(INSTALLED) ## format, lint, types, import contracts
+check: $(INSTALLED) ## check format, lint, types and import contracts
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
-format: $(INSTALLED) ## mend what can be mended by itself
+format: $(INSTALLED) ## format, and fix what the linter can fix
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
 settings: $(INSTALLED) ## docs/settings.md from the settings groups in the code
 	$(BIN)/python -m mesh.node.settings_reference > docs/settings.md
 
-bench: $(INSTALLED) ## the figures of docs/benchmarks.md, side by side in one run
+bench: $(INSTALLED) ## measure the figures of docs/benchmarks.md, side by side in one run
 	$(BIN)/python -m tests.bench
 
-soak: $(INSTALLED) ## minutes: a replica of 10,000 tags is filled through three kills, and compared
+soak: $(INSTALLED) ## fill a replica of 10,000 tags through three kills, and compare (13 minutes)
 	$(BIN)/python -m tests.soak
 
-simulate: $(INSTALLED) ## minutes: anything happens to a mesh, SEEDS times (100), and it ends equal
+simulate: $(INSTALLED) ## run a mesh through random faults, SEEDS times (100), and compare (minutes)
 	$(BIN)/python -m tests.simulation --seeds $(or $(SEEDS),100)
 
-kafka: ## fetch a real Apache Kafka 4 and run it until interrupted, on PORT or a free one
+kafka: ## fetch Apache Kafka 4 and run it until interrupted, on PORT or a free one
 	compose/kafka/kafka.sh run $(PORT)
 
-parts: ## the real parts of the tests, on Debian and as root: registries, Kafka, skopeo, crane, containerd and what they need
+parts: ## install the real parts of the tests, on Debian and as root
 	.ci/install-parts
 
-clean: ## everything that make made
+clean: ## delete everything that make made
 	rm -rf .venv .cache build *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache

@@ -1,13 +1,16 @@
-"""Real parts, and a clean environment.
+"""Test set-up: real parts, a clean environment, and what each worker of pytest-xdist reports to the end of the run.
 
-A test that needs a real part says `@pytest.mark.real("docker-registry")`. Where the part is missing the test is skipped
-and the end of the run says so; with REGMESH_REQUIRE_REAL=1 (CI) it fails. One that shows more of the same says
-`@pytest.mark.more("what it adds")`: it runs with `--all`, and without it the end of the run says what was left out.
+A test that needs a real part has the mark `@pytest.mark.real("docker-registry")`. When the part is missing, the test is
+skipped and the end of the run names the part; with REGMESH_REQUIRE_REAL=1 (CI) the test fails instead. A test with the
+mark `@pytest.mark.more("what it adds")` runs with `--all` only; the end of the run counts the tests that were left out.
+
+Tests run side by side in several processes (`make test`): a test takes its ports from `free_port` and its files from
+`tmp_path`. Tests that share an expensive part share a mark `xdist_group`, which sends all of them to one worker.
 """
 
 import functools
+import gc
 import os
-import shutil
 import sys
 import traceback
 from collections import Counter
@@ -23,62 +26,28 @@ import pytest
 sys.path.insert(0, str(Path(__file__).parent.parent))  # so that a test can say `from tests import ...`
 
 from tests.support.parts import Process
+from tests.support.real_parts import why_missing
 
-_SAID = 2_000  # characters
-_KEPT = {"REGMESH_REQUIRE_REAL", "REGMESH_TEST_KAFKA", "REGMESH_KAFKA_HOME"}
-_missing = pytest.StashKey[dict[str, str]]()
-_sessions = WeakKeyDictionary[aiohttp.ClientSession, str]()
-_left_out = pytest.StashKey[Counter[str]]()
+_OUTPUT_SHOWN = 2_000  # characters, of each process of a failed test
+_KEPT_VARIABLES = {"REGMESH_REQUIRE_REAL", "REGMESH_TEST_KAFKA", "REGMESH_KAFKA_HOME"}
+_missing = pytest.StashKey[dict[str, str]]()  # reason by real part
+_left_out = pytest.StashKey[Counter[str]]()  # tests by what they add
+_sessions = WeakKeyDictionary[aiohttp.ClientSession, str]()  # by the stack that opened them
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    parser.addoption("--all", action="store_true", help="run the tests too that are marked `more`")
+    parser.addoption("--all", action="store_true", help="also run the tests with the mark `more`")
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    hypothesis.settings.register_profile(
-        "regmesh", deadline=None
-    )  # how busy a machine is says nothing of the code
+    # No deadline: how busy the machine is says nothing about the code.
+    hypothesis.settings.register_profile("regmesh", deadline=None)
     hypothesis.settings.load_profile("regmesh")
-    _follow_sessions()
+    _record_sessions()
     config.stash[_missing] = {}
     config.stash[_left_out] = Counter()
-    for name in [name for name in os.environ if name.startswith("REGMESH_") and name not in _KEPT]:
+    for name in [name for name in os.environ if name.startswith("REGMESH_") and name not in _KEPT_VARIABLES]:
         del os.environ[name]
-
-
-@pytest.hookimpl(wrapper=True)
-def pytest_runtest_teardown(item: pytest.Item) -> Iterator[None]:
-    """A session that a test left open is told by that test, with who opened it, not by whichever comes later."""
-    yield
-    left = [where for it, where in _sessions.items() if not it.closed]
-    _sessions.clear()
-    if left:
-        pytest.fail(
-            f"{item.nodeid} left {len(left)} client sessions open, the first from:\n{left[0]}", pytrace=False
-        )
-
-
-@pytest.hookimpl(wrapper=True)
-def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[None]) -> Generator[None, Any, Any]:
-    """A failure shows how each of the test's processes fares, and the end of what it said."""
-    report = yield
-    if report.failed:
-        report.sections += [(it.state(), it.said()[-_SAID:]) for it in Process.begun]
-    if call.when == "teardown":
-        Process.begun[:] = [it for it in Process.begun if it.is_running()]  # of a wider fixture
-    return report
-
-
-def _follow_sessions() -> None:
-    begin = aiohttp.ClientSession.__init__
-
-    @functools.wraps(begin)
-    def begin_followed(session: aiohttp.ClientSession, *args: Any, **options: Any) -> None:
-        begin(session, *args, **options)
-        _sessions[session] = "".join(traceback.format_stack(limit=12)[:-1])
-
-    aiohttp.ClientSession.__init__ = begin_followed  # type: ignore[method-assign]
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
@@ -90,20 +59,59 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     items[:] = [item for item in items if item not in more]
 
 
+def pytest_collection_finish() -> None:
+    """Keeps modules and collected tests out of every later `gc.collect()`, which takes 0.1 s with them."""
+    gc.collect()
+    gc.freeze()
+
+
 @pytest.hookimpl(tryfirst=True)
 def pytest_runtest_setup(item: pytest.Item) -> None:
-    for mark in item.iter_markers("real"):
-        for part in mark.args:
-            reason = why_missing(part)
-            if reason is not None:
-                _report(item, part, reason)
+    for part in (part for mark in item.iter_markers("real") for part in mark.args):
+        if (reason := why_missing(part)) is None:
+            continue
+        item.config.stash[_missing][part] = reason
+        if os.environ.get("REGMESH_REQUIRE_REAL") == "1":
+            pytest.fail(f"needs {part}: {reason}", pytrace=False)
+        pytest.skip(f"needs {part}: {reason}")
 
 
-def _report(item: pytest.Item, part: str, reason: str) -> None:
-    item.config.stash[_missing][part] = reason
-    if os.environ.get("REGMESH_REQUIRE_REAL") == "1":
-        pytest.fail(f"needs {part}: {reason}", pytrace=False)
-    pytest.skip(f"needs {part}: {reason}")
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_teardown(item: pytest.Item) -> Iterator[None]:
+    """Fails the test that left a client session open, with the stack that opened it, and not a later one."""
+    yield
+    left = [stack for session, stack in _sessions.items() if not session.closed]
+    _sessions.clear()
+    if left:
+        message = f"{item.nodeid} left {len(left)} client sessions open, the first from:\n{left[0]}"
+        pytest.fail(message, pytrace=False)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[None]) -> Generator[None, Any, Any]:
+    """Adds the state and the last output of each process of a test that failed."""
+    report = yield
+    if report.failed:
+        report.sections += [(it.state(), it.said()[-_OUTPUT_SHOWN:]) for it in Process.started]
+    if call.when == "teardown":
+        Process.started[:] = [it for it in Process.started if it.is_running()]  # of a wider fixture
+    return report
+
+
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    """Sends from a worker of pytest-xdist what the end of the run shows."""
+    output = getattr(session.config, "workeroutput", None)
+    if output is not None:
+        output["missing"] = session.config.stash[_missing]
+        output["left_out"] = dict(session.config.stash[_left_out])
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_testnodedown(node: Any) -> None:
+    """Collects what a worker sent; a worker that crashed sent nothing. Every worker collects all tests."""
+    output = getattr(node, "workeroutput", {})
+    node.config.stash[_missing].update(output.get("missing", {}))
+    node.config.stash[_left_out] |= Counter(output.get("left_out", {}))
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
@@ -119,36 +127,13 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
             terminalreporter.line(f"{count} of {reason}")
 
 
-@functools.cache
-def why_missing(part: str) -> str | None:
-    """None when the part can be used."""
-    if part == "kafka":
-        return _why_no_kafka()
-    if part == "postgresql":
-        from tests.support import postgresql
+def _record_sessions() -> None:
+    """Makes aiohttp's sessions record where they are opened."""
+    initialise = aiohttp.ClientSession.__init__
 
-        return postgresql.why_missing()
-    if part in ("distribution-3", "ggcr"):
-        from tests.support import parts
+    @functools.wraps(initialise)
+    def initialise_recorded(session: aiohttp.ClientSession, *args: Any, **options: Any) -> None:
+        initialise(session, *args, **options)
+        _sessions[session] = "".join(traceback.format_stack(limit=12)[:-1])
 
-        program = parts.DISTRIBUTION_3 if part == "distribution-3" else parts.GGCR
-        return (
-            None
-            if program.exists()
-            else f"`make parts` was not run: .cache/parts/bin/{program.name} is missing"
-        )
-    if part == "crane":
-        from tests.support import parts
-
-        return None if parts.CRANE.exists() else "`make parts` was not run: .cache/parts/bin/crane is missing"
-    if part == "containerd" and os.geteuid() != 0:
-        return "containerd wants to be root"
-    return None if shutil.which(part) else f"no {part} on PATH"
-
-
-def _why_no_kafka() -> str | None:
-    try:
-        from tests.support import kafka_broker
-    except ImportError as error:
-        return f"tests/support/kafka_broker.py cannot be used: {error}"
-    return kafka_broker.available()
+    aiohttp.ClientSession.__init__ = initialise_recorded  # type: ignore[method-assign]

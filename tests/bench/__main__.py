@@ -12,7 +12,7 @@ from pathlib import Path
 
 from tests.bench import copies, intake, latency, many, memory, replication, rules
 from tests.bench.table import Options, Row, circumstances, markdown, progress
-from tests.conftest import why_missing
+from tests.support.real_parts import why_missing
 
 Group = Callable[[Options], Iterator[Row]]
 

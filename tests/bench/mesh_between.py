@@ -20,9 +20,9 @@ from schemas.events import Event
 from schemas.names import Region
 from tests.bench import workplace
 from tests.bench.table import progress
-from tests.conftest import why_missing
 from tests.support import kafka_broker, parts
 from tests.support.parts import Distribution, Process, until
+from tests.support.real_parts import why_missing
 
 T = TypeVar("T")
 

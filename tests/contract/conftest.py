@@ -92,10 +92,10 @@ class SqliteEngine:
             self._log = None
 
 
-def _engines() -> Iterator[object]:
-    yield pytest.param("sqlite", id="sqlite")
-    if (Path(__file__).parent.parent / "support" / "kafka_engine.py").exists():
-        yield pytest.param("kafka", id="kafka", marks=pytest.mark.real("kafka"))
+_ENGINES = [
+    "sqlite",
+    pytest.param("kafka", marks=[pytest.mark.real("kafka"), pytest.mark.xdist_group("kafka")]),
+]
 
 
 @pytest.fixture(scope="session")
@@ -114,7 +114,7 @@ def kafka_bootstrap(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
         broker.stop()
 
 
-@pytest.fixture(params=list(_engines()))
+@pytest.fixture(params=_ENGINES)
 async def engine(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Engine]:
     """`tests/support/kafka_engine.py` has `KafkaEngine(bootstrap)`, an `Engine`."""
     made: Engine

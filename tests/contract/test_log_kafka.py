@@ -25,7 +25,7 @@ from tests.support import kafka_broker
 from tests.support.kafka_engine import QUICK_TIMEOUTS
 from tests.support.reading import Reader, appends, finished, read_count, read_until, values
 
-pytestmark = pytest.mark.real("kafka")
+pytestmark = [pytest.mark.real("kafka"), pytest.mark.xdist_group("kafka-that-is-killed")]
 
 _SOON = 30.0  # seconds; never a measure
 _MEMBER = Path(__file__).parent.parent / "support" / "kafka_member_process.py"

@@ -16,7 +16,7 @@ from tests.support import kafka_broker
 from tests.support.kafka_engine import QUICK_TIMEOUTS
 from tests.support.reading import read_count, values
 
-pytestmark = pytest.mark.real("kafka")
+pytestmark = [pytest.mark.real("kafka"), pytest.mark.xdist_group("kafka-with-tls")]
 
 _PASSWORD = "correct-horse"
 _PROPERTIES = """

@@ -21,8 +21,8 @@ def running() -> str | None:
 
 
 @functools.cache
-def available() -> str | None:
-    """None when Kafka can be used, else why not. Fetches Kafka's jars (40 MB) when they are not there yet."""
+def why_missing() -> str | None:
+    """Returns why Kafka cannot be used; None when it can. Fetches Kafka's jars (40 MB) unless they are there."""
     if running():
         return None
     for program in ("java", "python3"):

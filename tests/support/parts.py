@@ -25,14 +25,17 @@ import yaml
 T = TypeVar("T")
 
 
-# Below those that the kernel gives to outgoing connections (32768 and up on Linux): a port out of these would now and
-# then be some client's before its daemon has begun to listen. Each is given out once by a test run.
-_PORTS = iter(random.Random(os.getpid()).sample(range(15_000, 32_000), 17_000))
+# Below the ports that the kernel gives to outgoing connections (32768 and up on Linux): one of those might belong to a
+# client before its daemon listens. Each worker of pytest-xdist takes every n-th port; each port is given out once.
+_WORKER = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw"))
+_WORKERS = int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1"))
+_PORTS = range(15_000 + _WORKER, 32_000, _WORKERS)
+_ports = iter(random.Random(os.getpid()).sample(_PORTS, len(_PORTS)))
 
 
 def free_port() -> int:
-    """One that nobody listens on, and that no connection can take before the test does."""
-    for port in _PORTS:
+    """Returns a port on loopback that nobody listens on and that no other test of this run is given."""
+    for port in _ports:
         with socket.socket() as free:
             try:
                 free.bind(("127.0.0.1", port))
@@ -54,7 +57,7 @@ def get(url: str, **query: str) -> Any:
 class Process:
     """A program that runs until it is stopped. Its output is in `log`."""
 
-    begun: ClassVar[list["Process"]] = []  # by the present test
+    started: ClassVar[list["Process"]] = []  # by the test that runs now
 
     def __init__(self, arguments: list[str], log: Path, environment: Mapping[str, str] | None = None) -> None:
         self.log = log
@@ -62,7 +65,7 @@ class Process:
             self._process = subprocess.Popen(
                 arguments, stdout=out, stderr=out, env={**os.environ, **(environment or {})}
             )
-            self.begun.append(self)
+            self.started.append(self)
 
     @property
     def pid(self) -> int:
@@ -136,9 +139,7 @@ def until(
 
 
 _BUILT = Path(__file__).parent.parent.parent / ".cache" / "parts" / "bin"  # by .ci/install-parts
-DISTRIBUTION_3, GGCR = _BUILT / "registry", _BUILT / "ggcr-registry"
-
-CRANE = DISTRIBUTION_3.parent / "crane"  # by .ci/install-parts
+DISTRIBUTION_3, GGCR, CRANE = (_BUILT / name for name in ("registry", "ggcr-registry", "crane"))
 
 
 @dataclass

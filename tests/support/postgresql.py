@@ -16,7 +16,7 @@ _OPTIONS = ("-c", "fsync=off", "-c", "listen_addresses=127.0.0.1", "-c", "unix_s
 
 
 def why_missing() -> str | None:
-    """None when it can be used."""
+    """Returns why PostgreSQL cannot be used; None when it can."""
     if importlib.util.find_spec("psycopg") is None:
         return "no psycopg: pip install 'regmesh[postgresql]'"
     missing = [program for program in ("initdb", "postgres") if _program(program) is None]

@@ -1,23 +1,26 @@
-"""The way in: a registry's notification becomes events on its region's topic, durable before it is acknowledged.
+"""The producer turns notifications and listings of registries into events on the log.
+
+A notification is durable on the topics of its registry's region before it is acknowledged:
 
     POST /v1/notifications/{instance}
-      authenticate   the path says which registry speaks; its secret (or loopback) proves it
-      receive        the body, bounded
-      fence          the newest rules revision that existed when the request came
-      normalise      bytes -> events, what cannot be read, and what means nothing to us   (pure, one file per kind)
-      publish        events -> records of `mesh.<region>.events` and `mesh.<region>.tags`  (pure)
-      append         one durable append, then dead letters for what could not be read, then 202
+      authenticate    checks the secret of the instance that the path names, or that the peer is local
+      receive         reads the body up to a limit
+      rules_revision  reads the newest revision of the rules that existed when the request arrived
+      normalise       parses the bytes into events: pure, one file per kind of registry
+      publish         turns events into records of `mesh.<region>.events` and `mesh.<region>.tags`: pure
+      append          one durable append, then dead letters for what is unreadable, then 202
 
-`intake` is the page that runs these; the steps do not know each other. Registries keep a refused notification at the
-head of their queue and send it again for ever, so a payload that we cannot read is accepted and kept as a dead
-letter. Only what an operator has to repair (no such instance, a wrong secret) and what time repairs (the log is away)
-is refused, and `refusals` tells that on `mesh.<region>.status`, from where control knows it.
+`intake` runs these steps, which do not import each other. Registries keep a refused notification at the head of their
+queue and send it again for ever, so an unreadable payload is accepted and kept as a dead letter. Only what an operator
+has to repair (an unknown instance, a wrong secret) or what time repairs (the log is unavailable) is refused, and
+`refusals` reports it on `mesh.<region>.status`, where control reads it.
 
-`reconcile` is the other half: it carries out executions. `listing` finds what a rule wants at its source, and each find
-becomes an event on `mesh.<region>.bulk`.
+`reconcile` carries out executions: `listing` finds what a rule wants at its source, and each find becomes an event on
+`mesh.<region>.bulk`.
 """
 
 from producer.intake import Intake
 from producer.reconcile import Reconcile
+from producer.settings import ProducerSettings
 
-__all__ = ["Intake", "Reconcile"]
+__all__ = ["Intake", "ProducerSettings", "Reconcile"]

@@ -1,4 +1,4 @@
-"""May this request speak for the instance in its path? Registries send static headers only; none signs its bodies."""
+"""Authentication of notifications: registries send static headers only, and none signs its bodies."""
 
 import hmac
 from collections.abc import Iterator
@@ -16,51 +16,56 @@ from schemas.topology import Instance
 
 LOG = structlog.get_logger()
 
-# What a proxy or a browser adds: behind either, a loopback peer says nothing about who speaks.
-_NOT_DIRECT = ("Forwarded", "X-Forwarded-For", "X-Real-IP", "Via", "Origin")
+# Added by proxies and browsers: behind either, a loopback peer says nothing about the sender.
+_PROXY_HEADERS = ("Forwarded", "X-Forwarded-For", "X-Real-IP", "Via", "Origin")
 
 
-class FindsSecrets(Protocol):
-    def find(self, name: str) -> str | None: ...
+class SecretStore(Protocol):
+    """Where the values of secrets are."""
+
+    def find(self, name: str) -> str | None:
+        """Returns the value of a secret, or None when it has none."""
+        ...
 
 
 @dataclass(frozen=True, slots=True)
-class Refusal:
-    """An HTTP status and what the operator should do. Never what was presented."""
+class ErrorAnswer:
+    """An HTTP status and what the operator should do. Never contains what the sender presented."""
 
     status: int
     message: str
 
 
-def refusal(request: web.Request, instance: Instance, secrets: FindsSecrets) -> Refusal | None:
-    """None when the request may speak for `instance`."""
+def authenticate(request: web.Request, instance: Instance, secrets: SecretStore) -> ErrorAnswer | None:
+    """Returns why the request may not send notifications of `instance`; None when it may."""
     if instance.intake_secret is None:
         return None if _is_local(request) else _only_local(instance)
     expected = _value(instance.intake_secret, secrets)
     if expected is None:
-        return Refusal(
+        return ErrorAnswer(
             403,
             f"the intake_secret of instance {instance.name!r} has no value on this node; its log says more",
         )
-    if any([_same(presented, expected) for presented in _presented(request)]):  # noqa: C419  # all, always
+    # A list: every candidate is compared, so that the time does not depend on which one matches.
+    if any([_same(presented, expected) for presented in _presented(request)]):  # noqa: C419
         return None
-    return Refusal(
+    return ErrorAnswer(
         401,
         f"the intake_secret of instance {instance.name!r} is missing or wrong: send it as "
         "`Authorization: Bearer SECRET`, or as `?token=SECRET` where the registry cannot set headers",
     )
 
 
-def _only_local(instance: Instance) -> Refusal:
-    return Refusal(
+def _only_local(instance: Instance) -> ErrorAnswer:
+    return ErrorAnswer(
         403,
-        f"instance {instance.name!r} has no intake_secret, so its notifications are taken only straight from "
+        f"instance {instance.name!r} has no intake_secret, so its notifications are accepted only directly from "
         "this machine; declare an intake_secret and send it as `Authorization: Bearer SECRET`",
     )
 
 
-def _value(name: SecretName, secrets: FindsSecrets) -> str | None:
-    """The secret; an empty one counts as none, or an empty token would open the door."""
+def _value(name: SecretName, secrets: SecretStore) -> str | None:
+    """Returns the secret, or None when it is empty: an empty token must not authenticate anybody."""
     try:
         found = secrets.find(name)
     except InvalidInput as error:
@@ -86,14 +91,14 @@ def _same(presented: str, expected: str) -> bool:
 
 def _is_local(request: web.Request) -> bool:
     peer = request.transport.get_extra_info("peername") if request.transport else None
-    if not isinstance(peer, tuple) or any(header in request.headers for header in _NOT_DIRECT):
+    if not isinstance(peer, tuple) or any(header in request.headers for header in _PROXY_HEADERS):
         return False
     return is_loopback(str(peer[0]))
 
 
-@lru_cache(maxsize=1024)  # registries are few, and their addresses stay
+@lru_cache(maxsize=1024)  # registries are few, and their addresses stay the same
 def is_loopback(host: str) -> bool:
-    """Of a peer's address as a socket names it: with a zone, or IPv4 mapped into IPv6."""
+    """Returns whether a peer address is a loopback one; it may have a zone, or be IPv4 mapped into IPv6."""
     address = ip_address(host.partition("%")[0])
     mapped = address.ipv4_mapped if isinstance(address, IPv6Address) else None
     return (mapped or address).is_loopback

@@ -1,7 +1,7 @@
-"""What an execution wants of its source: repositories, then tags by the filters, then what each tag names.
+"""Listing what an execution wants of its source: repositories, then their tags, then what each tag names.
 
-Names are filtered before anything is asked about them: a tag that the rule does not want costs no request. What is
-named twice, as on pages that move while they are read, is found once: it is one task, and tasks are counted by it.
+Names are filtered first: a tag that the rule does not want costs no request. A name that is listed twice, as on pages
+that change while they are read, is found once: it is one task, and tasks are counted.
 """
 
 import re
@@ -9,7 +9,7 @@ from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, 
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field
 from functools import partial
-from itertools import islice
+from itertools import chain, islice
 from typing import NamedTuple, TypeGuard, TypeVar
 
 from mesh.clock import Clock
@@ -17,15 +17,15 @@ from mesh.concurrency import all_of
 from mesh.errors import Denied, NotFound, RegistryError, Rejected, UnreadableNames
 from mesh.registry.port import Descriptor, Registry
 from mesh.registry.referrers import fallback_tag, is_fallback
-from mesh.retry import RetryPolicy, call_with_retries
+from mesh.retry import call_with_retries
 from mesh.rules.matching.compiled_rule import CompiledRule
 from mesh.rules.matching.patterns import compile_pattern
+from producer.settings import ProducerSettings
 from schemas.completions import Side
 from schemas.executions import ExecutionStart
 from schemas.names import Repository, Tag
 from schemas.rules import NameFilter
 
-_CONCURRENT_REQUESTS = 16  # requests at once
 _PLAIN = r"[^*?\[\]{}\\]*"
 _LITERAL = re.compile(_PLAIN)
 _ALTERNATIVES = re.compile(rf"({_PLAIN})\{{({_PLAIN})\}}({_PLAIN})")
@@ -35,59 +35,64 @@ N = TypeVar("N", bound=str)
 
 
 class Found(NamedTuple):
+    """A wanted tag at the source.
+
+    `descriptor` is None for an image that the command names and the source does not have. `has_referrers_tag` says
+    whether the repository has a fallback tag that lists referrers of the image; None when its tags were not listed.
+    """
+
     repository: Repository
     tag: Tag
-    descriptor: Descriptor | None  # None: it was asked for by name, and the source does not have it
-    has_referrers_tag: bool | None = None  # the list of what is about it; None: not all tags were listed
+    descriptor: Descriptor | None
+    has_referrers_tag: bool | None = None
 
 
 class _Tags(NamedTuple):
-    """Of a repository those that are wanted, and of all of them those that are lists of referrers."""
+    """The wanted tags of a repository, and all its fallback tags; None when its tags were not listed."""
 
     wanted: Sequence[Tag]
-    of_referrers: AbstractSet[str] | None  # None: not all were listed
+    fallback: AbstractSet[str] | None
 
 
 class ListingRefused(RegistryError):
-    """The registry does not tell what it holds; the message says what to configure."""
+    """The registry does not list its repositories; the message says what to configure."""
 
     code = "listing_refused"
 
 
 @dataclass(slots=True)
 class Listing:
-    """One listing. What could not be listed is in `errors`; what could is listed all the same."""
+    """One listing. `errors` collects what could not be listed; everything else is listed nevertheless."""
 
     registry: Registry
     compiled: CompiledRule
     start: ExecutionStart
     clock: Clock
     random: Callable[[], float]
-    retry_policy: RetryPolicy = field(default_factory=RetryPolicy)
+    settings: ProducerSettings = field(default_factory=ProducerSettings)
     errors: list[RegistryError] = field(default_factory=list)
 
     async def found(self) -> AsyncGenerator[Found, None]:
-        """Every wanted tag that is there, and all that the command names. Raises nothing: what fails is in `errors`.
+        """Yields every wanted tag that exists, and every image that the command names. Errors go to `errors`.
 
-        A repository that refuses, or a name that cannot be read, does not hide the others; a registry that does not
-        answer ends it.
+        A repository that refuses, or an invalid name, does not hide the others. A registry that does not answer ends
+        the listing.
         """
         try:
-            for some in _batches(await self._wanted()):
-                named = {
-                    repository for repository, tags in some if tags
-                }  # who named it is told what became of it
-                async for one in self._of(some):
+            for batch in self._batches(await self._wanted()):
+                named = {repository for repository, tags in batch if tags}
+                async for one in self._found_in(batch):
+                    # Whoever named an image learns its outcome, also when the source does not have it.
                     if one.descriptor is not None or one.repository in named:
                         yield one
         except RegistryError as error:
             self.errors.append(error)
 
-    async def _of(self, some: Sequence[tuple[Repository, Sequence[Tag]]]) -> AsyncIterator[Found]:
-        """Of these repositories, asked side by side: over a long way each question by itself would cost its time."""
+    async def _found_in(self, batch: Sequence[tuple[Repository, Sequence[Tag]]]) -> AsyncIterator[Found]:
+        """Asks about several repositories concurrently, since each request over a long distance takes its time."""
         refusing = set[Repository]()
 
-        async def or_refused(repository: Repository, ask: Callable[[], Awaitable[T]]) -> T | None:
+        async def unless_refused(repository: Repository, ask: Callable[[], Awaitable[T]]) -> T | None:
             try:
                 return await ask()
             except (Denied, Rejected) as error:
@@ -96,28 +101,30 @@ class Listing:
                 refusing.add(repository)
                 return None
 
-        lists = dict[Repository, AbstractSet[str] | None]()
+        fallback_tags = dict[Repository, AbstractSet[str] | None]()
 
         async def tags_of(repository: Repository, tags: Sequence[Tag]) -> list[tuple[Repository, Tag]]:
             listed = (
-                _Tags(tags, None) if tags else await or_refused(repository, partial(self._tags, repository))
+                _Tags(tags, None)
+                if tags
+                else await unless_refused(repository, partial(self._tags, repository))
             )
-            wanted, lists[repository] = listed or _Tags((), None)
+            wanted, fallback_tags[repository] = listed or _Tags((), None)
             return [(repository, tag) for tag in wanted]
 
-        listed = await all_of(tags_of(repository, tags) for repository, tags in some)
-        for pairs in _batches(pair for of_one in listed for pair in of_one):
-            looks = (
-                or_refused(name, partial(self._look, name, tag, lists[name]))
+        listed = await all_of(tags_of(repository, tags) for repository, tags in batch)
+        for pairs in self._batches(chain.from_iterable(listed)):
+            resolved = await all_of(
+                unless_refused(name, partial(self._resolve, name, tag, fallback_tags[name]))
                 for name, tag in pairs
                 if name not in refusing
             )
-            for one in await all_of(looks):
+            for one in resolved:
                 if one is not None:
                     yield one
 
     async def _wanted(self) -> Iterable[tuple[Repository, Sequence[Tag]]]:
-        """Repositories, with the tags that the command names; without any, all are listed."""
+        """Returns repositories with the tags that the command names; without tags, all tags are listed."""
         if not self.start.images:
             return [(name, ()) for name in await self._repositories()]
         images: dict[Repository, list[Tag]] = {}
@@ -128,22 +135,22 @@ class Listing:
     async def _repositories(self) -> list[Repository]:
         names = self._literal_names()
         if names is None:
-            names = await self._ask(self._catalog)
+            names = await self._with_retries(self._catalog)
         return list(dict.fromkeys(filter(self._wants_repository, names)))
 
     def _wants_repository(self, name: str) -> bool:
-        return self.compiled.wants_repository(name) and _is_asked(self.start.repository, name)
+        return self.compiled.wants_repository(name) and _matches(self.start.repository, name)
 
     def _literal_names(self) -> list[Repository] | None:
-        """The only repositories that there can be, where that can be said without asking; else None."""
-        patterns = [part.value for part in self.compiled.rule.filters if _requires(part)]
+        """Returns all possible repositories when a pattern enumerates them, else None."""
+        patterns = [part.value for part in self.compiled.rule.filters if _requires_name(part)]
         for pattern in (self.start.repository, *patterns):
             if pattern is not None and (names := literals(pattern)) is not None:
-                return self._named(names)
+                return self._valid(names)
         return None
 
-    def _named(self, names: Sequence[str]) -> list[Repository]:
-        """Those that there can be; what is asked for by a name that no repository has is told."""
+    def _valid(self, names: Sequence[str]) -> list[Repository]:
+        """Returns the names that repositories can have; wanted ones that none can have are an error."""
         parsed = {name: _parsed(Repository, name) for name in names}
         wrong = [name for name, found in parsed.items() if found is None and self._wants_repository(name)]
         if wrong:
@@ -153,7 +160,7 @@ class Listing:
 
     async def _catalog(self) -> list[Repository]:
         try:
-            return await self._readable(self.registry.repositories(), self._wants_repository)
+            return await self._filtered(self.registry.repositories(), self._wants_repository)
         except (Denied, NotFound, Rejected) as error:
             raise ListingRefused(
                 "the source does not list its repositories: name them literally in a name filter "
@@ -166,28 +173,30 @@ class Listing:
             tag = _parsed(Tag, self.start.tag)
             return _Tags([tag] if tag is not None and self.compiled.wants(repository, tag) else [], None)
 
-        of_referrers = set[str]()
+        fallback = set[str]()
 
         def wants(tag: str) -> bool:
-            return self.compiled.wants(repository, tag) and _is_asked(self.start.tag, tag)
+            return self.compiled.wants(repository, tag) and _matches(self.start.tag, tag)
 
-        async def noted() -> AsyncIterator[Tag]:
+        async def noting_fallback_tags() -> AsyncIterator[Tag]:
             async for tag in self.registry.tags(repository):
                 if is_fallback(tag):
-                    of_referrers.add(tag)
+                    fallback.add(tag)
                 yield tag
 
         async def listed() -> _Tags:
             try:
-                wanted = await self._readable(noted(), wants)
+                wanted = await self._filtered(noting_fallback_tags(), wants)
             except NotFound:
-                return _Tags((), None)  # a catalog may name what is gone, or what never had a tag
-            return _Tags(list(dict.fromkeys(wanted)), of_referrers)
+                return _Tags(
+                    (), None
+                )  # a catalog may name deleted repositories, or ones that never had a tag
+            return _Tags(list(dict.fromkeys(wanted)), fallback)
 
-        return await self._ask(listed)
+        return await self._with_retries(listed)
 
-    async def _readable(self, listed: AsyncIterator[N], wants: Callable[[str], bool]) -> list[N]:
-        """What is wanted of a list. What cannot be read of it hides nothing; it is told, unless nobody wants it."""
+    async def _filtered(self, listed: AsyncIterator[N], wants: Callable[[str], bool]) -> list[N]:
+        """Returns the wanted names of a list. Invalid names do not end it; they are an error if they are wanted."""
         found = list[N]()
         try:
             async for name in listed:
@@ -195,25 +204,31 @@ class Listing:
                     found.append(name)
         except UnreadableNames as error:
             wanted = [name for name in error.names if wants(name)]
-            count = (
-                error.count - len(error.names) + len(wanted)
-            )  # of those that it does not name we cannot know
-            if count:
+            unnamed = error.count - len(error.names)  # nobody knows whether these are wanted
+            if count := unnamed + len(wanted):
                 self.errors.append(UnreadableNames(error.where, wanted, count, side=error.side))
         return found
 
-    async def _look(self, repository: Repository, tag: Tag, of_referrers: AbstractSet[str] | None) -> Found:
-        there = await self._ask(lambda: self.registry.resolve(repository, tag))
-        if there is None or of_referrers is None or not is_fallback(name := fallback_tag(there.digest)):
-            return Found(repository, tag, there)
-        return Found(repository, tag, there, name in of_referrers)
+    async def _resolve(self, repository: Repository, tag: Tag, fallback: AbstractSet[str] | None) -> Found:
+        descriptor = await self._with_retries(lambda: self.registry.resolve(repository, tag))
+        if descriptor is None or fallback is None:
+            return Found(repository, tag, descriptor)
+        name = fallback_tag(descriptor.digest)
+        return Found(repository, tag, descriptor, name in fallback if is_fallback(name) else None)
 
-    async def _ask(self, call: Callable[[], Awaitable[T]]) -> T:
-        return await call_with_retries(call, self.retry_policy, clock=self.clock, random=self.random)
+    async def _with_retries(self, call: Callable[[], Awaitable[T]]) -> T:
+        policy = self.settings.retry_policy
+        return await call_with_retries(call, policy, clock=self.clock, random=self.random)
+
+    def _batches(self, items: Iterable[T]) -> Iterator[list[T]]:
+        """Yields the items in lists, each as long as there may be concurrent requests."""
+        rest = iter(items)
+        while batch := list(islice(rest, self.settings.listing_requests)):
+            yield batch
 
 
 def literals(pattern: str) -> list[str] | None:
-    """The names that `pattern` describes when they can be counted: `team/app`, `team/{a,b}`; else None."""
+    """Returns the names that a pattern enumerates, as `team/app` and `team/{a,b}` do; None for other patterns."""
     if pattern.startswith("re:"):
         return None
     if _LITERAL.fullmatch(pattern):
@@ -223,11 +238,11 @@ def literals(pattern: str) -> list[str] | None:
     return None
 
 
-def _is_asked(pattern: str | None, name: str) -> bool:
+def _matches(pattern: str | None, name: str) -> bool:
     return pattern is None or compile_pattern(pattern)(name)
 
 
-def _requires(part: object) -> TypeGuard[NameFilter]:
+def _requires_name(part: object) -> TypeGuard[NameFilter]:
     return isinstance(part, NameFilter) and part.decoration == "matches"
 
 
@@ -236,9 +251,3 @@ def _parsed(kind: Callable[[str], T], text: str) -> T | None:
         return kind(text)
     except ValueError:
         return None
-
-
-def _batches(all_of_them: Iterable[T]) -> Iterator[list[T]]:
-    rest = iter(all_of_them)
-    while some := list(islice(rest, _CONCURRENT_REQUESTS)):
-        yield some

@@ -1,4 +1,4 @@
-"""Events to records of the log. Pure, but for the clock behind a tag's version."""
+"""Turning events into records of the log. Pure, apart from the clock behind a tag's version."""
 
 from collections.abc import Callable, Iterable
 
@@ -12,7 +12,7 @@ from schemas.names import Digest, Tag
 
 
 class TagVersions:
-    """Microseconds since 1970, and always more than the last, even when the clock stands or is set back."""
+    """Versions in microseconds since 1970. Each is larger than the last, even when the clock is set back."""
 
     def __init__(self, clock: Clock) -> None:
         self._clock = clock
@@ -23,10 +23,10 @@ class TagVersions:
         return self._last
 
 
-def appends(events: Iterable[Event], next_version: Callable[[], int]) -> list[Append]:
-    """Every event, and what it says of a tag.
+def records_of(events: Iterable[Event], next_version: Callable[[], int]) -> list[Append]:
+    """Returns a record for each event, followed by one for the tag that it changes.
 
-    A manifest's deletion names no tag, so it changes none; nor does a push whose registry does not say the digest.
+    The deletion of a manifest names no tag, so it changes none. Neither does a push without a digest.
     """
     records: list[Append] = []
     for event in events:
@@ -34,13 +34,13 @@ def appends(events: Iterable[Event], next_version: Callable[[], int]) -> list[Ap
         if event.tag is None:
             continue
         if event.action is Action.MANIFEST_PUSH and event.digest is not None:
-            records.append(_tag_is(event, event.tag, event.digest, next_version()))
+            records.append(_tag_record(event, event.tag, event.digest, next_version()))
         elif event.action is Action.TAG_DELETE:
             records.append(Append(topics.tags(event.region), f"{event.key}:{event.tag}", None))
     return records
 
 
-def _tag_is(event: Event, tag: Tag, digest: Digest, version: int) -> Append:
+def _tag_record(event: Event, tag: Tag, digest: Digest, version: int) -> Append:
     state = TagState(
         id=make_id("tag", event.id),
         time=event.time,

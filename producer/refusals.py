@@ -1,7 +1,7 @@
-"""What was refused, told on the log: a registry keeps it to itself, and only an operator can mend it.
+"""Reporting refused notifications on the log: the registry keeps the refusal to itself, and only an operator can act.
 
-Whoever refuses a request must not be made to write for each: the first is told at once, what follows every few
-seconds, one record for each instance and one for all names that nobody declared beyond the first few.
+A sender of many bad requests must not cause as many writes: the first refusal is reported at once, later ones every few
+seconds, in one record for each instance and one for all undeclared names after the first few.
 """
 
 import asyncio
@@ -21,28 +21,32 @@ from schemas.refusals import OTHERS, Refusal
 
 LOG = structlog.get_logger()
 
-_TELL_EVERY = 5.0  # seconds
-_MOST_UNDECLARED = 20  # names of nobody's that are told one by one
-_LONGEST_NAME = 80
-_LONGEST_LEAVE = 2.0  # seconds, of a stop
+_MAX_UNDECLARED = 20  # undeclared names with a record of their own
+_MAX_NAME = 80  # characters
+_WITHDRAW_TIMEOUT = 2.0  # seconds, when the process stops
 
 
-class Refusals:
-    def __init__(self, intake: str, *, log: Log, state: MeshState, clock: Clock) -> None:
-        """`intake` is this process's name: each counts what it refused itself."""
+class RefusalReporter:
+    """Counts the refusals of one intake by instance, and reports the counts."""
+
+    def __init__(self, intake: str, *, log: Log, state: MeshState, clock: Clock, interval: float) -> None:
+        """`intake` is the name of this process; `interval` is in seconds."""
         self._intake, self._log, self._state, self._clock = intake, log, state, clock
-        self._found: dict[str, Refusal] = {}  # by instance, as last counted
-        self._regions: dict[str, Region] = {}  # by instance: where it was told first, and is told on
-        self._news = set[str]()  # instances
-        self._bell = asyncio.Event()
+        self._interval = interval
+        self._counted: dict[str, Refusal] = {}  # the latest by instance
+        self._regions: dict[
+            str, Region
+        ] = {}  # by instance: the region of the first report; later ones go there too
+        self._unreported = set[str]()  # instances
+        self._changed = asyncio.Event()
 
-    def refused(self, instance: str, status: int, reason: str, sender: str | None) -> None:
-        """One more."""
+    def count_refused(self, instance: str, status: int, reason: str, sender: str | None) -> None:
+        """Counts one refusal."""
         name = self._name(instance)
         now = self._clock.now()
-        before = self._found.get(name)
+        before = self._counted.get(name)
         count = 1 if before is None or before.taken is not None else before.count + 1
-        self._tell(
+        self._update(
             name,
             Refusal(
                 id=self._id(name, now), time=now, intake=self._intake, instance=name, status=status,
@@ -50,74 +54,74 @@ class Refusals:
             ),
         )  # fmt: skip
 
-    def taken(self, instance: str) -> None:
-        """One was taken: whatever was wrong is mended."""
-        before = self._found.get(instance)
+    def note_accepted(self, instance: str) -> None:
+        """Notes that a notification was accepted, so that earlier refusals of `instance` are over."""
+        before = self._counted.get(instance)
         if before is not None and before.taken is None:
             now = self._clock.now()
-            self._tell(
+            self._update(
                 instance, before.model_copy(update={"id": self._id(instance, now), "time": now, "taken": now})
             )
 
     async def run(self) -> None:
-        """Tell for ever. What the log does not take now is told later, as it stands then.
+        """Reports until cancelled; what the log does not accept now is reported later.
 
-        A clean stop takes back what was told: it is how what was wrong here is mended, and what still is wrong is
-        refused, and told, by whoever comes next.
+        A clean stop withdraws all reports: a restart is how a fault of this process is repaired, and what is still
+        refused afterwards is reported by the next process.
         """
         try:
             while True:
-                await self._bell.wait()
-                self._bell.clear()
-                await self._tell_news()
-                await self._clock.sleep(_TELL_EVERY)
+                await self._changed.wait()
+                self._changed.clear()
+                await self._report()
+                await self._clock.sleep(self._interval)
         finally:
-            await self._leave()
+            await self._withdraw()
 
-    async def _tell_news(self) -> None:
+    async def _report(self) -> None:
         try:
-            await self._write({name: region for name in self._news if (region := self._region(name))})
+            await self._write({name: region for name in self._unreported if (region := self._region(name))})
         except LogError as error:
-            self._bell.set()
-            LOG.warning("refusals are told later", action="refusals_wait", error=str(error))
+            self._changed.set()
+            LOG.warning("refusals are reported later", action="refusals_wait", error=str(error))
 
-    async def _leave(self) -> None:
-        told = [
-            Append(topics.status(region), self._found[name].key, None)
+    async def _withdraw(self) -> None:
+        reports = [
+            Append(topics.status(region), self._counted[name].key, None)
             for name, region in self._regions.items()
         ]
-        if not told:
+        if not reports:
             return
         try:
-            async with asyncio.timeout(_LONGEST_LEAVE):
-                await self._log.append(told)
+            async with asyncio.timeout(_WITHDRAW_TIMEOUT):
+                await self._log.append(reports)
         except (LogError, TimeoutError) as error:
-            LOG.warning("refusals stay told", action="refusals_stay", error=str(error))
+            LOG.warning("refusals were not withdrawn", action="refusals_not_withdrawn", error=str(error))
 
     async def _write(self, regions: dict[str, Region]) -> None:
-        told = [self._found[name] for name in regions]
-        if told:
+        reports = [self._counted[name] for name in regions]
+        if reports:
             await self._log.append(
-                [Append(topics.status(regions[one.instance]), one.key, codec.encode(one)) for one in told]
+                [Append(topics.status(regions[it.instance]), it.key, codec.encode(it)) for it in reports]
             )
-        self._news -= {one.instance for one in told if self._found[one.instance] is one}
+        self._unreported -= {it.instance for it in reports if self._counted[it.instance] is it}
 
-    def _tell(self, name: str, refusal: Refusal) -> None:
-        self._found[name] = refusal
-        self._news.add(name)
-        self._bell.set()
+    def _update(self, name: str, refusal: Refusal) -> None:
+        self._counted[name] = refusal
+        self._unreported.add(name)
+        self._changed.set()
 
     def _name(self, instance: str) -> str:
-        name = clean(instance, _LONGEST_NAME)
-        if name in self._found or self._state.instance(instance) is not None:
+        name = clean(instance, _MAX_NAME)
+        if name in self._counted or self._state.instance(instance) is not None:
             return name
-        return name if len(self._undeclared()) < _MOST_UNDECLARED else OTHERS
+        return name if len(self._undeclared()) < _MAX_UNDECLARED else OTHERS
 
     def _undeclared(self) -> Collection[str]:
-        return [name for name in self._found if self._state.instance(name) is None]
+        return [name for name in self._counted if self._state.instance(name) is None]
 
     def _region(self, name: str) -> Region | None:
-        """The instance's own; of one that nobody declared the first there is. None as long as there is none."""
+        """Returns the instance's region, or the first region for an undeclared one; None while no region exists."""
         declared = {region.name for region in self._state.regions()}
         if self._regions.get(name) not in declared:
             found = self._state.instance(name)

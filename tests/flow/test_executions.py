@@ -21,8 +21,8 @@ from mesh.registry.builtin import BuiltinRegistry
 from mesh.registry.builtin.faults import Fail, Faults, Throttle
 from mesh.registry.client import open_endpoint
 from mesh.registry.port import Endpoint
-from mesh.retry import Backoff, RetryPolicy
 from producer.reconcile import Reconcile
+from producer.settings import ProducerSettings
 from schemas import codec, topics
 from schemas.events import Action, Event
 from schemas.names import Digest, PlaceName, Region, Repository, Tag
@@ -33,6 +33,7 @@ from tests.support.attached import SBOM, attachment, cosign_tag
 from tests.support.control_site import Site as ControlSite
 from tests.support.control_site import control_site, until
 
+LISTING = ProducerSettings(listing_attempts=2, listing_first_wait=0.01, listing_longest_wait=0.02)
 CLOCK = SystemClock()
 APP = Repository("game/app")
 QUICK = AgentSettings(
@@ -119,7 +120,7 @@ class Mesh:
     def producer(self) -> asyncio.Task[None]:
         reconcile = Reconcile(
             log=self.control.log, state=self.control.state, table=self.control.table, open_endpoint=_open,
-            clock=CLOCK, random=lambda: 0.5, retry_policy=RetryPolicy(2, Backoff(0.01, 0.02)),
+            clock=CLOCK, random=lambda: 0.5, settings=LISTING,
         )  # fmt: skip
         self.tasks.append(asyncio.create_task(reconcile.run()))
         return self.tasks[-1]

@@ -10,8 +10,8 @@ from aiohttp import web
 from mesh.clock import SystemClock
 from mesh.log.port import Append
 from mesh.registry.client import open_endpoint
-from mesh.retry import Backoff, RetryPolicy
 from producer.reconcile import Reconcile
+from producer.settings import ProducerSettings
 from schemas import codec, topics
 from schemas.executions import ExecutionStart, ImageName
 from schemas.names import ObjectName, PlaceName, Region, Repository, Tag
@@ -55,7 +55,8 @@ async def _mesh(folder: Path) -> AsyncIterator[Site]:
         reconcile = Reconcile(
             log=site.log, state=site.state, table=site.table,
             open_endpoint=lambda place: open_endpoint(place.name, place.url, None),
-            clock=SystemClock(), random=lambda: 0.5, retry_policy=RetryPolicy(2, Backoff(0.01, 15.0)),
+            clock=SystemClock(), random=lambda: 0.5,
+            settings=ProducerSettings(listing_attempts=2, listing_first_wait=0.01),
         )  # fmt: skip
         running = asyncio.create_task(reconcile.run())
         try:

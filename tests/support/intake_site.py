@@ -19,6 +19,7 @@ from mesh.metrics import Metrics
 from mesh.node.engines import open_log
 from mesh.rules.state import MeshState
 from producer.intake import Intake
+from producer.settings import ProducerSettings
 from schemas import topics
 from schemas.codec import decode, encode
 from schemas.dead_letters import DeadLetter
@@ -96,14 +97,18 @@ class Site:
 
 
 @asynccontextmanager
-async def intake_site(folder: Path, environment: Mapping[str, str] = ENVIRONMENT) -> AsyncIterator[Site]:
+async def intake_site(
+    folder: Path, environment: Mapping[str, str] = ENVIRONMENT, settings: ProducerSettings | None = None
+) -> AsyncIterator[Site]:
     """An intake that serves on an embedded log in `folder`, with nothing declared."""
-    async with serving(f"sqlite://{folder / 'mesh.db'}", environment) as site:
+    async with serving(f"sqlite://{folder / 'mesh.db'}", environment, settings) as site:
         yield site
 
 
 @asynccontextmanager
-async def serving(log_url: str, environment: Mapping[str, str] = ENVIRONMENT) -> AsyncIterator[Site]:
+async def serving(
+    log_url: str, environment: Mapping[str, str] = ENVIRONMENT, settings: ProducerSettings | None = None
+) -> AsyncIterator[Site]:
     """An intake that serves on the log at `log_url`."""
     clock = SystemClock()
     secrets = Secrets(environment)
@@ -120,14 +125,21 @@ async def serving(log_url: str, environment: Mapping[str, str] = ENVIRONMENT) ->
     table = Table(log, topics.STATE, apply, unreadable=unreadable, clock=clock)
     metrics = Metrics(CollectorRegistry())
     intake = Intake(
-        log=log, state=state, table=table, secrets=secrets, clock=clock, metrics=metrics, name="intake-1"
+        log=log,
+        state=state,
+        table=table,
+        secrets=secrets,
+        clock=clock,
+        metrics=metrics,
+        name="intake-1",
+        settings=settings,
     )
     app = web.Application()
     intake.routes(app)
     runner = web.AppRunner(app, access_log=None)
     await runner.setup()
     following = asyncio.create_task(table.run())
-    telling = asyncio.create_task(intake.run())
+    reporting = asyncio.create_task(intake.run())
     try:
         async with ClientSession() as http:
             site = Site(log, table, metrics, clock, runner, http, following)
@@ -137,7 +149,7 @@ async def serving(log_url: str, environment: Mapping[str, str] = ENVIRONMENT) ->
             yield site
     finally:
         await runner.cleanup()
-        for task in (following, telling):
+        for task in (following, reporting):
             task.cancel()
-        await asyncio.wait([following, telling])
+        await asyncio.wait([following, reporting])
         await log.close()

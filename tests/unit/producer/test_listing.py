@@ -1,4 +1,4 @@
-"""A listing: many repositories side by side, and one that refuses hides no other."""
+"""A listing: many repositories concurrently, and one that refuses hides no other."""
 
 import asyncio
 from collections.abc import AsyncIterator, Mapping
@@ -9,9 +9,9 @@ from mesh.clock import SystemClock
 from mesh.errors import Denied, RegistryError, Unreachable, UnreadableNames
 from mesh.registry.manifests import OCI_MANIFEST
 from mesh.registry.port import Descriptor
-from mesh.retry import RetryPolicy
 from mesh.rules.matching.compiled_rule import CompiledRule
 from producer.listing import Listing
+from producer.settings import ProducerSettings
 from schemas.completions import Side
 from schemas.executions import ExecutionStart
 from schemas.names import Digest, ObjectName, PlaceName, Region, Repository, Tag
@@ -23,8 +23,8 @@ IMAGE = Descriptor(OCI_MANIFEST, Digest("sha256:" + "0" * 64), 1)
 class Registry:
     """Repositories with their tags; an error in place of tags, or of a tag, is raised. Counts what runs at once."""
 
-    def __init__(self, holds: Mapping[str, Any], *, together: int = 1) -> None:
-        self.holds, self.together = holds, together
+    def __init__(self, holds: Mapping[str, Any], *, concurrently: int = 1) -> None:
+        self.holds, self.concurrently = holds, concurrently
         self.most = self._running = 0
         self._enough = asyncio.Event()
         self.asked, self.strange = list[str](), list[str]()
@@ -50,9 +50,9 @@ class Registry:
         return IMAGE if found else None
 
     async def _meet(self) -> None:
-        """Nobody goes on before `together` have come."""
+        """Waits until `concurrently` callers have arrived."""
         self._running += 1
-        if self._running >= self.together:
+        if self._running >= self.concurrently:
             self._enough.set()
         await self._enough.wait()
 
@@ -66,7 +66,7 @@ def listing(registry: Registry, name: str = "**") -> Listing:
         id="start", time=datetime(2026, 1, 1, tzinfo=UTC), execution_id="e", region=Region("beijing"),
         rule=PlaceName("all"), source=ObjectName("cn"), trigger="manual", rules_rev=-1,
     )  # fmt: skip
-    once = RetryPolicy(attempts=1)
+    once = ProducerSettings(listing_attempts=1)
     return Listing(registry, CompiledRule(rule), start, SystemClock(), lambda: 0.5, once)  # type: ignore[arg-type]
 
 
@@ -74,8 +74,8 @@ async def names(one: Listing) -> list[str]:
     return [f"{found.repository}:{found.tag}" async for found in one.found()]
 
 
-async def test_repositories_are_asked_side_by_side_and_told_in_their_order() -> None:
-    registry = Registry({f"r{number}": {"a": True, "b": True} for number in range(8)}, together=8)
+async def test_repositories_are_asked_concurrently_and_found_in_their_order() -> None:
+    registry = Registry({f"r{number}": {"a": True, "b": True} for number in range(8)}, concurrently=8)
     one = listing(registry)
     async with asyncio.timeout(10):
         assert await names(one) == [f"r{number}:{tag}" for number in range(8) for tag in "ab"]
@@ -87,17 +87,17 @@ async def test_more_repositories_than_are_asked_at_once_are_all_found() -> None:
     assert len(await names(listing(registry))) == 50
 
 
-async def test_a_repository_that_refuses_is_told_once_and_hides_no_other() -> None:
+async def test_a_repository_that_refuses_is_one_error_and_hides_no_other() -> None:
     no = Denied("no", side=Side.SOURCE)
     many = {f"t{number}": no for number in range(40)}
-    registry = Registry({"closed": no, "half": {"a": True} | many, "open": {"a": True, "gone": None}})
+    registry = Registry({"closed": no, "half": {"a": True} | many, "open": {"a": True, "deleted": None}})
     one = listing(registry)
     assert await names(one) == ["half:a", "open:a"]
     assert one.errors == [no, no]
     assert len([name for name in registry.asked if name.startswith("half:")]) < 40
 
 
-async def test_a_registry_that_does_not_answer_ends_it_and_is_told() -> None:
+async def test_a_registry_that_does_not_answer_ends_it_with_an_error() -> None:
     away = Unreachable("away", side=Side.SOURCE)
     registry = Registry({f"r{number}": {"a": True} for number in range(16)} | {"last": away})
     one = listing(registry)
@@ -105,7 +105,7 @@ async def test_a_registry_that_does_not_answer_ends_it_and_is_told() -> None:
     assert one.errors == [away]
 
 
-async def test_names_that_nobody_can_read_are_told_once_and_hide_no_other() -> None:
+async def test_invalid_names_are_one_error_and_hide_no_other() -> None:
     registry = Registry({"open": {"a": True}})
     registry.strange = ["Team/App", "Team/Web"]
     one = listing(registry)
@@ -115,7 +115,7 @@ async def test_names_that_nobody_can_read_are_told_once_and_hide_no_other() -> N
     ]
 
 
-async def test_names_that_nobody_can_read_and_nobody_wants_are_no_error() -> None:
+async def test_invalid_names_that_are_not_wanted_are_no_error() -> None:
     registry = Registry({"open": {"a": True}})
     registry.strange = ["Team/App", "Team/Web"]
     one = listing(registry, "open*")
@@ -128,7 +128,7 @@ async def test_names_that_nobody_can_read_and_nobody_wants_are_no_error() -> Non
     ]
 
 
-async def test_a_name_that_no_repository_can_have_is_told_when_it_is_asked_for() -> None:
+async def test_a_name_that_no_repository_can_have_is_an_error_when_it_is_asked_for() -> None:
     registry = Registry({"team/a": {"v1": True}})
     one = listing(registry, "team/{a,B}")
     assert await names(one) == ["team/a:v1"]
@@ -137,14 +137,14 @@ async def test_a_name_that_no_repository_can_have_is_told_when_it_is_asked_for()
     ]
 
 
-async def test_it_tells_whether_it_saw_the_list_of_what_is_about_an_image() -> None:
+async def test_it_reports_whether_it_saw_the_fallback_tag_of_an_image() -> None:
     listed = f"sha256-{'0' * 64}"
     registry = Registry({"signed": {"a": True, listed: True}, "plain": {"a": True, f"{listed}.sig": True}})
     found = {(it.repository, it.tag): it.has_referrers_tag async for it in listing(registry).found()}
     assert (found["signed", "a"], found["plain", "a"]) == (True, False)
 
 
-async def test_of_a_tag_that_is_named_it_tells_nothing_of_others() -> None:
+async def test_of_a_tag_that_is_named_it_reports_no_others() -> None:
     one = listing(Registry({"app": {"a": True}}))
     one.start = one.start.model_copy(update={"tag": "a"})
     assert [it.has_referrers_tag async for it in one.found()] == [None]

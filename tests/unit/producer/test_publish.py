@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mesh.clock import ManualClock
-from producer.publish import TagVersions, appends
+from producer.publish import TagVersions, records_of
 from schemas.codec import decode
 from schemas.events import Action, Cause, Event, TagState
 
@@ -15,7 +15,7 @@ DIGEST = "sha256:" + "ab" * 32
 
 
 def event(action: Action, **changes: object) -> Event:
-    told = {"tag": "1.0", "digest": DIGEST, **changes}
+    fields = {"tag": "1.0", "digest": DIGEST, **changes}
     return Event(
         id="e1",
         time=NOW,
@@ -26,12 +26,12 @@ def event(action: Action, **changes: object) -> Event:
         repository="game/server",
         occurred_at=NOW,
         rules_rev=3,
-        **told,
+        **fields,
     )
 
 
 def of(one: Event) -> list[tuple[str, str, bytes | None]]:
-    return [tuple(record) for record in appends([one], lambda: 7)]
+    return [tuple(record) for record in records_of([one], lambda: 7)]
 
 
 def test_a_push_by_tag_says_what_the_tag_is():
@@ -58,7 +58,7 @@ def test_what_names_no_tag_changes_none():
 
 def test_the_order_of_an_envelope_is_kept():
     pushes = [event(Action.MANIFEST_PUSH, tag=f"{n}") for n in range(5)]
-    records = appends(pushes, iter(range(100)).__next__)
+    records = records_of(pushes, iter(range(100)).__next__)
     assert [decode(record.value, Event).tag for record in records[::2]] == ["0", "1", "2", "3", "4"]
     assert [decode(record.value, TagState).tag_version for record in records[1::2]] == [0, 1, 2, 3, 4]
 

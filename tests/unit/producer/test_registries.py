@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from producer.normalise import NORMALISE
 from producer.normalise.outcome import Context, Normalised
-from producer.receive import describing
+from producer.receive import descriptive_headers
 from schemas.codec import decode, encode
 from schemas.events import Action, Event
 from schemas.topology import Instance
@@ -36,7 +36,7 @@ def instance(kind: str, url: str | None = None) -> Instance:
 
 
 def speak(said: Request, *, at: datetime = NOW, url: str | None = None) -> Normalised:
-    context = Context(instance(said.kind, url), 41, at, describing(said.headers))
+    context = Context(instance(said.kind, url), 41, at, descriptive_headers(said.headers))
     return NORMALISE[said.kind](said.body, context)
 
 
@@ -190,7 +190,7 @@ def test_zots_type_may_come_in_any_case_and_is_needed():
 
 def test_of_the_headers_only_those_that_describe_are_kept():
     said = {"Ce-Type": "a", "X-Goog-Pubsub-Message-Id": "1", "Authorization": "Bearer hunter2", "Cookie": "x"}
-    assert describing(said) == {"ce-type": "a", "x-goog-pubsub-message-id": "1"}
+    assert descriptive_headers(said) == {"ce-type": "a", "x-goog-pubsub-message-id": "1"}
 
 
 def test_one_bad_tag_of_quay_does_not_hold_up_the_rest():

@@ -1,4 +1,4 @@
-"""Time as a port: nothing below a composition root reads the machine's clock itself."""
+"""Time as a port: only composition roots read the machine's clock."""
 
 import asyncio
 import time
@@ -7,18 +7,24 @@ from typing import Protocol
 
 
 class Clock(Protocol):
+    """The wall clock, a monotonic clock and sleep."""
+
     def now(self) -> datetime:
-        """The wall clock, in UTC."""
+        """Returns the wall-clock time in UTC."""
         ...
 
     def monotonic(self) -> float:
-        """Seconds that never run backwards."""
+        """Returns seconds that never run backwards."""
         ...
 
-    async def sleep(self, seconds: float) -> None: ...
+    async def sleep(self, seconds: float) -> None:
+        """Waits for so many seconds on the monotonic clock."""
+        ...
 
 
 class SystemClock:
+    """The machine's clock."""
+
     def now(self) -> datetime:
         return datetime.now(UTC)
 
@@ -30,7 +36,7 @@ class SystemClock:
 
 
 class ManualClock:
-    """A clock that a test turns: `sleep` returns at once and moves the time on."""
+    """A clock for tests: `sleep` returns at once and advances the time."""
 
     def __init__(self, start: datetime) -> None:
         self._start = start

@@ -1,25 +1,53 @@
-"""Several things at once, all or none: when one fails the others end with it, and nothing goes on unheard."""
+"""Structured concurrency: run several coroutines, close several resources, and lock by key."""
 
 import asyncio
-from collections.abc import Awaitable, Callable, Coroutine, Iterable
-from contextlib import AsyncExitStack
-from typing import Any, TypeVar
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Hashable, Iterable
+from contextlib import AsyncExitStack, asynccontextmanager
+from typing import Any, Generic, TypeVar
 
+K = TypeVar("K", bound=Hashable)
 T = TypeVar("T")
 
 
 async def close_all(*closers: Callable[[], Awaitable[object]]) -> None:
-    """One after the other, each whatever came of those before it, also when we are cancelled while one waits."""
+    """Calls the closers one after the other, each even if earlier ones fail or the caller is cancelled."""
     async with AsyncExitStack() as stack:
         for close in reversed(closers):
             stack.push_async_callback(close)
 
 
 async def all_of(jobs: Iterable[Coroutine[Any, Any, T]]) -> list[T]:
-    """What they give, in their order. The first error cancels the rest and passes through as itself, not in a group."""
+    """Runs all jobs concurrently and returns their results in order.
+
+    The first error cancels the other jobs and is raised as itself, not in an exception group.
+    """
     try:
         async with asyncio.TaskGroup() as group:
             tasks = [group.create_task(job) for job in jobs]
     except ExceptionGroup as errors:
         raise errors.exceptions[0] from errors
     return [task.result() for task in tasks]
+
+
+class KeyedLock(Generic[K]):
+    """One lock for each key, kept in memory only while somebody holds it or waits for it."""
+
+    def __init__(self) -> None:
+        self._locks: dict[K, tuple[asyncio.Lock, int]] = {}  # with the number of holders and waiters
+
+    def is_held(self, key: K) -> bool:
+        """Returns whether somebody holds the key or waits for it."""
+        return key in self._locks
+
+    @asynccontextmanager
+    async def hold(self, key: K) -> AsyncIterator[bool]:
+        """Holds the key's lock. Yields whether this caller waited, as the work may be done by then."""
+        lock, users = self._locks.get(key, (asyncio.Lock(), 0))
+        self._locks[key] = (lock, users + 1)
+        try:
+            async with lock:
+                yield users > 0
+        finally:
+            lock, users = self._locks.pop(key)
+            if users > 1:
+                self._locks[key] = (lock, users - 1)

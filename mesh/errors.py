@@ -1,32 +1,7 @@
-"""One tree of errors. Each knows whether trying again can help, and who has to act.
+"""One tree of errors. Each error knows whether a retry can help and which side of a task has to act.
 
-    RegmeshError
-      InvalidInput            what a human gave is wrong; the message says what to do
-        NotDeclared             it names something that is not there
-      LogError                the log did not do what was asked (side: log)
-        LogUnavailable          not now; a write that timed out may still land
-        LogInUse                the embedded log is open in another process
-      DatabaseUnavailable     the sync log's database did not do what was asked
-      RegistryError           a registry did not do what was asked (side: source or destination)
-        Unreachable             no answer, or the connection broke
-        Throttled               429; carries how long to wait
-        ServerFault             5xx
-        Denied                  401 or 403
-        NotFound                404: the repository, manifest or blob is not there
-          NotKnown                404, in the API's own words: it knows no such repository, or no such manifest in it
-          NotOffered              404, and no word of the API's own: it knows no such request
-        Rejected                another 4xx, or an answer that the protocol does not allow
-          MissingParts            the registry says that what a manifest names is not there
-          SparseRefused           it takes no index of which parts are left out
-          TagDeleteUnsupported    it cannot delete a tag alone, and other tags need the digest
-          DeleteRefused           it deletes nothing, or not this
-          UnreadableNames         a list names what no repository or tag may be called
-        ContentMismatch         the bytes are not what their digest or size says
-        HelperFailed            the program that keeps the credentials for it did not give them
-        ContentRefused          we will not copy this: too large, of an unknown type, nested too deep
-
-Foreign errors are translated at one edge each: `mesh.registry.failures`, the two log engines, `mesh.control.database`.
-Nobody matches on text.
+Foreign errors are translated at one edge each: `mesh.registry.failures`, the two log engines and
+`mesh.control.storage.database`. Nobody matches on an error's text.
 """
 
 import re
@@ -34,18 +9,18 @@ from collections.abc import Sequence
 
 from schemas.completions import Side, TaskError
 
-_SHOWN, _LONGEST_SHOWN = 3, 40  # of names that nobody can read, and characters of each
-# Control characters, and those that turn the direction of what follows or end a line.
+_SHOWN, _LONGEST_SHOWN = 3, 40  # unreadable names in a message, and characters of each
+# Control characters, and those that change the direction of text or end a line.
 _UNPRINTABLE = re.compile(r"[\x00-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ufeff]+")
 
 
 def clean(text: str, longest: int = 256) -> str:
-    """What a peer said, made safe for a log line or an answer: no control characters, cut."""
+    """Makes a peer's text safe for a log line or an answer: replaces control characters and truncates."""
     return _UNPRINTABLE.sub(" ", text).strip()[:longest]
 
 
 class RegmeshError(Exception):
-    """The base: `code` is stable and for programs, the text is for people."""
+    """The base of all errors. `code` is stable and for programs; the text is for people."""
 
     code = "internal"
     retryable = False
@@ -53,41 +28,54 @@ class RegmeshError(Exception):
 
     def __init__(self, message: str) -> None:
         super().__init__(clean(message, 1000))
-        self.lines = [str(self)]  # for a terminal; of what has several problems, one for each
+        self.lines = [str(self)]  # for a terminal: one line for each problem
 
     def as_task_error(self) -> TaskError:
+        """Returns the error as a completion records it."""
         return TaskError(code=self.code, side=self.side, message=clean(str(self)))
 
 
 class InvalidInput(RegmeshError):
+    """A person's input is wrong; the message says how to correct it."""
+
     code = "invalid_input"
 
 
 class NotDeclared(InvalidInput):
+    """The input names something that is not declared."""
+
     code = "not_found"
 
 
 class LogError(RegmeshError):
+    """The log did not do what was asked."""
+
     code = "log_error"
     side = Side.LOG
 
 
 class LogUnavailable(LogError):
+    """The log is not reachable now. A write that timed out may still arrive."""
+
     code = "log_unavailable"
     retryable = True
 
 
 class LogInUse(LogError):
+    """Another process has the embedded log open."""
+
     code = "log_in_use"
 
 
 class DatabaseUnavailable(RegmeshError):
+    """The sync log's database did not do what was asked."""
+
     code = "database_unavailable"
     retryable = True
 
 
 class RegistryError(RegmeshError):
-    """`side` is set by the client that failed: it was opened for one side of a task."""
+    """A registry did not do what was asked. `side` is the side of the task that its client was opened for."""
 
     code = "registry_error"
     side = Side.SOURCE
@@ -99,11 +87,15 @@ class RegistryError(RegmeshError):
 
 
 class Unreachable(RegistryError):
+    """There was no answer, or the connection broke."""
+
     code = "unreachable"
     retryable = True
 
 
 class Throttled(RegistryError):
+    """The registry answered 429."""
+
     code = "throttled"
     retryable = True
 
@@ -113,51 +105,70 @@ class Throttled(RegistryError):
 
 
 class ServerFault(RegistryError):
+    """The registry answered 5xx or 408."""
+
     code = "server_fault"
     retryable = True
 
 
 class Denied(RegistryError):
+    """The registry answered 401 or 403."""
+
     code = "denied"
 
 
 class NotFound(RegistryError):
+    """The registry answered 404: the repository, manifest or blob is missing."""
+
     code = "not_found"
 
 
-class NotKnown(NotFound):
-    pass  # for who acts upon it; another 404 may be a gate's
+class ConfirmedNotFound(NotFound):
+    """A 404 with the registry API's own code for a missing repository or manifest.
+
+    Another 404 may come from a proxy, so only this one is a reason to delete something.
+    """
 
 
-class NotOffered(NotFound):
-    pass  # for who asks what not every registry has; for all others what was asked for is not there
+class EndpointNotFound(NotFound):
+    """A 404 without a code of the registry API: the registry does not have this endpoint."""
 
 
 class Rejected(RegistryError):
+    """The registry answered another 4xx, or with something that the protocol does not allow."""
+
     code = "rejected"
 
 
 class MissingParts(Rejected):
+    """The registry says that content named by the manifest is missing, so cached knowledge of it was stale."""
+
     code = "missing_parts"
-    retryable = True  # our knowledge of what is there was stale: forget it and send again
+    retryable = True
 
 
 class SparseRefused(Rejected):
+    """The registry does not accept an index of which some children are left out."""
+
     code = "sparse_refused"
 
 
 class TagDeleteUnsupported(Rejected):
+    """The registry cannot delete a tag alone, and other tags need the digest."""
+
     code = "tag_delete_unsupported"
 
 
 class DeleteRefused(Rejected):
+    """The registry does not delete anything, or not this artifact."""
+
     code = "delete_refused"
 
 
 class UnreadableNames(Rejected):
-    """Raised at the end of a list, after all that could be read: whoever needs the whole list has not got it.
+    """A list contains invalid names. Raised at its end, after all valid names: the list is incomplete.
 
-    `names` are some of them as they are, 100 at most and none over 255 characters; `count` is how many there were.
+    `names` are some of the invalid names, at most 100 of at most 255 characters; `count` is how many there were.
     """
 
     code = "unreadable_names"
@@ -167,18 +178,24 @@ class UnreadableNames(Rejected):
         some = [repr(name[:_LONGEST_SHOWN]) for name in names[:_SHOWN]]
         shown = f": {', '.join(some)}{', ...' if count > len(some) else ''}" if some else ""
         what = "1 name is" if count == 1 else f"{count} names are"
-        super().__init__(f"{what} none that a repository or tag may have{shown} (in {where})", side=side)
+        super().__init__(f"{what} not valid for a repository or tag{shown} (in {where})", side=side)
 
 
 class ContentMismatch(RegistryError):
+    """The bytes do not match their digest or size. Retryable, as a proxy or a disk may have truncated them."""
+
     code = "content_mismatch"
-    retryable = True  # once more: a proxy or a disk may have cut it; attempts are bounded
+    retryable = True
 
 
 class ContentRefused(RegistryError):
+    """The content is not copied: it is too large, of an unknown type or nested too deep."""
+
     code = "content_refused"
 
 
 class HelperFailed(RegistryError):
+    """The credential helper did not return credentials. Retryable, as it asks other services."""
+
     code = "credential_helper"
-    retryable = True  # it asks others, who may be away
+    retryable = True

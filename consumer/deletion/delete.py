@@ -27,7 +27,7 @@ from consumer.task import (
     Task,
     skipped,
 )
-from mesh.errors import NotFound, NotKnown, UnreadableNames, clean
+from mesh.errors import ConfirmedNotFound, NotFound, UnreadableNames, clean
 from mesh.registry.port import Descriptor
 from mesh.rules.matching.compiled_rule import CompiledRule
 from schemas.completions import Side, Status, TaskError
@@ -158,7 +158,7 @@ async def _unannounced(job: Job, held: Descriptor) -> Outcome | None:
         return skipped(NOT_OVERRIDDEN, f"it names {held.digest}, which is not what was pushed")
     try:
         await job.source.read_manifest(task.repository, task.reference)
-    except NotKnown:
+    except ConfirmedNotFound:
         return None
     except NotFound as error:  # as a gate says it to everything, or as a proxy does
         return skipped(

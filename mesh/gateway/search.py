@@ -14,7 +14,7 @@ from mesh.gateway.request import Asked, Refused, What, unknown
 from mesh.gateway.verdict import Inquiry, Meaning, may_be_asked, meaning
 from mesh.registry import failures
 from mesh.registry.port import MAX_MANIFEST, digest_of
-from mesh.registry.transport import read_whole
+from mesh.registry.sessions import read_whole
 from mesh.registry.upstream import UpstreamRequest, drain
 from schemas.completions import Side
 from schemas.names import Account, Digest

@@ -18,7 +18,7 @@ from mesh.gateway.places import Places, Upstream
 from mesh.gateway.request import Refused
 from mesh.gateway.search import Challenged
 from mesh.registry import challenges, failures
-from mesh.registry.transport import read_whole
+from mesh.registry.sessions import read_whole
 from mesh.registry.upstream import UpstreamRequest, drain
 from schemas.completions import Side
 from schemas.topology import Place

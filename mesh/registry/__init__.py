@@ -1,1 +1,1 @@
-"""OCI registries: `port` is what the steps see, `client` the real one, `builtin` a small registry of our own."""
+"""OCI registries: `port` is the interface, `client` implements it over HTTP, `builtin` is a small registry."""

@@ -1,23 +1,24 @@
-"""Credentials and tokens of one registry. They go to its own origin and to the realms pinned for it, nowhere else.
+"""Credentials and tokens of one registry. They are sent to its origin and to the realms pinned for it, nowhere else.
 
-A registry says how it wants to be asked by refusing the first request (401 and `WWW-Authenticate`); that is
-remembered, so that later requests carry the right header at once. Tokens are kept by scope until shortly
-before they end; a registry looks at a token when a request begins, so a long upload may outlive its token.
-Credentials are asked for anew when they are refused, and before a token server is asked, so that a rotated
-secret needs no restart.
+A registry states its scheme by refusing the first request (401 and `WWW-Authenticate`). The challenge is cached so that
+later requests carry the right header at once. Tokens are cached by scope until shortly before they expire; a registry
+checks a token when a request starts, so a long upload may outlive its token. Credentials are looked up again when they
+are refused and before a token server is asked, so that a rotated secret needs no restart.
+
+Source: the token authentication specification of the distribution project.
 """
 
-import asyncio
 import base64
 import re
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from weakref import WeakValueDictionary
 
 import orjson
+from cachetools import LRUCache
 from yarl import URL
 
 from mesh.clock import Clock
+from mesh.concurrency import KeyedLock
 from mesh.credentials.credentials import CredentialProvider, Credentials
 from mesh.errors import Denied, InvalidInput, Rejected
 from mesh.registry import challenges
@@ -26,35 +27,43 @@ from schemas.completions import Side
 from schemas.names import Repository
 
 Scopes = tuple[str, ...]
-# Asks a token server: URL, Authorization or None, a form to post or None, side; its answer's body.
+# Sends a request to a token server: URL, Authorization or None, a form to post or None, side. Returns the body.
 FetchToken = Callable[[URL, str | None, Mapping[str, str] | None, Side], Awaitable[bytes]]
 
-_DEFAULT_LIFETIME = 60.0  # seconds, as the token specification has it
-_LEEWAY = 15.0  # seconds a token must have left when a request begins
+_DEFAULT_LIFETIME = 60.0  # seconds, from the token specification
+_LEEWAY = 15.0  # seconds a token must have left when a request starts
 _MOST_TOKENS = 1000
 _TOKEN = re.compile(r"[\x21-\x7e]+")
-# Registries whose token server is on another host, by their own publication.
+# Registries whose documented token server is on another host.
 _KNOWN_REALMS = {"https://registry-1.docker.io": "https://auth.docker.io"}
 
 
 def pull(repository: Repository) -> Scopes:
+    """Returns the scopes to read from a repository."""
     return (f"repository:{repository}:pull",)
 
 
 def push(repository: Repository) -> Scopes:
+    """Returns the scopes to write to a repository."""
     return (f"repository:{repository}:pull,push",)
 
 
 def delete(repository: Repository) -> Scopes:
+    """Returns the scopes to delete from a repository."""
     return (f"repository:{repository}:pull,delete",)
 
 
 def catalog() -> Scopes:
+    """Returns the scopes to list all repositories."""
     return ("registry:catalog:*",)
 
 
 def parse_realms(texts: Iterable[str]) -> frozenset[URL]:
-    """The operator's token servers, as origins (`https://auth.example.com`); `InvalidInput` for what is none."""
+    """Parses the operator's token servers, as origins such as `https://auth.example.com`.
+
+    Raises:
+        InvalidInput: One is not an http URL.
+    """
     try:
         return frozenset(URL(text).origin() for text in texts)
     except ValueError as error:
@@ -64,23 +73,26 @@ def parse_realms(texts: Iterable[str]) -> frozenset[URL]:
 
 
 def trusted_realms(home: URL, realms: frozenset[URL]) -> frozenset[URL]:
-    """Where the token server of the registry at `home` may be, as origins."""
+    """Returns the origins that may serve tokens for the registry at `home`."""
     known = _KNOWN_REALMS.get(str(home.origin()))
     return realms | {home.origin()} | ({URL(known)} if known else set())
 
 
 @dataclass(frozen=True, slots=True)
 class Token:
+    """A bearer token. Times are in seconds of the monotonic clock."""
+
     value: str = field(repr=False)
-    expires: float  # on the monotonic clock
+    expires: float
     lifetime: float
 
     def is_fresh(self, now: float) -> bool:
+        """Returns whether a request may start with this token."""
         return now < self.expires - min(_LEEWAY, self.lifetime / 2)
 
 
 class Authenticator:
-    """What to put into `Authorization` for one registry; shared by all who talk to it."""
+    """Makes the `Authorization` headers of one registry, shared by all its users."""
 
     def __init__(
         self,
@@ -91,100 +103,100 @@ class Authenticator:
         clock: Clock,
         fetch: FetchToken,
     ) -> None:
-        self._given = credentials
+        self._credentials = credentials
         self._realms = trusted_realms(home, realms)
         self._clock = clock
         self._fetch = fetch
         self._challenge: Challenge | None = None
-        self._tokens: dict[Scopes, Token] = {}
-        self._locks: WeakValueDictionary[Scopes, asyncio.Lock] = WeakValueDictionary()
+        self._tokens: LRUCache[Scopes, Token] = LRUCache(_MOST_TOKENS)
+        self._locks = KeyedLock[Scopes]()
 
     async def authorization(self, scopes: Scopes, side: Side) -> str | None:
-        """The header for a request, as far as is known; None before the registry has asked for anything."""
-        cached = self._given.cached
+        """Returns the header for a request, or None until the registry has sent a challenge."""
+        cached = self._credentials.cached
         if cached is not None and cached.is_bearer:
             return f"Bearer {cached.password}"
         if self._challenge is None:
             return None
         if self._challenge.scheme == "basic":
-            return _basic(cached or await self._ask(side))
+            return _basic(cached or await self._look_up(side))
         return await self._bearer(self._challenge, scopes, [], side)
 
-    async def answer(
+    async def answer_challenge(
         self, headers: Iterable[str], scopes: Scopes, refused: str | None, side: Side
     ) -> str | None:
-        """The header to try once more with after a 401, or None when we have nothing better than `refused`."""
-        known = await self._ask(side)
+        """Returns the header to repeat a request with after a 401, or None when only the `refused` one is known.
+
+        Args:
+            headers: The answer's `WWW-Authenticate` headers.
+            refused: The `Authorization` header that was refused.
+
+        Raises:
+            Rejected: The challenge names a token realm that is not trusted.
+            Denied: The token server refuses the credentials.
+        """
+        known = await self._look_up(side)
         if known is not None and known.is_bearer:
-            token_now = f"Bearer {known.password}"
-            return token_now if token_now != refused else None
+            current = f"Bearer {known.password}"
+            return current if current != refused else None
         challenge = challenges.choose(headers)
         if challenge is None:
             return None
         if challenge.scheme == "bearer":
-            check_realm(
-                challenge, self._realms, side
-            )  # where our password goes: only where the operator expects it
-        self._challenge = challenge  # only now: what is remembered is asked without another look
+            check_realm(challenge, self._realms, side)  # the password is sent there
+        self._challenge = challenge  # only after the check: a cached challenge is not checked again
         if challenge.scheme == "basic":
-            return await self._better_basic(known, refused, side)
-        self._forget(scopes, refused)
-        named = challenge.parameters.pop("scope", "").split()  # of this request, not of those to come
-        return await self._bearer(challenge, scopes, named, side)
+            return await self._other_basic(known, refused, side)
+        self._drop_token(scopes, refused)
+        extra_scopes = challenge.parameters.pop("scope", "").split()  # of this request, not of later ones
+        return await self._bearer(challenge, scopes, extra_scopes, side)
 
-    async def _ask(self, side: Side, *, refused: Credentials | None = None) -> Credentials | None:
-        before = self._given.cached
-        found = await self._given.refresh(side, rejected=refused)
-        if self._given.cached != before:
+    async def _look_up(self, side: Side, *, refused: Credentials | None = None) -> Credentials | None:
+        before = self._credentials.cached
+        found = await self._credentials.refresh(side, rejected=refused)
+        if self._credentials.cached != before:
             self._tokens.clear()
         return found
 
-    async def _better_basic(self, known: Credentials | None, refused: str | None, side: Side) -> str | None:
+    async def _other_basic(self, known: Credentials | None, refused: str | None, side: Side) -> str | None:
         if refused is not None and _basic(known) == refused:
-            known = await self._ask(side, refused=known)
-        better = _basic(known)
-        return better if better != refused else None
+            known = await self._look_up(side, refused=known)
+        header = _basic(known)
+        return header if header != refused else None
 
-    def _forget(self, scopes: Scopes, refused: str | None) -> None:
+    def _drop_token(self, scopes: Scopes, refused: str | None) -> None:
         token = self._tokens.get(scopes)
         if token is not None and f"Bearer {token.value}" == refused:
             del self._tokens[scopes]
 
-    async def _bearer(self, challenge: Challenge, scopes: Scopes, named: list[str], side: Side) -> str:
-        lock = self._locks.setdefault(scopes, asyncio.Lock())
-        async with lock:  # many blobs of one repository ask at once; one asks the token server
+    async def _bearer(self, challenge: Challenge, scopes: Scopes, extra_scopes: list[str], side: Side) -> str:
+        async with self._locks.hold(scopes):  # concurrent requests of one scope fetch one token
             token = self._tokens.get(scopes)
             if token is None or not token.is_fresh(self._clock.monotonic()):
-                token = await self._new_token(challenge, [*scopes, *named], side)
-                self._remember(scopes, token)
+                token = await self._new_token(challenge, [*scopes, *extra_scopes], side)
+                self._tokens[scopes] = token
         return f"Bearer {token.value}"
 
     async def _new_token(self, challenge: Challenge, scopes: Sequence[str], side: Side) -> Token:
-        asked = self._clock.monotonic()
-        known = await self._ask(side)
+        started = self._clock.monotonic()
+        known = await self._look_up(side)
         try:
-            body = await self._fetched(challenge, scopes, known, side)
+            body = await self._fetch_token(challenge, scopes, known, side)
         except Denied:
-            newer = await self._ask(side, refused=known)
+            newer = await self._look_up(side, refused=known)
             if newer == known:
                 raise
-            body = await self._fetched(challenge, scopes, newer, side)
+            body = await self._fetch_token(challenge, scopes, newer, side)
         value, lifetime = parse_token(body, side)
-        return Token(value, asked + lifetime, lifetime)
+        return Token(value, started + lifetime, lifetime)
 
-    async def _fetched(
+    async def _fetch_token(
         self, challenge: Challenge, scopes: Sequence[str], known: Credentials | None, side: Side
     ) -> bytes:
         if known is not None and known.is_identity:
             form = identity_form(challenge, scopes, known.password)
             return await self._fetch(URL(challenge.parameters["realm"]), None, form, side)
         return await self._fetch(token_url(challenge, scopes), _basic(known), None, side)
-
-    def _remember(self, scopes: Scopes, token: Token) -> None:
-        self._tokens.pop(scopes, None)
-        self._tokens[scopes] = token
-        if len(self._tokens) > _MOST_TOKENS:
-            del self._tokens[next(iter(self._tokens))]
 
 
 def _basic(known: Credentials | None) -> str | None:
@@ -195,21 +207,25 @@ def _basic(known: Credentials | None) -> str | None:
 
 
 def check_realm(challenge: Challenge, trusted: frozenset[URL], side: Side) -> URL:
-    """The realm of a challenge; `Rejected` when it is none, has a user, or is of none of the `trusted` origins."""
+    """Returns the realm of a challenge.
+
+    Raises:
+        Rejected: It is not a URL, contains a user, or is not on one of the `trusted` origins.
+    """
     try:
         realm = URL(challenge.parameters["realm"])
         origin = realm.origin()
     except (KeyError, ValueError) as error:
-        raise Rejected("the registry names a token realm that is no URL", side=side) from error
+        raise Rejected("the registry names a token realm that is not a URL", side=side) from error
     if realm.user is not None or realm.password is not None:
-        raise Rejected("the registry names a token realm with a user of its own", side=side)
+        raise Rejected("the registry names a token realm with a user in it", side=side)
     if origin not in trusted:
         raise Rejected(f"the registry names the token realm {origin}, which is not its own", side=side)
     return realm
 
 
 def token_url(challenge: Challenge, scopes: Iterable[str]) -> URL:
-    """The realm with service and scopes, each once."""
+    """Returns the realm with the service and the scopes, without duplicates, in its query."""
     query = [("scope", scope) for scope in dict.fromkeys(scopes)]
     if service := challenge.parameters.get("service"):
         query.insert(0, ("service", service))
@@ -217,7 +233,7 @@ def token_url(challenge: Challenge, scopes: Iterable[str]) -> URL:
 
 
 def identity_form(challenge: Challenge, scopes: Iterable[str], token: str) -> Mapping[str, str]:
-    """What is posted to the realm for a bearer token, by who has an identity token (OAuth 2: a refresh token)."""
+    """Returns the form that exchanges an identity token (an OAuth 2 refresh token) for a bearer token."""
     form = {"grant_type": "refresh_token", "refresh_token": token, "client_id": "regmesh"}
     if service := challenge.parameters.get("service"):
         form["service"] = service
@@ -227,7 +243,14 @@ def identity_form(challenge: Challenge, scopes: Iterable[str], token: str) -> Ma
 
 
 def parse_token(body: bytes, side: Side) -> tuple[str, float]:
-    """The token and its lifetime in seconds, of a token server's answer."""
+    """Parses a token server's answer.
+
+    Returns:
+        The token, and its lifetime in seconds.
+
+    Raises:
+        Denied: The answer contains no valid token.
+    """
     try:
         answer = orjson.loads(body)
         value = answer.get("token") or answer["access_token"]
@@ -235,5 +258,5 @@ def parse_token(body: bytes, side: Side) -> tuple[str, float]:
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise Denied("the token server answered without a token", side=side) from error
     if not isinstance(value, str) or not _TOKEN.fullmatch(value):
-        raise Denied("the token server answered with a token that is none", side=side)
+        raise Denied("the token server answered with an invalid token", side=side)
     return value, lifetime

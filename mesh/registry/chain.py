@@ -1,7 +1,6 @@
-"""Where content came from, told to a registry with a push of ours, so that its notification of it tells us again. Pure.
+"""The chain of a push in its User-Agent, which registries repeat in their notifications. Pure.
 
-Registries repeat the User-Agent of a push in their notifications. Without it, what our agent put there would look as if
-it had been pushed there first, and a chain of rules as if it began anew.
+Without it an agent's own push would look like a new push by a client, and each rule would start a new chain.
 """
 
 import re
@@ -13,13 +12,13 @@ from schemas.names import PlaceName
 _CHAIN = re.compile(r"regmesh/\S+ \(origin=([^;()\s]{1,127}); hops=(\d)\)", re.ASCII)
 
 
-def told(user_agent: str, chain: Chain) -> str:
-    """`user_agent`, with what is known of the content that is pushed."""
+def format_user_agent(user_agent: str, chain: Chain) -> str:
+    """Returns `user_agent` with the chain appended as a comment."""
     return f"{user_agent} (origin={chain.origin}; hops={chain.hops})"
 
 
-def heard(user_agent: object) -> Chain | None:
-    """The chain of a push of ours; None of anybody else's."""
+def parse_user_agent(user_agent: object) -> Chain | None:
+    """Returns the chain of an agent's push, or None for any other User-Agent."""
     found = _CHAIN.fullmatch(user_agent) if isinstance(user_agent, str) else None
     if found is None:
         return None

@@ -1,4 +1,4 @@
-"""`WWW-Authenticate`, parsed robustly: several challenges in one header or in several, quoted or not. Pure."""
+"""Parses `WWW-Authenticate` (RFC 9110, section 11.6.1): several challenges in one or more headers. Pure."""
 
 import re
 from collections.abc import Iterable
@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 
 _LONGEST = 8192
 _WORD = r"[A-Za-z0-9!#$%&'*+.^_`|~-]++"
-# Possessive throughout: the time is linear in the header's length whatever a registry sends.
+# All quantifiers are possessive, so the time is linear in the header's length for any input.
 _PART = re.compile(
     rf"[\s,]*+({_WORD})(?:\s*+(=)\s*+(?:\"((?:[^\"\\]|\\.)*+)\"|([^\s,\"]*+)))?+", re.ASCII | re.DOTALL
 )
@@ -15,14 +15,14 @@ _ESCAPED = re.compile(r"\\(.)", re.DOTALL)
 
 @dataclass(frozen=True, slots=True)
 class Challenge:
-    """One scheme with its parameters, names in lower case."""
+    """One scheme with its parameters; their names are in lower case."""
 
     scheme: str
     parameters: dict[str, str] = field(default_factory=dict)
 
 
 def parse(headers: Iterable[str]) -> list[Challenge]:
-    """All challenges in order; what can't be read ends its header."""
+    """Returns all challenges in order, of each header those before the first syntax error."""
     found: list[Challenge] = []
     for header in headers:
         found += _parse_one(header[:_LONGEST])
@@ -30,7 +30,7 @@ def parse(headers: Iterable[str]) -> list[Challenge]:
 
 
 def choose(headers: Iterable[str]) -> Challenge | None:
-    """The challenge that we answer: Bearer with a realm before Basic, None when there is neither."""
+    """Returns the challenge to answer: Bearer with a realm, else Basic, else None."""
     challenges = parse(headers)
     for challenge in challenges:
         if challenge.scheme == "bearer" and challenge.parameters.get("realm"):

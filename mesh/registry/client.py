@@ -1,4 +1,4 @@
-"""The OCI Distribution client: the `Registry` port over HTTP, one `RegistryEndpoint` a place."""
+"""The OCI Distribution client: implements the `Registry` port over HTTP, with one `RegistryEndpoint` for each place."""
 
 import contextlib
 from collections.abc import AsyncIterator, Callable, Iterable
@@ -8,19 +8,28 @@ from yarl import URL
 
 from mesh.clock import Clock, SystemClock
 from mesh.credentials.credentials import CredentialProvider, RefreshingCredentials
-from mesh.errors import ContentRefused, Denied, InvalidInput, NotFound, NotOffered, RegistryError, Rejected
-from mesh.registry import auth, lists, redirects, verify
+from mesh.errors import (
+    ContentRefused,
+    Denied,
+    EndpointNotFound,
+    InvalidInput,
+    NotFound,
+    RegistryError,
+    Rejected,
+)
+from mesh.registry import auth, listings, redirects, verify
 from mesh.registry.download import BlobReader
 from mesh.registry.egress import parse_networks
 from mesh.registry.manifests import INDEX_TYPES, MANIFEST_TYPES, OCI_INDEX
 from mesh.registry.port import MAX_MANIFEST, Chain, Descriptor, Manifest, Referrer, Upload
 from mesh.registry.referrers import fallback_tag, read_index
-from mesh.registry.transport import Call, Channel, Transport, read_whole
+from mesh.registry.sessions import read_whole
+from mesh.registry.transport import Call, Channel, Transport
 from mesh.registry.upload import begin, begin_unless_mounted, cancel, mount_blob, write_blob
 from schemas.completions import Side
 from schemas.names import Digest, Reference, Repository, Tag
 
-# The last lets registries answer with artifacts of types that nobody has thought of yet.
+# The last type lets registries answer with artifacts of unknown types.
 _ACCEPT = ", ".join([*sorted(INDEX_TYPES | MANIFEST_TYPES), "*/*"])
 _MAX_REFERRERS = 10_000  # of one manifest
 
@@ -35,10 +44,14 @@ def open_endpoint(
     allowed_networks: Iterable[str] = (),
     realms: Iterable[str] = (),
 ) -> "RegistryEndpoint":
-    """The place `name` at `url`. To be called on the running event loop, and closed there.
+    """Opens the place `name` at `url`. Call it on the running event loop, and close the endpoint there.
 
-    A registry may send us to public addresses and to `allowed_networks` (CIDRs). Its token server must be on its own
-    host and port, or one of `realms` (origins such as `https://auth.example.com`). `InvalidInput` for what is neither.
+    Args:
+        allowed_networks: CIDRs that the registry may redirect to, besides public addresses.
+        realms: Origins of token servers, such as `https://auth.example.com`, besides the registry's own.
+
+    Raises:
+        InvalidInput: The URL, a network or a realm is invalid.
     """
     return RegistryEndpoint(
         Transport(
@@ -54,17 +67,15 @@ def open_endpoint(
 
 
 class RegistryEndpoint:
-    """A place's registry with its credentials, tokens and connections, shared by all who talk to it."""
+    """The `Endpoint` port over HTTP."""
 
     def __init__(self, transport: Transport) -> None:
         self._transport = transport
 
     def registry(self, side: Side, chain: Chain | None = None) -> "RegistryClient":
-        """The registry as one side of a task: its errors say so. What is pushed says that it came along `chain`."""
         return RegistryClient(Channel(self._transport, side, chain))
 
     async def ping(self) -> None:
-        """GET /v2/: raises the `RegistryError` that a request would meet now."""
         await self.registry(Side.SOURCE).ping()
 
     async def close(self) -> None:
@@ -72,14 +83,15 @@ class RegistryEndpoint:
 
 
 class RegistryClient:
-    """The `Registry` port. Nothing is retried here but expired tokens and broken downloads: the caller retries."""
+    """The `Registry` port over HTTP. It retries only expired tokens and broken downloads; the caller does the rest."""
 
     def __init__(self, channel: Channel) -> None:
         self._channel = channel
         self._side = channel.side
 
     async def ping(self) -> None:
-        async with self._channel.request(Call("GET", self._channel.url(""), in_pauses=True), (200,)):
+        call = Call("GET", self._channel.url(""), ignores_pause=True)
+        async with self._channel.request(call, (200,)):
             pass
 
     async def resolve(self, repository: Repository, reference: Reference) -> Descriptor | None:
@@ -136,11 +148,11 @@ class RegistryClient:
     async def referrers(
         self, repository: Repository, subject: Digest, *, has_no_tag: bool = False
     ) -> list[Referrer]:
-        if has_no_tag and self._channel.transport.no_referrers.holds():
+        if has_no_tag and self._channel.transport.no_referrers_api.is_set():
             return []
         page: URL | None = self._channel.url(f"{repository}/referrers/{subject}")
         found: dict[Digest, Referrer] = {}
-        for number in range(lists.MAX_PAGES):
+        for number in range(listings.MAX_PAGES):
             if page is None:
                 return list(found.values())
             try:
@@ -148,8 +160,8 @@ class RegistryClient:
             except (NotFound, Rejected) as error:
                 if number or error.status is None:
                     raise
-                if isinstance(error, NotOffered):
-                    self._channel.transport.no_referrers.begin()
+                if isinstance(error, EndpointNotFound):
+                    self._channel.transport.no_referrers_api.set()
                 return [] if has_no_tag else await self._fallback_referrers(repository, subject)
             found |= {referrer.descriptor.digest: referrer for referrer in listed}
             if len(found) > _MAX_REFERRERS:
@@ -182,28 +194,28 @@ class RegistryClient:
         return await mount_blob(self._channel, repository, digest, from_repository)
 
     async def begin_upload(self, repository: Repository, digest: Digest) -> Upload | None:
-        mounts = self._channel.transport.own_mounts
-        if await self._mounts_from_itself():
+        mounts = self._channel.transport.mounts
+        if await self._can_mount():
             try:
                 return await begin_unless_mounted(self._channel, repository, digest, repository)
             except (Denied, NotFound, Rejected):
-                mounts.work.end()
-                mounts.fail.begin()
+                mounts.works.clear()
+                mounts.fails.set()
         if await self.blob_size(repository, digest) is None:
             return await begin(self._channel, repository)
-        mounts.seen = repository, digest
+        mounts.known_blob = repository, digest
         return None
 
-    async def _mounts_from_itself(self) -> bool:
-        """Found out with a blob that is there: who mounts nothing answers as if it was not."""
-        mounts = self._channel.transport.own_mounts
-        if mounts.work.holds() or mounts.fail.holds() or mounts.seen is None:
-            return mounts.work.holds()
-        mounts.fail.begin()  # until it is known; nobody else needs to find out meanwhile
+    async def _can_mount(self) -> bool:
+        """Probes with an existing blob, as a registry that does not mount answers as if a blob were missing."""
+        mounts = self._channel.transport.mounts
+        if mounts.works.is_set() or mounts.fails.is_set() or mounts.known_blob is None:
+            return mounts.works.is_set()
+        mounts.fails.set()  # until the probe is answered, so that nobody else probes
         with contextlib.suppress(RegistryError):
-            if await self.mount_blob(*mounts.seen, from_repository=mounts.seen[0]):
-                mounts.work.begin()
-        return mounts.work.holds()
+            if await self.mount_blob(*mounts.known_blob, from_repository=mounts.known_blob[0]):
+                mounts.works.set()
+        return mounts.works.is_set()
 
     async def cancel_upload(self, repository: Repository, upload: Upload) -> None:
         await cancel(self._channel, repository, upload)
@@ -216,27 +228,22 @@ class RegistryClient:
         upload: Upload | None = None,
     ) -> None:
         await write_blob(self._channel, repository, blob, chunks, upload)
-        self._channel.transport.own_mounts.seen = repository, blob.digest
+        self._channel.transport.mounts.known_blob = repository, blob.digest
 
-    async def tags(self, repository: Repository) -> AsyncIterator[Tag]:
-        async for tag in lists.names(
-            self._channel, f"{repository}/tags/list", "tags", auth.pull(repository), Tag
-        ):
-            yield tag
+    def tags(self, repository: Repository) -> AsyncIterator[Tag]:
+        path, scopes = f"{repository}/tags/list", auth.pull(repository)
+        return listings.list_names(self._channel, path, "tags", scopes, Tag)
 
-    async def repositories(self) -> AsyncIterator[Repository]:
-        async for repository in lists.names(
-            self._channel, "_catalog", "repositories", auth.catalog(), Repository
-        ):
-            yield repository
+    def repositories(self) -> AsyncIterator[Repository]:
+        return listings.list_names(self._channel, "_catalog", "repositories", auth.catalog(), Repository)
 
     async def _referrers_page(self, repository: Repository, page: URL) -> tuple[list[Referrer], URL | None]:
-        """A page and the next one. A registry without the API refuses, or answers with something else altogether."""
+        """Returns a page and the URL of the next one. A registry without the API may answer with another type."""
         call = Call("GET", page, auth.pull(repository), headers={"Accept": OCI_INDEX})
         async with self._channel.request(call, (200,)) as response:
-            body = await read_whole(response, lists.MAX_PAGE_BYTES)
+            body = await read_whole(response, listings.MAX_PAGE_BYTES)
         if verify.plain_type(response.headers.get("Content-Type")) != OCI_INDEX:
-            raise Rejected("the answer is no list of referrers", side=self._side, status=response.status)
+            raise Rejected("the answer is not a list of referrers", side=self._side, status=response.status)
         following = redirects.next_page(page, response.headers.getall("Link", []), side=self._side)
         return read_index(body or b"", self._side), following
 
@@ -253,7 +260,7 @@ class RegistryClient:
 
 
 def _parse_base(name: str, text: str) -> URL:
-    """The origin of a registry's URL. The text isn't repeated in the error: it may hold a password."""
+    """Returns the origin of a registry's URL. The error does not repeat the text, which may contain a password."""
     problem = InvalidInput(f"{name}: not a registry's URL: use http://HOST[:PORT] or https://HOST[:PORT]")
     try:
         url = URL(text)

@@ -1,4 +1,4 @@
-"""What an image says of itself in its config and annotations. Pure, and forgiving: a wrong label is no label."""
+"""Parses an image's config and annotations. Pure; a label with an invalid value is ignored."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -13,43 +13,51 @@ from schemas.completions import Side
 from schemas.names import Digest, MediaType
 from schemas.platforms import Platform
 
-MAX_CONFIG = 4 * 1024 * 1024  # bytes that are read of one
+MAX_CONFIG = 4 * 1024 * 1024  # bytes
 
 
 @dataclass(frozen=True, slots=True)
 class Config:
+    """The parts of an image's config that filters read (image-spec, config.md)."""
+
     labels: Mapping[str, str]
     platform: Platform | None
 
 
 def config_of(manifest: Manifest) -> Descriptor:
-    """Where the config of an image manifest lies, one that was read as such; `ContentRefused` when it is too large."""
-    said = orjson.loads(manifest.body)["config"]
-    if said["size"] > MAX_CONFIG:
+    """Returns the config's descriptor of a valid image manifest.
+
+    Raises:
+        ContentRefused: The config is over 4 MiB.
+    """
+    config = orjson.loads(manifest.body)["config"]
+    if config["size"] > MAX_CONFIG:
         message = (
-            f"the config of {manifest.digest} has {said['size']} bytes; a filter reads {MAX_CONFIG} at most"
+            f"the config of {manifest.digest} has {config['size']} bytes; a filter reads at most {MAX_CONFIG}"
         )
         raise ContentRefused(message, side=Side.SOURCE)
-    return Descriptor(MediaType(said["mediaType"]), Digest(said["digest"]), said["size"])
+    return Descriptor(MediaType(config["mediaType"]), Digest(config["digest"]), config["size"])
 
 
 def read_config(body: bytes) -> Config:
-    """`ContentRefused` when it is not a config of an image."""
+    """Parses an image's config.
+
+    Raises:
+        ContentRefused: It is not an image's config.
+    """
     try:
         document = orjson.loads(body)
-        return Config(_texts((document.get("config") or {}).get("Labels")), platform_of(document))
+        return Config(_strings((document.get("config") or {}).get("Labels")), platform_of(document))
     except (ValueError, AttributeError) as error:
-        raise ContentRefused(
-            "an image's config is not the JSON that its type says", side=Side.SOURCE
-        ) from error
+        raise ContentRefused("an image's config is not valid JSON of its type", side=Side.SOURCE) from error
 
 
 def annotations_of(manifest: Manifest) -> Mapping[str, str]:
-    """Those of an image manifest or an index that was read as such."""
-    return _texts(orjson.loads(manifest.body).get("annotations"))
+    """Returns the annotations of a valid image manifest or index."""
+    return _strings(orjson.loads(manifest.body).get("annotations"))
 
 
-def _texts(found: Any) -> dict[str, str]:
-    return (
-        {key: text for key, text in found.items() if isinstance(text, str)} if isinstance(found, dict) else {}
-    )
+def _strings(values: Any) -> dict[str, str]:
+    if not isinstance(values, dict):
+        return {}
+    return {key: value for key, value in values.items() if isinstance(value, str)}

@@ -1,27 +1,29 @@
-"""GET of a blob as a verified stream that survives broken connections."""
+"""Blob downloads: a verified stream that resumes after a broken connection."""
 
 import contextlib
 from collections.abc import Iterator
 
 from aiohttp import ClientResponse
 
-from mesh import retry
 from mesh.errors import RegistryError, Rejected, ServerFault, Throttled, Unreachable
 from mesh.registry import auth, failures
 from mesh.registry.port import Descriptor
-from mesh.registry.transport import STREAM, Call, Channel
+from mesh.registry.sessions import STREAM
+from mesh.registry.transport import Call, Channel
 from mesh.registry.verify import SizeVerifier, Verifier
+from mesh.retry import Backoff
 from schemas.names import Repository
 
-_TRIES = 8  # about 15 s of waiting in all: a registry that restarts is back by then
-_PROGRESS = 1024 * 1024  # bytes since the last cut that make the next one count as the first
-_LONGEST_WAIT = 30.0  # seconds a Retry-After is waited for here; the caller waits for longer ones
+_ATTEMPTS = 8  # about 15 s of waiting in total, in which a restarted registry is back
+_BACKOFF = Backoff(first=0.2, longest=5.0)
+_PROGRESS = 1024 * 1024  # bytes after which a broken connection starts the attempts anew
+_LONGEST_RETRY_AFTER = 30.0  # seconds to wait here; the caller waits for a longer Retry-After
 
 
 class BlobReader:
-    """An async iterator of chunks (768 KiB at most). To be opened once, and closed.
+    """An async iterator of chunks of at most 768 KiB. Open it once, and close it.
 
-    Not a generator: an upload reads it from a task of its own, and a generator can't be closed while it runs there.
+    It is not a generator, as an upload reads it in a task of its own and a running generator cannot be closed.
     """
 
     def __init__(
@@ -34,17 +36,22 @@ class BlobReader:
             Verifier(blob, channel.side) if offset is None else SizeVerifier(blob, channel.side, offset)
         )
         self._response: ClientResponse | None = None
-        self._skip = 0  # bytes of the present answer that we have already
-        self._delays = self._fresh_delays()
-        self._cut_at = 0
+        self._skip = 0  # bytes of the current answer that were received before
+        self._waits = self._fresh_waits()
+        self._broke_at = 0
         self._ended = False
 
     async def open(self) -> None:
-        """Raises what the registry says to the first request: `NotFound`, `Denied`, ..."""
-        self._cut_at = self._verifier.received
+        """Sends the first request.
+
+        Raises:
+            RegistryError: The registry refuses it, as `NotFound`, `Denied` and so on.
+        """
+        self._broke_at = self._verifier.received
         self._response = await self._get(self._verifier.received)
 
     def close(self) -> None:
+        """Closes the connection; iteration ends."""
         if self._response is not None:
             self._response.close()
         self._ended = True
@@ -64,14 +71,14 @@ class BlobReader:
         return chunk
 
     async def _finish(self) -> None:
-        """Before the last chunk is handed over: nothing may follow it, and all must be what the digest says."""
+        """Verifies the blob before its last chunk is returned, and that nothing follows it."""
         self._verifier.check()
-        with contextlib.suppress(Unreachable):  # cut after the last byte: it is all here, and it is right
+        with contextlib.suppress(Unreachable):  # broken after the last byte: the blob is complete
             self._verifier.add(await self._read())
         self.close()
 
     async def _receive(self) -> bytes:
-        """The next bytes that we have not had yet; empty at the end of the body."""
+        """Returns the next new bytes; empty at the end of the body."""
         while True:
             try:
                 chunk = await self._read()
@@ -84,24 +91,26 @@ class BlobReader:
                 return chunk[skipped:]
 
     async def _read(self) -> bytes:
-        """Piece by piece as they came: `readany` would join, and so copy, what waits in the buffer."""
+        """Returns one buffered piece: `readany` would join, and so copy, all of them."""
         assert self._response is not None
         with failures.translated(self._channel.transport.name, self._channel.side):
             while True:
                 chunk, is_boundary = await self._response.content.readchunk()
-                if chunk or not is_boundary:  # an empty one at a boundary of chunked encoding is not the end
+                if (
+                    chunk or not is_boundary
+                ):  # an empty piece at a boundary of chunked encoding is not the end
                     return chunk
 
     async def _resume(self, error: RegistryError) -> None:
-        """A new answer from where the last one broke; `error`, or what came after it, when the tries are used up."""
-        if self._verifier.received - self._cut_at >= _PROGRESS:
-            self._delays = self._fresh_delays()
-        self._cut_at = self._verifier.received
+        """Sends a new request for the rest. Raises the last error when no attempts are left."""
+        if self._verifier.received - self._broke_at >= _PROGRESS:
+            self._waits = self._fresh_waits()
+        self._broke_at = self._verifier.received
         if self._response is not None:
             self._response.close()
-        for delay in self._delays:
-            await self._channel.transport.clock.sleep(_wait(error, delay))
-            if self._ended:  # closed meanwhile: an upload reads in a task of its own
+        for wait in self._waits:
+            await self._channel.transport.clock.sleep(_wait(error, wait))
+            if self._ended:  # closed meanwhile, as an upload reads in a task of its own
                 break
             try:
                 self._response = await self._get(self._verifier.received)
@@ -113,8 +122,8 @@ class BlobReader:
                 return
         raise error
 
-    def _fresh_delays(self) -> Iterator[float]:
-        return retry.delays(first=0.2, longest=5, tries=_TRIES, random=self._channel.transport.random)
+    def _fresh_waits(self) -> Iterator[float]:
+        return _BACKOFF.waits(_ATTEMPTS, self._channel.transport.random)
 
     async def _get(self, offset: int) -> ClientResponse:
         call = Call(
@@ -133,21 +142,21 @@ class BlobReader:
         return response
 
     def _check_answer(self, response: ClientResponse, offset: int) -> None:
-        """Not a byte is read of an answer whose length is wrong; one without a Range is read again from its start."""
+        """Raises when range or length is wrong. Of an answer that ignores the Range, the first bytes are skipped."""
         partial = response.status == 206
         self._skip = 0 if partial else offset
         if partial and not response.headers.get("Content-Range", "").startswith(f"bytes {offset}-"):
-            raise Rejected("the registry answered with another range than asked", side=self._channel.side)
+            raise Rejected("the registry answered with another range than requested", side=self._channel.side)
         length = response.content_length
         wanted = self._blob.size - (offset if partial else 0)
         if length is not None and length != wanted:
             raise self._verifier.mismatch(f"{length} bytes instead of {wanted}")
 
 
-def _wait(error: RegistryError, delay: float) -> float:
-    """Seconds. A registry that asks for a long pause is not waited for while a connection elsewhere stays open."""
+def _wait(error: RegistryError, wait: float) -> float:
+    """Returns the seconds to wait. Raises a `Throttled` with a long pause, as the upload's connection stays open."""
     if not isinstance(error, Throttled) or error.retry_after is None:
-        return delay
-    if error.retry_after > _LONGEST_WAIT:
+        return wait
+    if error.retry_after > _LONGEST_RETRY_AFTER:
         raise error
-    return max(delay, error.retry_after)
+    return max(wait, error.retry_after)

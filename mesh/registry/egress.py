@@ -1,8 +1,8 @@
-"""Where a registry may send us: never to an address that is not on the public Internet, unless the operator said so.
+"""The egress filter: an untrusted URL never leads to a private network, unless the operator allows it.
 
-A redirect, a token realm or an upload Location is a registry's word, and a registry may be anybody's. The name
-is resolved once, every address of it is judged, and the connection goes to an address that was judged, so a
-name that changes its mind (DNS rebinding) gains nothing. What the operator configured is not judged here.
+Redirects, token realms and upload Locations come from registries, which are not trusted. A name is resolved once, every
+address is checked, and the connection goes to a checked address, which defeats DNS rebinding. URLs that the operator
+configured are not checked here.
 """
 
 import socket
@@ -15,23 +15,27 @@ from mesh.errors import InvalidInput
 
 Address = IPv4Address | IPv6Address
 Network = IPv4Network | IPv6Network
-# What aiohttp hands to a socket factory: family, type, protocol, canonical name, socket address.
+# What aiohttp passes to a socket factory: family, type, protocol, canonical name, socket address.
 AddressInfo = tuple[int | socket.AddressFamily, int | socket.SocketKind, int, str, tuple[object, ...]]
 
 _GLOBAL_UNICAST = IPv6Network("2000::/3")
 _NAT64 = IPv6Network("64:ff9b::/96")
-_TUNNELS = (IPv6Network("2001::/32"), IPv6Network("2002::/16"))  # Teredo, 6to4: they carry an IPv4 address
+_TUNNELS = (IPv6Network("2001::/32"), IPv6Network("2002::/16"))  # Teredo, 6to4: both embed an IPv4 address
 
 
 class EgressRefused(OSError):
-    """A registry named an address that we do not connect to. An `OSError`, so that aiohttp passes it on."""
+    """The address is not allowed. An `OSError`, so that aiohttp passes it on."""
 
     def __init__(self, host: str, address: str) -> None:
         super().__init__(f"{host} is {address}, which is not on a public network")
 
 
 def parse_networks(texts: Iterable[str]) -> tuple[Network, ...]:
-    """The operator's CIDRs; `InvalidInput` for what is none."""
+    """Parses the operator's CIDRs.
+
+    Raises:
+        InvalidInput: One is not a network.
+    """
     try:
         return tuple(ip_network(text) for text in texts)
     except ValueError as error:
@@ -39,7 +43,7 @@ def parse_networks(texts: Iterable[str]) -> tuple[Network, ...]:
 
 
 def is_allowed(text: str, allowed: tuple[Network, ...]) -> bool:
-    """Whether a registry may send us to this address: a public one, or one in a network that is `allowed`."""
+    """Returns whether the address is public or in an `allowed` network."""
     try:
         address = _plain(ip_address(text.partition("%")[0]))
     except ValueError:
@@ -50,7 +54,7 @@ def is_allowed(text: str, allowed: tuple[Network, ...]) -> bool:
 
 
 def _plain(address: Address) -> Address:
-    """The IPv4 address inside an IPv4-mapped or NAT64 one: it is where the packets go."""
+    """Returns the IPv4 address in an IPv4-mapped or NAT64 address, where the packets go."""
     if isinstance(address, IPv4Address):
         return address
     if address in _NAT64:
@@ -67,7 +71,7 @@ def _is_public(address: Address) -> bool:
 
 
 class GuardedResolver(AbstractResolver):
-    """Resolves a name and refuses it when any of its addresses is not allowed."""
+    """Resolves names, and raises `EgressRefused` when any address of a name is not allowed."""
 
     def __init__(self, allowed: tuple[Network, ...], names: AbstractResolver) -> None:
         self._allowed = allowed
@@ -87,7 +91,7 @@ class GuardedResolver(AbstractResolver):
 
 
 class GuardedSockets:
-    """Makes sockets only for allowed addresses: the last word, and the only one on URLs that hold an address."""
+    """Creates sockets for allowed addresses only. It is the only check of a URL that contains an address."""
 
     def __init__(self, allowed: tuple[Network, ...]) -> None:
         self._allowed = allowed

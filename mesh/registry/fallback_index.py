@@ -1,7 +1,7 @@
-"""The list of referrers of a registry without the referrers API: an index under a tag, which its clients keep.
+"""Writes the fallback list of referrers: an index under a tag, which clients maintain where there is no referrers API.
 
-A registry cannot write a tag only if it is unchanged, so two clients that write at once can lose each other's
-entries. Ours look right before they write and twice afterwards, and write again when something is missing.
+A registry has no conditional write of a tag, so concurrent clients can lose each other's entries. An agent reads the
+list right before it writes and twice afterwards, and writes again when an entry is missing.
 """
 
 from collections.abc import Sequence
@@ -13,8 +13,8 @@ from mesh.registry.referrers import fallback_tag, merged
 from schemas.completions import Side
 from schemas.names import Digest, Repository
 
-_MOST_TRIES = 20
-_LOOK_AGAIN_SECONDS = 0.1  # longer than another's way from its last look to its write
+_MOST_ATTEMPTS = 20
+_RECHECK_SECONDS = 0.1  # longer than another client takes between its read and its write
 
 
 async def add(
@@ -25,13 +25,13 @@ async def add(
     *,
     clock: Clock,
 ) -> None:
-    """List `referrers` under the fallback tag of `subject`, beside whatever is listed there already.
+    """Adds `referrers`, which must exist by digest, to the list of `subject`. Call it for one subject at a time.
 
-    They must be there by digest. To be called for one subject at a time. `FallbackContended` (retryable) when others
-    write so often that ours do not stay.
+    Raises:
+        FallbackContended: Others write so often that the entries do not stay.
     """
     tag = fallback_tag(subject)
-    for _ in range(_MOST_TRIES):
+    for _ in range(_MOST_ATTEMPTS):
         before = await _read(registry, repository, subject)
         index = merged(before, referrers)
         if index is None:
@@ -42,13 +42,13 @@ async def add(
         await registry.write_manifest(repository, tag, index)
         if await _stays(registry, repository, subject, referrers, clock):
             return
-    raise FallbackContended(f"others write {repository}:{tag} all the time", side=Side.DESTINATION)
+    raise FallbackContended(f"other clients keep writing {repository}:{tag}", side=Side.DESTINATION)
 
 
 async def _stays(
     registry: Registry, repository: Repository, subject: Digest, referrers: Sequence[Manifest], clock: Clock
 ) -> bool:
-    for pause in (0.0, _LOOK_AGAIN_SECONDS):
+    for pause in (0.0, _RECHECK_SECONDS):
         await clock.sleep(pause)
         found = await _read(registry, repository, subject)
         if merged(found, referrers) is not None:
@@ -64,5 +64,7 @@ async def _read(registry: Registry, repository: Repository, subject: Digest) -> 
 
 
 class FallbackContended(RegistryError):
+    """Other clients keep writing the list of referrers."""
+
     code = "fallback_contended"
     retryable = True

@@ -1,4 +1,4 @@
-"""What an index says of its children, and an index of fewer of them. Pure, and strict with foreign bytes."""
+"""Parses an index's children, and rebuilds an index with fewer children. Pure, and strict with untrusted bytes."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -13,13 +13,13 @@ from schemas.completions import Side
 from schemas.names import Digest
 from schemas.platforms import Platform
 
-ORIGINAL = "io.regmesh.original.digest"  # annotation of a rebuilt index: what it was made of
-_ABOUT = "vnd.docker.reference.digest"  # annotation by which BuildKit's attestations name their image
+ORIGINAL = "io.regmesh.original.digest"  # annotation of a rebuilt index: the digest of the original
+_ABOUT = "vnd.docker.reference.digest"  # annotation of a BuildKit attestation: the digest of its image
 
 
 @dataclass(frozen=True, slots=True)
 class Child:
-    """What the index says of one; an attestation is about another child and runs on nothing."""
+    """One entry of an index. An attestation is `about` another child and has no platform."""
 
     digest: Digest
     is_index: bool
@@ -28,21 +28,26 @@ class Child:
 
 
 def children(index: Manifest) -> tuple[Child, ...]:
-    """Of anything else than an index none; `ContentRefused` when it is not what its type says."""
+    """Returns the children of an index, and none for any other manifest.
+
+    Raises:
+        ContentRefused: The index is invalid.
+    """
     if index.media_type not in INDEX_TYPES:
         return ()
     try:
         return tuple(_child(entry) for entry in orjson.loads(index.body).get("manifests") or [])
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise ContentRefused(
-            f"index {index.digest} cannot be read: {type(error).__name__}: {error}", side=Side.SOURCE
+            f"index {index.digest} is invalid: {type(error).__name__}: {error}", side=Side.SOURCE
         ) from error
 
 
 def rebuilt(index: Manifest, kept: Mapping[Digest, Manifest]) -> Manifest:
-    """An index of the children in `kept` alone, each as it is now; the same bytes whenever it is made again.
+    """Returns an index of the children in `kept` only, with deterministic bytes, or `index` when nothing changes.
 
-    `index` itself when that leaves it as it is.
+    Args:
+        kept: The new manifest of each child to keep, by the digest that `index` names.
     """
     document = orjson.loads(index.body)
     entries = [entry for entry in document["manifests"] if Digest(entry["digest"]) in kept]
@@ -50,15 +55,15 @@ def rebuilt(index: Manifest, kept: Mapping[Digest, Manifest]) -> Manifest:
         kept[child.digest].digest == child.digest for child in children(index)
     ):
         return index
-    document["manifests"] = [_as_now(entry, kept[Digest(entry["digest"])]) for entry in entries]
+    document["manifests"] = [_updated(entry, kept[Digest(entry["digest"])]) for entry in entries]
     document["annotations"] = {**(document.get("annotations") or {}), ORIGINAL: index.digest}
     body = orjson.dumps(document)
     return Manifest(index.media_type, digest_of(body, index.digest.algorithm), body)
 
 
-def platform_of(said: Mapping[str, Any]) -> Platform | None:
-    """The platform that an index's entry or an image's config names; None when it names none that there is."""
-    parts = [said.get("os"), said.get("architecture"), said.get("variant")]
+def platform_of(source: Mapping[str, Any]) -> Platform | None:
+    """Returns the platform of an index's `platform` object or an image's config, or None without a valid one."""
+    parts = [source.get("os"), source.get("architecture"), source.get("variant")]
     if "unknown" in parts[:2]:
         return None
     try:
@@ -77,5 +82,5 @@ def _child(entry: dict[str, Any]) -> Child:
     )
 
 
-def _as_now(entry: dict[str, Any], manifest: Manifest) -> dict[str, Any]:
+def _updated(entry: dict[str, Any], manifest: Manifest) -> dict[str, Any]:
     return {**entry, "digest": manifest.digest, "size": len(manifest.body)}

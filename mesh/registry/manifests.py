@@ -1,4 +1,4 @@
-"""What a manifest names: its children, its blobs, and what kind of thing it is. Pure, and strict with foreign bytes."""
+"""Parses manifests: their children, their blobs and their kind of resource. Pure, and strict with untrusted bytes."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -27,15 +27,19 @@ _MAX_DESCRIPTORS = 10_000
 
 @dataclass(frozen=True, slots=True)
 class Parts:
-    """What one manifest names directly. Of an index only `children`, of an image manifest only `blobs`."""
+    """What one manifest names directly: an index has only `children`, an image manifest only `blobs`."""
 
     children: tuple[Descriptor, ...]
     blobs: tuple[Descriptor, ...]
-    resource: Resource | None  # None of a plain index: its children decide
+    resource: Resource | None  # None for a plain index, whose children decide
 
 
 def read_parts(manifest: Manifest, side: Side) -> Parts:
-    """The parts of `manifest`; `ContentRefused` when it is of an unknown type or not what its type says."""
+    """Parses the parts of `manifest`.
+
+    Raises:
+        ContentRefused: Its type is unknown, or its content does not match its type.
+    """
     is_index = manifest.media_type in INDEX_TYPES
     if not is_index and manifest.media_type not in MANIFEST_TYPES:
         raise ContentRefused(
@@ -60,7 +64,7 @@ def _of_index(document: dict[str, Any]) -> Parts:
 
 def _of_manifest(document: dict[str, Any]) -> Parts:
     config = document["config"]
-    layers = [layer for layer in document.get("layers") or [] if not _stays_where_it_is(layer)]
+    layers = [layer for layer in document.get("layers") or [] if not _is_foreign(layer)]
     return Parts((), _descriptors([config, *layers]), _resource(str(config["mediaType"])))
 
 
@@ -77,8 +81,8 @@ def _descriptors(found: list[dict[str, Any]]) -> tuple[Descriptor, ...]:
     return tuple(unique.values())
 
 
-def _stays_where_it_is(layer: dict[str, Any]) -> bool:
-    """Layers that must not be redistributed name where else they are; clients fetch them from there."""
+def _is_foreign(layer: dict[str, Any]) -> bool:
+    """Returns whether a layer must not be redistributed; clients fetch it from its URLs (image-spec, layer.md)."""
     media_type = str(layer.get("mediaType", ""))
     return bool(layer.get("urls")) and ("nondistributable" in media_type or "foreign" in media_type)
 

@@ -1,6 +1,6 @@
-"""A registry as the steps of a copy see it: one side (source or destination) of a task.
+"""The registry port: what a copy needs of a registry, as one side (source or destination) of a task.
 
-All methods raise `mesh.errors.RegistryError` and nothing else. Bodies are streamed: no method holds a blob.
+All methods raise `mesh.errors.RegistryError` and nothing else. Blobs are streamed, never held in memory.
 """
 
 import hashlib
@@ -14,12 +14,12 @@ from yarl import URL
 from schemas.completions import Side
 from schemas.names import Digest, MediaType, PlaceName, Reference, Repository, Tag
 
-MAX_MANIFEST = 4 * 1024 * 1024  # what the specification asks registries to take
+MAX_MANIFEST = 4 * 1024 * 1024  # bytes; the OCI Distribution specification asks registries to accept as much
 
 
 @dataclass(frozen=True, slots=True)
 class Descriptor:
-    """What a manifest says of a part of it. `size` is in bytes."""
+    """An OCI content descriptor (image-spec, descriptor.md). `size` is in bytes."""
 
     media_type: MediaType
     digest: Digest
@@ -28,7 +28,7 @@ class Descriptor:
 
 @dataclass(frozen=True, slots=True)
 class Manifest:
-    """A manifest's bytes as they are, never written again from a model; `digest` is of these bytes."""
+    """A manifest as its original bytes; `digest` is the digest of these bytes."""
 
     media_type: MediaType
     digest: Digest
@@ -36,12 +36,13 @@ class Manifest:
 
     @property
     def descriptor(self) -> Descriptor:
+        """The descriptor of this manifest."""
         return Descriptor(self.media_type, self.digest, len(self.body))
 
 
 @dataclass(frozen=True, slots=True)
 class Referrer:
-    """What a list of referrers says of one of them."""
+    """One entry of a list of referrers."""
 
     descriptor: Descriptor
     artifact_type: str | None
@@ -49,90 +50,111 @@ class Referrer:
 
 @dataclass(frozen=True, slots=True)
 class Upload:
-    """Begun at a registry, and to be written or cancelled. `begun` is seconds on the client's clock."""
+    """An open upload session, to be written or cancelled. `started` is in seconds of the client's monotonic clock."""
 
-    session: URL = field(repr=False)  # may hold the upload's state
-    begun: float
-
-
-def digest_of(body: bytes, algorithm: str = "sha256") -> Digest:
-    return Digest(f"{algorithm}:{hashlib.new(algorithm, body).hexdigest()}")
+    session: URL = field(repr=False)  # may contain the upload's state
+    started: float
 
 
 class Chain(NamedTuple):
-    """Where content was first pushed, and how many rules carried it here."""
+    """Where content was first pushed, and how many rules have copied it since."""
 
     origin: PlaceName
     hops: int
 
 
+def digest_of(body: bytes, algorithm: str = "sha256") -> Digest:
+    """Returns the digest of `body`."""
+    return Digest(f"{algorithm}:{hashlib.new(algorithm, body).hexdigest()}")
+
+
 class Registry(Protocol):
+    """A registry as one side of a task (OCI Distribution 1.1)."""
+
     async def ping(self) -> None:
-        """GET /v2/: raises what a request would meet now; a proxy without its registry is none."""
+        """Sends GET /v2/ and raises the error that any request would meet now, even during a rate-limit pause."""
         ...
 
     async def resolve(self, repository: Repository, reference: Reference) -> Descriptor | None:
-        """HEAD: what `reference` names now, or None when it is not there."""
+        """Returns what `reference` names now (HEAD), or None when it is missing."""
         ...
 
     async def read_manifest(self, repository: Repository, reference: Reference) -> Manifest:
-        """GET, verified: by digest the bytes match it, by tag they match the registry's own header.
+        """Reads and verifies a manifest: against the digest asked for, or against the registry's digest header.
 
-        `NotFound`, `ContentMismatch`, `ContentRefused` (over 4 MiB).
+        Raises:
+            NotFound: The manifest or its repository is missing.
+            ContentMismatch: The bytes do not match the digest.
+            ContentRefused: The manifest is over 4 MiB, or its type is unclear.
         """
         ...
 
     async def write_manifest(
         self, repository: Repository, reference: Reference, manifest: Manifest
     ) -> Digest | None:
-        """PUT the bytes as they are. `MissingParts` when the registry lacks what the manifest names.
+        """Writes the manifest's bytes unchanged (PUT).
 
-        Gives the manifest's subject when the registry lists the manifest among that one's referrers; None when it has
-        no subject, or the registry leaves the list to its clients.
+        Returns:
+            The manifest's subject when the registry adds the manifest to that subject's referrers (`OCI-Subject`).
+            None when it has no subject, or the registry leaves the list to its clients.
+
+        Raises:
+            MissingParts: The registry lacks content that the manifest names.
         """
         ...
 
     async def delete_manifest(self, repository: Repository, reference: Reference) -> None:
-        """DELETE: of a tag that alone, by digest the manifest with all its tags.
+        """Deletes a tag alone, or by digest the manifest with all its tags.
 
-        `NotFound`; `Denied` or `Rejected` when the registry does not delete, or no tags alone.
+        Raises:
+            NotFound: The reference is missing.
+            Denied: The registry does not permit it.
+            Rejected: The registry does not delete, or does not delete tags alone.
         """
         ...
 
     async def referrers(
         self, repository: Repository, subject: Digest, *, has_no_tag: bool = False
     ) -> list[Referrer]:
-        """What says that it is about `subject`: by the referrers API, else by the index under the fallback tag.
+        """Lists the referrers of `subject` by the referrers API, else by the index under the fallback tag.
 
-        `has_no_tag`: a list of all tags has shown that there is no such tag. Then it is not asked for, and a registry
-        that was found to have no API a minute ago or less is not asked at all.
+        Args:
+            has_no_tag: A list of all tags has shown that there is no fallback tag, so it is not read. A registry
+                that was found to lack the referrers API within the last minute is then not asked at all.
         """
         ...
 
     async def blob_size(self, repository: Repository, digest: Digest) -> int | None:
-        """HEAD: the blob's size in bytes, or None when it is not in this repository."""
+        """Returns the blob's size in bytes (HEAD), or None when it is not in this repository."""
         ...
 
     def read_blob(
         self, repository: Repository, blob: Descriptor, *, offset: int | None = None
     ) -> AbstractAsyncContextManager[AsyncIterator[bytes]]:
-        """GET as a verified stream: raises `ContentMismatch` instead of the last chunk when size or digest is wrong.
+        """Streams a verified blob, and resumes by Range when a connection breaks, a bounded number of times.
 
-        With an `offset` only what follows it, by its size alone: who joins it to what came from elsewhere verifies the
-        whole. A connection that breaks is taken up again by Range, a bounded number of times.
+        Args:
+            offset: Streams only what follows these bytes, and verifies only the size: the caller, who joins several
+                streams, verifies the whole.
+
+        Raises:
+            ContentMismatch: Instead of the last chunk, when size or digest is wrong.
         """
         ...
 
     async def mount_blob(self, repository: Repository, digest: Digest, from_repository: Repository) -> bool:
-        """Take the blob over from another repository of the same registry; False when it would not."""
+        """Mounts the blob from another repository of the same registry; returns False when the registry does not."""
         ...
 
     async def begin_upload(self, repository: Repository, digest: Digest) -> Upload | None:
-        """Begin to upload a blob, or None when it is there: one request where the registry mounts blobs, else two."""
+        """Opens an upload session, or returns None when the blob exists.
+
+        That takes one request at a registry that mounts blobs, else two.
+        """
         ...
 
     async def cancel_upload(self, repository: Repository, upload: Upload) -> None:
-        """Best effort, and soon over: a registry purges what is left open. Raises nothing."""
+        """Cancels an upload session within two seconds, or leaves it to the registry's purge. Raises nothing."""
         ...
 
     async def write_blob(
@@ -142,33 +164,42 @@ class Registry(Protocol):
         chunks: AsyncIterator[bytes],
         upload: Upload | None = None,
     ) -> None:
-        """Upload in one streamed PUT. When `chunks` raises, nothing is committed and its error passes through.
+        """Uploads a blob in one streamed PUT. An error of `chunks` is raised as it is, and nothing is committed.
 
-        An `upload` that was begun is gone afterwards, whatever happens; one that has waited for long is begun anew.
+        The given `upload` is closed in any case. A session that may have expired is replaced by a new one.
         """
         ...
 
     def tags(self, repository: Repository) -> AsyncIterator[Tag]:
-        """All tags, page by page; `NotFound` when the repository is not there, `UnreadableNames` after the last."""
+        """Lists all tags, page by page.
+
+        Raises:
+            NotFound: The repository is missing.
+            UnreadableNames: After the last tag, when some names were invalid.
+        """
         ...
 
     def repositories(self) -> AsyncIterator[Repository]:
-        """All that the registry lists to us, page by page; `UnreadableNames` after the last.
+        """Lists the repositories of the registry's catalog that these credentials may see, page by page.
 
-        Many refuse: `Denied`, `NotFound` or `Rejected`.
+        Raises:
+            Denied, NotFound, Rejected: The registry does not offer its catalog, as many do not.
+            UnreadableNames: After the last repository, when some names were invalid.
         """
         ...
 
 
 class Endpoint(Protocol):
-    """A place's registry with its credentials and connections, shared by all who talk to it."""
+    """A place's registry with its credentials, tokens and connections, shared by all its users."""
 
-    def registry(self, side: Side, chain: "Chain | None" = None) -> Registry:
-        """The registry as one side of a task: its errors say so. What is pushed says that it came along `chain`."""
+    def registry(self, side: Side, chain: Chain | None = None) -> Registry:
+        """Returns the registry as one side of a task, which its errors carry. Pushes carry `chain`."""
         ...
 
     async def ping(self) -> None:
         """Raises the `RegistryError` that a request would meet now: unreachable, or credentials refused."""
         ...
 
-    async def close(self) -> None: ...
+    async def close(self) -> None:
+        """Closes all connections."""
+        ...

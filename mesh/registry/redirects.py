@@ -1,4 +1,4 @@
-"""Where an answer sends us next: the URLs of redirects, upload Locations and Link headers. Pure."""
+"""The URLs in answers: redirects, upload Locations and Link headers. Pure."""
 
 import re
 
@@ -15,38 +15,43 @@ _REL_NEXT = re.compile(r";\s*rel\s*=\s*(?:\"next\"|next(?:[\s;,]|$))", re.IGNORE
 
 
 def is_redirect(method: str, status: int) -> bool:
-    """Only what carries no body is sent elsewhere: a streamed body can't be read twice."""
+    """Returns whether to follow a redirect: only without a body, as a streamed body cannot be read twice."""
     return status in _STATUSES and method in ("GET", "HEAD")
 
 
 def resolve(base: URL, location: str, *, side: Side) -> URL:
-    """`location`, absolute or relative to `base`, as it is: signed queries must not be re-encoded.
+    """Returns `location`, absolute or relative to `base`, without re-encoding it, as its query may be signed.
 
-    `Rejected` when it is no http(s) URL, carries a user, or leaves https for http.
+    Raises:
+        Rejected: It is not an http(s) URL, contains a user, or leads from https to http.
     """
     try:
         if not _ASCII_URL.fullmatch(location):
-            raise ValueError("empty, too long or not ASCII")  # noqa: TRY301  # one translation for all of it
+            raise ValueError("empty, too long or not ASCII")  # noqa: TRY301  # one translation for all
         url = base.join(URL(location, encoded=True)).with_fragment(None)
         if url.scheme not in ("http", "https") or not url.host or url.port is None:
             raise ValueError("not an http URL")  # noqa: TRY301
         if url.user is not None or url.password is not None:
-            raise ValueError("it carries a user")  # noqa: TRY301
+            raise ValueError("it contains a user")  # noqa: TRY301
     except ValueError as error:
-        raise Rejected(f"{base.host} answered with a location that is no URL: {error}", side=side) from error
+        raise Rejected(f"{base.host} answered with an invalid location: {error}", side=side) from error
     if base.scheme == "https" and url.scheme == "http":
-        raise Rejected(f"{base.host} sends us from https to http ({url.host})", side=side)
+        raise Rejected(f"{base.host} redirects from https to http ({url.host})", side=side)
     return url
 
 
 def with_digest(location: URL, digest: str) -> URL:
-    """The upload's URL with `digest` added to the query that the registry wants back unchanged."""
+    """Returns the upload's URL with `digest` appended to its otherwise unchanged query."""
     mark = "&" if location.raw_query_string else "?"
     return URL(f"{str(location).rstrip('?')}{mark}digest={digest}", encoded=True)
 
 
 def next_page(page: URL, links: list[str], *, side: Side) -> URL | None:
-    """The URL of `Link: <...>; rel="next"`, on the same host; None on the last page."""
+    """Returns the URL of `Link: <...>; rel="next"` (RFC 8288), or None on the last page.
+
+    Raises:
+        Rejected: It is the same page, or on another origin.
+    """
     for header in links:
         for target, parameters in _NEXT.findall(header):
             if _REL_NEXT.search(parameters):

@@ -1,4 +1,7 @@
-"""POST for a session, then one streamed PUT: the one way of uploading that every registry takes."""
+"""Blob uploads: POST for a session, then one streamed PUT, which every registry supports.
+
+Source: OCI Distribution specification, "Pushing a blob monolithically" and "Mounting a blob from another repository".
+"""
 
 import asyncio
 import contextlib
@@ -12,39 +15,44 @@ from yarl import URL
 from mesh.errors import ContentMismatch, Denied, NotFound, RegistryError, Rejected
 from mesh.registry import auth, redirects, verify
 from mesh.registry.port import Descriptor, Upload
-from mesh.registry.transport import COMMIT, STALL_SECONDS, Call, Channel
+from mesh.registry.sessions import COMMIT, STALL_SECONDS
+from mesh.registry.transport import Call, Channel
 from schemas.completions import Side
 from schemas.names import Digest, Repository
 
-_KEPT_SECONDS = 60.0  # that every registry keeps an upload that nothing comes for
-_CANCEL_SECONDS = 2.0  # a session that can't be cancelled by then is left to the registry's own purge
+_SESSION_SECONDS = 60.0  # every registry keeps an idle upload session for so long
+_CANCEL_SECONDS = 2.0  # a session that cannot be cancelled by then is left to the registry's own purge
 
 
 async def begin(channel: Channel, repository: Repository) -> Upload:
-    start = Call("POST", channel.url(f"{repository}/blobs/uploads/"), auth.push(repository))
-    asked = channel.transport.clock.monotonic()
-    async with channel.request(start, (202,)) as response:
-        return _in_progress(channel, response, asked)
+    """Opens an upload session."""
+    call = Call("POST", channel.url(f"{repository}/blobs/uploads/"), auth.push(repository))
+    started = channel.transport.clock.monotonic()
+    async with channel.request(call, (202,)) as response:
+        return _upload_of(channel, response, started)
 
 
 async def begin_unless_mounted(
     channel: Channel, repository: Repository, digest: Digest, from_repository: Repository
 ) -> Upload | None:
-    """None when it could be mounted. From the repository itself, at a registry that mounts: None when it is there.
+    """Mounts the blob and returns None, or opens an upload session when the registry does not mount it.
 
-    `Denied`, `NotFound` or `Rejected` by a registry that knows no mounts.
+    With the repository itself as `from_repository`, a registry that mounts answers whether it has the blob.
+
+    Raises:
+        Denied, NotFound, Rejected: The registry does not support mounts.
     """
     url = channel.url(f"{repository}/blobs/uploads/", f"?mount={digest}&from={from_repository}")
     scopes = auth.push(repository)
     if from_repository != repository:
         scopes = (*scopes, *auth.pull(from_repository))
-    asked = channel.transport.clock.monotonic()
+    started = channel.transport.clock.monotonic()
     async with channel.request(Call("POST", url, scopes), (201, 202)) as response:
-        return None if response.status == 201 else _in_progress(channel, response, asked)
+        return None if response.status == 201 else _upload_of(channel, response, started)
 
 
-def _in_progress(channel: Channel, response: ClientResponse, asked: float) -> Upload:
-    return Upload(channel.locate(response.url, response.headers.get("Location")), asked)
+def _upload_of(channel: Channel, response: ClientResponse, started: float) -> Upload:
+    return Upload(channel.locate(response.url, response.headers.get("Location")), started)
 
 
 async def write_blob(
@@ -54,11 +62,11 @@ async def write_blob(
     chunks: AsyncIterator[bytes],
     upload: Upload | None = None,
 ) -> None:
-    """Upload `chunks` as `blob`. When they raise, or are not of its size, nothing is committed.
+    """Uploads `chunks` as `blob`. Nothing is committed when they raise, or when their size is wrong.
 
-    `upload` is cancelled, and another one begun, when registries may have forgotten it by now.
+    An `upload` that may have expired is cancelled and replaced by a new session.
     """
-    if upload is not None and channel.transport.clock.monotonic() - upload.begun > _KEPT_SECONDS:
+    if upload is not None and channel.transport.clock.monotonic() - upload.started > _SESSION_SECONDS:
         await cancel(channel, repository, upload)
         upload = None
     session = upload or await begin(channel, repository)
@@ -72,7 +80,7 @@ async def write_blob(
 async def mount_blob(
     channel: Channel, repository: Repository, digest: Digest, from_repository: Repository
 ) -> bool:
-    """False when the registry would not: the blob is then to be uploaded, and that says why if it can't be."""
+    """Mounts a blob; returns False when the registry does not, so that the blob has to be uploaded."""
     try:
         upload = await begin_unless_mounted(channel, repository, digest, from_repository)
     except (Denied, NotFound, Rejected):
@@ -105,7 +113,7 @@ async def _put(
 
 
 async def cancel(channel: Channel, repository: Repository, upload: Upload) -> None:
-    """Best effort: a session left open is purged by its registry in time."""
+    """Cancels an upload session if that is possible; its registry purges one left open."""
     with contextlib.suppress(RegistryError, TimeoutError):
         async with asyncio.timeout(_CANCEL_SECONDS):
             call = Call("DELETE", upload.session, auth.push(repository))
@@ -114,10 +122,10 @@ async def cancel(channel: Channel, repository: Repository, upload: Upload) -> No
 
 
 class BlobBody(Payload):
-    """A request body of known size from chunks that come when they come.
+    """A request body of known size that streams `chunks`.
 
-    Where `chunks` raise, aiohttp aborts the connection short of the Content-Length, so no registry takes it for
-    whole; `failure` keeps the error. Writing a chunk may not stall for longer than reading one may.
+    When `chunks` raise, aiohttp aborts the connection short of the Content-Length, so that no registry commits the
+    blob; `failure` keeps the error. A stalled write is aborted after the same time as a stalled read.
     """
 
     def __init__(self, blob: Descriptor, chunks: AsyncIterator[bytes], side: Side) -> None:
@@ -134,18 +142,18 @@ class BlobBody(Payload):
     async def write(self, writer: AbstractStreamWriter) -> None:
         self._consumed = True  # aiohttp must not send it twice
         left = self._blob.size
-        held = b""  # one chunk behind: a source that raises after its last byte must commit nothing either
-        while (chunk := await self._next()) is not None:
+        pending = b""  # sent one chunk late: a source that raises after its last byte must not commit either
+        while (chunk := await self._next_chunk()) is not None:
             left -= len(chunk)
             if left < 0:
                 raise self._mismatch()
-            await _send(writer, held)
-            held = chunk
+            await _send(writer, pending)
+            pending = chunk
         if left:
             raise self._mismatch()
-        await _send(writer, held)
+        await _send(writer, pending)
 
-    async def _next(self) -> bytes | None:
+    async def _next_chunk(self) -> bytes | None:
         try:
             return await anext(self._chunks)
         except StopAsyncIteration:
@@ -156,7 +164,7 @@ class BlobBody(Payload):
 
     def _mismatch(self) -> ContentMismatch:
         self.failure = ContentMismatch(
-            f"the stream for {self._blob.digest} is not of {self._blob.size} bytes", side=self._side
+            f"the stream of {self._blob.digest} does not have {self._blob.size} bytes", side=self._side
         )
         return self.failure
 

@@ -1,7 +1,8 @@
-"""A place over HTTP for somebody else's request: their `Authorization` goes with it, none of ours ever does.
+"""Forwards a client's requests to a place, with the client's own `Authorization` and never with ours.
 
-What the place answers comes back as it is, refusals too. Redirects follow the rules of `transport`: within the place
-with the `Authorization`, abroad without it and through the egress filter; or they are left to who asked.
+The place's answers are returned unchanged, errors included. Redirects follow the rules of `transport`: within the place
+with the `Authorization`, elsewhere without it and through the egress filter. A redirect to a public host is returned
+to the client.
 """
 
 import asyncio
@@ -20,20 +21,20 @@ from mesh.errors import Rejected
 from mesh.registry import auth, failures, redirects
 from mesh.registry.challenges import Challenge
 from mesh.registry.egress import EgressRefused, GuardedResolver, Network, is_allowed
-from mesh.registry.transport import guarded_session, home_session, read_up_to
+from mesh.registry.sessions import guarded_session, read_up_to, trusted_session
 from schemas.completions import Side
 
-# Who waits is a client that could be served by the next place.
-_CONNECT, _SILENCE, _DRAIN = 2.0, 15.0, 2.0  # seconds
-# `connect` is the name's lookup too, which `sock_connect` is not.
-_STREAM = ClientTimeout(total=None, connect=_CONNECT, sock_read=_SILENCE)
+# Short, as the waiting client could be served by the next place.
+_CONNECT, _STALL, _DRAIN = 2.0, 15.0, 2.0  # seconds
+# `connect` includes the name's lookup; `sock_connect` does not.
+_STREAM = ClientTimeout(total=None, connect=_CONNECT, sock_read=_STALL)
 _SHORT = ClientTimeout(total=5.0, connect=_CONNECT)
 _SIDE = Side.SOURCE
 
 
 @dataclass(frozen=True, slots=True)
 class UpstreamRequest:
-    """One request. `path` is below `/v2/` of the place, made of parsed names."""
+    """One request to forward. `path` is below `/v2/` of the place and consists of parsed names."""
 
     method: str
     path: str
@@ -42,47 +43,55 @@ class UpstreamRequest:
 
 
 class UpstreamClient:
-    """To be opened and closed on the running event loop. Every method raises `RegistryError`."""
+    """Forwards requests to one place. Create and close it on the running event loop.
+
+    Every method raises `RegistryError` when there is no answer.
+    """
 
     def __init__(
         self, name: str, base: URL, *, networks: tuple[Network, ...], realms: frozenset[URL]
     ) -> None:
         self.name, self.base = name, base.origin()
         self.realms = auth.trusted_realms(base, realms)
-        self._at_home = realms | {self.base}
-        self._home, self._abroad = home_session(), guarded_session(networks)
-        self._public = GuardedResolver((), ThreadedResolver())
+        self._trusted_origins = realms | {self.base}
+        self._trusted, self._guarded = trusted_session(), guarded_session(networks)
+        self._public_names = GuardedResolver((), ThreadedResolver())
 
     async def close(self) -> None:
-        await close_all(self._home.close, self._abroad.close, self._public.close)
+        """Closes all connections."""
+        await close_all(self._trusted.close, self._guarded.close, self._public_names.close)
 
-    async def send(self, passed: UpstreamRequest) -> ClientResponse:
-        """The answer, whatever it says; its body is still to be read. A redirect only when it is one to pass on."""
-        url = self._url(passed)
+    async def send(self, request: UpstreamRequest) -> ClientResponse:
+        """Returns the answer with any status, its body still to be read. Only a redirect for clients is returned.
+
+        Raises:
+            Rejected: There are too many redirects, or one that must not be followed.
+        """
+        url = self._url(request)
         with failures.translated(self.name, _SIDE):
-            at_home = True
+            is_trusted = True
             for _ in range(redirects.MAX_HOPS + 1):
-                at_home = at_home and url.origin() == self.base
-                response = await self._ask(url, passed, at_home=at_home)
+                is_trusted = is_trusted and url.origin() == self.base
+                response = await self._send(url, request, is_trusted=is_trusted)
                 location = response.headers.get("Location")
-                if location is None or not redirects.is_redirect(passed.method, response.status):
+                if location is None or not redirects.is_redirect(request.method, response.status):
                     return response
                 try:
                     target = redirects.resolve(url, location, side=_SIDE)
-                    is_passed_on = at_home and await self.is_for_clients(target)
+                    is_returned = is_trusted and await self.is_for_clients(target)
                 except BaseException:
                     response.close()
                     raise
-                if is_passed_on:
+                if is_returned:
                     return response
                 await drain(response)
                 url = target
         raise Rejected(f"{self.name}: more than {redirects.MAX_HOPS} redirects", side=_SIDE)
 
     async def ping(self) -> int:
-        """The status of `GET /v2/`, asked without any credentials."""
+        """Returns the status of `GET /v2/` without credentials."""
         with failures.translated(self.name, _SIDE):
-            async with self._home.get(
+            async with self._trusted.get(
                 self.base / "v2" / "", timeout=_SHORT, allow_redirects=False
             ) as response:
                 return response.status
@@ -90,19 +99,23 @@ class UpstreamClient:
     async def token(
         self, method: str, url: URL, headers: Mapping[str, str], body: bytes | None
     ) -> ClientResponse:
-        """The answer of the place's token server, whose realm was checked. Redirects are not followed."""
-        session = self._home if url.origin() in self._at_home else self._abroad
+        """Returns the answer of the place's token server at a realm that was checked. Follows no redirects."""
+        session = self._trusted if url.origin() in self._trusted_origins else self._guarded
         with failures.translated(str(url.host), _SIDE):
             return await session.request(
                 method, url, headers=headers, data=body, timeout=_SHORT, allow_redirects=False
             )
 
     def realm(self, challenge: Challenge) -> URL:
-        """Where a challenge of this place sends for tokens; `Rejected` when credentials must not go there."""
+        """Returns the URL of the token server that a challenge of this place names.
+
+        Raises:
+            Rejected: Credentials must not be sent there.
+        """
         return auth.check_realm(challenge, self.realms, _SIDE)
 
     async def is_for_clients(self, target: URL) -> bool:
-        """Whether a client may go there by itself: another host than the place, and one on the public Internet."""
+        """Returns whether a client may follow the redirect itself: to another host, on the public Internet."""
         host = target.host or ""
         if host == self.base.host:
             return False
@@ -115,18 +128,20 @@ class UpstreamClient:
     async def _is_public_name(self, host: str, port: int) -> bool:
         try:
             async with asyncio.timeout(_CONNECT):
-                return bool(await self._public.resolve(host, port))
+                return bool(await self._public_names.resolve(host, port))
         except (EgressRefused, OSError, UnicodeError):  # TimeoutError is an OSError
             return False
 
-    async def _ask(self, url: URL, passed: UpstreamRequest, *, at_home: bool) -> ClientResponse:
-        session: ClientSession = self._home if at_home else self._abroad
-        kept = passed.headers if at_home else _without_authorization(passed.headers)
-        return await session.request(passed.method, url, headers=kept, timeout=_STREAM, allow_redirects=False)
+    async def _send(self, url: URL, request: UpstreamRequest, *, is_trusted: bool) -> ClientResponse:
+        session: ClientSession = self._trusted if is_trusted else self._guarded
+        headers = request.headers if is_trusted else _without_authorization(request.headers)
+        return await session.request(
+            request.method, url, headers=headers, timeout=_STREAM, allow_redirects=False
+        )
 
-    def _url(self, passed: UpstreamRequest) -> URL:
-        query = f"?{passed.query}" if passed.query else ""
-        return URL(f"{self.base}/v2/{passed.path}{query}", encoded=True)
+    def _url(self, request: UpstreamRequest) -> URL:
+        query = f"?{request.query}" if request.query else ""
+        return URL(f"{self.base}/v2/{request.path}{query}", encoded=True)
 
 
 def _without_authorization(headers: Mapping[str, str]) -> Mapping[str, str]:
@@ -134,7 +149,7 @@ def _without_authorization(headers: Mapping[str, str]) -> Mapping[str, str]:
 
 
 async def drain(response: ClientResponse) -> None:
-    """Be done with an answer of which only the head matters: a short body is read, so that the connection stays."""
+    """Releases an answer whose body is not needed. A short body is read, so that the connection can be reused."""
     async with response:
         with contextlib.suppress(aiohttp.ClientError, OSError):  # TimeoutError is an OSError
             async with asyncio.timeout(_DRAIN):

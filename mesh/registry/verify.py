@@ -1,4 +1,4 @@
-"""Bytes against what names them: blobs while they stream, manifests whole. Pure."""
+"""Verifies content against its digest and size: blobs while they stream, manifests as a whole. Pure."""
 
 import hashlib
 from typing import Any
@@ -13,7 +13,7 @@ from schemas.names import Digest, MediaType, Reference
 
 
 class Verifier:
-    """Hashes a blob as it passes, in place: hashing 1 MiB takes less time than handing it to a thread and back."""
+    """Verifies a blob chunk by chunk, in place: hashing 1 MiB takes less time than a switch to a thread and back."""
 
     def __init__(self, blob: Descriptor, side: Side) -> None:
         self._blob = blob
@@ -23,28 +23,38 @@ class Verifier:
 
     @property
     def complete(self) -> bool:
+        """Whether all bytes have been received."""
         return self.received == self._blob.size
 
     def add(self, chunk: bytes) -> None:
-        """`ContentMismatch` as soon as there is more than the descriptor's size."""
+        """Hashes the next chunk.
+
+        Raises:
+            ContentMismatch: There are more bytes than the descriptor's size.
+        """
         self.received += len(chunk)
         if self.received > self._blob.size:
             raise self.mismatch(f"more than {self._blob.size} bytes")
         self._hash.update(chunk)
 
     def check(self) -> None:
-        """At the end: `ContentMismatch` unless size and digest are right."""
+        """Checks size and digest at the end of the blob.
+
+        Raises:
+            ContentMismatch: One of them is wrong.
+        """
         if not self.complete:
             raise self.mismatch(f"{self.received} bytes instead of {self._blob.size}")
         if f"{self._blob.digest.algorithm}:{self._hash.hexdigest()}" != self._blob.digest:
             raise self.mismatch("other content")
 
     def mismatch(self, found: str) -> ContentMismatch:
+        """Returns the error that says what the blob has instead."""
         return ContentMismatch(f"blob {self._blob.digest} has {found}", side=self._side)
 
 
 class SizeVerifier(Verifier):
-    """Knows the size alone, of what follows the first `offset` bytes: those were seen by somebody else."""
+    """Verifies only the size, of what follows the first `offset` bytes, which another stream has sent."""
 
     def __init__(self, blob: Descriptor, side: Side, offset: int) -> None:
         super().__init__(blob, side)
@@ -63,9 +73,15 @@ class SizeVerifier(Verifier):
 def check_manifest(
     body: bytes, *, wanted: Reference, content_type: str | None, claimed: str | None, side: Side
 ) -> Manifest:
-    """The manifest that `body` is, by the reference it was asked by and the `Docker-Content-Digest` claimed for it.
+    """Verifies and returns a manifest that a registry sent.
 
-    `ContentMismatch` when the bytes are others, `ContentRefused` when their type is unclear.
+    Args:
+        wanted: The reference that was requested.
+        claimed: The answer's `Docker-Content-Digest`.
+
+    Raises:
+        ContentMismatch: The bytes do not match one of these digests.
+        ContentRefused: The manifest is too large, or its type is unclear.
     """
     if len(body) > MAX_MANIFEST:
         raise ContentRefused(f"manifest {wanted} is over {MAX_MANIFEST} bytes", side=side)
@@ -78,23 +94,31 @@ def check_manifest(
 
 
 def claimed_digest(header: str | None, *, side: Side) -> Digest | None:
-    """`Docker-Content-Digest`, parsed before anything is made of it."""
+    """Parses a `Docker-Content-Digest` header, or returns None without one.
+
+    Raises:
+        Rejected: It is not a digest.
+    """
     if not header:
         return None
     try:
         return Digest(header)
     except ValueError as error:
-        raise Rejected(f"the registry names a digest that is none: {error}", side=side) from error
+        raise Rejected(f"the registry names an invalid digest: {error}", side=side) from error
 
 
 def check_stored(stored: Digest | None, wanted: Digest, *, side: Side) -> None:
-    """`ContentMismatch` when the registry holds other content; it may name it by another algorithm, or not at all."""
+    """Compares the digest that a registry returned, which may use another algorithm or be missing.
+
+    Raises:
+        ContentMismatch: The registry has other content.
+    """
     if stored is not None and stored.algorithm == wanted.algorithm and stored != wanted:
         raise ContentMismatch(f"the registry has {stored} for {wanted}", side=side)
 
 
 def plain_type(content_type: str | None) -> MediaType | None:
-    """A Content-Type without its parameters, or None when it is no media type."""
+    """Returns a Content-Type without its parameters, or None when it is not a media type."""
     try:
         return MediaType((content_type or "").partition(";")[0].strip())
     except ValueError:
@@ -112,14 +136,16 @@ def _media_type(body: bytes, wanted: Reference, content_type: str | None, side: 
     stated = document.get("mediaType")
     media_type = sent or plain_type(str(stated or ""))
     if media_type is None or (stated is not None and stated != media_type):
-        raise ContentRefused(f"manifest {wanted} was sent as {sent}, and says it is {stated!r}", side=side)
+        raise ContentRefused(
+            f"manifest {wanted} was sent as {sent}, but its mediaType is {stated!r}", side=side
+        )
     if _is_ambiguous(document, media_type):
-        raise ContentRefused(f"manifest {wanted} is index and image manifest in one", side=side)
+        raise ContentRefused(f"manifest {wanted} is both an index and an image manifest", side=side)
     return media_type
 
 
 def _is_ambiguous(document: dict[str, Any], media_type: MediaType) -> bool:
-    """CVE-2021-41190: two readers of one document must not see two different things."""
+    """Returns whether two clients could parse the document as different types (CVE-2021-41190)."""
     as_index = "manifests" in document
     as_image = "layers" in document or "config" in document
     if media_type in INDEX_TYPES:

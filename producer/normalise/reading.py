@@ -11,7 +11,7 @@ from urllib.parse import urlsplit
 import orjson
 
 from mesh.errors import clean
-from mesh.registry.chain import heard
+from mesh.registry.chain import parse_user_agent
 from producer.normalise.outcome import Context, Normalised, Unreadable
 from schemas.envelope import make_id
 from schemas.events import Action, Event
@@ -87,7 +87,7 @@ def make_event(
 
     Known by nothing, every delivery counts as new.
     """
-    place, chain = context.instance.place, heard(user_agent)
+    place, chain = context.instance.place, parse_user_agent(user_agent)
     known_by = known_by or context.received_at.isoformat()
     return Event(
         id=make_id(place, known_by, action, repository, tag, digest),

@@ -13,12 +13,12 @@ from aiohttp import web
 from mesh.clock import ManualClock
 from mesh.credentials.credentials import Credentials
 from mesh.errors import (
+    ConfirmedNotFound,
     ContentMismatch,
     ContentRefused,
     Denied,
     MissingParts,
     NotFound,
-    NotKnown,
     RegistryError,
     Rejected,
     ServerFault,
@@ -59,7 +59,7 @@ async def registry(stub: Stub) -> AsyncIterator[RegistryClient]:
         (400, "NAME_INVALID", Rejected, False),
         (401, "UNAUTHORIZED", Denied, False),
         (403, "DENIED", Denied, False),
-        (404, "NAME_UNKNOWN", NotKnown, False),
+        (404, "NAME_UNKNOWN", ConfirmedNotFound, False),
         (404, "NOT_FOUND", NotFound, False),
         (408, "", ServerFault, True),
         (418, "", Rejected, False),
@@ -145,14 +145,14 @@ async def test_a_host_that_is_no_name_is_refused_at_home_and_behind_a_redirect(
     with pytest.raises(Rejected, match="host name"):
         await registry.read_manifest(APP, LATEST)
     endpoint = open_endpoint("beijing", f"http://{host}", None)
-    with pytest.raises(Rejected, match="beijing: a host name"):
+    with pytest.raises(Rejected, match="beijing: an invalid host name"):
         await endpoint.ping()
     await endpoint.close()
 
 
 async def test_a_token_that_no_header_can_carry_is_refused_and_not_repeated(stub: Stub):
     endpoint = open_endpoint("beijing", stub.url, Credentials(None, "hush\nhush"))
-    with pytest.raises(Rejected, match="beijing: a header") as caught:
+    with pytest.raises(Rejected, match="beijing: an invalid header") as caught:
         await endpoint.ping()
     await endpoint.close()
     assert ("hush" in str(caught.value), stub.asked) == (False, [])
@@ -187,8 +187,8 @@ async def test_a_close_that_is_cut_off_leaves_nothing_open(stub: Stub):
     closing.cancel()
     with pytest.raises(asyncio.CancelledError):
         await closing
-    assert endpoint._transport._home.closed
-    assert endpoint._transport._abroad.closed
+    assert endpoint._transport._trusted.closed
+    assert endpoint._transport._guarded.closed
 
 
 async def test_a_client_that_is_closed_while_it_waits_for_a_token_is_unreachable(stub: Stub):

@@ -73,7 +73,7 @@ async def test_a_refusal_and_nonsense_are_errors_and_no_empty_list(
             await _listed(stub)
 
 
-async def test_names_that_nobody_can_read_hide_no_other_and_are_told_after_the_last() -> None:
+async def test_names_that_nobody_can_read_hide_no_other_and_are_reported_after_the_last() -> None:
     strange = ["Team/App", "a\u202e\n" + "x" * 60, "../etc", "b c", "Y" * 300]
 
     async def answer(request: web.Request) -> web.Response:
@@ -91,12 +91,12 @@ async def test_names_that_nobody_can_read_hide_no_other_and_are_told_after_the_l
             await anext(listed)
         await endpoint.close()
     assert (caught.value.count, caught.value.names) == (5, tuple(strange[:4]))
-    told = caught.value.as_task_error()
-    assert (told.code, told.side) == ("unreadable_names", Side.SOURCE)
-    assert told.message.startswith("5 names are none that a repository or tag may have: 'Team/App', 'a")
-    assert told.message.endswith("'../etc', ... (in /v2/_catalog)")
-    assert told.message.isprintable()
-    assert "x" * 40 not in told.message
+    reported = caught.value.as_task_error()
+    assert (reported.code, reported.side) == ("unreadable_names", Side.SOURCE)
+    assert reported.message.startswith("5 names are not valid for a repository or tag: 'Team/App', 'a")
+    assert reported.message.endswith("'../etc', ... (in /v2/_catalog)")
+    assert reported.message.isprintable()
+    assert "x" * 40 not in reported.message
 
 
 async def test_of_very_many_names_that_nobody_can_read_some_are_kept() -> None:

@@ -35,7 +35,7 @@ def clock() -> ManualClock:
 
 @pytest.fixture
 async def registry(stub: Stub, clock: ManualClock) -> AsyncIterator[RegistryClient]:
-    endpoint = open_endpoint("place", stub.url, None, clock=clock, random=lambda: 1.0)
+    endpoint = open_endpoint("place", stub.url, None, clock=clock, random=lambda: 0.0)  # no jitter
     yield endpoint.registry(Side.SOURCE)
     await endpoint.close()
 
@@ -210,4 +210,4 @@ async def test_a_download_that_is_closed_while_it_is_taken_up_again_leaves_no_an
     with pytest.raises(Unreachable):
         await reading
     assert len(cutter.asked) == 2
-    assert not registry._channel.transport._home.connector._acquired  # type: ignore[union-attr]
+    assert not registry._channel.transport._trusted.connector._acquired  # type: ignore[union-attr]

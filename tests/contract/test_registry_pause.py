@@ -1,4 +1,4 @@
-"""A registry that asks for patience is left alone by all who talk to it, not only by the one that it told."""
+"""A registry that answers 429 pauses all requests to it, not only the one that it refused."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -32,7 +32,7 @@ class Place:
     async def look(self, side: Side = Side.SOURCE) -> int | None:
         return await self.endpoint.registry(side).blob_size(APP, BLOB.digest)
 
-    async def is_told(self, seconds: str | None) -> None:
+    async def throttles_with(self, seconds: str | None) -> None:
         """It answers one request with 429, and all later ones."""
         self.stub.says(429, **({"Retry_After": seconds} if seconds is not None else {}))
         with pytest.raises(Throttled):
@@ -50,15 +50,15 @@ async def place() -> AsyncIterator[Place]:
 
 
 async def test_requests_wait_for_the_end_of_a_short_pause(place: Place) -> None:
-    await place.is_told("7")
+    await place.throttles_with("7")
     assert await place.look(Side.DESTINATION) == 4
     assert (place.clock.monotonic(), len(place.stub.asked)) == (7, 1)
     assert await place.look() == 4
     assert place.clock.monotonic() == 7  # nobody waits any more
 
 
-async def test_in_a_long_pause_requests_fail_as_if_they_had_been_told(place: Place) -> None:
-    await place.is_told("600")
+async def test_in_a_long_pause_requests_fail_with_the_remaining_time(place: Place) -> None:
+    await place.throttles_with("600")
     await place.clock.sleep(100)
     for side in (Side.SOURCE, Side.DESTINATION):
         with pytest.raises(Throttled, match="500 s are left") as caught:
@@ -72,7 +72,7 @@ async def test_in_a_long_pause_requests_fail_as_if_they_had_been_told(place: Pla
 
 
 async def test_a_shorter_wish_ends_no_longer_one(place: Place) -> None:
-    await place.is_told("600")
+    await place.throttles_with("600")
     place.stub.says(429, Retry_After="1")
     with pytest.raises(Throttled):
         await place.endpoint.ping()
@@ -84,7 +84,7 @@ async def test_a_shorter_wish_ends_no_longer_one(place: Place) -> None:
 async def test_a_registry_that_does_not_say_how_long_is_not_left_alone(
     place: Place, said: str | None
 ) -> None:
-    await place.is_told(said)
+    await place.throttles_with(said)
     assert await place.look() == 4
     assert place.clock.monotonic() == 0
 
@@ -93,7 +93,7 @@ async def test_other_registries_are_asked_meanwhile(place: Place) -> None:
     async with registries.stub() as stub:
         other = Place(stub)
         stub.says(200, b"blob")
-        await place.is_told("600")
+        await place.throttles_with("600")
         assert await other.look() == 4
         await other.endpoint.close()
 

@@ -111,7 +111,7 @@ async def test_invalid_names_are_one_error_and_hide_no_other() -> None:
     one = listing(registry)
     assert await names(one) == ["open:a"]
     assert [str(error) for error in one.errors] == [
-        "2 names are none that a repository or tag may have: 'Team/App', 'Team/Web' (in the list)"
+        "2 names are not valid for a repository or tag: 'Team/App', 'Team/Web' (in the list)"
     ]
 
 
@@ -124,7 +124,7 @@ async def test_invalid_names_that_are_not_wanted_are_no_error() -> None:
     one = listing(registry, "open*")
     assert await names(one) == ["open:a"]
     assert [str(error) for error in one.errors] == [
-        "1 name is none that a repository or tag may have (in the list)"
+        "1 name is not valid for a repository or tag (in the list)"
     ]
 
 
@@ -133,7 +133,7 @@ async def test_a_name_that_no_repository_can_have_is_an_error_when_it_is_asked_f
     one = listing(registry, "team/{a,B}")
     assert await names(one) == ["team/a:v1"]
     assert [str(error) for error in one.errors] == [
-        "1 name is none that a repository or tag may have: 'team/B' (in what is asked for by name)"
+        "1 name is not valid for a repository or tag: 'team/B' (in what is asked for by name)"
     ]
 
 

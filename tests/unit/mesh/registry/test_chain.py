@@ -1,19 +1,19 @@
-"""What a push of ours tells its registry of where the content came from, and what is believed of a User-Agent."""
+"""The chain in the User-Agent of a push: how it is formatted and parsed."""
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mesh.registry.chain import heard, told
+from mesh.registry.chain import format_user_agent, parse_user_agent
 from mesh.registry.port import Chain
-from mesh.registry.transport import USER_AGENT
+from mesh.registry.sessions import USER_AGENT
 from schemas.names import PlaceName
 
 
 @given(st.sampled_from(["cn", "game-cn", "game-cn@shanghai"]), st.integers(0, 8))
-def test_what_was_told_is_heard(origin, hops):
+def test_a_formatted_chain_is_parsed_again(origin, hops):
     chain = Chain(PlaceName(origin), hops)
-    assert heard(told(USER_AGENT, chain)) == chain
+    assert parse_user_agent(format_user_agent(USER_AGENT, chain)) == chain
 
 
 @pytest.mark.parametrize(
@@ -21,14 +21,14 @@ def test_what_was_told_is_heard(origin, hops):
     [None, 3, "", "docker/24", USER_AGENT, "regmesh/1 (origin=; hops=1)", "regmesh/1 (origin=NOT; hops=1)",
      "regmesh/1 (origin=cn; hops=12)", "x regmesh/1 (origin=cn; hops=1)", "regmesh/1 (origin=cn; hops=1) x"],
 )  # fmt: skip
-def test_what_is_not_ours_is_nobodys_chain(user_agent):
-    assert heard(user_agent) is None
+def test_other_user_agents_have_no_chain(user_agent):
+    assert parse_user_agent(user_agent) is None
 
 
 @given(st.text())
-def test_no_text_is_too_strange(user_agent):
-    heard(user_agent)
+def test_any_text_is_parsed(user_agent):
+    parse_user_agent(user_agent)
 
 
-def test_more_hops_than_there_may_be_are_the_most():
-    assert heard("regmesh/1 (origin=cn; hops=9)") == Chain(PlaceName("cn"), 8)
+def test_hops_are_capped():
+    assert parse_user_agent("regmesh/1 (origin=cn; hops=9)") == Chain(PlaceName("cn"), 8)

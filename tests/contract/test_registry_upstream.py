@@ -1,4 +1,4 @@
-"""The way of a client's request to a place: names that nobody looks up in time, and clients that leave."""
+"""The upstream client: names that no resolver answers in time, and clients that disconnect."""
 
 import asyncio
 import socket
@@ -36,7 +36,7 @@ class Silent(AbstractResolver):
 
 def opened(url: str, names: AbstractResolver) -> UpstreamClient:
     made = UpstreamClient("place", URL(url), networks=(), realms=frozenset())
-    made._public = GuardedResolver((), names)
+    made._public_names = GuardedResolver((), names)
     return made
 
 
@@ -46,10 +46,10 @@ async def test_a_redirect_whose_name_nobody_looks_up_holds_no_client(monkeypatch
     async with registries.stub() as stub, asyncio.timeout(30):
         stub.says(307, Location="http://store.invalid/x")
         names = Silent()
-        way = opened(stub.url, names)
+        client = opened(stub.url, names)
         with pytest.raises(Unreachable, match=r"store\.invalid"):
-            await way.send(ASKED)
-        await way.close()
+            await client.send(ASKED)
+        await client.close()
     assert names.asked.is_set()
 
 
@@ -62,22 +62,22 @@ async def test_who_leaves_while_a_redirect_is_judged_leaves_no_connection_behind
     async with registries.stub() as stub, asyncio.timeout(30):
         stub.says(307, bytes(2_000_000), Location="http://store.invalid/x")
         names = Silent()
-        way = opened(stub.url, names)
-        asking = asyncio.create_task(way.send(ASKED))
+        client = opened(stub.url, names)
+        asking = asyncio.create_task(client.send(ASKED))
         await names.asked.wait()
         asking.cancel()
         await asyncio.gather(asking, return_exceptions=True)
-        connector = way._home.connector
+        connector = client._trusted.connector
         assert connector is not None
         assert not connector._acquired
-        await way.close()
+        await client.close()
 
 
 @pytest.mark.parametrize("host", ["a" * 64 + ".example", "a..example"])
 async def test_a_redirect_to_what_is_no_name_is_refused(host: str) -> None:
     async with registries.stub() as stub:
         stub.says(307, Location=f"http://{host}/x")
-        way = UpstreamClient("place", URL(stub.url), networks=(), realms=frozenset())
+        client = UpstreamClient("place", URL(stub.url), networks=(), realms=frozenset())
         with pytest.raises(Rejected, match="host name"):
-            await way.send(ASKED)
-        await way.close()
+            await client.send(ASKED)
+        await client.close()

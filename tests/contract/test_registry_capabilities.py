@@ -1,4 +1,4 @@
-"""What a registry was found to be like spares requests, for a minute; it costs none of what is there."""
+"""Cached capabilities of a registry spare requests for a minute, and never skip existing content."""
 
 from collections.abc import AsyncIterator
 
@@ -81,7 +81,7 @@ async def _has_written(server: _Registry, registry: RegistryClient) -> None:
     server.asked.clear()
 
 
-async def test_where_blobs_are_mounted_one_request_asks_and_begins(
+async def test_where_blobs_are_mounted_one_request_checks_and_opens_an_upload(
     server: _Registry, registry: RegistryClient
 ) -> None:
     await _has_written(server, registry)
@@ -96,7 +96,7 @@ async def test_where_blobs_are_mounted_one_request_asks_and_begins(
 
 @pytest.mark.parametrize("refusal", [202, 400, 403, 404, 500])
 @pytest.mark.parametrize("holds", [True, False])
-async def test_where_nothing_is_mounted_it_is_asked_and_begun_apart(
+async def test_where_nothing_is_mounted_it_is_checked_and_uploaded_in_two_requests(
     server: _Registry, registry: RegistryClient, holds: bool, refusal: int
 ) -> None:
     """A registry that takes a mount for a plain upload says nothing of what it has."""
@@ -113,14 +113,14 @@ async def test_where_nothing_is_mounted_it_is_asked_and_begun_apart(
     assert server.asked[len(apart)] == "POST mount"
 
 
-async def test_before_anything_is_known_to_be_there_it_is_asked_and_begun_apart(
+async def test_before_anything_is_known_to_be_there_it_is_checked_and_uploaded_in_two_requests(
     server: _Registry, registry: RegistryClient
 ) -> None:
     assert await registry.begin_upload(APP, BLOB.digest) is not None
     assert server.asked == ["HEAD blobs", "POST blobs"]
 
 
-async def test_a_mount_that_is_refused_in_one_place_is_asked_and_begun_apart_there(
+async def test_a_mount_that_is_refused_in_one_place_is_checked_and_uploaded_in_two_requests_there(
     server: _Registry, registry: RegistryClient
 ) -> None:
     await _has_written(server, registry)
@@ -132,13 +132,13 @@ async def test_a_mount_that_is_refused_in_one_place_is_asked_and_begun_apart_the
     assert server.asked == ["POST mount", "HEAD blobs", "POST blobs"]
 
 
-async def test_who_may_not_write_is_told(server: _Registry, registry: RegistryClient) -> None:
+async def test_a_client_that_may_not_write_gets_denied(server: _Registry, registry: RegistryClient) -> None:
     server.mounts = server.begins = 403
     with pytest.raises(Denied):
         await registry.begin_upload(APP, BLOB.digest)
 
 
-async def test_an_upload_that_waited_for_long_is_begun_anew(
+async def test_an_upload_that_waited_for_long_starts_anew(
     server: _Registry, registry: RegistryClient
 ) -> None:
     upload = await registry.begin_upload(APP, BLOB.digest)

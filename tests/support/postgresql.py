@@ -8,7 +8,9 @@ import subprocess
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
+from uuid import uuid4
 
 from tests.support.parts import free_port, until
 
@@ -23,19 +25,38 @@ def why_missing() -> str | None:
     return f"no {' and no '.join(missing)} on PATH" if missing else None
 
 
+@dataclass(frozen=True)
+class Server:
+    """A server that runs."""
+
+    port: int
+
+    def new_database(self) -> str:
+        """Returns the URL of a database that is empty."""
+        import psycopg
+
+        name = f"t{uuid4().hex}"
+        with psycopg.connect(self._url("postgres"), autocommit=True) as connection:
+            connection.execute(f"CREATE DATABASE {name}".encode())
+        return self._url(name)
+
+    def _url(self, database: str) -> str:
+        return f"postgresql://mesh@127.0.0.1:{self.port}/{database}"
+
+
 @contextmanager
-def server(folder: Path) -> Iterator[str]:
-    """Its URL, for an empty database."""
+def server(folder: Path) -> Iterator[Server]:
+    """Runs a server, with its log in `folder`."""
     port = free_port()
     with tempfile.TemporaryDirectory() as data, (folder / "postgres.log").open("wb") as log:
-        user = _someone(data)
+        user = _user_for(data)
         start = [_program("initdb"), "-D", f"{data}/db", "-A", "trust", "-U", "mesh", "--no-sync"]
         subprocess.run(start, stdout=log, stderr=log, check=True, user=user, cwd=data)
         run = [_program("postgres"), "-D", f"{data}/db", "-p", str(port), *_OPTIONS]
         process = subprocess.Popen(run, stdout=log, stderr=log, user=user, cwd=data)
         try:
             until("postgres is ready", lambda: b"ready to accept" in (folder / "postgres.log").read_bytes())
-            yield f"postgresql://mesh@127.0.0.1:{port}/postgres"
+            yield Server(port)
         finally:
             process.terminate()
             process.wait(30)
@@ -47,8 +68,8 @@ def _program(name: str) -> str | None:
     return str(beside[-1]) if beside else found
 
 
-def _someone(data: str) -> str | None:
-    """PostgreSQL does not run as root: then as the user that its package made."""
+def _user_for(data: str) -> str | None:
+    """Returns the user of PostgreSQL's package when we are root, because PostgreSQL refuses to run as root."""
     if os.geteuid() != 0:
         return None
     user = pwd.getpwnam("postgres")

@@ -286,13 +286,13 @@ def accounted(body: bytes, events: int) -> None:
         assert len(dead_letter.reason) <= 500
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=100, deadline=None)
 @given(st.lists(HOSTILE | JSON, max_size=4))
 def test_fuzz_events(events):
     accounted(orjson.dumps({"events": events}), len(events))
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=100, deadline=None)
 @given(st.binary() | JSON.map(orjson.dumps))
 def test_fuzz_bodies(body):
     found = NORMALISE["distribution"](body, CONTEXT)

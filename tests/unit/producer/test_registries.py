@@ -388,13 +388,13 @@ def accounted(found: Normalised) -> None:
     assert found.ignored >= 0
 
 
-@settings(max_examples=600, deadline=None)
+@settings(max_examples=200, deadline=None)
 @given(hostile())
 def test_fuzz_requests(said: Request):
     accounted(speak(said))
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=150, deadline=None)
 @given(st.sampled_from(KINDS), st.binary() | JSON.map(orjson.dumps), st.dictionaries(st.text(), HEADER_TEXT))
 def test_fuzz_bodies(kind: str, body: bytes, headers: dict[str, str]):
     found = speak(Request(kind, "made", headers, body))

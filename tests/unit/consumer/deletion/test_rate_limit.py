@@ -54,7 +54,7 @@ def gone(bursts: DeletionRateLimit, tasks, *, at: float = 0.0) -> int:
     return sum(bursts.refusal(one, at) is None for one in tasks)
 
 
-@given(matched=st.integers(0, 3000), share=st.integers(0, 100), wanted=st.integers(0, 3000))
+@given(matched=st.integers(0, 200), share=st.integers(0, 100), wanted=st.integers(0, 200))
 def test_what_goes_is_within_the_share_or_within_twenty(matched: int, share: int, wanted: int) -> None:
     bursts = DeletionRateLimit()
     bursts.count(task(0, share=share), matched)

@@ -1,7 +1,7 @@
 """What is taken from a client is parsed names and nothing else; the rest is refused in the specification's words."""
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mesh.gateway.request import Asked, Refused, What, mirrored_host, parse, unknown
@@ -66,6 +66,7 @@ def test_whatever_comes_is_refused_or_made_of_parsed_names(method: str, path: st
 NAMES = st.from_regex(Repository.pattern, fullmatch=True).filter(lambda it: len(it) <= 255)
 
 
+@settings(max_examples=30)  # matching texts are slow to draw
 @given(NAMES, st.from_regex(Tag.pattern, fullmatch=True))
 def test_every_image_can_be_asked_for(name: str, tag: str) -> None:
     assert parse("GET", f"{name}/manifests/{tag}", "") == Asked(

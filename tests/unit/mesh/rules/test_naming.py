@@ -11,7 +11,8 @@ from mesh.rules.validation.declarations import judge
 from schemas.names import Repository
 from schemas.rules import Rule
 
-_WORDS = st.from_regex(r"[a-z0-9]{1,12}(?:[._-][a-z0-9]{1,12})?", fullmatch=True)
+_LETTERS = st.text("az09", min_size=1, max_size=12)
+_WORDS = _LETTERS | st.tuples(_LETTERS, st.sampled_from("._-"), _LETTERS).map("".join)
 REPOSITORIES = st.lists(_WORDS, min_size=1, max_size=12).map("/".join).map(Repository)
 COUNTS = st.integers(-1, 12)
 

@@ -31,7 +31,7 @@ tag = st.fixed_dictionaries(
 )
 
 
-@given(held=st.dictionaries(name, tag, max_size=25), page=st.integers(1, 6))
+@given(held=st.dictionaries(name, tag, max_size=12), page=st.integers(1, 6))
 def test_pages_find_all_of_it_and_nothing_else(held, page: int) -> None:
     expected = {
         key
@@ -50,7 +50,7 @@ def _walked(held):
     engine = create_engine("sqlite://")
     try:
         with engine.begin() as connection:
-            metadata.create_all(connection)
+            metadata.create_all(connection, tables=[images, sync_log])
             for (repository, text), it in held.items():
                 _hold(connection, repository, text, it)
             found, after = [], prune.Position()

@@ -1,8 +1,7 @@
 """Image locations and usage on a real database: SQLite, and PostgreSQL where there is one."""
 
 import asyncio
-from collections.abc import AsyncIterator
-from contextlib import nullcontext
+from collections.abc import AsyncIterator, Iterator
 from datetime import timedelta
 from pathlib import Path
 
@@ -22,12 +21,23 @@ OTHER = "sha256:" + "cd" * 32
 HERE = ("cn", "app")
 
 
-@pytest.fixture(params=["sqlite", pytest.param("postgresql", marks=pytest.mark.real("postgresql"))])
+_POSTGRESQL = [pytest.mark.real("postgresql"), pytest.mark.xdist_group("postgresql")]
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[postgresql.Server]:
+    with postgresql.server(tmp_path_factory.mktemp("postgresql")) as running:
+        yield running
+
+
+@pytest.fixture(params=["sqlite", pytest.param("postgresql", marks=_POSTGRESQL)])
 async def database(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Database]:
-    with postgresql.server(tmp_path) if request.param == "postgresql" else nullcontext(None) as url:
-        opened = Database(url or f"sqlite:///{tmp_path / 'control.db'}")
-        yield opened
-        await opened.close()
+    url = f"sqlite:///{tmp_path / 'control.db'}"
+    if request.param == "postgresql":
+        url = request.getfixturevalue("server").new_database()
+    opened = Database(url)
+    yield opened
+    await opened.close()
 
 
 def held(digest: str, second: int, by: Cause = Cause.NOTIFICATION) -> Held:

@@ -78,7 +78,7 @@ async def test_what_no_index_finds_is_searched_in_pieces(
     database: Database, parameters: dict[str, str]
 ) -> None:
     """Steps of SQLite's machine are counted: some for each entry that is looked at."""
-    sync_log, entries, ticks = SyncLog(database, Search(rows=5, times=2)), 3000, 0
+    sync_log, entries, ticks = SyncLog(database, Search(rows=5, times=2)), 1000, 0
 
     def tick() -> int:
         nonlocal ticks

@@ -8,7 +8,6 @@ import shutil
 import sqlite3
 import subprocess
 import sys
-import time
 from contextlib import aclosing
 from pathlib import Path
 
@@ -24,7 +23,7 @@ from mesh.log.sqlite.writer import Writer
 EVENTS, TAGS, DEAD_LETTERS = "mesh.a.events", "mesh.a.tags", "mesh.a.dead-letters"
 
 APPENDER = """
-import asyncio, json, os, sys
+import asyncio, json, os, random, signal, sys, time
 from pathlib import Path
 from mesh.clock import SystemClock
 from mesh.log.port import Append
@@ -54,7 +53,19 @@ async def main(path, life):
     pushes = (push(log, topic, life, n) for n in range(4) for topic in ("mesh.a.events", "mesh.a.tags"))
     await asyncio.gather(read(log), *pushes)
 
-asyncio.run(main(sys.argv[1], sys.argv[2]))
+for life in range(int(sys.argv[2])):
+    reading, writing = os.pipe()
+    child = os.fork()
+    if not child:
+        os.dup2(writing, 1)
+        asyncio.run(main(sys.argv[1], life))
+    os.close(writing)
+    with os.fdopen(reading, "rb") as lines:
+        first = lines.readline()
+        time.sleep(random.uniform(0, 0.1))
+        os.kill(child, signal.SIGKILL)
+        sys.stdout.buffer.write(first + lines.read())
+    os.waitpid(child, 0)
 """
 
 
@@ -73,28 +84,21 @@ async def everything(log: SqliteLog, topic: str) -> list[Record]:
     return seen
 
 
-def killed_in_the_middle(path: Path, life: int) -> list[dict]:
-    """What a process said before it was killed at a random moment of its work."""
-    child = subprocess.Popen([sys.executable, "-c", APPENDER, str(path), str(life)], stdout=subprocess.PIPE)
-    assert child.stdout is not None
-    first = child.stdout.readline()
-    time.sleep(random.uniform(0, 0.1))
-    child.kill()
-    rest = child.stdout.read()
-    child.wait()
-    child.stdout.close()
-    return [json.loads(line) for line in [first, *rest.splitlines()] if line.strip()]
+def killed_in_the_middle(path: Path, times: int) -> list[dict]:
+    """Returns what a process reported, which was killed at a random moment of its work and started again."""
+    appender = [sys.executable, "-c", APPENDER, str(path), str(times)]
+    done = subprocess.run(appender, stdout=subprocess.PIPE, check=True, timeout=120)
+    return [json.loads(line) for line in done.stdout.splitlines()]
 
 
 async def test_nothing_acknowledged_is_lost_to_kill_9(tmp_path):
     path = tmp_path / "log.db"
     acked: dict[str, set[str]] = {EVENTS: set(), TAGS: set()}
     committed: dict[int, int] = {}
-    for life in range(20):
-        for said in await asyncio.to_thread(killed_in_the_middle, path, life):
-            if "acked" in said:
-                acked[said["topic"]].add(said["acked"])
-            committed |= dict(said.get("committed", []))
+    for report in await asyncio.to_thread(killed_in_the_middle, path, 20):
+        if "acked" in report:
+            acked[report["topic"]].add(report["acked"])
+        committed |= dict(report.get("committed", []))
     log = await opened(path)
     for topic, names in acked.items():
         assert len(names) > 50

@@ -319,7 +319,7 @@ _WORDS = st.lists(st.sampled_from(["a", "b9", "-", "--", "_", "__", ".", "/", "A
 
 
 @given(_GLOBS | _EXPRESSIONS, _WORDS.map("".join))
-@settings(max_examples=1000)
+@settings(max_examples=300)
 def test_what_is_said_to_match_nothing_matches_no_name_and_no_tag(pattern: str, text: str) -> None:
     for kind, parse in (("name", Repository), ("tag", Tag)):
         if (told := name_grammar.mistake(pattern, kind)) is not None:
@@ -336,7 +336,7 @@ _PARTS = st.fixed_dictionaries({"value": _PATTERNS, "decoration": st.sampled_fro
 @given(
     st.sampled_from([("name", Repository), ("tag", Tag)]), st.lists(_PARTS, min_size=1, max_size=3), _WORDS
 )
-@settings(max_examples=1000)
+@settings(max_examples=300)
 def test_what_is_said_to_contradict_itself_wants_nothing(
     kind: tuple[str, type], parts: list[dict[str, str]], words: list[str]
 ) -> None:

@@ -3,7 +3,6 @@
 import math
 from collections.abc import Callable
 
-from mesh.rules import links
 from mesh.rules.state import MeshState
 from schemas.names import PlaceName, Region
 from schemas.topology import Place
@@ -23,18 +22,18 @@ class LinkCost:
 
     def declared_cost(self, one: Region, other: Region) -> int:
         """Of the link from `one` to `other`, as every agent knows it."""
-        found = links.cost(self._state, one, other)
+        found = self._state.link_cost(one, other)
         return found if found is not None else _UNDECLARED
 
     def cost(self, place: Place) -> float:
         """Infinite for a place that does not answer, or that nobody has looked at."""
-        if (declared := links.cost(self._state, place.region, self._region)) is not None:
+        if (declared := self._state.link_cost(place.region, self._region)) is not None:
             return float(declared)
         seconds = self._answered_in(place.name)
         return math.inf if seconds is None else max(1.0, seconds * 1000)
 
     def is_nearer(self, place: Place, than: Place) -> bool:
         one, other = self.cost(place), self.cost(than)
-        measured = [it for it in (place, than) if links.cost(self._state, it.region, self._region) is None]
+        measured = [it for it in (place, than) if self._state.link_cost(it.region, self._region) is None]
         is_here = place.region == self._region
         return one < (other * _CLEARLY if measured and not is_here else other)

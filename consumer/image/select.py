@@ -9,7 +9,7 @@ from mesh.registry.configs import Config, annotations_of
 from mesh.registry.manifests import INDEX_TYPES, Parts, read_parts
 from mesh.registry.port import Manifest
 from mesh.rules.matching.compiled_rule import CompiledRule
-from mesh.rules.matching.labels import Labels
+from mesh.rules.matching.patterns import Labels
 from schemas.completions import Side
 from schemas.names import Digest
 from schemas.platforms import Platform

@@ -133,7 +133,7 @@ class TagOwners:
     def _still_leading(self, task: Task, source: PlaceName, repository: Repository) -> Rule | None:
         """A rule by which the tag's owner may write it again; without one the tag is free."""
         tag = Tag(str(task.tag))
-        for compiled in self._state.rules_near(source, repository, tag):
+        for compiled in self._state.candidate_rules(source, repository, tag):
             rule = compiled.rule
             if rule.destination == task.destination.name and compiled.wants(repository, tag):
                 try:

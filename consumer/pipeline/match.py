@@ -46,7 +46,7 @@ def match_prefetch(event: Event, state: MeshState, region: Region) -> list[Task]
         return []
     return [
         task
-        for compiled in state.rules_near(event.place, event.repository)
+        for compiled in state.candidate_rules(event.place, event.repository)
         if compiled.rule.prefetch and compiled.wants_repository(event.repository)
         if (destination := _destination(compiled, state, region)) is not None
         if not boundary.prefetch_refused(state, source, destination)
@@ -132,7 +132,7 @@ def _asked(event: Event, state: MeshState, tag: Tag | None) -> Iterable[Compiled
     if event.part_of is not None:
         found = state.rule(event.part_of.rule)
         return [found] if found is not None and str(found.rule.source) == event.place else []
-    near = state.rules_near(event.place, event.repository, tag)
+    near = state.candidate_rules(event.place, event.repository, tag)
     return (compiled for compiled in near if isinstance(compiled.rule.trigger, EventBased))
 
 

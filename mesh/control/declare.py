@@ -16,8 +16,9 @@ from mesh.errors import DatabaseUnavailable, InvalidInput, LogError, LogUnavaila
 from mesh.log.port import Append, Log
 from mesh.log.table import Table
 from mesh.rules import consent, declaration_order
+from mesh.rules.problems import Problem
 from mesh.rules.state import MeshState
-from mesh.rules.validation.declarations import Problem, check_removal, judge
+from mesh.rules.validation.declarations import check_removal, judge
 from schemas import codec, topics
 from schemas.declared import Declared, Noun
 from schemas.envelope import make_id

@@ -9,7 +9,7 @@ from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 
-from mesh.rules import boundary, links
+from mesh.rules import boundary
 from mesh.rules.state import MeshState
 from schemas.names import PlaceName, Region
 from schemas.topology import Instance, Place
@@ -99,7 +99,7 @@ class Nearest:
 
 def declared_distance(state: MeshState, place: Place, region: Region) -> float | None:
     """0 in the same region, else the cost of the link from the place's; None when that is not declared."""
-    cost = links.cost(state, place.region, region)
+    cost = state.link_cost(place.region, region)
     return None if cost is None else float(cost)
 
 

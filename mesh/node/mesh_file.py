@@ -10,6 +10,7 @@ import orjson
 import yaml
 
 from mesh.errors import InvalidInput
+from mesh.rules.problems import FieldPath, Problem
 from mesh.rules.validation import declarations
 
 _TAG = "tag:yaml.org,2002:"
@@ -23,7 +24,7 @@ class MeshFile(NamedTuple):
     document: dict[str, Any]
     root: yaml.Node | None
 
-    def line(self, path: declarations.Path) -> int:
+    def line(self, path: FieldPath) -> int:
         """The line (from 1) of the nearest thing that `path` names."""
         node = self.root
         line = node.start_mark.line + 1 if node is not None else 1
@@ -34,7 +35,7 @@ class MeshFile(NamedTuple):
             line = mark.line + 1
         return line
 
-    def told(self, problems: Sequence[declarations.Problem]) -> list[str]:
+    def told(self, problems: Sequence[Problem]) -> list[str]:
         """The problems for people, by line: `mesh.yaml:12: rules[0].source: no instance is named ...`."""
         lines = sorted(((self.line(problem.path), problem) for problem in problems), key=itemgetter(0))
         return [

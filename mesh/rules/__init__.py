@@ -1,1 +1,1 @@
-"""Pure decisions on declared state: no I/O, no clock, no logging."""
+"""Decisions on declared state: no I/O, no clock, no logging."""

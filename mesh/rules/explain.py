@@ -1,4 +1,4 @@
-"""Which rules would take an image, and why the others not: as `match` judges it, told rule by rule. Pure."""
+"""Explains which rules would copy an image and why the others would not, by the same checks as an agent's `match`."""
 
 from collections import defaultdict
 from collections.abc import Iterable, Mapping
@@ -16,9 +16,9 @@ from schemas.topology import Place
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """What one rule, or one replica, says of one tag.
+    """What one rule, or one replica, decides about one tag.
 
-    `maybe`: filters on what the image is are left, and decided when it is read.
+    `maybe`: there are filters on the image's content, which are decided when it is read.
     """
 
     rule: str | None
@@ -29,13 +29,14 @@ class Verdict:
 
 
 def explain(state: MeshState, source: Place, repository: Repository, tag: Tag) -> list[Verdict]:
-    """A verdict for each rule of this source, those that would copy first."""
-    ways = defaultdict[str, set[conflicts.Route]](set)
+    """Returns a verdict for each rule of this source, those that would copy first."""
+    routes = defaultdict[str, set[conflicts.Route]](set)
     for rule in state.rules():
         if rule.enabled:
-            ways[rule.destination].add(conflicts.route_of(rule))
+            routes[rule.destination].add(conflicts.route_of(rule))
     found = [
-        _verdict(compiled, state, ways, source, repository, tag) for compiled in state.rules_from(source.name)
+        _verdict(compiled, state, routes, source, repository, tag)
+        for compiled in state.rules_from(source.name)
     ]
     return sorted(
         found, key=lambda it: (["yes", "maybe", "no"].index(it.verdict), it.rule or it.replica or "")
@@ -45,7 +46,7 @@ def explain(state: MeshState, source: Place, repository: Repository, tag: Tag) -
 def _verdict(
     compiled: CompiledRule,
     state: MeshState,
-    ways: Mapping[str, Iterable[conflicts.Route]],
+    routes: Mapping[str, Iterable[conflicts.Route]],
     source: Place,
     repository: Repository,
     tag: Tag,
@@ -71,13 +72,13 @@ def _verdict(
     if rule.replica is not None:
         return Verdict(*who, "yes", target, "a replica takes everything; copied on push")
     when = "on push" if rule.trigger.type == "event_based" else f"when it runs ({rule.trigger.type})"
-    rivals = conflicts.is_contested(ways.get(rule.destination, ()), name)
-    unless = ", unless another image holds the tag there (owned_by)" if rivals else ""
+    contested = conflicts.is_contested(routes.get(rule.destination, ()), name)
+    unless = ", unless another image holds the tag there (owned_by)" if contested else ""
     return Verdict(*who, "yes", target, f"all its filters hold; copied {when}{unless}")
 
 
 def _who(rule: Rule) -> tuple[str | None, str | None]:
-    """The rule, or the replica."""
+    """Returns the names of the rule and of the replica, of which one is None."""
     return (str(rule.name), None) if rule.replica is None else (None, str(rule.replica))
 
 

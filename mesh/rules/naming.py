@@ -1,13 +1,13 @@
-"""Under which name an artifact stands at the destination: Harbor's namespace mapping.
+"""The name of an artifact at the destination: Harbor's namespace mapping.
 
 `a/b/c/image` with the namespace `n` becomes `n/image` (-1, all levels replaced), `n/a/b/c/image` (0, none),
 `n/b/c/image` (1), `n/c/image` (2), `n/image` (3); 4 is impossible. Without a namespace the name stays. Only the
-mapping without a namespace and that of 0 keep different names different: the others may bring two repositories
-under one name.
+mapping without a namespace and that of 0 keep different names different: others may map two repositories to one name.
 """
 
 from collections.abc import Iterable
 
+from mesh.rules.problems import Problem
 from schemas.names import Repository
 from schemas.rules import NameFilter, Rule
 
@@ -15,16 +15,24 @@ ALL_LEVELS = -1
 
 
 class Unmappable(ValueError):
-    """The repository has no name at the destination; the text says why."""
+    """The repository has no name at the destination; the message says why."""
 
 
 def destination_of(rule: Rule, repository: Repository) -> Repository:
-    """The name that `rule` gives to `repository` at its destination; `Unmappable`."""
+    """Returns the name that `rule` gives to `repository` at its destination.
+
+    Raises:
+        Unmappable: It has fewer components than the rule replaces, or the name would be too long.
+    """
     return mapped(repository, rule.destination_namespace, rule.destination_namespace_replace_count)
 
 
 def mapped(repository: Repository, namespace: Repository | None, replace_count: int) -> Repository:
-    """`repository` with its first `replace_count` components replaced by `namespace`; `Unmappable`."""
+    """Returns `repository` with its first `replace_count` components replaced by `namespace`.
+
+    Raises:
+        Unmappable: As for `destination_of`.
+    """
     if namespace is None:
         return repository
     *levels, last = repository.split("/")
@@ -45,12 +53,12 @@ def mapped(repository: Repository, namespace: Repository | None, replace_count: 
 
 
 def is_injective(rule: Rule) -> bool:
-    """True when no two repositories of the source get one name."""
+    """Checks whether no two repositories of the source get one name."""
     return rule.destination_namespace is None or rule.destination_namespace_replace_count == 0
 
 
 def same_mapping(one: Rule, other: Rule) -> bool:
-    """True when both give every repository the same name."""
+    """Checks whether both rules give every repository the same name."""
     return one.destination_namespace == other.destination_namespace and (
         one.destination_namespace is None
         or one.destination_namespace_replace_count == other.destination_namespace_replace_count
@@ -58,7 +66,7 @@ def same_mapping(one: Rule, other: Rule) -> bool:
 
 
 def source_of(rule: Rule, destination: Repository) -> Repository | None:
-    """The one repository that an injective rule brings to `destination`; None when there is none."""
+    """Returns the one repository that an injective rule copies to `destination`; None when there is none."""
     if rule.destination_namespace is None:
         return destination
     prefix = f"{rule.destination_namespace}/"
@@ -66,39 +74,40 @@ def source_of(rule: Rule, destination: Repository) -> Repository | None:
 
 
 def literal(pattern: str) -> str | None:
-    """The one string that a glob without any special character matches; None for other patterns."""
+    """Returns the one string that a glob without special characters matches; None for other patterns."""
     return None if pattern.startswith("re:") or any(char in pattern for char in "*?[{\\") else pattern
 
 
-def problems(rule: Rule) -> Iterable[tuple[tuple[str | int, ...], str]]:
-    """What of the mapping can never work, as far as the patterns tell."""
+def problems(rule: Rule) -> Iterable[Problem]:
+    """Yields what of the mapping can never work, as far as the patterns show it."""
     field, count = ("destination_namespace_replace_count",), rule.destination_namespace_replace_count
     if rule.destination_namespace is None:
         if count != ALL_LEVELS:
-            yield field, "does nothing without destination_namespace"
+            yield Problem(field, "does nothing without destination_namespace")
         return
     for part in rule.filters:
         if not isinstance(part, NameFilter) or part.decoration == "excludes":
             continue
         if (most := _most_levels(part.value)) is not None and count > most:
-            yield (
-                field,
-                f"{part.value!r} matches names with {most} components before their last; {count} are too many",
+            text = (
+                f"{part.value!r} matches names with {most} components before their last; {count} are too many"
             )
+            yield Problem(field, text)
         elif (name := literal(part.value)) is not None:
             yield from _literal_problems(rule, name)
 
 
-def _literal_problems(rule: Rule, name: str) -> Iterable[tuple[tuple[str | int, ...], str]]:
+def _literal_problems(rule: Rule, name: str) -> Iterable[Problem]:
     try:
         destination_of(rule, Repository(name))
-    except ValueError as error:
-        if isinstance(error, Unmappable):  # a literal that is no repository's name is not ours to judge
-            yield ("destination_namespace",), str(error)
+    except Unmappable as error:
+        yield Problem(("destination_namespace",), str(error))
+    except ValueError:
+        pass  # not a repository's name: reported as an impossible pattern
 
 
 def _most_levels(pattern: str) -> int | None:
-    """The most components before the last that a match can have; None when no number bounds them."""
+    """Returns the most components before the last that a match can have; None when they are unbounded."""
     if pattern.startswith("re:") or "**" in pattern or "[" in pattern:  # a class may hold '/' in a range
         return None
     return pattern.count("/")

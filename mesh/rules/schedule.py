@@ -1,4 +1,4 @@
-"""When a scheduled rule runs. Pure: cron's meaning in the rule's time zone, summer time as Debian's cron has it."""
+"""When a scheduled rule runs: cron's meaning in the rule's time zone, with summer time handled as by Debian's cron."""
 
 from datetime import UTC, datetime
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
@@ -9,7 +9,7 @@ from schemas.rules import Scheduled
 
 
 class BadSchedule(ValueError):
-    """It can never run; `field` is the one of `cron` and `timezone` that is wrong."""
+    """The schedule can never run. `field` names the wrong one of `cron` and `timezone`."""
 
     def __init__(self, field: str, reason: str) -> None:
         super().__init__(reason)
@@ -17,13 +17,16 @@ class BadSchedule(ValueError):
 
 
 def next_tick(trigger: Scheduled, after: datetime) -> datetime:
-    """The first time after `after` at which it runs, in UTC; `BadSchedule` when there is none."""
+    """Returns the first time after `after` at which the rule runs, in UTC.
+
+    Raises:
+        BadSchedule: The expression or the time zone is wrong, or there is no such time within 50 years.
+    """
     zone = _zone(trigger.timezone)
     try:
         ticks = (tick.astimezone(UTC) for tick in CronSim(trigger.cron, after.astimezone(zone)))
-        return next(
-            tick for tick in ticks if tick > after
-        )  # in an hour that comes twice it begins with the first
+        # When summer time ends an hour comes twice, and cronsim begins with its first pass.
+        return next(tick for tick in ticks if tick > after)
     except CronSimError as error:
         reason = f"{trigger.cron!r} is no cron expression that can fire: {error}; such as '0 3 * * *' or '*/15 * * * *'"
         raise BadSchedule("cron", reason) from error

@@ -1,4 +1,4 @@
-"""Everything declared, as this node has applied it from `mesh.state`."""
+"""All declarations, as this node has applied them from `mesh.state`."""
 
 from collections import defaultdict
 from collections.abc import Iterable
@@ -13,7 +13,7 @@ from schemas.state import StateRecord
 from schemas.topology import Instance, Place, RegionDeclaration, Replica
 from schemas.webhooks import Webhook
 
-_LAST = 2**31  # of those without a position
+_LAST = 2**31  # sorts instances without a position behind all others
 
 
 class MeshState:
@@ -24,7 +24,7 @@ class MeshState:
 
     def __init__(self) -> None:
         self.rev = -1
-        self.changes = 0  # grows with every change: a cheap way to see that something is new
+        self.changes = 0  # grows with every change, so that readers can cache what they derive
         self._things: dict[str, Declared] = {}
         self._revs: dict[str, int] = {}
         self._positions: dict[str, int] = {}
@@ -32,7 +32,12 @@ class MeshState:
         self._rules_of: dict[str, RuleIndex] = defaultdict(RuleIndex)  # by place
 
     def apply(self, key: str, value: bytes | None, rev: int) -> None:
-        """Take one record over; `DecodeError` or `ValidationError` when this code cannot read it."""
+        """Applies one record of `mesh.state`; the key alone with no value is a removal.
+
+        Raises:
+            DecodeError: The bytes are no state record.
+            pydantic.ValidationError: The declared thing has a shape that this version does not know.
+        """
         record = None if value is None else decode(value, StateRecord)
         thing = None if record is None else record.thing
         rule = _rule_of(thing)
@@ -54,47 +59,62 @@ class MeshState:
         self.changes += 1
 
     def get(self, key: str) -> Declared | None:
+        """Returns the thing that is declared at `kind/name`."""
         return self._things.get(key)
 
     def rev_of(self, key: str) -> int:
-        """The revision by which a thing holds as it is; -1 when it was never declared."""
+        """Returns the revision that declared or removed a thing last; -1 when it was never declared."""
         return self._revs.get(key, -1)
 
     def last_removed(self, key: str) -> int:
-        """The revision by which it was declared no more, though it may be again; -1 when this node saw none."""
+        """Returns the revision of a thing's last removal, though it may be declared again; -1 when there was none."""
         return self._removed.get(key, -1)
 
     def position_of(self, key: str) -> int | None:
-        """Where an instance stands among the others; None when whoever declared it did not say."""
+        """Returns an instance's position in the list of all; None when its record has none."""
         return self._positions.get(key)
 
     def things(self) -> Iterable[Declared]:
+        """Returns all that is declared."""
         return tuple(self._things.values())
 
     def region(self, name: Region) -> RegionDeclaration | None:
+        """Returns the declared region of this name."""
         found = self._things.get(f"region/{name}")
         return found if isinstance(found, RegionDeclaration) else None
 
     def regions(self) -> list[RegionDeclaration]:
+        """Returns the declared regions."""
         return [thing for thing in self._things.values() if isinstance(thing, RegionDeclaration)]
 
+    def link_cost(self, one: Region, other: Region) -> int | None:
+        """Returns the declared cost of moving bytes from `one` to `other`: 0 within a region, None where unknown."""
+        if one == other:
+            return 0
+        region = self.region(one)
+        links = region.links if region is not None else ()
+        return next((link.cost for link in links if link.to == other), None)
+
     def instance(self, name: str) -> Instance | None:
+        """Returns the declared instance of this name."""
         found = self._things.get(f"instance/{name}")
         return found if isinstance(found, Instance) else None
 
     def instances(self) -> list[Instance]:
+        """Returns the declared instances."""
         return [thing for thing in self._things.values() if isinstance(thing, Instance)]
 
     def instances_of(self, domain: str) -> list[Instance]:
-        """Those that are pulled under this name, as they are listed: the first has the say."""
+        """Returns the instances with this domain, in the order of listing: the first has priority."""
         found = [thing for thing in self.instances() if thing.domain == domain]
         return sorted(found, key=lambda it: (self._positions.get(it.key, _LAST), it.name))
 
     def replicas(self) -> list[Replica]:
+        """Returns the declared replicas."""
         return [thing for thing in self._things.values() if isinstance(thing, Replica)]
 
     def place(self, name: str) -> Place | None:
-        """The instance or the replica of this name; None also of a replica whose instance is not declared."""
+        """Returns the instance or the replica of this name; None also for a replica whose instance is not declared."""
         if (instance := self.instance(name)) is not None:
             return instance.as_place()
         replica = self._things.get(f"replica/{name}")
@@ -103,37 +123,38 @@ class MeshState:
         return replica.as_place(mirrored.account)
 
     def places(self) -> list[Place]:
-        """All of them, instances first."""
+        """Returns all places, instances first."""
         names = [*(it.place for it in self.instances()), *(it.name for it in self.replicas())]
         return [place for name in names if (place := self.place(name)) is not None]
 
     def webhooks(self) -> list[Webhook]:
+        """Returns the declared webhooks."""
         return [thing for thing in self._things.values() if isinstance(thing, Webhook)]
 
     def rules(self) -> list[Rule]:
-        """Those that are declared."""
+        """Returns the declared rules, without those of replicas."""
         return [thing for thing in self._things.values() if isinstance(thing, Rule)]
 
     def replica_rules(self) -> list[Rule]:
-        """What the declared replicas ask for, as rules."""
+        """Returns the rules that the declared replicas stand for."""
         return [_rule_of_replica(replica) for replica in self.replicas()]
 
     def rule(self, name: str) -> CompiledRule | None:
-        """The rule of this name, or that of the replica of this name."""
+        """Returns the compiled rule of this name, or of the replica of this name."""
         found = _rule_of(self._things.get(f"rule/{name}") or self._things.get(f"replica/{name}"))
         return self._rules_of[found.source][PlaceName(found.name)] if found is not None else None
 
     def rules_from(self, place: PlaceName) -> Iterable[CompiledRule]:
-        """The rules whose source is this place, enabled or not, those of its replicas too."""
+        """Returns the rules whose source is this place, enabled or not, those of its replicas too."""
         found = self._rules_of.get(place)
         return found.all() if found is not None else ()
 
-    def rules_near(
+    def candidate_rules(
         self, place: PlaceName, repository: Repository, tag: Tag | None = None
     ) -> Iterable[CompiledRule]:
-        """Of these the ones that may want the repository, or the tag of it: all that do, and few others."""
+        """Returns all of these rules that want the repository, or the tag of it, and few others."""
         found = self._rules_of.get(place)
-        return found.near(repository, tag) if found is not None else ()
+        return found.candidates(repository, tag) if found is not None else ()
 
 
 def _rule_of(thing: Declared | None) -> Rule | None:

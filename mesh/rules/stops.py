@@ -5,7 +5,7 @@ from schemas.executions import ExecutionStop
 
 
 class Stops:
-    """Fed by a table of `mesh.commands`; that topic's retention bounds it."""
+    """The ids of stopped executions, fed by a table of `mesh.commands`; that topic's retention bounds it."""
 
     def __init__(self) -> None:
         self._stopped: set[str] = set()
@@ -14,7 +14,11 @@ class Stops:
         return execution_id in self._stopped
 
     def apply(self, value: bytes | None) -> None:
-        """Take one record over; `DecodeError` when it claims to be a stop and cannot be read."""
+        """Applies one record of the topic.
+
+        Raises:
+            DecodeError: The record claims to be a stop and cannot be read.
+        """
         raw = value or b""
         if codec.kind_of(raw) == ExecutionStop.kind:
             self._stopped.add(codec.decode(raw, ExecutionStop).execution_id)

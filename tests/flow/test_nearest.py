@@ -141,9 +141,9 @@ async def test_layers_run_ahead_for_a_rule_that_says_so(site: MeshSite) -> None:
     ("changes", "what"),
     [
         ({}, "never leaves a jurisdiction"),
-        ({"filters": [{"type": "tag", "value": "*"}], "destination": "team"}, "goes with name filters alone"),
+        ({"filters": [{"type": "tag", "value": "*"}], "destination": "team"}, "works with name filters only"),
         ({"destination": "other"}, "never leaves an account"),
-        ({"destination": "team", "trigger": {"type": "manual"}}, "is for rules that wait for events"),
+        ({"destination": "team", "trigger": {"type": "manual"}}, "works only for event_based rules"),
     ],
 )
 async def test_prefetch_is_refused_where_it_could_leak(

@@ -228,10 +228,16 @@ async def test_who_follows_the_log_misses_nothing_of_a_burst(
     [
         (["get", "rule", "tow"], "rule/tow is not declared; did you mean 'two'?"),
         (["delete", "instance", "sparse"], "instance/sparse is not declared; did you mean 'spare'?"),
-        (["get", "webhook", "ci"], "webhook/ci is not declared; `regmesh get webhooks` shows what is"),
+        (
+            ["get", "webhook", "ci"],
+            "webhook/ci is not declared; `regmesh get webhooks` shows what is declared",
+        ),
         (["where", "sparse/app:v1"], "no instance is named 'sparse'; did you mean 'spare'?"),
         (["explain", "sparse/app:v1"], "no instance is named 'sparse'; did you mean 'spare'?"),
-        (["wait", "other/app:v1"], "no instance is named 'other'; `regmesh get instances` shows what is"),
+        (
+            ["wait", "other/app:v1"],
+            "no instance is named 'other'; `regmesh get instances` shows what is declared",
+        ),
     ],
 )
 async def test_a_wrong_name_is_told_with_what_was_meant(

@@ -15,7 +15,7 @@ from mesh.log.dead_letters import send_record_to_dlq
 from mesh.log.port import Append, Group, Log, Record
 from mesh.metrics import Metrics
 from mesh.rules.state import MeshState
-from mesh.rules.validation import mistakes
+from mesh.rules.validation import messages
 from schemas import codec, topics
 from schemas.completions import Operation, Status
 from schemas.envelope import make_id
@@ -88,7 +88,7 @@ class Commands:
         """
         found = self._state.rule(rule)
         if found is None:
-            raise NotDeclared(mistakes.no_rule(rule, self._state.things()))
+            raise NotDeclared(messages.unknown_rule(rule, self._state.things()))
         if not found.rule.enabled:
             raise InvalidInput(f"rule: {rule!r} is not enabled; set enabled: true and apply it")
         source = self._state.place(found.rule.source)

@@ -11,7 +11,7 @@ from mesh.control.storage.database import Database
 from mesh.control.storage.tables import IS_HELD, IS_OTHERS, executions, sync_log
 from mesh.errors import InvalidInput, NotDeclared
 from mesh.rules.state import MeshState
-from mesh.rules.validation import mistakes
+from mesh.rules.validation import messages
 from schemas.completions import Status
 from schemas.executions import MOST_IMAGES, ImageName
 from schemas.names import PlaceName, Repository, Tag
@@ -66,7 +66,7 @@ class Retries:
     def check(self, rule: PlaceName | None) -> None:
         """`NotDeclared` when there is no such rule. One that was removed may have left something parked."""
         if rule is not None and self._state.rule(rule) is None:
-            raise NotDeclared(mistakes.no_rule(rule, self._state.things()))
+            raise NotDeclared(messages.unknown_rule(rule, self._state.things()))
 
     async def open_failures(self) -> dict[str, int]:
         """How many tags of each rule failed and were not made good since."""

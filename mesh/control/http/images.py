@@ -13,7 +13,7 @@ from mesh.control.images.where import Sight, Spot
 from mesh.control.sync_log import log_query
 from mesh.errors import InvalidInput, clean
 from mesh.rules.state import MeshState
-from mesh.rules.validation.declarations import like
+from mesh.rules.validation.messages import name_hint
 from schemas.names import Repository, Tag
 from schemas.topology import Place
 
@@ -31,7 +31,7 @@ class WhereApi:
         instance = self._state.place(request.match_info["instance"])
         if instance is None or instance.is_replica:
             name = request.match_info["instance"]
-            hint = like("instance", name, (it.key for it in self._state.things()))
+            hint = name_hint("instance", name, (it.key for it in self._state.things()))
             return refuse(404, "not_found", f"no instance is named {clean(name, 80)!r}; {hint}")
         repository, asked = _repository(request), _tags("tag", query.get("tag"))
         limit = log_query.limit("limit", query.get("limit", str(log_query.DEFAULT_LIMIT)))

@@ -23,8 +23,10 @@ from mesh.control.sync_log.store import SyncLog
 from mesh.control.webhooks.outbox import DeliveryStatus, Outbox
 from mesh.errors import DatabaseUnavailable, InvalidInput, clean
 from mesh.rules.explain import explain
+from mesh.rules.problems import Problem
 from mesh.rules.state import MeshState
-from mesh.rules.validation.declarations import SECTIONS, Problem, like
+from mesh.rules.validation.declarations import SECTIONS
+from mesh.rules.validation.messages import name_hint
 from schemas.completions import Heartbeat
 from schemas.declared import Declared
 from schemas.names import Repository, Tag
@@ -159,7 +161,7 @@ class Api:
         source = self._state.place(request.match_info["instance"])
         if source is None or source.is_replica:
             name = request.match_info["instance"]
-            hint = like("instance", name, (it.key for it in self._state.things()))
+            hint = name_hint("instance", name, (it.key for it in self._state.things()))
             return refuse(404, "not_found", f"no instance is named {clean(name, 80)!r}; {hint}")
         try:
             repository = Repository(request.match_info["repository"])
@@ -173,7 +175,7 @@ class Api:
         return self._not_declared(SECTIONS[request.match_info["section"]], request.match_info["name"])
 
     def _not_declared(self, noun: str, name: str) -> web.Response:
-        hint = like(noun, name, (thing.key for thing in self._state.things()))
+        hint = name_hint(noun, name, (thing.key for thing in self._state.things()))
         return refuse(404, "not_found", f"{clean(f'{noun}/{name}', 200)} is not declared; {hint}")
 
     def _unended(self, query: LogQuery) -> Page:

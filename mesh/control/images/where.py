@@ -48,7 +48,7 @@ class Sight:
 def spots(state: MeshState, instance: Place, repository: Repository) -> list[Spot]:
     """The instance first, then by name; a place that several rules fill alike stands once."""
     by: dict[tuple[str, Repository], tuple[Place, list[CompiledRule]]] = {}
-    for compiled in state.rules_near(instance.name, repository):
+    for compiled in state.candidate_rules(instance.name, repository):
         place = state.place(compiled.rule.destination)
         if place is None or not compiled.wants_repository(repository):
             continue

@@ -11,7 +11,7 @@ from mesh.control.status.replica_status import Cause, ReplicaStatus, State
 from mesh.control.webhooks.outbox import FailingDeliveries
 from mesh.rules import consent
 from mesh.rules.state import MeshState
-from mesh.rules.validation.declarations import like
+from mesh.rules.validation.messages import name_hint
 from schemas.completions import Heartbeat
 from schemas.names import Region
 from schemas.refusals import OTHERS, Refusal
@@ -204,7 +204,9 @@ def _sent_by(refusal: Refusal) -> str:
 def _how_to_mend(refusal: Refusal, state: MeshState) -> str:
     if refusal.status != HTTPStatus.NOT_FOUND or refusal.instance == OTHERS:
         return refusal.reason
-    return f"{refusal.reason}; {like(Instance.noun, refusal.instance, (it.key for it in state.things()))}"
+    return (
+        f"{refusal.reason}; {name_hint(Instance.noun, refusal.instance, (it.key for it in state.things()))}"
+    )
 
 
 def _dead_letters(sight: Sight) -> Iterable[Finding]:

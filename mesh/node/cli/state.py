@@ -14,7 +14,7 @@ from mesh.node.cli import doctor, executions, remote
 from mesh.node.cli.options import Output, Server
 from mesh.node.cli.output import Columns, Format, show, size
 from mesh.node.cli.remote import Refused, Remote
-from mesh.rules.validation.declarations import Problem
+from mesh.rules.problems import Problem
 
 _DECLARED = ("regions", "instances", "replicas", "grants", "rules", "webhooks")
 _DEAD_LETTERS = "dead-letters"

@@ -1,1 +1,1 @@
-"""Whether a rule wants an image: patterns, filters, and the index that finds the rules to ask. Pure."""
+"""Whether a rule wants an image: patterns, filters, and the index that finds the candidate rules."""

@@ -1,16 +1,18 @@
-r"""Users' patterns: a doublestar glob, or `re:` and an expression, both run by RE2 so that none can stall us.
+r"""Users' patterns: a doublestar glob, or `re:` and an expression. RE2 runs both in linear time, so none can stall us.
 
 In a glob `*` and `?` stop at `/`, `**` does not, `{a,b}` is either, `[a-z]` and `[!a-z]` are classes and `\` takes the
 next character as it is. As in Harbor, `team/**` means what is inside `team`, not a repository named `team`.
 """
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import lru_cache
 from itertools import takewhile
 from typing import Any
 
 import re2
+
+Labels = Mapping[str, str]
 
 _MAX_MEMORY = 1 << 20  # bytes of RE2's program and cache, for each pattern, and for each set of them
 _ANYTHING = "(?s:.*)"
@@ -21,61 +23,84 @@ _PLAIN_EXPRESSION = re.compile(r"(?:[\w/.*+?-]|\[[\w-]+\])*?(?P<end>[\w/-]*)\$?"
 
 
 class BadPattern(ValueError):
-    """The pattern cannot be used; the text says why."""
+    """The pattern does not compile; the message says why."""
 
 
 @lru_cache(maxsize=20_000)
 def compile_pattern(pattern: str) -> Callable[[str], bool]:
-    """A predicate that is true of the whole strings that `pattern` describes; `BadPattern` when it describes none."""
+    """Returns a check whether the whole of a text matches.
+
+    Raises:
+        BadPattern: The pattern does not compile.
+    """
     compiled = _compile(pattern, _expression(pattern))
     return lambda text: (
         compiled.fullmatch(text.encode()) is not None
-    )  # of a `str` the binding counts characters
+    )  # bytes: for `str` the binding is slower
+
+
+@lru_cache(maxsize=20_000)
+def compile_label(text: str) -> Callable[[Iterable[Labels]], bool]:
+    """Returns a check whether one of several sets of labels has a key, and a value that matches.
+
+    Args:
+        text: `KEY`, or `KEY=VALUE` with a pattern for the value.
+
+    Raises:
+        BadPattern: There is no key, or the pattern does not compile.
+    """
+    key, equals, pattern = text.partition("=")
+    if not key.strip() or key != key.strip():
+        raise BadPattern(f"{text!r} is no label: it is KEY, or KEY=VALUE with a glob for the value")
+    if not equals:
+        return lambda found: any(key in labels for labels in found)
+    matches = compile_pattern(pattern)
+    return lambda found: any(key in labels and matches(labels[key]) for labels in found)
 
 
 def compile_union(patterns: Sequence[str]) -> Callable[[str], list[int] | None] | None:
-    """Which of them match, by index and in no order, in one pass over the text, however many there are.
+    """Returns a search for all matching patterns in one pass over the text; None when they exceed RE2's memory.
 
-    The function gives None when it cannot tell: then each has to be asked. There is no function when RE2's memory is
-    too small for so many. The patterns are such as `compile_pattern` takes.
+    The search returns the indices of matching patterns in no order, or None when each has to be tried by itself.
+    The patterns must be known to compile.
     """
-    together = re2.Set.FullMatchSet(_options())
+    union = re2.Set.FullMatchSet(_options())
     try:
         for pattern in patterns:
-            together.Add(_expression(pattern))
-        sentinel = together.Add(_ANYTHING)
-        together.Compile()
+            union.Add(_expression(pattern))
+        sentinel = union.Add(_ANYTHING)
+        union.Compile()
     except re2.error:
         return None
 
-    def which(text: str) -> list[int] | None:
-        found = together.Match(text)
-        # Where RE2 gives up, the binding answers as if nothing matched. This one always does.
+    def search(text: str) -> list[int] | None:
+        found = union.Match(text)
+        # Where RE2 gives up, the binding reports no match at all; the sentinel always matches.
         if found is None or sentinel not in found:
             return None
         return [index for index in found if index != sentinel]
 
-    return which
+    return search
 
 
 @lru_cache(maxsize=20_000)
 def literal_prefix(pattern: str) -> str:
-    """How every string begins that `pattern` describes, as far as RE2 can tell; often empty."""
+    """Returns how every match begins, as far as RE2 knows it: up to 64 characters, often none."""
     try:
         low, high = _compile(pattern, f"^(?:{_expression(pattern)})").possiblematchrange(_LONGEST_PREFIX)
     except re2.error:
-        return ""  # RE2 says that there is no such range
-    alike = takewhile(lambda pair: pair[0] == pair[1] < 0x80, zip(low, high, strict=False))
-    return bytes(byte for byte, _ in alike).decode("ascii")
+        return ""  # there is no such range
+    common = takewhile(lambda pair: pair[0] == pair[1] < 0x80, zip(low, high, strict=False))
+    return bytes(byte for byte, _ in common).decode("ascii")
 
 
 def literal_suffix(pattern: str) -> str:
-    """How every string ends that `pattern` describes, as far as a glob or a plain expression shows it; often empty."""
+    """Returns how every match ends, as far as a glob or a plain expression shows it; often empty."""
     if pattern.startswith("re:"):
         found = _PLAIN_EXPRESSION.fullmatch(pattern, len("re:"))
         return found["end"] if found else ""
     end = _GLOB_SPECIAL.split(pattern)[-1]
-    # What `**/` stands for may be nothing at all, without its slash.
+    # `**/` also matches nothing, without its slash.
     return end.removeprefix("/") if pattern.removesuffix(end).endswith("**") else end
 
 
@@ -100,7 +125,11 @@ def _compile(pattern: str, expression: str) -> Any:
 
 
 def glob_to_regex(glob: str) -> str:
-    """The RE2 expression of a doublestar glob."""
+    """Returns the RE2 expression of a doublestar glob.
+
+    Raises:
+        BadPattern: A bracket or brace is not closed, or braces are nested too deep.
+    """
     out: list[str] = []
     depth = at = 0
     while at < len(glob):
@@ -125,7 +154,7 @@ def _star(glob: str, at: int) -> tuple[str, int]:
         return "[^/]*", at + 1
     starts_segment = at == 0 or glob[at - 1] == "/"
     if starts_segment and glob.startswith("**/", at):
-        return "(?s:.*/)?", at + 3  # no directory at all is a match too
+        return "(?s:.*/)?", at + 3  # also matches no directory at all
     return "(?s:.*)", at + 2  # a label may have several lines
 
 
@@ -139,7 +168,7 @@ def _class(glob: str, at: int) -> tuple[str, int]:
     if not members or any(char in "[]\\/&|~" for char in members):
         raise BadPattern(f"{glob!r}: [{inside}] is not a class of plain characters and ranges")
     if members.startswith("-"):
-        members = f"\\{members}"  # itself, and with what is put before it no range
+        members = f"\\{members}"  # a literal `-`, not a range
     return f"[^/{members}]" if negated else f"[{members}]", end + 1
 
 

@@ -1,7 +1,7 @@
-"""Semantic versions in tags, and ranges of them as npm writes them. Pure.
+"""Semantic versions in tags, and ranges of them in npm's notation.
 
-A tag is a version when it is one whole: `1.4.2`, `v1.4.2`, `1.5.0-rc.1`. `1.4` or `latest` is none. Helm writes the `+`
-of a version as `_`, since a tag cannot hold it.
+A tag is a version when all of it is: `1.4.2`, `v1.4.2`, `1.5.0-rc.1`, but not `1.4` or `latest`. As in Helm, `_` in a
+tag stands for the `+` of a version, which a tag cannot contain.
 """
 
 import re
@@ -21,12 +21,18 @@ _VERSION = re.compile(
 
 
 class BadRange(BadPattern):
-    """It is no range of versions; the text says why."""
+    """The text is no range of versions; the message says why."""
 
 
 @lru_cache(maxsize=20_000)
 def compile_range(text: str) -> Callable[[str], bool]:
-    """True of tags whose version is within the range; a pre-release only where the range names one of that version."""
+    """Returns a check whether a tag's version is within the range.
+
+    As in npm, a pre-release is within it only where the range names a pre-release of the same version.
+
+    Raises:
+        BadRange: The text is no range.
+    """
     parsed = _parse(text)
 
     def holds(tag: str) -> bool:
@@ -37,9 +43,12 @@ def compile_range(text: str) -> Callable[[str], bool]:
 
 
 def can_hold(ranges: Iterable[str]) -> bool:
-    """True when some version is within all of the ranges; `BadRange`.
+    """Checks whether some version is within all of the ranges.
 
-    Ranges change their mind only at the versions that they name: it is enough to look there, and right beside.
+    A range begins and ends at the versions that it names: it is enough to try these, and the versions next to them.
+
+    Raises:
+        BadRange: One of the texts is no range.
     """
     parsed = [_parse(text) for text in ranges]
     edges = chain.from_iterable(_edges(one) for one in parsed)
@@ -62,7 +71,7 @@ def _parse(text: str) -> Any:
 
 @lru_cache(maxsize=20_000)
 def _version(tag: str) -> Any:
-    """None for what is no version."""
+    """Returns the parsed version; None when the tag is no version."""
     text = tag.replace("_", "+", 1)
     if _VERSION.fullmatch(text) is None:
         return None

@@ -1,1 +1,1 @@
-"""What an operator declares, checked as a whole before any of it is stored. Pure."""
+"""What an operator declares, checked as a whole before any of it is stored."""

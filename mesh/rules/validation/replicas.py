@@ -1,49 +1,42 @@
-"""Replicas and layers ahead: what must not be declared, above all nothing that crosses a border of jurisdictions."""
+"""Replicas and rules with `prefetch`: what must not be declared, above all nothing that leaves its jurisdiction."""
 
 from collections.abc import Iterable, Mapping, Sequence
-from typing import NamedTuple, Protocol
+from typing import NamedTuple
 from urllib.parse import urlsplit
 
+from mesh.rules.problems import PlacedDeclaration, Problem
 from schemas.declared import Declared
 from schemas.names import Region
 from schemas.rules import NameFilter, Rule
 from schemas.topology import Instance, RegionDeclaration, Replica
 
-Path = tuple[str | int, ...]
 _Everything = Mapping[str, Declared]
 _PORTS = {"http": 80, "https": 443}
 
 
-class _Placed(Protocol):
-    @property
-    def path(self) -> Path: ...
-    @property
-    def thing(self) -> Declared: ...
-
-
-class _Refusal(NamedTuple):
+class _Violation(NamedTuple):
     field: str
     text: str
-    by: str | None = None  # the key of what it says is in the way
+    by: str | None = None  # the key of the declaration that it collides with
 
 
-def problems(placed: Sequence[_Placed], everything: _Everything) -> Iterable[tuple[Path, str]]:
-    """Also what was declared earlier and would be parted from its instance by what is declared now."""
-    said = set[str]()
-    for item in placed:
-        for refusal in _own(item.thing, everything):
-            said.add(item.thing.key)
-            yield (*item.path, refusal.field), refusal.text
-    for key in sorted(everything.keys() - said - {item.thing.key for item in placed}):
-        for refusal in _own(everything[key], everything):
-            ground = {*_ground(everything[key], everything), refusal.by}
-            for item in placed:
-                if item.thing.key in ground:
-                    yield item.path, f"with it {key} would not be allowed any more: {refusal.text}"
+def problems(placed: Sequence[PlacedDeclaration], everything: _Everything) -> Iterable[Problem]:
+    """Yields what is wrong with new declarations, and new ones that make earlier declarations wrong."""
+    reported = set[str]()
+    for path, thing in placed:
+        for violation in _violations(thing, everything):
+            reported.add(thing.key)
+            yield Problem((*path, violation.field), violation.text)
+    for key in sorted(everything.keys() - reported - {thing.key for _, thing in placed}):
+        for violation in _violations(everything[key], everything):
+            causes = {*_dependencies(everything[key], everything), violation.by}
+            for path, thing in placed:
+                if thing.key in causes:
+                    yield Problem(path, f"with it {key} would not be allowed any more: {violation.text}")
 
 
-def _ground(thing: Declared, everything: _Everything) -> set[str]:
-    """The keys of what it stands on: its instances, and the regions of all of them."""
+def _dependencies(thing: Declared, everything: _Everything) -> set[str]:
+    """Returns the keys of a thing's instances, and of the regions of all of them."""
     named = {thing.instance} if isinstance(thing, Replica) else set[str]()
     named |= {thing.source, thing.destination} if isinstance(thing, Rule) else set()
     keys = {f"instance/{name}" for name in named}
@@ -51,64 +44,57 @@ def _ground(thing: Declared, everything: _Everything) -> set[str]:
     return keys | {f"region/{home.region}" for home in homes if isinstance(home, Instance | Replica)}
 
 
-def _own(thing: Declared, everything: _Everything) -> Iterable[_Refusal]:
+def _violations(thing: Declared, everything: _Everything) -> Iterable[_Violation]:
     if isinstance(thing, Replica):
         yield from _of_replica(thing, everything)
     if isinstance(thing, Rule) and thing.prefetch:
         yield from _of_prefetch(thing, everything)
 
 
-def _of_replica(replica: Replica, everything: _Everything) -> Iterable[_Refusal]:
+def _of_replica(replica: Replica, everything: _Everything) -> Iterable[_Violation]:
     instance = everything.get(f"instance/{replica.instance}")
     if not isinstance(instance, Instance):
         return
     own = _registry(replica)
     for key, other in sorted(everything.items()):
         if isinstance(other, Instance | Replica) and key != replica.key and _registry(other) == own:
-            text = f"is the registry of {key} already; a replica is filled and emptied by us alone"
-            yield _Refusal("url", text, by=key)
+            text = f"is the registry of {key} already; only the mesh may write to a replica"
+            yield _Violation("url", text, by=key)
     if instance.region == replica.region:
-        yield _Refusal("region", f"is the region of {instance.name!r} itself; a replica stands in another")
+        text = f"is the region of {instance.name!r} itself; a replica is in another region"
+        yield _Violation("region", text)
     elif border := _border(instance.region, replica.region, everything):
-        yield _Refusal(
-            "region",
-            f"{border}: a replica stays in its instance's jurisdiction; a synchronization rule may leave it",
-        )
+        text = "a replica stays in its instance's jurisdiction; a synchronization rule may leave it"
+        yield _Violation("region", f"{border}: {text}")
 
 
 def _registry(holder: Instance | Replica) -> tuple[str, int]:
-    """Host and port: one registry, in however many ways its URL is written."""
+    """Returns host and port, which are the same for one registry however its URL is written."""
     url = urlsplit(holder.url)
     return str(url.hostname).rstrip("."), url.port or _PORTS[url.scheme]
 
 
-def _of_prefetch(rule: Rule, everything: _Everything) -> Iterable[_Refusal]:
+def _of_prefetch(rule: Rule, everything: _Everything) -> Iterable[_Violation]:
     if any(not isinstance(part, NameFilter) for part in rule.filters):
-        yield _Refusal(
-            "prefetch",
-            "goes with name filters alone: when a layer comes nobody knows yet what else holds of its image",
-        )
+        text = "works with name filters only: when a layer is pushed, nothing else of its image is known yet"
+        yield _Violation("prefetch", text)
     if rule.public_only or rule.trigger.type != "event_based":
-        yield _Refusal(
-            "prefetch",
-            "is for rules that wait for events, and that need not ask whether the source is public",
-        )
+        text = "works only for event_based rules without public_only"
+        yield _Violation("prefetch", text)
     source, destination = (everything.get(f"instance/{name}") for name in (rule.source, rule.destination))
     if not isinstance(source, Instance) or not isinstance(destination, Instance):
         return
     if source.account != destination.account:
-        yield _Refusal(
-            "prefetch",
-            f"never leaves an account, and {rule.destination!r} belongs to {destination.account!r}",
-        )
+        text = f"never leaves an account, and {rule.destination!r} belongs to {destination.account!r}"
+        yield _Violation("prefetch", text)
     elif border := _border(source.region, destination.region, everything):
-        yield _Refusal("prefetch", f"never leaves a jurisdiction, and {border}")
+        yield _Violation("prefetch", f"never leaves a jurisdiction, and {border}")
 
 
 def _border(one: Region, other: Region, everything: _Everything) -> str | None:
     here, there = everything.get(f"region/{one}"), everything.get(f"region/{other}")
     if not isinstance(here, RegionDeclaration) or not isinstance(there, RegionDeclaration):
-        return None  # told as a name that nothing has
+        return None  # reported as an unknown name
     if here.jurisdiction == there.jurisdiction:
         return None
     return f"{one!r} is in {here.jurisdiction!r} and {other!r} in {there.jurisdiction!r}"

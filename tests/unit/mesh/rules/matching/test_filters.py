@@ -9,12 +9,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mesh.rules.matching import name_grammar
 from mesh.rules.matching.compiled_rule import CompiledRule
-from mesh.rules.matching.labels import compile_label
-from mesh.rules.matching.patterns import compile_pattern
+from mesh.rules.matching.patterns import compile_label, compile_pattern
 from mesh.rules.matching.platforms import covers
 from mesh.rules.matching.versions import can_hold, compile_range
+from mesh.rules.validation import impossible_patterns
 from mesh.rules.validation.declarations import judge
 from schemas.names import Repository, Tag
 from schemas.platforms import Platform
@@ -322,7 +321,7 @@ _WORDS = st.lists(st.sampled_from(["a", "b9", "-", "--", "_", "__", ".", "/", "A
 @settings(max_examples=300)
 def test_what_is_said_to_match_nothing_matches_no_name_and_no_tag(pattern: str, text: str) -> None:
     for kind, parse in (("name", Repository), ("tag", Tag)):
-        if (told := name_grammar.mistake(pattern, kind)) is not None:
+        if (told := impossible_patterns.mistake(pattern, kind)) is not None:
             assert pattern in told or repr(pattern) in told
             assert not (_is(parse, text) and compile_pattern(pattern)(text)), (kind, pattern, text)
 

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mesh.rules.matching import pattern_index
+from mesh.rules.matching import rule_index
 from mesh.rules.matching.compiled_rule import CompiledRule
 from mesh.rules.matching.patterns import compile_union
 from mesh.rules.matching.rule_index import RuleIndex
@@ -50,10 +50,10 @@ def test_the_index_leaves_out_no_rule_that_wants_it_whatever_comes_and_goes(
     first: list[Any], changes: list[tuple[int, Any]], asked: list[tuple[Repository, Tag]]
 ) -> None:
     with pytest.MonkeyPatch.context() as small:  # so that a dozen rules are many
-        small.setattr(pattern_index, "_FEW_PATTERNS", 1)
-        small.setattr(pattern_index, "_FEW_RULES", 1)
-        small.setattr(pattern_index, "_BATCH", 3)
-        small.setattr(pattern_index, "_REMEMBERED", 9)
+        small.setattr(rule_index, "_FEW_PATTERNS", 1)
+        small.setattr(rule_index, "_FEW_RULES", 1)
+        small.setattr(rule_index, "_BATCH", 3)
+        small.setattr(rule_index, "_CACHE_SIZE", 9)
         rules, made = {}, RuleIndex()
         for number, filters in [*enumerate(first), *changes]:
             name = f"r{number}"
@@ -71,7 +71,7 @@ def test_the_index_leaves_out_no_rule_that_wants_it_whatever_comes_and_goes(
 def _leaves_out_none(
     made: RuleIndex, rules: dict[str, CompiledRule], repository: Repository, tag: Tag
 ) -> None:
-    by_name, by_both = list(made.near(repository)), list(made.near(repository, tag))
+    by_name, by_both = list(made.candidates(repository)), list(made.candidates(repository, tag))
     for found in (by_name, by_both):
         assert len(found) == len({id(one) for one in found})
         assert all(rules[one.rule.name] is one for one in found)
@@ -103,20 +103,20 @@ def test_few_of_many_rules_are_judged_whatever_their_patterns_look_like(filters:
         made.add(rule(f"r{number:03}", *written))
     made.add(rule("all"))
     asked = (Repository("team-007/web-007"), Tag("v-007-1"))
-    found = [one.rule.name for one in made.near(*asked)]
+    found = [one.rule.name for one in made.candidates(*asked)]
     assert {"all", "r007"} <= set(found)
     assert len(found) <= 4
     for number in range(500):
         made.discard(f"r{number:03}")
-    assert [one.rule.name for one in made.near(*asked)] == ["all"]
+    assert [one.rule.name for one in made.candidates(*asked)] == ["all"]
     left = made._by_name  # nothing of them
-    assert not [*left._groups, *left._at]
+    assert not [*left._groups, *left._batches_of]
     assert left._pattern_of.keys() == {"all"}
     assert not [
-        *left._by_start._by_start,
-        *left._by_end._by_start,
-        *left._by_start._lengths,
-        *left._by_end._lengths,
+        *left._by_prefix._by_prefix,
+        *left._by_suffix._by_prefix,
+        *left._by_prefix._lengths,
+        *left._by_suffix._lengths,
     ]
 
 
@@ -125,10 +125,10 @@ def test_rules_of_one_pattern_are_found_by_it_at_once() -> None:
     for number in range(50):
         made.add(rule(f"r{number}", named("**/app")))
     assert len(made._by_name._groups) == 1
-    assert len(list(made.near(Repository("team/app")))) == 50
+    assert len(list(made.candidates(Repository("team/app")))) == 50
     made.discard("r7")
-    assert len(list(made.near(Repository("team/app")))) == 49
-    assert list(made.near(Repository("team/web"))) == []
+    assert len(list(made.candidates(Repository("team/app")))) == 49
+    assert list(made.candidates(Repository("team/web"))) == []
 
 
 def test_a_change_of_one_rule_compiles_only_its_own_batch_again(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -138,39 +138,39 @@ def test_a_change_of_one_rule_compiles_only_its_own_batch_again(monkeypatch: pyt
         compiled.append(len(patterns))
         return compile_union(patterns)
 
-    monkeypatch.setattr(pattern_index, "compile_union", watched)
+    monkeypatch.setattr(rule_index, "compile_union", watched)
     made = RuleIndex()
     for number in range(1000):
         made.add(rule(f"r{number}", named(f"**/web-{number}/**")))
-    assert [one.rule.name for one in made.near(Repository("a/web-7/b"))] == ["r7"]
+    assert [one.rule.name for one in made.candidates(Repository("a/web-7/b"))] == ["r7"]
     assert sum(compiled) == 1000
     compiled.clear()
     made.add(rule("r7", named("**/api-7/**")))
-    assert [one.rule.name for one in made.near(Repository("a/api-7/b"))] == ["r7"]
-    assert list(made.near(Repository("a/web-7/b"))) == []
-    assert sum(compiled) <= pattern_index._BATCH
+    assert [one.rule.name for one in made.candidates(Repository("a/api-7/b"))] == ["r7"]
+    assert list(made.candidates(Repository("a/web-7/b"))) == []
+    assert sum(compiled) <= rule_index._BATCH
 
 
 def test_a_rule_that_is_gone_is_not_found_by_its_batch_either() -> None:
     made = RuleIndex()
     for number in range(9):
         made.add(rule(f"r{number}", named(f"**/web-{number}**")))
-    assert len(list(made.near(Repository("a/web-7")))) == 1
+    assert len(list(made.candidates(Repository("a/web-7")))) == 1
     made.discard("r7")
     for text in ("a/web-7", "b/web-7"):  # one that was asked before, and another
-        assert list(made.near(Repository(text))) == []
+        assert list(made.candidates(Repository(text))) == []
 
 
 def test_what_is_remembered_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(pattern_index, "_REMEMBERED", 30)
+    monkeypatch.setattr(rule_index, "_CACHE_SIZE", 30)
     made = RuleIndex()
     for number in range(9):
         made.add(rule(f"r{number}", named(f"**/web-{number}**")))
     for number in range(100):
-        assert len(list(made.near(Repository(f"team-{number}/web-7")))) == 1
-        assert sum(1 + len(found) for found in made._by_name._remembered._found.values()) <= 30
-    assert made._by_name._remembered.get("team-99/web-7") is not None
-    assert made._by_name._remembered.get("team-0/web-7") is None
+        assert len(list(made.candidates(Repository(f"team-{number}/web-7")))) == 1
+        assert sum(1 + len(found) for found in made._by_name._found.values()) <= 30
+    assert made._by_name._found.get("team-99/web-7") is not None
+    assert made._by_name._found.get("team-0/web-7") is None
 
 
 def test_patterns_that_are_too_large_together_are_asked_in_fewer_at_once() -> None:
@@ -179,8 +179,8 @@ def test_patterns_that_are_too_large_together_are_asked_in_fewer_at_once() -> No
     made = RuleIndex()
     for number, pattern in enumerate(patterns):
         made.add(rule(f"r{number}", named(pattern)))
-    assert [one.rule.name for one in made.near(Repository("b7"))] == ["r7"]
-    assert list(made.near(Repository("bb"))) == []
+    assert [one.rule.name for one in made.candidates(Repository("b7"))] == ["r7"]
+    assert list(made.candidates(Repository("bb"))) == []
 
 
 def test_patterns_that_are_too_large_for_any_company_are_asked_one_by_one() -> None:
@@ -190,5 +190,5 @@ def test_patterns_that_are_too_large_for_any_company_are_asked_one_by_one() -> N
     made = RuleIndex()
     for number, pattern in enumerate(patterns):
         made.add(rule(f"r{number}", named(pattern)))
-    found = made.near(Repository("b7"))
+    found = made.candidates(Repository("b7"))
     assert [one.rule.name for one in found if one.wants_repository(Repository("b7"))] == ["r7"]

@@ -4,6 +4,7 @@ from typing import Any
 
 import pytest
 
+from mesh.rules.problems import PlacedDeclaration
 from mesh.rules.validation import conflicts
 from mesh.rules.validation.declarations import judge
 from schemas.names import Repository
@@ -109,7 +110,9 @@ def test_what_does_not_certainly_meet_is_taken(one: dict[str, Any], other: dict[
 def test_a_rule_is_judged_beside_what_is_declared_already() -> None:
     declared = Rule.model_validate(_rule("a", "cn", ALL))
     new = Rule.model_validate(_rule("b", "us", ALL))
-    found = list(conflicts.problems([(("rules", 0), new)], {it.key: it for it in (declared, new)}))
+    found = list(
+        conflicts.problems([PlacedDeclaration(("rules", 0), new)], {it.key: it for it in (declared, new)})
+    )
     assert [path for path, _ in found] == [("rules", 0, "destination")]
     assert "rule 'a'" in found[0][1]
     assert "from another source ('cn')" in found[0][1]
@@ -127,11 +130,11 @@ def test_a_rule_is_judged_beside_what_is_declared_already() -> None:
         ([_rule("a", "cn", ALL, **FLAT0)], "n/app", False),
     ],
 )
-def test_where_an_agent_has_to_ask_whose_a_tag_is(
+def test_where_an_agent_has_to_ask_who_owns_a_tag(
     rules: list[dict[str, Any]], repository: str, contested: bool
 ) -> None:
-    ways = {conflicts.route_of(Rule.model_validate(rule)) for rule in rules}
-    assert conflicts.is_contested(ways, Repository(repository)) is contested
+    routes = {conflicts.route_of(Rule.model_validate(rule)) for rule in rules}
+    assert conflicts.is_contested(routes, Repository(repository)) is contested
 
 
 def test_ten_thousand_rules_are_judged_in_a_moment() -> None:
@@ -139,11 +142,11 @@ def test_ten_thousand_rules_are_judged_in_a_moment() -> None:
         Rule.model_validate(_rule(f"r{n}", "cn", [_name(f"team-{n}/**")], destination_namespace=f"ns-{n}"))
         for n in range(10_000)
     ]
-    placed = [(("rules", index), rule) for index, rule in enumerate(rules)]
+    placed = [PlacedDeclaration(("rules", index), rule) for index, rule in enumerate(rules)]
     assert list(conflicts.problems(placed, {rule.key: rule for rule in rules})) == []
 
 
-def test_a_fight_of_two_names_of_one_source_says_which() -> None:
+def test_a_conflict_of_two_names_of_one_source_says_which() -> None:
     document = {
         "regions": [{"name": "eu", "jurisdiction": "global"}],
         "instances": [

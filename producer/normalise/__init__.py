@@ -1,4 +1,4 @@
-"""What registries say, in our words: one file for each kind of registry, all of the same shape."""
+"""Parsing notifications into events: one file for each kind of registry, all with a function `normalise`."""
 
 from collections.abc import Mapping
 

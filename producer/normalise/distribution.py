@@ -1,8 +1,8 @@
-"""Notifications of distribution 2.x and 3.x, and of what is built on it, GitLab's registry among them.
+"""Notifications of distribution 2.x and 3.x, and of registries built on it, such as GitLab's.
 
 The envelope is the same under `application/vnd.docker.distribution.events.v1+json` (Debian's 2.8) and `...v2+json`, so
-the content type is not asked. distribution puts one event into an envelope; others may put many, and one bad event
-among them does not hold up the rest.
+the content type is not checked. distribution puts one event into an envelope; others may put many, and one bad event
+does not affect the others.
 """
 
 from collections.abc import Mapping, Sequence
@@ -15,12 +15,12 @@ from schemas.names import Digest, Repository, Tag
 
 
 def normalise(body: bytes, context: Context) -> Normalised:
-    """The events of an envelope; an envelope that is none is unreadable as a whole."""
+    """Returns the events of an envelope; a body that is no envelope is unreadable as a whole."""
     try:
-        listed = _events(reading.read_json(body))
+        items = _events(reading.read_json(body))
     except ValueError as error:
         return reading.unreadable(body, error)
-    return reading.read_each(listed, body, lambda item: read_event(item, context))
+    return reading.read_each(items, body, lambda item: read_event(item, context))
 
 
 def _events(envelope: Any) -> list[Any]:
@@ -31,27 +31,33 @@ def _events(envelope: Any) -> list[Any]:
 
 
 def read_event(item: Any, context: Context) -> Sequence[Event]:
-    """One event; none when it means nothing to us; `ValueError` when it cannot be read."""
+    """Reads one event; returns nothing for a pull or an unknown action.
+
+    Raises:
+        ValueError: The event is unreadable.
+    """
     raw = reading.mapping(item, "an event")
-    verb = reading.text(raw, "action")
+    verb = reading.required_text(raw, "action")
     if verb not in ("push", "mount", "delete"):
         return ()
     target = reading.mapping(raw.get("target"), "`target`")
-    repository = Repository(reading.text(target, "repository"))
-    tag, digest = reading.name(target, "tag", Tag), reading.name(target, "digest", Digest)
+    repository = Repository(reading.required_text(target, "repository"))
+    tag, digest = reading.optional_name(target, "tag", Tag), reading.optional_name(target, "digest", Digest)
     return (
         reading.make_event(
             context,
             _action(verb, target, tag, digest),
             repository,
-            known_by=reading.first_text(raw, "id", "timestamp"),
-            occurred_at=reading.time_of(raw.get("timestamp"), context.received_at),
+            dedup_key=reading.first_text(raw, "id", "timestamp"),
+            occurred_at=reading.parse_time(raw.get("timestamp"), context.received_at),
             tag=tag,
             digest=digest,
-            media_type=reading.media_type(target.get("mediaType")),
-            size=reading.size_of(target, "size", "length"),
-            from_repository=reading.name(target, "fromRepository", Repository) if verb == "mount" else None,
-            actor=reading.actor_named(raw),
+            media_type=reading.parse_media_type(target.get("mediaType")),
+            size=reading.first_size(target, "size", "length"),
+            from_repository=reading.optional_name(target, "fromRepository", Repository)
+            if verb == "mount"
+            else None,
+            actor=reading.actor_name(raw),
             user_agent=reading.user_agent(raw),
         ),
     )
@@ -59,7 +65,7 @@ def read_event(item: Any, context: Context) -> Sequence[Event]:
 
 def _action(verb: str, target: Mapping[str, Any], tag: Tag | None, digest: Digest | None) -> Action:
     if verb == "delete":
-        return reading.deletion(tag, digest)
+        return reading.deletion_action(tag, digest)
     if digest is None:
         raise ValueError(f"a {verb} without a digest")
     if verb == "mount":
@@ -68,9 +74,9 @@ def _action(verb: str, target: Mapping[str, Any], tag: Tag | None, digest: Diges
 
 
 def _is_manifest(target: Mapping[str, Any]) -> bool:
-    """By the last but one segment of the URL's path, else by the media type (blobs come as octet-stream).
+    """Decides by the second to last segment of the URL (a repository may be called `team/manifests`).
 
-    By segment, since a repository may be called `team/manifests`.
+    Without a URL it decides by the media type; that of blobs is octet-stream.
     """
     segments = str(target.get("url") or "").partition("?")[0].rsplit("/", 2)
     if len(segments) == 3 and segments[1] in ("manifests", "blobs"):

@@ -1,7 +1,7 @@
 """Amazon ECR's events, as EventBridge sends them to an API destination.
 
-The path says which registry speaks. What names another account or region than the instance's own host was sent here
-by a rule that is too wide, and is ignored; nothing is believed because of what it names.
+The path of the request says which registry sent it. An event that names another account or region than the host of the
+instance was sent by a rule that is too wide, and is ignored; no event is trusted for what it names.
 """
 
 import re
@@ -13,7 +13,7 @@ from producer.normalise.outcome import Context, Normalised
 from schemas.events import Action, Event
 from schemas.names import Digest, Repository, Tag
 
-# Detail type and action. A replicated image is one that arrived in this region.
+# Detail types and actions. A replicated image is one that arrived in this region.
 _PUSHED = frozenset(
     {
         ("ECR Image Action", "PUSH"),
@@ -26,7 +26,7 @@ _HOST = re.compile(r"(?P<account>\d{12})\.dkr[.-]ecr(?:-fips)?\.(?P<region>[a-z0
 
 
 def normalise(body: bytes, context: Context) -> Normalised:
-    """An image that was pushed, replicated to here or deleted; other events of ECR are ignored."""
+    """Returns pushes, replications to this region and deletions of images; ignores other events of ECR."""
     try:
         events = _events(reading.mapping(reading.read_json(body), "an event"), context)
     except ValueError as error:
@@ -38,25 +38,28 @@ def _events(raw: Mapping[str, Any], context: Context) -> Sequence[Event]:
     if raw.get("source") != "aws.ecr":
         raise ValueError("not an event of ECR: its `source` is not aws.ecr")
     detail = reading.mapping(raw.get("detail"), "`detail`")
-    what = (reading.text(raw, "detail-type"), reading.first_text(detail, "action-type"))
+    what = (reading.required_text(raw, "detail-type"), reading.first_text(detail, "action-type"))
     is_push, is_deletion = what in _PUSHED, what in _DELETED
     if not (is_push or is_deletion) or detail.get("result") != "SUCCESS" or _is_elsewhere(raw, context):
         return ()
-    tag, digest = reading.name(detail, "image-tag", Tag), reading.name(detail, "image-digest", Digest)
+    tag, digest = (
+        reading.optional_name(detail, "image-tag", Tag),
+        reading.optional_name(detail, "image-digest", Digest),
+    )
     if tag is None and digest is None:
         raise ValueError("neither `image-tag` nor `image-digest`")
     if is_deletion and tag is not None:
-        digest = None  # the tag went; the image only if it was its last
+        digest = None  # the tag was deleted; the image only if this was its last tag
     return (
         reading.make_event(
             context,
-            Action.MANIFEST_PUSH if is_push else reading.deletion(tag, digest),
-            Repository(reading.text(detail, "repository-name")),
-            known_by=reading.first_text(raw, "id", "time"),
-            occurred_at=reading.time_of(raw.get("time"), context.received_at),
+            Action.MANIFEST_PUSH if is_push else reading.deletion_action(tag, digest),
+            Repository(reading.required_text(detail, "repository-name")),
+            dedup_key=reading.first_text(raw, "id", "time"),
+            occurred_at=reading.parse_time(raw.get("time"), context.received_at),
             tag=tag,
             digest=digest,
-            media_type=reading.media_type(detail.get("manifest-media-type")),
+            media_type=reading.parse_media_type(detail.get("manifest-media-type")),
         ),
     )
 

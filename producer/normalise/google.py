@@ -1,8 +1,8 @@
 """Google Artifact Registry, through a push subscription to the project's Pub/Sub topic `gcr`, wrapped or not.
 
 Digest and tag are full references; their path is the repository, and the path of the request, not their host, says
-which registry speaks. One topic serves all registry hosts of a project, so what names another of Google's hosts than
-the instance's own is ignored. A push by tag comes as two messages, with and without the tag, which does no harm.
+which registry sent it. One topic serves all registry hosts of a project, so an event for another of Google's hosts than
+that of the instance is ignored. A push by tag causes two messages, with and without the tag, which does no harm.
 """
 
 from base64 import b64decode
@@ -14,7 +14,7 @@ from producer.normalise.outcome import Context, Normalised
 from schemas.events import Action, Event
 from schemas.names import Digest, Repository, Tag
 
-_GOOGLES = (".pkg.dev", "gcr.io")  # ends of Google's own registry hosts
+_GOOGLE_HOSTS = (".pkg.dev", "gcr.io")  # suffixes
 
 
 class _Named(NamedTuple):
@@ -26,12 +26,12 @@ class _Named(NamedTuple):
 
 class _Message(NamedTuple):
     data: Mapping[str, Any]
-    known_by: str | None
+    dedup_key: str | None
     published: Any
 
 
 def normalise(body: bytes, context: Context) -> Normalised:
-    """What was inserted or deleted; another action is ignored, another shape is unreadable."""
+    """Returns what was inserted or deleted; another action is ignored, another shape is unreadable."""
     try:
         events = _events(_message(body, context), context)
     except ValueError as error:
@@ -41,17 +41,17 @@ def normalise(body: bytes, context: Context) -> Normalised:
 
 def _message(body: bytes, context: Context) -> _Message:
     raw = reading.mapping(reading.read_json(body), "a message")
-    if "message" not in raw:  # pushed without Pub/Sub's wrapping
+    if "message" not in raw:  # without Pub/Sub's wrapping
         published = context.headers.get("x-goog-pubsub-publish-time")
         return _Message(raw, context.headers.get("x-goog-pubsub-message-id"), published)
     message = reading.mapping(raw["message"], "`message`")
-    data = reading.read_json(b64decode(reading.text(message, "data"), validate=True))
-    known_by = reading.first_text(message, "messageId", "message_id", "publishTime")
-    return _Message(reading.mapping(data, "`message.data`"), known_by, message.get("publishTime"))
+    data = reading.read_json(b64decode(reading.required_text(message, "data"), validate=True))
+    dedup_key = reading.first_text(message, "messageId", "message_id", "publishTime")
+    return _Message(reading.mapping(data, "`message.data`"), dedup_key, message.get("publishTime"))
 
 
 def _events(message: _Message, context: Context) -> Sequence[Event]:
-    action = reading.text(message.data, "action")
+    action = reading.required_text(message.data, "action")
     if action not in ("INSERT", "DELETE"):
         return ()
     named = _named(message.data)
@@ -59,14 +59,14 @@ def _events(message: _Message, context: Context) -> Sequence[Event]:
         return ()
     digest = named.digest
     if action == "DELETE" and named.tag is not None:
-        digest = None  # the tag went, not what it named
+        digest = None  # the tag was deleted, not what it named
     return (
         reading.make_event(
             context,
-            Action.MANIFEST_PUSH if action == "INSERT" else reading.deletion(named.tag, digest),
+            Action.MANIFEST_PUSH if action == "INSERT" else reading.deletion_action(named.tag, digest),
             named.repository,
-            known_by=message.known_by,
-            occurred_at=reading.time_of(message.published, context.received_at),
+            dedup_key=message.dedup_key,
+            occurred_at=reading.parse_time(message.published, context.received_at),
             tag=named.tag,
             digest=digest,
         ),
@@ -74,8 +74,8 @@ def _events(message: _Message, context: Context) -> Sequence[Event]:
 
 
 def _named(data: Mapping[str, Any]) -> _Named:
-    """From `digest` and `tag` together; some senders put a bare tag beside a full digest."""
-    by_digest, by_tag = reading.name(data, "digest", _split), reading.name(data, "tag", str)
+    """Combines `digest` and `tag`; some senders put a bare tag beside a full digest."""
+    by_digest, by_tag = reading.optional_name(data, "digest", _split), reading.optional_name(data, "tag", str)
     if by_tag is not None and "/" not in by_tag and by_digest is not None:
         return by_digest._replace(tag=Tag(by_tag))
     tagged = _split(by_tag) if by_tag is not None else None
@@ -88,7 +88,7 @@ def _named(data: Mapping[str, Any]) -> _Named:
 
 
 def _split(reference: str) -> _Named:
-    """`host/path@digest` or `host/path:tag`."""
+    """Splits `host/path@digest` or `host/path:tag`."""
     host, _, path = reference.partition("/")
     if "@" in path:
         repository, _, digest = path.partition("@")
@@ -98,4 +98,4 @@ def _split(reference: str) -> _Named:
 
 
 def _is_elsewhere(host: str, own: str) -> bool:
-    return host != own and host.endswith(_GOOGLES) and own.endswith(_GOOGLES)
+    return host != own and host.endswith(_GOOGLE_HOSTS) and own.endswith(_GOOGLE_HOSTS)

@@ -1,7 +1,7 @@
 """Harbor's webhooks, in both of its formats: its own JSON, and CloudEvents in one JSON object.
 
-A resource without a tag comes with its digest as the tag. Harbor names only the first of several tags, and most of its
-versions say nothing when a tag is put on what is there already; such tags are found by a listing.
+A resource without a tag has its digest in the tag field. Harbor names only the first of several tags, and most of its
+versions send nothing when a tag is added to an existing artifact; a listing finds such tags.
 """
 
 from collections.abc import Collection, Mapping, Sequence
@@ -14,24 +14,24 @@ from producer.normalise.outcome import Context, Normalised
 from schemas.events import Action, Event
 from schemas.names import Digest, Repository, Tag
 
-# Of its own format, and of its CloudEvents.
+# Types of its own format, and of its CloudEvents.
 _PUSHED = frozenset({"PUSH_ARTIFACT", "CREATE_TAG", "harbor.artifact.pushed", "harbor.tag.created"})
 _DELETED = frozenset({"DELETE_ARTIFACT", "harbor.artifact.deleted"})
 
 
 @dataclass(frozen=True, slots=True)
-class Said:
-    """One notification, whichever its format was."""
+class Notification:
+    """One notification, independent of its format."""
 
     type: str
-    known_by: str | None
+    dedup_key: str | None
     occurred_at: datetime
     actor: str | None
     data: Any
 
 
 def normalise(body: bytes, context: Context) -> Normalised:
-    """What was pushed or deleted; other types are ignored, another shape is unreadable."""
+    """Returns what was pushed or deleted; other types are ignored, another shape is unreadable."""
     return read(body, context, pushed=_PUSHED, deleted=_DELETED)
 
 
@@ -43,37 +43,44 @@ def read(
     deleted: Collection[str],
     only_with_digest: Collection[str] = (),
 ) -> Normalised:
-    """The same for a registry that speaks Harbor's format with type names of its own.
+    """Reads a notification of a registry that uses Harbor's format with type names of its own.
 
-    `only_with_digest`: types of which a resource without a digest is nothing in a registry.
+    Args:
+        body: The notification.
+        context: Where it came from.
+        pushed: The types of pushes.
+        deleted: The types of deletions.
+        only_with_digest: Types of which a resource without a digest is no artifact of the registry.
     """
     try:
-        said = _said(reading.mapping(reading.read_json(body), "a notification"), context)
-        if said.type not in pushed and said.type not in deleted:
+        notification = _notification(reading.mapping(reading.read_json(body), "a notification"), context)
+        if notification.type not in pushed and notification.type not in deleted:
             return Normalised(ignored=1)
-        data = reading.mapping(said.data, "the event's data")
-        repository = Repository(reading.text(_repository(data), "repo_full_name"))
-        resources = reading.elements(data, "resources")
+        data = reading.mapping(notification.data, "the event's data")
+        repository = Repository(reading.required_text(_repository(data), "repo_full_name"))
+        resources = reading.required_list(data, "resources")
     except ValueError as error:
         return reading.unreadable(body, error)
-    is_push, needs_digest = said.type in pushed, said.type in only_with_digest
+    is_push, needs_digest = notification.type in pushed, notification.type in only_with_digest
 
     def events(resource: Any) -> Sequence[Event]:
-        return _events(resource, said, repository, context, is_push=is_push, needs_digest=needs_digest)
+        return _events(
+            resource, notification, repository, context, is_push=is_push, needs_digest=needs_digest
+        )
 
     return reading.read_each(resources, body, events, keep_body=True) if resources else Normalised(ignored=1)
 
 
-def _said(raw: Mapping[str, Any], context: Context) -> Said:
-    kind, actor = reading.text(raw, "type"), reading.actor_of(raw.get("operator"))
+def _notification(raw: Mapping[str, Any], context: Context) -> Notification:
+    kind, actor = reading.required_text(raw, "type"), reading.parse_actor(raw.get("operator"))
     if "specversion" in raw:
-        at = reading.time_of(raw.get("time"), context.received_at)
-        return Said(kind, reading.first_text(raw, "id", "time"), at, actor, raw.get("data"))
+        at = reading.parse_time(raw.get("time"), context.received_at)
+        return Notification(kind, reading.first_text(raw, "id", "time"), at, actor, raw.get("data"))
     occur_at = raw.get("occur_at")
-    # Its own format has no id: the same thing, of the same second, is taken for the same event.
-    known_by = f"{kind} at {occur_at}" if type(occur_at) is int else None
-    at = reading.unix_time_of(occur_at, context.received_at)
-    return Said(kind, known_by, at, actor, raw.get("event_data"))
+    # Harbor's own format has no id: the same content in the same second counts as the same event.
+    dedup_key = f"{kind} at {occur_at}" if type(occur_at) is int else None
+    at = reading.parse_unix_time(occur_at, context.received_at)
+    return Notification(kind, dedup_key, at, actor, raw.get("event_data"))
 
 
 def _repository(data: Mapping[str, Any]) -> Mapping[str, Any]:
@@ -81,10 +88,16 @@ def _repository(data: Mapping[str, Any]) -> Mapping[str, Any]:
 
 
 def _events(
-    item: Any, said: Said, repository: Repository, context: Context, *, is_push: bool, needs_digest: bool
+    item: Any,
+    notification: Notification,
+    repository: Repository,
+    context: Context,
+    *,
+    is_push: bool,
+    needs_digest: bool,
 ) -> Sequence[Event]:
     resource = reading.mapping(item, "a resource")
-    digest, tag = reading.name(resource, "digest", Digest), _tag(resource)
+    digest, tag = reading.optional_name(resource, "digest", Digest), _tag(resource)
     if needs_digest and digest is None:
         return ()
     if tag is None and digest is None:
@@ -93,16 +106,16 @@ def _events(
     def event(action: Action, tag: Tag | None, digest: Digest | None) -> Event:
         return reading.make_event(
             context, action, repository, tag=tag, digest=digest,
-            known_by=said.known_by, occurred_at=said.occurred_at, actor=said.actor,
+            dedup_key=notification.dedup_key, occurred_at=notification.occurred_at, actor=notification.actor,
         )  # fmt: skip
 
     if is_push:
         return (event(Action.MANIFEST_PUSH, tag, digest),)
-    # A deleted artifact takes its tags along, of which one is named.
+    # The deletion of an artifact deletes its tags too; the notification names one of them.
     manifest = [event(Action.MANIFEST_DELETE, None, digest)] if digest is not None else []
     return [*manifest, event(Action.TAG_DELETE, tag, None)] if tag is not None else manifest
 
 
 def _tag(resource: Mapping[str, Any]) -> Tag | None:
-    said = resource.get("tag")
-    return None if isinstance(said, str) and ":" in said else reading.name(resource, "tag", Tag)
+    tag = resource.get("tag")
+    return None if isinstance(tag, str) and ":" in tag else reading.optional_name(resource, "tag", Tag)

@@ -1,4 +1,4 @@
-"""What a normaliser takes and gives: values only, and no exceptions, since what cannot be read is an outcome too."""
+"""The input and the result of a normaliser: values only, no exceptions, since unreadable bytes are a result too."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -11,17 +11,20 @@ from schemas.topology import Instance
 
 @dataclass(frozen=True, slots=True)
 class Context:
-    """Who spoke, when we heard it, and how new our rules were then."""
+    """Which instance sent a notification, when it arrived, and the revision of the rules at that time.
+
+    `headers` are the descriptive ones, with lower-case names.
+    """
 
     instance: Instance
     rules_rev: int
     received_at: datetime
-    headers: Mapping[str, str] = field(default_factory=dict)  # those that describe the event; lower case
+    headers: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
 class Unreadable:
-    """Bytes for a dead letter, and why."""
+    """The bytes of a dead letter, and the reason."""
 
     raw: bytes
     reason: str
@@ -29,12 +32,14 @@ class Unreadable:
 
 @dataclass(frozen=True, slots=True)
 class Normalised:
+    """What a notification contains; `ignored` counts valid events that need no action, such as pulls."""
+
     events: tuple[Event, ...] = ()
     unreadable: tuple[Unreadable, ...] = ()
-    ignored: int = 0  # well-formed, but nothing that we act on: pulls, actions of a newer registry
+    ignored: int = 0
 
 
 class Normalise(Protocol):
-    """Never raises, whatever the bytes are."""
+    """Parses the body of a notification. Never raises, whatever the bytes are."""
 
     def __call__(self, body: bytes, context: Context) -> Normalised: ...

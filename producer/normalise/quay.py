@@ -1,7 +1,7 @@
 """Quay's webhook for pushes. It names the tags and no digest; the agents ask the registry what the tags name.
 
-Quay says nothing of what kind of event it sends, has no id or time for it, and tells of no deletion. Whoever has set a
-body template of their own sends something else: it has to keep `repository` and `updated_tags`.
+Quay does not name the kind of an event, sends no id or time, and does not report deletions. A body template of the
+user's own has to keep `repository` and `updated_tags`.
 """
 
 from collections.abc import Mapping, Sequence
@@ -12,20 +12,20 @@ from producer.normalise.outcome import Context, Normalised
 from schemas.events import Action, Event
 from schemas.names import Repository, Tag
 
-_OTHER = (
+_OTHER_FIELDS = (
     "build_id",
     "message",
     "vulnerability",
     "vulnerabilities",
     "updated_tags",
-)  # of what is no push of tags
+)  # fields of notifications that are no push of tags
 
 
 def normalise(body: bytes, context: Context) -> Normalised:
-    """One event for each updated tag; builds, mirrors and scans are ignored."""
+    """Returns one event for each updated tag; ignores builds, mirrors and scans."""
     try:
         raw = reading.mapping(reading.read_json(body), "a notification")
-        repository = Repository(reading.text(raw, "repository"))
+        repository = Repository(reading.required_text(raw, "repository"))
         tags = _tags(raw)
     except ValueError as error:
         return reading.unreadable(body, error)
@@ -35,11 +35,11 @@ def normalise(body: bytes, context: Context) -> Normalised:
 
 
 def _tags(raw: Mapping[str, Any]) -> Sequence[Any]:
-    """A list, or in old versions an object of tag and image id."""
-    said = raw.get("updated_tags")
-    if isinstance(said, list | dict):
-        return list(said)
-    if said is None and any(field in raw for field in _OTHER):
+    """Returns the tags of a list, or of an object of tags and image ids as in old versions."""
+    tags = raw.get("updated_tags")
+    if isinstance(tags, list | dict):
+        return list(tags)
+    if tags is None and any(field in raw for field in _OTHER_FIELDS):
         return ()
     raise ValueError("not a push of Quay: `updated_tags` is missing or no list")
 
@@ -50,6 +50,6 @@ def _pushed(tag: Any, repository: Repository, context: Context) -> Sequence[Even
     at = context.received_at
     return (
         reading.make_event(
-            context, Action.MANIFEST_PUSH, repository, tag=Tag(tag), known_by=None, occurred_at=at
+            context, Action.MANIFEST_PUSH, repository, tag=Tag(tag), dedup_key=None, occurred_at=at
         ),
     )

@@ -1,6 +1,7 @@
-"""How a registry's JSON is read, whoever's it is: every field is checked, and a wrong one says its name.
+"""Reading fields of a registry's JSON: every field is checked, and the error for a wrong one names it.
 
-Functions raise `ValueError` with a reason for people. `read_each` is where that becomes an outcome.
+The functions raise `ValueError` with a reason for people, unless their docstring says otherwise; `read_each` turns it
+into a result.
 """
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -19,13 +20,15 @@ from schemas.names import Digest, MediaType, Repository, Tag
 
 N = TypeVar("N")
 
-_SKEW = timedelta(seconds=60)  # a registry's clock may be ahead by this much and still be believed
-_EARLIEST = datetime(2013, 1, 1, tzinfo=UTC)  # Go's zero time, a clock never set: no registry is older
+_MAX_SKEW = timedelta(seconds=60)  # a registry's clock may be ahead by this much
+_EARLIEST = datetime(
+    2013, 1, 1, tzinfo=UTC
+)  # no registry is older; excludes Go's zero time and clocks never set
 _LARGEST_SIZE = 2**63 - 1
 
 
 def read_json(body: bytes) -> Any:
-    """Raises `ValueError`, also for what is nested too deep or holds a number beyond any float."""
+    """Parses JSON; text that is nested too deep, or has a number beyond any float, is an error too."""
     try:
         return orjson.loads(body)
     except orjson.JSONDecodeError as error:
@@ -33,16 +36,20 @@ def read_json(body: bytes) -> Any:
 
 
 def unreadable(body: bytes, error: ValueError) -> Normalised:
-    """The whole body, as one that says nothing that we understand."""
+    """Returns the result for a body that is unreadable as a whole."""
     return Normalised(unreadable=(Unreadable(body, clean(str(error), 500)),))
 
 
 def read_each(
     items: Iterable[Any], body: bytes, read: Callable[[Any], Sequence[Event]], *, keep_body: bool = False
 ) -> Normalised:
-    """What each item says; one that cannot be read does not hold up the rest, one that says nothing is ignored.
+    """Reads the events of each item: an unreadable item does not affect the others, one without events is ignored.
 
-    `keep_body`: an item alone would say too little in a dead letter.
+    Args:
+        items: The parts of the notification.
+        body: The whole notification.
+        read: Returns the events of one item, or raises `ValueError`.
+        keep_body: A dead letter has the whole body, since an item alone would say too little.
     """
     events: list[Event] = []
     bad: list[Unreadable] = []
@@ -63,7 +70,7 @@ def _bytes_of(item: Any, body: bytes) -> bytes:
     try:
         return orjson.dumps(item)
     except orjson.JSONEncodeError:
-        return body  # orjson reads deeper than it writes
+        return body  # orjson parses deeper nesting than it writes
 
 
 def make_event(
@@ -71,7 +78,7 @@ def make_event(
     action: Action,
     repository: Repository,
     *,
-    known_by: str | None,
+    dedup_key: str | None,
     occurred_at: datetime,
     tag: Tag | None = None,
     digest: Digest | None = None,
@@ -81,16 +88,16 @@ def make_event(
     actor: str | None = None,
     user_agent: object = None,
 ) -> Event:
-    """An event of the instance that the path names; by its `user_agent` a push of our own says where it came from.
+    """Returns an event of the instance that the path names.
 
-    What it is `known_by` makes its id the same at each delivery.
-
-    Known by nothing, every delivery counts as new.
+    Args:
+        dedup_key: Makes the event's id the same at each delivery. Without one every delivery counts as new.
+        user_agent: The client; that of an agent's push carries the origin of the content.
     """
     place, chain = context.instance.place, parse_user_agent(user_agent)
-    known_by = known_by or context.received_at.isoformat()
+    dedup_key = dedup_key or context.received_at.isoformat()
     return Event(
-        id=make_id(place, known_by, action, repository, tag, digest),
+        id=make_id(place, dedup_key, action, repository, tag, digest),
         time=context.received_at,
         origin=chain.origin if chain is not None else place,
         hops=chain.hops if chain is not None else 0,
@@ -110,83 +117,89 @@ def make_event(
 
 
 def mapping(value: Any, what: str) -> Mapping[str, Any]:
+    """Returns `value` if it is a JSON object; `what` names it in the error."""
     if not isinstance(value, dict):
         raise ValueError(f"{what} is not an object")  # noqa: TRY004  # data from outside, not a wrong call
     return value
 
 
-def text(found: Mapping[str, Any], field: str) -> str:
+def required_text(found: Mapping[str, Any], field: str) -> str:
+    """Returns a field that must be a string."""
     value = found.get(field)
     if not isinstance(value, str):
         raise ValueError(f"`{field}` is missing or not a string")  # noqa: TRY004
     return value
 
 
-def elements(found: Mapping[str, Any], field: str) -> list[Any]:
+def required_list(found: Mapping[str, Any], field: str) -> list[Any]:
+    """Returns a field that must be a list."""
     value = found.get(field)
     if not isinstance(value, list):
         raise ValueError(f"`{field}` is missing or not a list")  # noqa: TRY004
     return value
 
 
-def name(found: Mapping[str, Any], field: str, parse: Callable[[str], N]) -> N | None:
-    """An optional name: absent, null and empty are the same (Go's `omitempty` is not used everywhere)."""
-    return parse(text(found, field)) if found.get(field) not in (None, "") else None
+def optional_name(found: Mapping[str, Any], field: str, parse: Callable[[str], N]) -> N | None:
+    """Returns a parsed field, or None when it is absent, null or empty (not everybody uses Go's `omitempty`)."""
+    return parse(required_text(found, field)) if found.get(field) not in (None, "") else None
 
 
-def deletion(tag: Tag | None, digest: Digest | None) -> Action:
-    """What was deleted, told by what is named."""
+def deletion_action(tag: Tag | None, digest: Digest | None) -> Action:
+    """Returns which deletion it was, by what the event names. Never raises."""
     if digest is not None:
-        # A deleted blob looks just the same. Events are hints: whoever acts on one asks the registry.
+        # A deleted blob looks the same. Events are hints: agents ask the registry before they act on one.
         return Action.MANIFEST_DELETE
     return Action.TAG_DELETE if tag is not None else Action.REPOSITORY_DELETE
 
 
 def first_text(found: Mapping[str, Any], *fields: str) -> str | None:
-    """The first of these fields that is a string and not empty."""
+    """Returns the first of these fields that is a string and not empty. Never raises."""
     return next((value for field in fields if isinstance(value := found.get(field), str) and value), None)
 
 
-def time_of(timestamp: Any, received_at: datetime) -> datetime:
-    """The registry's own time, of RFC 3339, where it can be believed; else when we heard of it."""
+def parse_time(timestamp: Any, received_at: datetime) -> datetime:
+    """Returns the registry's own time (RFC 3339) if it is plausible, else `received_at`. Never raises."""
     try:
-        said = datetime.fromisoformat(timestamp).astimezone(UTC) if _has_zone(timestamp) else received_at
+        parsed = datetime.fromisoformat(timestamp).astimezone(UTC) if _has_zone(timestamp) else received_at
     except (ValueError, OverflowError):
         return received_at
-    return _believed(said, received_at)
+    return _plausible(parsed, received_at)
 
 
-def unix_time_of(seconds: Any, received_at: datetime) -> datetime:
-    """The same of seconds since 1970."""
+def parse_unix_time(seconds: Any, received_at: datetime) -> datetime:
+    """Returns a time in seconds since 1970 if it is plausible, else `received_at`. Never raises."""
     try:
-        said = datetime.fromtimestamp(seconds, UTC) if type(seconds) is int else received_at
+        parsed = datetime.fromtimestamp(seconds, UTC) if type(seconds) is int else received_at
     except (ValueError, OverflowError, OSError):
         return received_at
-    return _believed(said, received_at)
+    return _plausible(parsed, received_at)
 
 
-def _believed(said: datetime, received_at: datetime) -> datetime:
-    return said if _EARLIEST <= said <= received_at + _SKEW else received_at
+def _plausible(parsed: datetime, received_at: datetime) -> datetime:
+    return parsed if _EARLIEST <= parsed <= received_at + _MAX_SKEW else received_at
 
 
 def _has_zone(timestamp: Any) -> bool:
-    """A time without a zone would be read in this machine's."""
+    """Returns whether a time names its zone; without one it would be taken for local time."""
     return isinstance(timestamp, str) and (timestamp.endswith("Z") or timestamp[-6:-5] in ("+", "-"))
 
 
-def media_type(value: Any) -> MediaType | None:
+def parse_media_type(value: Any) -> MediaType | None:
+    """Returns the media type, or None when it is no valid one: the manifest says what the content is."""
     try:
         return MediaType(str(value or "").partition(";")[0].strip())
     except ValueError:
-        return None  # what the content is, its manifest will say
+        return None
 
 
 def is_manifest_type(value: Any) -> bool:
+    """Returns whether a media type is one of a manifest or an index. Never raises."""
     media_type = str(value or "")
     return ".manifest." in media_type or ".index." in media_type
 
 
-def size_of(found: Mapping[str, Any], *fields: str) -> int | None:
+def first_size(found: Mapping[str, Any], *fields: str) -> int | None:
+    """Returns the first of these fields that is a size in bytes. Never raises."""
     for field in fields:
         value = found.get(field)
         if type(value) is int and 0 <= value <= _LARGEST_SIZE:
@@ -194,22 +207,26 @@ def size_of(found: Mapping[str, Any], *fields: str) -> int | None:
     return None
 
 
-def actor_of(value: Any) -> str | None:
+def parse_actor(value: Any) -> str | None:
+    """Returns an account name without unprintable characters, or None. Never raises."""
     return clean(value) or None if isinstance(value, str) else None
 
 
-def actor_named(found: Mapping[str, Any]) -> str | None:
-    """Of `actor: {name}`, as distribution and zot say it."""
+def actor_name(found: Mapping[str, Any]) -> str | None:
+    """Returns `actor.name`, as distribution and zot send it, or None. Never raises."""
     actor = found.get("actor")
-    return actor_of(actor.get("name")) if isinstance(actor, dict) else None
+    return parse_actor(actor.get("name")) if isinstance(actor, dict) else None
 
 
 def user_agent(found: Mapping[str, Any]) -> object:
-    """Of `request: {useragent}`, as distribution, zot and ACR repeat it."""
+    """Returns `request.useragent`, as distribution, zot and ACR send it, or None. Never raises."""
     request = found.get("request")
     return request.get("useragent") if isinstance(request, dict) else None
 
 
 def host_of(url: str) -> str:
-    """Of an instance, to leave out what is plainly said of another registry; never to believe a body."""
+    """Returns the host of an instance's URL.
+
+    It serves to ignore events of other registries; a host in a body is never trusted.
+    """
     return urlsplit(url).hostname or ""

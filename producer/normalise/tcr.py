@@ -1,4 +1,4 @@
-"""Triggers of Tencent Container Registry: Harbor's first format, with the type names that it had then.
+"""Triggers of Tencent Container Registry: Harbor's first format with its old type names.
 
 A chart of the old chart service (`uploadChart` without a digest) is no artifact of the registry, so it is ignored; one
 that was pushed as an OCI artifact has a digest.
@@ -13,4 +13,5 @@ _CHARTS = frozenset({"uploadChart", "deleteChart"})
 
 
 def normalise(body: bytes, context: Context) -> Normalised:
+    """Returns pushes and deletions of images and charts; ignores other types."""
     return harbor.read(body, context, pushed=_PUSHED, deleted=_DELETED, only_with_digest=_CHARTS)

@@ -1,4 +1,4 @@
-"""What bulk work asks of the registries: counted, so that no request comes back unseen, and none is missing."""
+"""The requests that bulk work sends to the registries are counted, so that an additional or missing one shows."""
 
 from collections import Counter
 from collections.abc import AsyncIterator
@@ -31,17 +31,17 @@ def _has_api(mesh: Mesh) -> bool:
 
 
 async def _sync(mesh: Mesh, **asked: str) -> tuple[dict[str, int], dict[str, int], dict[str, int]]:
-    """Run the rule; what both registries were asked meanwhile, pings left out, and how the tasks ended."""
+    """Runs the rule; returns the requests to both registries meanwhile, without pings, and how the tasks ended."""
     registries = (mesh.source, mesh.destination)
     before = [Counter(it.seen.requests) for it in registries]
     ended = await mesh.ended(await mesh.sync(**asked))
     assert ended["status"] == "Succeed"
     source, destination = (it.seen.requests - old for it, old in zip(registries, before, strict=True))
-    told = [
+    asked_for = [
         {" ".join(key): count for key, count in it.items() if key[1] != "base"}
         for it in (source, destination)
     ]
-    return told[0], told[1], {name: ended[name] for name in ("succeed", "skipped")}
+    return asked_for[0], asked_for[1], {name: ended[name] for name in ("succeed", "skipped")}
 
 
 async def _attach(mesh: Mesh, tag: str) -> Digest:
@@ -61,7 +61,7 @@ async def _is_listed_there(mesh: Mesh, tag: str, referrer: Digest) -> bool:
 
 
 async def test_a_whole_copy(mesh: Mesh) -> None:
-    """Of an image with three layers and a config: 13 questions there, 8 and what referrers need at its source."""
+    """An image of three layers and a config costs the destination 13 requests, the source 8 and those for referrers."""
     source, destination, ended = await _sync(mesh)
     assert ended == {"succeed": IMAGES, "skipped": 0}
     assert destination.pop("HEAD blob") < 2 * 4 + 1  # until it is known that it mounts
@@ -74,14 +74,14 @@ async def test_a_whole_copy(mesh: Mesh) -> None:
     assert source == {
         "GET catalog": 1,
         "GET tags": 1,
-        "HEAD manifest": 5 * IMAGES,  # listed, settled, and cosign's three
+        "HEAD manifest": 5 * IMAGES,  # by the listing, by the task, and for cosign's three tags
         "GET manifest": (1 if _has_api(mesh) else 2) * IMAGES,
         "GET referrers": IMAGES,
         "GET blob": 4 * IMAGES,
     }
 
 
-async def test_a_pass_that_finds_nothing_to_do(mesh: Mesh) -> None:
+async def test_a_run_that_finds_nothing_to_do(mesh: Mesh) -> None:
     await _sync(mesh)
     source, destination, ended = await _sync(mesh)
     assert ended == {"succeed": 0, "skipped": IMAGES}
@@ -91,7 +91,7 @@ async def test_a_pass_that_finds_nothing_to_do(mesh: Mesh) -> None:
     assert looked == IMAGES if _has_api(mesh) else looked == 0  # a minute ago it knew no such request
 
 
-async def test_what_was_attached_since_is_found_by_the_next_pass(mesh: Mesh) -> None:
+async def test_what_was_attached_since_is_found_by_the_next_run(mesh: Mesh) -> None:
     await _sync(mesh)
     await _sync(mesh)
     sbom = await _attach(mesh, "v3")
@@ -101,7 +101,7 @@ async def test_what_was_attached_since_is_found_by_the_next_pass(mesh: Mesh) -> 
 
 
 async def test_what_was_attached_since_is_found_of_a_tag_that_was_named(mesh: Mesh) -> None:
-    """Then nobody listed the tags of the repository."""
+    """The tags of the repository are not listed then."""
     await _sync(mesh)
     sbom = await _attach(mesh, "v3")
     _, _, ended = await _sync(mesh, tag="v3")
@@ -109,7 +109,7 @@ async def test_what_was_attached_since_is_found_of_a_tag_that_was_named(mesh: Me
     assert await _is_listed_there(mesh, "v3", sbom)
 
 
-async def test_layers_that_an_image_shares_are_looked_for_and_not_begun_again(mesh: Mesh) -> None:
+async def test_shared_layers_are_looked_up_and_not_uploaded_again(mesh: Mesh) -> None:
     await _sync(mesh)
     for tag in ("w1", "w2"):
         await mesh.push(tag, b"0 0", b"0 1", tag.encode())

@@ -1,4 +1,4 @@
-"""A source whose lists repeat themselves: pages that moved while they were read, or a next page that is the same."""
+"""A source whose lists repeat names: pages that changed while they were read, or a next page that is the same."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -22,7 +22,7 @@ MANIFEST = "application/vnd.oci.image.manifest.v1+json"
 
 @asynccontextmanager
 async def _registry() -> AsyncIterator[str]:
-    """It holds game/app:v1 and v2, and names the last of each page at the beginning of the next one too."""
+    """Holds game/app:v1 and v2, and repeats the last name of each page on the next one."""
 
     async def listed(request: web.Request) -> web.Response:
         field, names = ("tags", ["v1", "v2"]) if "tags" in request.path else ("repositories", ["game/app"])
@@ -48,7 +48,7 @@ async def _registry() -> AsyncIterator[str]:
 
 @asynccontextmanager
 async def _mesh(folder: Path) -> AsyncIterator[Site]:
-    """With control and a producer, and nobody who copies."""
+    """Control and a producer, without an agent."""
     async with _registry() as url, control_site(folder) as site:
         cn, eu = MESH["instances"]
         await site.control.apply(MESH | {"instances": [cn | {"url": url}, eu]})
@@ -67,7 +67,7 @@ async def _mesh(folder: Path) -> AsyncIterator[Site]:
 
 
 async def _total(site: Site, execution_id: str) -> int:
-    """What its end is reckoned by: as many tasks have to end, and a task that is listed twice is one."""
+    """Returns the total that the listing wrote; the execution ends when as many tasks have ended."""
     found: int | None = None
 
     async def is_listed() -> bool:

@@ -1,4 +1,4 @@
-"""Notifications over HTTP, on a real log: what is answered, what is durable then, and who may speak."""
+"""Notifications over HTTP, on a real log: the answer, what is durable by then, and authentication."""
 
 import asyncio
 import logging
@@ -68,7 +68,7 @@ async def test_a_deleted_tag_is_forgotten(site: Site):
 
 @pytest.mark.parametrize("path", sorted(RECORDED.glob("*.json")), ids=lambda path: path.stem)
 async def test_recorded_notifications_are_read_whole(site: Site, path: Path):
-    """Under either content type, and any other: the path says who speaks, not the header."""
+    """Under either content type, and any other: the path names the registry, not the header."""
     await site.declare(GAME_CN)
     sent = orjson.loads(path.read_bytes())["events"]
     for version in (
@@ -84,7 +84,7 @@ async def test_recorded_notifications_are_read_whole(site: Site, path: Path):
     assert len({event.id for event in await site.events()}) == len(sent) - pulls  # the same each time
 
 
-async def test_one_bad_event_is_put_away_and_the_rest_go_on(site: Site):
+async def test_one_bad_event_becomes_a_dead_letter_and_the_others_are_accepted(site: Site):
     await site.declare(GAME_CN)
     bad = push(1, repository="Not/Allowed")
     status, answer, _ = await site.post(envelope(push(0), bad, push(2), {**push(3), "action": "pull"}))
@@ -109,7 +109,7 @@ async def test_many_bad_events_are_one_bad_envelope(site: Site):
 
 
 @pytest.mark.parametrize("body", [b"", b"{", b"\x00\xff", b'{"events": 5}', b"[" * 5000])
-async def test_what_is_no_notification_is_accepted_and_put_away(site: Site, body: bytes):
+async def test_what_is_no_notification_is_accepted_as_a_dead_letter(site: Site, body: bytes):
     await site.declare(GAME_CN)
     status, answer, _ = await site.post(body)
     assert (status, answer) == (202, {"accepted": 0, "dead_letters": 1})
@@ -117,7 +117,7 @@ async def test_what_is_no_notification_is_accepted_and_put_away(site: Site, body
     assert dead_letter.payload_bytes() == body
 
 
-async def test_an_oversized_body_is_accepted_and_its_beginning_put_away(site: Site):
+async def test_an_oversized_body_is_accepted_as_a_dead_letter_of_its_beginning(site: Site):
     await site.declare(GAME_CN)
     body = b'{"events": [' + b" " * (9 * 1024 * 1024) + b"]}"
     status, answer, _ = await site.post(body)
@@ -127,22 +127,20 @@ async def test_an_oversized_body_is_accepted_and_its_beginning_put_away(site: Si
     assert str(len(body)) in dead_letter.reason
 
 
-async def test_a_large_envelope_is_taken_whole(site: Site):
+async def test_a_large_envelope_is_accepted_whole(site: Site):
     await site.declare(GAME_CN)
     assert (await site.post(envelope(*(push(n) for n in range(3000)))))[1]["accepted"] == 3000
     assert len({event.id for event in await site.events()}) == 3000
 
 
-async def test_a_log_that_is_away_is_no_acknowledgement(site: Site):
+async def test_nothing_is_acknowledged_while_the_log_is_unavailable(site: Site):
     await site.declare(GAME_CN)
     await site.post(envelope(push()))
     await site.log.close()
     status, answer, headers = await site.post(envelope(push(1)))
     assert (status, headers["Retry-After"]) == (503, "5")
     assert "send it again" in answer["error"]
-    assert (await site.post(b"no JSON"))[
-        0
-    ] == 503  # a dead letter that cannot be kept is no acknowledgement either
+    assert (await site.post(b"no JSON"))[0] == 503  # nor is a dead letter that cannot be written
     assert site.count("notifications_total", instance="game-cn", answer="unavailable") == 2
     assert (await site.post(envelope(push()), to="perhaps-declared"))[0] == 503
     assert site.count("notifications_total", instance="unknown", answer="unavailable") == 1
@@ -158,18 +156,18 @@ async def test_an_unknown_instance_is_not_found_until_it_is_declared(site: Site)
     assert site.count("notifications_total", instance="unknown", answer="refused") == 2
 
 
-async def test_a_rule_applied_before_a_push_is_in_its_stamp(site: Site):
+async def test_a_rule_applied_before_a_push_is_in_its_revision(site: Site):
     await site.declare(GAME_CN)
     for number in range(30):
         rev = await site.declare(Rule(name=f"rule-{number}", source="game-cn", destination="game-eu"))
         answers = await asyncio.gather(*(site.post(envelope(push(number * 3 + n))) for n in range(3)))
         assert {status for status, _, _ in answers} == {202}
-        stamps: list[Event] = (await site.events())[-3:]
-        assert all(event.rules_rev >= rev for event in stamps)
+        events: list[Event] = (await site.events())[-3:]
+        assert all(event.rules_rev >= rev for event in events)
     assert site.count("stale_stamps_total") == 0
 
 
-# Who may speak
+# Authentication
 
 
 @pytest.mark.parametrize(
@@ -181,7 +179,7 @@ async def test_a_rule_applied_before_a_push_is_in_its_stamp(site: Site):
         {"Authorization": f"Bearer {SECRET}", "X-Forwarded-For": "203.0.113.9"},
     ],
 )
-async def test_the_secret_opens(site: Site, headers):
+async def test_the_secret_authenticates(site: Site, headers):
     await site.declare(GUARDED)
     assert (await site.post(envelope(push()), headers))[0] == 202
 
@@ -193,12 +191,12 @@ async def test_the_secret_may_come_as_a_parameter(site: Site):
 
 
 @pytest.mark.parametrize(
-    "said", [None, "", "Bearer", "Bearer ", "Bearer wrong", "Basic Og==", f"{SECRET}x", "é\u20ac"]
+    "presented", [None, "", "Bearer", "Bearer ", "Bearer wrong", "Basic Og==", f"{SECRET}x", "é\u20ac"]
 )
-async def test_anything_else_does_not_and_that_shows(site: Site, said):
+async def test_anything_else_is_refused_and_counted(site: Site, presented):
     await site.declare(GUARDED)
     status, answer, headers = await site.post(
-        envelope(push()), {"Authorization": said} if said is not None else {}
+        envelope(push()), {"Authorization": presented} if presented is not None else {}
     )
     assert (status, headers["WWW-Authenticate"]) == (401, "Bearer")
     assert "Authorization: Bearer" in answer["error"]
@@ -207,16 +205,16 @@ async def test_anything_else_does_not_and_that_shows(site: Site, said):
 
 
 @pytest.mark.parametrize("environment", [{}, {"REGMESH_SECRET_GAME_CN_INTAKE": ""}])
-async def test_a_secret_without_a_value_opens_to_nobody(tmp_path, environment):
+async def test_a_secret_without_a_value_authenticates_nobody(tmp_path, environment):
     async with intake_site(tmp_path, environment) as site:
         await site.declare(GUARDED)
-        for said in ("", "Bearer ", "Bearer x"):
-            status, answer, _ = await site.post(envelope(push()), {"Authorization": said})
+        for presented in ("", "Bearer ", "Bearer x"):
+            status, answer, _ = await site.post(envelope(push()), {"Authorization": presented})
             assert status == 403
             assert "has no value on this node" in answer["error"]
 
 
-async def test_a_rotated_secret_file_is_seen(tmp_path):
+async def test_a_rotated_secret_file_is_read_again(tmp_path):
     file = tmp_path / "game-cn-intake"
     async with intake_site(tmp_path, {"REGMESH_SECRETS_DIR": str(tmp_path)}) as site:
         await site.declare(GUARDED)
@@ -251,7 +249,7 @@ async def test_no_secret_is_ever_logged_or_answered(site: Site, caplog):
 
 
 @pytest.mark.parametrize("header", ["X-Forwarded-For", "Forwarded", "X-Real-IP", "Via", "Origin"])
-async def test_without_a_secret_only_a_direct_local_peer_may_speak(site: Site, header):
+async def test_without_a_secret_only_a_direct_local_peer_is_accepted(site: Site, header):
     await site.declare(GAME_CN)
     assert (await site.post(envelope(push())))[0] == 202
     status, answer, _ = await site.post(envelope(push()), {header: "127.0.0.1"})
@@ -281,7 +279,7 @@ def test_which_addresses_are_local():
 
 
 async def raw_request(site: Site, body: bytes) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
-    """The head and half the body; the caller sends the rest, or does not."""
+    """Sends the head and half the body; the caller may send the rest."""
     host, port = site.url.removeprefix("http://").split(":")
     reader, writer = await asyncio.open_connection(host, int(port))
     head = f"POST /v1/notifications/game-cn HTTP/1.1\r\nHost: intake\r\nContent-Length: {len(body)}\r\n\r\n"
@@ -290,7 +288,7 @@ async def raw_request(site: Site, body: bytes) -> tuple[asyncio.StreamReader, as
     return reader, writer
 
 
-async def test_a_table_that_cannot_tell_in_time_holds_up_no_event(site: Site):
+async def test_a_table_that_is_too_slow_delays_no_event(site: Site):
     rev = await site.declare(GAME_CN)
     await site.post(envelope(push()))
     site.following.cancel()
@@ -300,10 +298,10 @@ async def test_a_table_that_cannot_tell_in_time_holds_up_no_event(site: Site):
     assert site.count("stale_stamps_total") == 2
 
 
-async def test_a_stop_lets_a_request_that_has_begun_finish(site: Site):
+async def test_a_stop_lets_a_request_in_progress_finish(site: Site):
     await site.declare(GAME_CN)
     await site.post(envelope(push()))
-    site.following.cancel()  # so that the next one waits half a second for its stamp
+    site.following.cancel()  # so that the next one waits half a second for its revision
     posting = asyncio.create_task(site.post(envelope(push(1))))
     await asyncio.sleep(0.1)
     assert not posting.done()
@@ -312,7 +310,7 @@ async def test_a_stop_lets_a_request_that_has_begun_finish(site: Site):
     assert len(await site.events()) == 2
 
 
-async def test_a_client_that_goes_away_half_way_leaves_nothing(site: Site):
+async def test_a_client_that_disconnects_half_way_leaves_nothing(site: Site):
     await site.declare(GAME_CN)
     _, writer = await raw_request(site, envelope(push()))
     writer.close()

@@ -1,4 +1,4 @@
-"""An intake that is killed in the middle of a crowd: whatever it acknowledged is on the log."""
+"""An intake that is killed under load: everything that it acknowledged is on the log."""
 
 import asyncio
 import sys
@@ -32,7 +32,7 @@ async def test_what_was_acknowledged_is_there_after_a_kill(tmp_path):
     acknowledged: set[int] = set()
     sent = iter(range(1_000_000))
 
-    async def speak(http: ClientSession) -> None:
+    async def send(http: ClientSession) -> None:
         while True:
             number = next(sent)
             body = body_of(number)
@@ -45,7 +45,7 @@ async def test_what_was_acknowledged_is_there_after_a_kill(tmp_path):
 
     async with ClientSession(connector=TCPConnector(limit=0)) as http, asyncio.TaskGroup() as group:
         for _ in range(16):
-            group.create_task(speak(http))
+            group.create_task(send(http))
         while len(acknowledged) < 200:
             await asyncio.sleep(0.01)
         server.kill()

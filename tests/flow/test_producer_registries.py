@@ -1,4 +1,4 @@
-"""Every kind of registry speaks to a real intake over HTTP: what it says is durable, or kept as a dead letter."""
+"""Every kind of registry notifies a real intake over HTTP: its events are durable, or kept as dead letters."""
 
 import orjson
 import pytest
@@ -27,12 +27,12 @@ async def declared(site: Site, kind: str) -> None:
 
 
 @pytest.mark.parametrize("kind", sorted(NORMALISE.keys() - {"distribution"}))
-async def test_every_request_of_a_kind_is_taken_and_accounted_for(site: Site, kind: str):
+async def test_every_request_of_a_kind_is_accepted_and_accounted_for(site: Site, kind: str):
     await declared(site, kind)
     accepted = dead_letters = 0
-    for said in (said for said in requests() if said.kind == kind):
-        status, answer, _ = await site.post(said.body, headers=said.headers)
-        assert status == 202, said
+    for sent in (sent for sent in requests() if sent.kind == kind):
+        status, answer, _ = await site.post(sent.body, headers=sent.headers)
+        assert status == 202, sent
         accepted += int(str(answer["accepted"]))
         dead_letters += int(str(answer["dead_letters"]))
     assert len(await site.events()) == accepted > 0
@@ -42,7 +42,7 @@ async def test_every_request_of_a_kind_is_taken_and_accounted_for(site: Site, ki
 
 
 @pytest.mark.parametrize("kind", sorted(NORMALISE))
-async def test_what_another_kind_would_send_is_put_away_and_never_refused(site: Site, kind: str):
+async def test_what_another_kind_would_send_is_a_dead_letter_and_never_refused(site: Site, kind: str):
     await declared(site, kind)
     body = orjson.dumps({"what": "is this?"})
     status, answer, _ = await site.post(body)
@@ -54,14 +54,14 @@ async def test_what_another_kind_would_send_is_put_away_and_never_refused(site: 
 
 async def test_zots_headers_reach_its_reader(site: Site):
     await declared(site, "zot")
-    said = request("zot", "image-updated")
-    assert (await site.post(said.body, headers=said.headers))[1] == {"accepted": 1, "dead_letters": 0}
-    assert (await site.post(said.body))[1] == {"accepted": 0, "dead_letters": 1}
+    sent = request("zot", "image-updated")
+    assert (await site.post(sent.body, headers=sent.headers))[1] == {"accepted": 1, "dead_letters": 0}
+    assert (await site.post(sent.body))[1] == {"accepted": 0, "dead_letters": 1}
     (tag,) = await site.read(topics.tags(BEIJING), TagState)
     assert tag.key == "game-cn/game/server:1.4.2"
 
 
-async def test_a_push_without_a_digest_is_an_event_and_says_nothing_of_what_the_tag_names(site: Site):
+async def test_a_push_without_a_digest_is_an_event_without_a_tag_record(site: Site):
     await declared(site, "quay")
     await site.post(request("quay", "repo-push").body)
     events = await site.events()
@@ -72,19 +72,19 @@ async def test_a_push_without_a_digest_is_an_event_and_says_nothing_of_what_the_
     assert not await site.records(topics.tags(BEIJING))
 
 
-async def test_a_deleted_artifact_of_harbor_takes_its_tag_along(site: Site):
+async def test_a_deleted_artifact_of_harbor_deletes_its_tag(site: Site):
     await declared(site, "harbor")
     for what in ("push", "delete"):
-        said = request("harbor", what)
-        await site.post(said.body, headers=said.headers)
+        sent = request("harbor", what)
+        await site.post(sent.body, headers=sent.headers)
     (tag,) = await site.records(topics.tags(BEIJING))
     assert (tag.key, tag.value) == ("game-cn/game/server:1.4.2", None)
 
 
-@pytest.mark.parametrize("said", [request("quay", "repo-push"), request("google", "insert-tag")], ids=str)
-async def test_a_registry_that_sets_no_headers_shows_its_secret_in_the_path(site: Site, said: Request):
-    url = HOSTS.get(said.kind, GAME_CN.url)
-    await site.declare(GUARDED.model_copy(update={"kind": said.kind, "url": url}))
-    assert (await site.post(said.body, headers=said.headers))[0] == 401
-    assert (await site.post(said.body, headers=said.headers, to=f"game-cn?token={SECRET}"))[0] == 202
+@pytest.mark.parametrize("sent", [request("quay", "repo-push"), request("google", "insert-tag")], ids=str)
+async def test_a_registry_that_sets_no_headers_shows_its_secret_in_the_path(site: Site, sent: Request):
+    url = HOSTS.get(sent.kind, GAME_CN.url)
+    await site.declare(GUARDED.model_copy(update={"kind": sent.kind, "url": url}))
+    assert (await site.post(sent.body, headers=sent.headers))[0] == 401
+    assert (await site.post(sent.body, headers=sent.headers, to=f"game-cn?token={SECRET}"))[0] == 202
     assert await site.events()

@@ -1,4 +1,4 @@
-"""A real registry speaks to a real intake: what it does arrives on the log, also after it was refused for a while."""
+"""A real registry notifies a real intake: its events arrive on the log, also after refusals."""
 
 import asyncio
 import hashlib
@@ -93,7 +93,7 @@ async def test_what_a_registry_does_arrives_on_the_log(site: Site, tmp_path):
         async with http.delete(f"{registry_url}/v2/game/server/manifests/{pushed}") as deleted:
             assert deleted.status == 202
         await until(arrived(site, Action.MANIFEST_DELETE))
-        await until(arrived(site, Action.TAG_DELETE))  # distribution takes a deleted manifest's tags away
+        await until(arrived(site, Action.TAG_DELETE))  # distribution deletes the tags of a deleted manifest
     by_action = {event.action: event for event in await site.events()}
     push, mount = by_action[Action.MANIFEST_PUSH], by_action[Action.BLOB_MOUNT]
     assert (push.repository, push.tag, push.digest) == ("game/server", "1.4.2", pushed)
@@ -110,8 +110,8 @@ async def test_what_a_registry_does_arrives_on_the_log(site: Site, tmp_path):
     assert not await site.dead_letters()
 
 
-async def test_what_was_refused_comes_again(site: Site, tmp_path):
-    """Nobody declared the instance yet: the registry keeps the event and sends it until somebody did."""
+async def test_a_refused_notification_is_sent_again(site: Site, tmp_path):
+    """While the instance is undeclared, the registry keeps the event and sends it again."""
     url = f"{site.url}/v1/notifications/game-cn"
     async with registry(tmp_path, url) as registry_url, ClientSession() as http:
         await push_image(http, registry_url, "game/server", "1.0")

@@ -1,4 +1,4 @@
-"""What distribution says, in our words; and that nothing it may send makes the normaliser raise."""
+"""Notifications of distribution as events; and nothing that it may send makes the normaliser raise."""
 
 from datetime import UTC, datetime, timedelta
 
@@ -21,11 +21,11 @@ DIGEST = "sha256:" + "ab" * 32
 OCI = "application/vnd.oci.image.manifest.v1+json"
 
 
-def speak(*events: object, context: Context = CONTEXT) -> Normalised:
+def normalised(*events: object, context: Context = CONTEXT) -> Normalised:
     return NORMALISE["distribution"](orjson.dumps({"events": list(events)}), context)
 
 
-def said(action: str = "push", **changes: object) -> dict[str, object]:
+def sent(action: str = "push", **changes: object) -> dict[str, object]:
     """An event as distribution 2.8.2 sends it (recorded, with other names)."""
     target = {
         "mediaType": OCI,
@@ -55,7 +55,7 @@ def said(action: str = "push", **changes: object) -> dict[str, object]:
 
 
 def one(*args: object, **changes: object) -> Event:
-    found = speak(said(*args, **changes))
+    found = normalised(sent(*args, **changes))
     assert not found.unreadable
     assert not found.ignored
     (event,) = found.events
@@ -63,7 +63,7 @@ def one(*args: object, **changes: object) -> Event:
 
 
 def why(*events: object) -> str:
-    found = speak(*events)
+    found = normalised(*events)
     assert not found.events
     (dead_letter,) = found.unreadable
     return dead_letter.reason
@@ -109,7 +109,7 @@ def test_a_manifest_pushed_by_tag():
         ({"tag": None, "url": 7, "mediaType": ["?"]}, Action.BLOB_PUSH),
     ],
 )
-def test_what_was_pushed_is_told_by_url_and_then_by_media_type(changes, action):
+def test_what_was_pushed_is_decided_by_url_and_then_by_media_type(changes, action):
     assert one("push", **changes).action is action
 
 
@@ -128,21 +128,21 @@ def test_a_mount_names_where_the_blob_came_from():
         ({"digest": "", "tag": "", "size": 0}, Action.REPOSITORY_DELETE),
     ],
 )
-def test_what_was_deleted_is_told_by_what_is_named(kept, action):
-    raw = {**said("delete"), "target": {"repository": "game/server", **kept}}
-    (event,) = speak(raw).events
+def test_what_was_deleted_is_decided_by_what_is_named(kept, action):
+    raw = {**sent("delete"), "target": {"repository": "game/server", **kept}}
+    (event,) = normalised(raw).events
     assert event.action is action
 
 
 @pytest.mark.parametrize("action", ["pull", "prune", ""])
 def test_pulls_and_unknown_actions_are_counted_and_nothing_more(action):
-    assert speak(said(action), said()).ignored == 1
-    assert len(speak(said(action), said()).events) == 1
+    assert normalised(sent(action), sent()).ignored == 1
+    assert len(normalised(sent(action), sent()).events) == 1
 
 
-def test_one_bad_event_does_not_hold_up_the_rest():
-    bad = said(repository="Game/Server")
-    found = speak(said(), bad, said(tag="2"), said("pull"))
+def test_one_bad_event_does_not_affect_the_others():
+    bad = sent(repository="Game/Server")
+    found = normalised(sent(), bad, sent(tag="2"), sent("pull"))
     assert [event.tag for event in found.events] == ["1.4.2-global", "2"]
     assert found.ignored == 1
     (dead_letter,) = found.unreadable
@@ -158,16 +158,16 @@ def test_one_bad_event_does_not_hold_up_the_rest():
         ({"action": ["push"]}, "`action` is missing or not a string"),
         ({"action": "push"}, "`target` is not an object"),
         ({"action": "push", "target": {"repository": 5}}, "`repository`"),
-        (said(repository="../../etc"), "not a repository name"),
-        (said(tag="a b"), "not a tag"),
-        (said(tag=5), "`tag` is missing or not a string"),
-        (said(digest=None), "without a digest"),
-        (said(digest="md5:" + "0" * 32), "not a digest"),
-        (said("delete", digest=["sha256"]), "`digest`"),
-        (said("mount", tag=None, fromRepository="UP"), "not a repository name"),
+        (sent(repository="../../etc"), "not a repository name"),
+        (sent(tag="a b"), "not a tag"),
+        (sent(tag=5), "`tag` is missing or not a string"),
+        (sent(digest=None), "without a digest"),
+        (sent(digest="md5:" + "0" * 32), "not a digest"),
+        (sent("delete", digest=["sha256"]), "`digest`"),
+        (sent("mount", tag=None, fromRepository="UP"), "not a repository name"),
     ],
 )
-def test_what_cannot_be_read_says_why(event, reason):
+def test_the_reason_of_an_unreadable_event_names_the_fault(event, reason):
     assert reason in why(event)
 
 
@@ -180,7 +180,7 @@ def test_what_cannot_be_read_says_why(event, reason):
         b'{"events": [1' + b"0" * 5000 + b"]}",
     ],
 )
-def test_an_envelope_that_is_none_is_kept_whole(body):
+def test_a_body_that_is_no_envelope_is_kept_whole(body):
     found = NORMALISE["distribution"](body, CONTEXT)
     assert not found.events
     (dead_letter,) = found.unreadable
@@ -195,7 +195,7 @@ def test_an_event_nested_deeper_than_can_be_written_keeps_the_whole_envelope():
 
 
 @pytest.mark.parametrize(
-    ("timestamp", "believed"),
+    ("timestamp", "expected"),
     [
         ("2026-03-01T16:00:00.1+08:00", datetime(2026, 3, 1, 8, 0, 0, 100_000, tzinfo=UTC)),
         ("2026-03-01T08:00:59Z", datetime(2026, 3, 1, 8, 0, 59, tzinfo=UTC)),
@@ -210,23 +210,23 @@ def test_an_event_nested_deeper_than_can_be_written_keeps_the_whole_envelope():
         (None, NOW),
     ],
 )
-def test_the_registrys_clock_is_believed_within_reason(timestamp, believed):
-    (event,) = speak({**said(), "timestamp": timestamp}).events
-    assert event.occurred_at == believed
+def test_the_registrys_clock_is_trusted_within_reason(timestamp, expected):
+    (event,) = normalised({**sent(), "timestamp": timestamp}).events
+    assert event.occurred_at == expected
 
 
-def test_the_id_is_of_the_event_and_not_of_its_delivery():
+def test_the_id_is_the_same_at_each_delivery():
     later = Context(GAME_CN, 57, NOW + timedelta(seconds=9))
-    (again,) = speak(said(), context=later).events
+    (again,) = normalised(sent(), context=later).events
     assert again.id == one().id
     others = [one(tag="2"), one(digest="sha256:" + "0" * 64), one(repository="game/other")]
-    others += speak({**said(), "id": "another"}).events
+    others += normalised({**sent(), "id": "another"}).events
     assert len({event.id for event in [*others, again]}) == 5
 
 
-def test_an_event_without_an_id_is_known_by_its_time():
+def test_an_event_without_an_id_is_deduplicated_by_its_time():
     def of(timestamp: object, context: Context = CONTEXT) -> str:
-        (event,) = speak({**said(), "id": 0, "timestamp": timestamp}, context=context).events
+        (event,) = normalised({**sent(), "id": 0, "timestamp": timestamp}, context=context).events
         return event.id
 
     later = Context(GAME_CN, 41, NOW + timedelta(seconds=9))
@@ -236,15 +236,15 @@ def test_an_event_without_an_id_is_known_by_its_time():
 
 
 @pytest.mark.parametrize("size", [-1, True, 1.5, "9", 2**64 - 1, None])
-def test_a_size_that_is_none_gives_way_to_the_length_or_to_nothing(size):
+def test_an_invalid_size_is_replaced_by_the_length(size):
     assert one(size=size).size == 708
     assert one(size=size, length=None).size is None
 
 
-def test_an_actor_is_made_safe_and_a_strange_one_left_out():
-    assert speak({**said(), "actor": {"name": "ci\x1b[31m\n" + "x" * 999}}).events[0].actor[:4] == "ci ["
-    for strange in (None, "ci", {"name": 5}, {"name": ""}, {}):
-        assert speak({**said(), "actor": strange}).events[0].actor is None
+def test_an_actor_is_cleaned_and_an_invalid_one_left_out():
+    assert normalised({**sent(), "actor": {"name": "ci\x1b[31m\n" + "x" * 999}}).events[0].actor[:4] == "ci ["
+    for invalid in (None, "ci", {"name": 5}, {"name": ""}, {}):
+        assert normalised({**sent(), "actor": invalid}).events[0].actor is None
 
 
 def test_every_kind_that_can_be_declared_has_a_normaliser():
@@ -257,7 +257,7 @@ JSON = st.recursive(
     lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner),
     max_leaves=8,
 )
-FIELDS = [*said()["target"], "fromRepository"]
+FIELDS = [*sent()["target"], "fromRepository"]
 HOSTILE = st.fixed_dictionaries(
     {},
     optional={
@@ -268,7 +268,7 @@ HOSTILE = st.fixed_dictionaries(
         "target": JSON
         | st.fixed_dictionaries({}, optional=dict.fromkeys(FIELDS, JSON))
         | st.builds(
-            lambda changes: {**said()["target"], **changes},
+            lambda changes: {**sent()["target"], **changes},
             st.dictionaries(st.sampled_from(FIELDS), JSON, max_size=3),
         ),
     },

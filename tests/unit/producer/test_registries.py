@@ -1,4 +1,4 @@
-"""What each kind of registry says, in our words; and that nothing it may send makes its normaliser raise."""
+"""Notifications of each kind of registry as events; and nothing that it may send makes its normaliser raise."""
 
 import re
 from base64 import b64encode
@@ -35,15 +35,15 @@ def instance(kind: str, url: str | None = None) -> Instance:
     return Instance(name="game-cn", account="game", region="beijing", url=where, kind=kind)
 
 
-def speak(said: Request, *, at: datetime = NOW, url: str | None = None) -> Normalised:
-    context = Context(instance(said.kind, url), 41, at, descriptive_headers(said.headers))
-    return NORMALISE[said.kind](said.body, context)
+def normalised(sent: Request, *, at: datetime = NOW, url: str | None = None) -> Normalised:
+    context = Context(instance(sent.kind, url), 41, at, descriptive_headers(sent.headers))
+    return NORMALISE[sent.kind](sent.body, context)
 
 
 def read(kind: str, body: object, **headers: str) -> Normalised:
     raw = body if isinstance(body, bytes) else orjson.dumps(body)
     named = {name.replace("_", "-"): value for name, value in headers.items()}
-    return speak(Request(kind, "made", named, raw))
+    return normalised(Request(kind, "made", named, raw))
 
 
 def body_of(kind: str, what: str) -> dict[str, object]:
@@ -54,15 +54,15 @@ def short(event: Event) -> tuple[Action, str, str | None, bool]:
     return event.action, event.repository, event.tag, event.digest is not None
 
 
-# What each recorded request says: its events, or how many it ignores, or the reason of its dead letter.
-SAYS: dict[str, list[tuple[Action, str, str | None, bool]] | int | str] = {
+# What each recorded request contains: its events, or how many it ignores, or the reason of its dead letter.
+EXPECTED: dict[str, list[tuple[Action, str, str | None, bool]] | int | str] = {
     "acr/chart-push": 1,
     "acr/chart-push-oci": [(PUSH, "charts/wordpress", "5.4.0", True)],
     "acr/delete": [(DELETE, SERVER, None, True)],
     "acr/delete-repository": [(Action.REPOSITORY_DELETE, SERVER, None, False)],
     "acr/eventgrid": [(PUSH, SERVER, "1.4.2", True), (DELETE, SERVER, None, True)],
     "acr/eventgrid-cloudevents": [(PUSH, SERVER, "1.4.2", True)],
-    "acr/eventgrid-handshake": "Event Grid asks",
+    "acr/eventgrid-handshake": "handshake of Event Grid",
     "acr/ping": 1,
     "acr/push": [(PUSH, SERVER, "1.4.2", True)],
     "acr/push-untagged": [(PUSH, SERVER, None, True)],
@@ -118,62 +118,62 @@ SAYS: dict[str, list[tuple[Action, str, str | None, bool]] | int | str] = {
 }
 
 
-def test_every_recorded_request_is_told_of_here():
-    assert {str(said) for said in requests()} == set(SAYS)
-    assert {said.kind for said in requests()} == set(KINDS)
+def test_every_recorded_request_is_expected_here():
+    assert {str(sent) for sent in requests()} == set(EXPECTED)
+    assert {sent.kind for sent in requests()} == set(KINDS)
 
 
-@pytest.mark.parametrize("said", requests(), ids=str)
-def test_what_a_registry_sends_is_read(said: Request):
-    found, says = speak(said), SAYS[str(said)]
-    if isinstance(says, str):
+@pytest.mark.parametrize("sent", requests(), ids=str)
+def test_what_a_registry_sends_is_read(sent: Request):
+    found, expected = normalised(sent), EXPECTED[str(sent)]
+    if isinstance(expected, str):
         (dead_letter,) = found.unreadable
-        assert says in dead_letter.reason
+        assert expected in dead_letter.reason
         assert not found.events
         return
     assert not found.unreadable
-    assert [short(event) for event in found.events] == (says if isinstance(says, list) else [])
-    if isinstance(says, int):
-        assert found.ignored == says
+    assert [short(event) for event in found.events] == (expected if isinstance(expected, list) else [])
+    if isinstance(expected, int):
+        assert found.ignored == expected
     for event in found.events:
         assert (event.place, event.region, event.origin) == ("game-cn", "beijing", "game-cn")
         assert (event.rules_rev, event.time, event.hops) == (41, NOW, 0)
-        assert event.digest in (None, DIGEST) or "chart" in said.what
+        assert event.digest in (None, DIGEST) or "chart" in sent.what
         assert decode(encode(event), Event) == event
 
 
-@pytest.mark.parametrize("said", requests(), ids=str)
-def test_the_registrys_time_is_the_events(said: Request):
-    for event in speak(said).events:
-        assert abs(event.occurred_at - (NOW if said.kind == "quay" else AT)) < timedelta(seconds=1)
+@pytest.mark.parametrize("sent", requests(), ids=str)
+def test_the_registrys_time_is_the_events(sent: Request):
+    for event in normalised(sent).events:
+        assert abs(event.occurred_at - (NOW if sent.kind == "quay" else AT)) < timedelta(seconds=1)
 
 
-@pytest.mark.parametrize("said", requests(), ids=str)
-def test_a_delivery_that_comes_again_has_the_same_ids(said: Request):
-    """But for Quay, which says neither when nor what for; its second delivery finds what the first one copied."""
-    ids = [event.id for event in speak(said).events]
-    again = [event.id for event in speak(said, at=NOW + timedelta(seconds=9)).events]
-    assert (ids == again) == (said.kind != "quay" or not ids)
+@pytest.mark.parametrize("sent", requests(), ids=str)
+def test_a_delivery_that_comes_again_has_the_same_ids(sent: Request):
+    """Except for Quay, which sends no id and no time; its second delivery finds what the first one copied."""
+    ids = [event.id for event in normalised(sent).events]
+    again = [event.id for event in normalised(sent, at=NOW + timedelta(seconds=9)).events]
+    assert (ids == again) == (sent.kind != "quay" or not ids)
     assert len(set(ids)) == len(ids)
 
 
-def test_who_did_it_is_told_where_the_registry_tells():
-    assert speak(request("harbor", "push")).events[0].actor == "robot$game+ci"
-    assert speak(request("harbor", "cloudevents-push")).events[0].actor == "robot$game+ci"
-    assert speak(request("zot", "image-updated")).events[0].actor == "ci"
-    assert speak(request("zot", "image-updated-by-sync")).events[0].actor is None
-    assert speak(request("tcr", "push-image")).events[0].actor == "100012345678"
+def test_the_actor_is_known_where_the_registry_names_it():
+    assert normalised(request("harbor", "push")).events[0].actor == "robot$game+ci"
+    assert normalised(request("harbor", "cloudevents-push")).events[0].actor == "robot$game+ci"
+    assert normalised(request("zot", "image-updated")).events[0].actor == "ci"
+    assert normalised(request("zot", "image-updated-by-sync")).events[0].actor is None
+    assert normalised(request("tcr", "push-image")).events[0].actor == "100012345678"
 
 
-def test_harbors_two_formats_say_the_same():
-    old, new = (speak(request("harbor", what)).events[0] for what in ("push", "cloudevents-push"))
+def test_harbors_two_formats_contain_the_same():
+    old, new = (normalised(request("harbor", what)).events[0] for what in ("push", "cloudevents-push"))
     assert short(old) == short(new)
     assert old.digest == new.digest
 
 
 def test_harbors_own_format_has_no_id_so_the_second_is_part_of_it():
     later = {**body_of("harbor", "push"), "occur_at": 1772352001}
-    assert read("harbor", later).events[0].id != speak(request("harbor", "push")).events[0].id
+    assert read("harbor", later).events[0].id != normalised(request("harbor", "push")).events[0].id
     nameless = {**body_of("harbor", "push"), "occur_at": "soon"}
     assert read("harbor", nameless).events[0].occurred_at == NOW
 
@@ -189,33 +189,33 @@ def test_zots_type_may_come_in_any_case_and_is_needed():
 
 
 def test_of_the_headers_only_those_that_describe_are_kept():
-    said = {"Ce-Type": "a", "X-Goog-Pubsub-Message-Id": "1", "Authorization": "Bearer hunter2", "Cookie": "x"}
-    assert descriptive_headers(said) == {"ce-type": "a", "x-goog-pubsub-message-id": "1"}
+    sent = {"Ce-Type": "a", "X-Goog-Pubsub-Message-Id": "1", "Authorization": "Bearer hunter2", "Cookie": "x"}
+    assert descriptive_headers(sent) == {"ce-type": "a", "x-goog-pubsub-message-id": "1"}
 
 
-def test_one_bad_tag_of_quay_does_not_hold_up_the_rest():
+def test_one_bad_tag_of_quay_does_not_affect_the_others():
     body = {**body_of("quay", "repo-push"), "updated_tags": ["1", "not a tag", 7, "2"]}
     found = read("quay", body)
     assert [event.tag for event in found.events] == ["1", "2"]
     assert [orjson.loads(dead_letter.raw) for dead_letter in found.unreadable] == [body, body]
 
 
-def test_one_bad_event_of_the_grid_does_not_hold_up_the_rest():
+def test_one_bad_event_of_the_grid_does_not_affect_the_others():
     events = orjson.loads(request("acr", "eventgrid").body)
     found = read("acr", [7, *events, {**events[0], "data": None}])
     assert (len(found.events), len(found.unreadable), found.ignored) == (2, 2, 1)
     assert read("acr", [{"eventType": "Microsoft.Storage.BlobCreated", "data": {}}]).ignored == 1
 
 
-def test_a_body_never_says_which_registry_speaks():
-    """An instance behind a name of its own takes what the path says is its own, whatever the body names."""
+def test_a_body_never_decides_which_registry_sent_it():
+    """An instance behind a host name of its own accepts any event sent to its path, whatever the body names."""
     for kind, what in (
         ("ecr", "push"),
         ("google", "insert-tag"),
         ("google", "another-host"),
         ("acr", "push"),
     ):
-        (event,) = speak(request(kind, what), url="https://cache.example.com").events
+        (event,) = normalised(request(kind, what), url="https://cache.example.com").events
         assert event.place == "game-cn"
 
 
@@ -227,8 +227,8 @@ def test_a_body_never_says_which_registry_speaks():
         "https://999999999999.dkr-ecr.us-west-2.on.aws",
     ],
 )
-def test_a_rule_of_eventbridge_that_is_too_wide_brings_nothing(url: str):
-    assert speak(request("ecr", "push"), url=url) == Normalised(ignored=1)
+def test_a_rule_of_eventbridge_that_is_too_wide_is_ignored(url: str):
+    assert normalised(request("ecr", "push"), url=url) == Normalised(ignored=1)
 
 
 @pytest.mark.parametrize(
@@ -240,7 +240,7 @@ def test_a_rule_of_eventbridge_that_is_too_wide_brings_nothing(url: str):
     ],
 )
 def test_ecrs_other_hosts_are_its_own(host: str):
-    assert speak(request("ecr", "push"), url=f"https://{host}").events
+    assert normalised(request("ecr", "push"), url=f"https://{host}").events
 
 
 def message(**data: object) -> dict[str, object]:
@@ -305,7 +305,7 @@ REGISTRY = "europe-docker.pkg.dev/games/docker"
         ("gitlab", {"type": "PUSH_ARTIFACT"}, "no list `events`"),
     ],
 )
-def test_what_cannot_be_read_says_why(kind: str, body: object, reason: str):
+def test_the_reason_of_an_unreadable_notification_names_the_fault(kind: str, body: object, reason: str):
     found = read(kind, body)
     assert not found.events
     (dead_letter,) = found.unreadable
@@ -316,13 +316,13 @@ def test_what_cannot_be_read_says_why(kind: str, body: object, reason: str):
 @pytest.mark.parametrize(
     "body", [b"", b"\x00\xff", b"7", b"null", b'"x"', b"[" * 5000 + b"]" * 5000, b'{"a": "\\ud800"}']
 )
-def test_a_body_that_is_none_is_kept_whole(kind: str, body: bytes):
+def test_a_body_that_is_no_notification_is_kept_whole(kind: str, body: bytes):
     (dead_letter,) = read(kind, body).unreadable
     assert dead_letter.raw == body
     assert dead_letter.reason
 
 
-def test_every_kind_tells_its_operator_how_to_set_it_up():
+def test_every_kind_is_documented():
     page = (Path(__file__).parent.parent.parent.parent / "docs" / "registries.md").read_text()
     for kind in NORMALISE:
         assert re.search(rf"^## .*`kind: {kind}`", page, re.MULTILINE), kind
@@ -339,22 +339,22 @@ HEADER_TEXT = st.text(st.characters(codec="utf-8")) | st.sampled_from(["\udcff",
 
 @st.composite
 def hostile(draw: st.DrawFn) -> Request:
-    """A real request of which some part, at any depth, is something else or gone."""
-    said = draw(st.sampled_from(SEEN))
-    body = orjson.loads(said.body)
+    """A real request of which some part, at any depth, is replaced or removed."""
+    sent = draw(st.sampled_from(SEEN))
+    body = orjson.loads(sent.body)
     if isinstance(body, dict) and isinstance(body.get("message"), dict):
-        return _hostile_message(draw, said, body)
+        return _hostile_message(draw, sent, body)
     for _ in range(draw(st.integers(1, 3))):
         _spoil(draw, body)
-    headers = {**said.headers, **draw(st.dictionaries(st.sampled_from(["Ce-Type", "Ce-Id"]), HEADER_TEXT))}
-    return Request(said.kind, said.what, headers, orjson.dumps(body))
+    headers = {**sent.headers, **draw(st.dictionaries(st.sampled_from(["Ce-Type", "Ce-Id"]), HEADER_TEXT))}
+    return Request(sent.kind, sent.what, headers, orjson.dumps(body))
 
 
-def _hostile_message(draw: st.DrawFn, said: Request, body: dict[str, object]) -> Request:
+def _hostile_message(draw: st.DrawFn, sent: Request, body: dict[str, object]) -> Request:
     data = {**both(), **draw(st.dictionaries(st.sampled_from(["action", "tag", "digest"]), JSON))}
     inner = b64encode(orjson.dumps(data)).decode()
     changed = {**body, "message": {**body["message"], "data": draw(st.just(inner) | JSON)}}  # type: ignore[dict-item]
-    return Request(said.kind, said.what, said.headers, orjson.dumps(changed))
+    return Request(sent.kind, sent.what, sent.headers, orjson.dumps(changed))
 
 
 def both() -> dict[str, object]:
@@ -377,7 +377,7 @@ def _spoil(draw: st.DrawFn, body: object) -> None:
 
 
 def accounted(found: Normalised) -> None:
-    """Nothing is lost in silence, and what is published can be read again."""
+    """Everything is accounted for, and published events can be read again."""
     for event in found.events:
         assert decode(encode(event), Event) == event
         assert event.place == "game-cn"
@@ -390,14 +390,14 @@ def accounted(found: Normalised) -> None:
 
 @settings(max_examples=200, deadline=None)
 @given(hostile())
-def test_fuzz_requests(said: Request):
-    accounted(speak(said))
+def test_fuzz_requests(sent: Request):
+    accounted(normalised(sent))
 
 
 @settings(max_examples=150, deadline=None)
 @given(st.sampled_from(KINDS), st.binary() | JSON.map(orjson.dumps), st.dictionaries(st.text(), HEADER_TEXT))
 def test_fuzz_bodies(kind: str, body: bytes, headers: dict[str, str]):
-    found = speak(Request(kind, "made", headers, body))
+    found = normalised(Request(kind, "made", headers, body))
     accounted(found)
-    if kind not in ("acr", "gitlab"):  # these may hold a list, and an empty one says nothing
+    if kind not in ("acr", "gitlab"):  # these may hold a list, and an empty one contains nothing
         assert found.events or found.unreadable or found.ignored

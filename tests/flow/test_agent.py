@@ -272,6 +272,7 @@ async def test_a_region_whose_log_does_not_tell_its_lag_keeps_no_heartbeat_back(
     async with asyncio.timeout(20):
         while await beats() < 3:
             await asyncio.sleep(0.02)
+    assert agent._consumers["mesh.silent.events"] is silent
 
 
 async def test_a_region_whose_log_refuses_us_stops_no_other(site: Site) -> None:
@@ -301,6 +302,7 @@ async def test_regions_are_left_together_when_the_agent_stops(site: Site) -> Non
         consume.settle = together.wait  # type: ignore[assignment]
     async with asyncio.timeout(20):
         await site.stop()
+    assert not together.broken
 
 
 async def until(look: Callable[[], bool]) -> None:

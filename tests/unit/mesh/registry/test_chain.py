@@ -27,7 +27,8 @@ def test_other_user_agents_have_no_chain(user_agent):
 
 @given(st.text())
 def test_any_text_is_parsed(user_agent):
-    parse_user_agent(user_agent)
+    found = parse_user_agent(user_agent)
+    assert found is None or 1 <= found.hops <= 8
 
 
 def test_hops_are_capped():

@@ -1,4 +1,4 @@
-"""README as a newcomer follows it: its mesh.yaml, its notification stanza and its commands, with free ports put in."""
+"""README and the pages as a newcomer follows them: their files and commands, with free ports put in."""
 
 import json
 import os
@@ -15,18 +15,23 @@ from mesh.rules.validation import declarations
 from tests.support import images, kafka_broker, parts
 from tests.support.parts import Distribution, Process, until
 
-README = (Path(__file__).parent.parent.parent / "README.md").read_text()
-BLOCKS = re.findall(r"^```(\w+)\n(.*?)^```$", README, re.MULTILINE | re.DOTALL)
+ROOT = Path(__file__).parent.parent.parent
+PAGES = [ROOT / "README.md", *(ROOT / "docs").glob("*.md"), *(ROOT / "examples").rglob("*.md")]
 
 
-def _block(kind: str, first: str) -> str:
-    """The one block of this kind that begins so."""
-    (found,) = [text for language, text in BLOCKS if language == kind and text.startswith(first)]
+def _blocks(page: Path) -> list[tuple[str, str]]:
+    """The fenced blocks of a page: language and text."""
+    return re.findall(r"^```(\w+)\n(.*?)^```$", page.read_text(), re.MULTILINE | re.DOTALL)
+
+
+def _block(kind: str, first: str, page: str = "README.md") -> str:
+    """The only block of this kind on the page that begins with `first`."""
+    (found,) = [text for it, text in _blocks(ROOT / page) if it == kind and text.startswith(first)]
     return found
 
 
 class Reader:
-    """Who follows README in a folder of their own, on a machine where the ports it names are taken."""
+    """Follows a page in a folder of its own, on a machine where the ports that the page names are taken."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -88,12 +93,14 @@ def test_two_registries_of_your_own(reader: Reader, registries: tuple[Distributi
         assert inspected.returncode == 0, inspected.stderr
         assert json.loads(inspected.stdout)["Digest"] == destination.digest("game/app", "v1-global")
         assert reader.run(inspect.replace("5002", "5001")).returncode == 0
-        assert reader.run(push.replace("v1-global", "v2-global")).returncode == 0  # told after that pull
+        assert (
+            reader.run(push.replace("v1-global", "v2-global")).returncode == 0
+        )  # the source notifies of it after that pull
         until("the second copy", lambda: destination.digest("game/app", "v2-global"))
         metrics = reader.run("curl -sf http://127.0.0.1:8080/metrics").stdout
         # The registry does not even send a pull, of this client or of the agent.
         assert 'regmesh_ignored_events_total{instance="game-cn"} 0.0' in metrics
-        for command in _block("sh", "regmesh apply -f mesh.yaml --dry-run").splitlines():
+        for command in _block("sh", "regmesh apply -f mesh.yaml --dry-run", "docs/operate.md").splitlines():
             done = reader.run(command)
             assert done.returncode == 0, (command, done.stderr)
     finally:
@@ -102,12 +109,15 @@ def test_two_registries_of_your_own(reader: Reader, registries: tuple[Distributi
 
 @pytest.mark.real("kafka")
 def test_from_one_file_to_kafka(reader: Reader) -> None:
-    """The commands of that section, in their order, the daemons beside each other."""
+    """The commands of that page, in their order, the daemons side by side."""
     broker = kafka_broker.start(reader.folder / "kafka")
     daemons: list[Process] = []
     try:
         log = {"REGMESH_LOG": broker.url, "REGMESH_DATA": str(reader.folder / "data")}
-        export, *commands = [line.partition(" #")[0].strip() for line in _block("sh", "export").splitlines()]
+        export, *commands = [
+            line.partition(" #")[0].strip()
+            for line in _block("sh", "export REGMESH_LOG='kafka://kafka-1", "docs/kafka.md").splitlines()
+        ]
         assert export.startswith("export REGMESH_LOG='kafka://")
         for command in commands:
             program, *arguments = reader.with_free_ports(command).split()
@@ -129,18 +139,19 @@ def test_from_one_file_to_kafka(reader: Reader) -> None:
 
 
 def test_every_yaml_of_readme_is_one_that_regmesh_takes() -> None:
-    document = yaml.safe_load(_block("yaml", "regions:")) | yaml.safe_load(_block("yaml", "webhooks:"))
+    webhooks = _block("yaml", "webhooks:", "docs/webhooks.md")
+    document = yaml.safe_load(_block("yaml", "regions:")) | yaml.safe_load(webhooks)
     assert declarations.judge(document)[1] == []
 
 
-def test_every_command_of_readme_exists() -> None:
-    words = set(re.findall(r"\bregmesh ([a-z]+)\b", "\n".join(text for kind, text in BLOCKS if kind == "sh")))
+def test_every_command_of_a_page_exists() -> None:
+    commands = "\n".join(text for page in PAGES for kind, text in _blocks(page) if kind == "sh")
+    words = set(re.findall(r"\bregmesh ([a-z]+)\b", re.sub(r"#.*", "", commands)))
     assert words >= {"up", "apply", "get", "delete", "logs", "topics", "control", "producer", "agent"}
     for word in words:
         assert parts.run_regmesh(word, "--help").returncode == 0, word
 
 
 def test_every_page_that_readme_names_is_there() -> None:
-    root = Path(__file__).parent.parent.parent
-    for page in re.findall(r"\]\(([^)#:]+)\)", README):
-        assert (root / page).exists(), page
+    for page in re.findall(r"\]\(([^)#:]+)\)", (ROOT / "README.md").read_text()):
+        assert (ROOT / page).exists(), page

@@ -9,8 +9,8 @@
 `replicate` is the job on one page, `agent` composes it all, `task` holds the values that go from step to step,
 `progress` what is counted on the way. Steps do not know each other. `match`, `select`, `plan` and `offsets` are pure.
 `begun` and `heartbeat` read and write `mesh.<region>.status`; `places` keeps the registries. `referrers` is a page of
-its own: what is about an image goes through the same steps. `subjects` remembers what is about what. `delete` is the page of a
-deletion, and `gone` says when a copy becomes one.
+its own: what is about an image goes through the same steps. `subjects` remembers what is about what. `delete` is the
+page of a deletion, and `gone` says when a copy becomes one.
 
 `transfers` composes what brings blobs: `copy_blobs`, the `sources` that they are read from (each blob by a `supply`),
 the `relay` between agents, and what comes `ahead` of its manifest (`brought`).

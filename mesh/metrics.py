@@ -1,4 +1,4 @@
-"""Every metric, each with a line of help; `docs/metrics.md` is written from this file.
+"""Every metric, each with a line of help that `docs/metrics.md` repeats.
 
 No digest, tag or repository is ever a label: the number of series must not grow with what is pushed.
 """
@@ -9,7 +9,7 @@ _SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300
 
 
 class Metrics:
-    """The process's metrics. A test makes its own with a registry of its own."""
+    """Holds the metrics of a process; a test creates its own with a registry of its own."""
 
     def __init__(self, registry: CollectorRegistry = REGISTRY) -> None:
         self.registry = registry
@@ -32,7 +32,7 @@ class Metrics:
         self.events = counter("events_total", "Events published, by action.", "instance", "action")
         self.ignored_events = counter(
             "ignored_events_total",
-            "Events of notifications that ask nothing of us, such as pulls.",
+            "Events of notifications that need no action, such as pulls.",
             "instance",
         )
         self.intake_seconds = histogram(
@@ -40,12 +40,12 @@ class Metrics:
         )
         self.stale_stamps = counter(
             "stale_stamps_total",
-            "Events stamped with the last known rules revision because the newest could not be asked for.",
+            "Events stamped with the last known rules revision because the newest could not be read.",
         )
 
     def _of_the_consumer(self) -> None:
         counter, gauge, histogram = self._counter, self._gauge, self._histogram
-        self.consumed = counter("consumed_total", "Events taken from a region's topic.", "source_region")
+        self.consumed = counter("consumed_total", "Events read from a region's topic.", "source_region")
         self.waiting_for_rules = gauge(
             "waiting_for_rules",
             "1 while an event waits for newer rules than this agent has.",
@@ -60,16 +60,16 @@ class Metrics:
         )
         self.parked_tasks = gauge(
             "parked_tasks",
-            "Tasks that are parked: to be tried again later, or while they go on.",
+            "Parked tasks: waiting for a retry, or still running.",
             "destination",
         )
         self.speed_wait_seconds = counter(
-            "speed_wait_seconds_total", "Time that pieces of blobs waited for a speed limit.", "limit"
+            "speed_wait_seconds_total", "Seconds that transfers waited for a speed limit.", "limit"
         )
-        self.retries = counter("retries_total", "Tries of a task after its first.", "destination", "code")
+        self.retries = counter("retries_total", "Attempts of a task after its first.", "destination", "code")
         self.place_up = gauge(
             "place_up",
-            "1 when the last look at the place's registry found it answering and our credentials taken.",
+            "1 when the place's registry answered the last health check and accepted our credentials.",
             "place",
         )
 
@@ -80,7 +80,7 @@ class Metrics:
         )
         self.blobs = counter(
             "blobs_total",
-            "Blobs by how they came: present, mounted, transferred, or twice when another agent sent the same.",
+            "Blobs by how they arrived: present, mounted, transferred, or twice when another agent sent the same.",
             "destination",
             "how",
         )
@@ -92,20 +92,20 @@ class Metrics:
         )
         self.awake_regions = gauge(
             "awake_regions",
-            "Other regions with replicas of the same instances whose agents this one hears of.",
+            "Other regions with replicas of the same instances that have live agents.",
             "region",
         )
         self.sources_dropped = counter(
             "sources_dropped_total",
-            "Relays and near places that failed and are not asked for a while, by reason.",
+            "Relays and near places that failed and are skipped for a while, by reason.",
             "code",
         )
         self.prefetch_bytes = gauge(
-            "prefetch_bytes", "Bytes of blobs that came ahead of their manifest, which has not come yet."
+            "prefetch_bytes", "Bytes of prefetched blobs whose manifest has not arrived yet."
         )
         self.never_named_bytes = counter(
             "never_named_bytes_total",
-            "Bytes of blobs that came ahead, and that no manifest named within an hour.",
+            "Bytes of prefetched blobs that no manifest named within an hour.",
             "destination",
         )
 
@@ -125,7 +125,7 @@ class Metrics:
         counter, gauge = self._counter, self._gauge
         self.replica_lag = gauge(
             "replica_lag_seconds",
-            "Age of the oldest event that a replica has not applied; NaN while nothing is known.",
+            "Age of the oldest event that a replica has not applied; NaN while unknown.",
             "replica",
         )
         self.replica_state = gauge(
@@ -148,12 +148,12 @@ class Metrics:
         counter, gauge = self._counter, self._gauge
         self.gateway_requests = counter(
             "gateway_requests_total",
-            "Pulls by the place that answered them (none: nobody did) and status.",
+            "Pulls by the place that answered them (none: no place did) and status.",
             "place",
             "status",
         )
         self.gateway_bytes = counter(
-            "gateway_bytes_total", "Bytes of bodies that a place gave to clients of a gateway.", "place"
+            "gateway_bytes_total", "Bytes of bodies that a place served to clients of a gateway.", "place"
         )
         self.gateway_misses = counter(
             "gateway_misses_total",
@@ -162,11 +162,13 @@ class Metrics:
         )
         self.gateway_resumed = counter(
             "gateway_resumed_total",
-            "Blobs that another place went on with after this one broke off.",
+            "Blobs that another place continued after this one disconnected.",
             "place",
         )
         self.gateway_place_up = gauge(
-            "gateway_place_up", "1 when the place answered the gateway's last look or request.", "place"
+            "gateway_place_up",
+            "1 when the place answered the gateway's last health check or request.",
+            "place",
         )
 
     def _counter(self, name: str, text: str, *labels: str) -> Counter:

@@ -1,9 +1,9 @@
 #!/bin/sh
-# A real Apache Kafka on this machine, for development and tests; needs a JDK (17 or newer) and, to fetch it, Maven.
+# Runs a real Apache Kafka for development and tests. Needs a JDK (17 or newer) and, to fetch Kafka, Maven.
 #
-#   kafka.sh fetch               get Kafka's jars once, into .cache/kafka/libs
-#   kafka.sh run [PORT [DIR]]    one broker in the foreground on 127.0.0.1:PORT (0 or none: a free one),
-#                                its data and broker.log in DIR (none: a new folder); SIGTERM or Ctrl-C stops it cleanly
+#   kafka.sh fetch               download Kafka's jars once, into .cache/kafka/libs
+#   kafka.sh run [PORT [DIR]]    run one broker in the foreground on 127.0.0.1:PORT (0 or none: a free port),
+#                                with its data and broker.log in DIR (none: a new folder); SIGTERM or Ctrl-C stops it
 set -eu
 
 here=$(cd "$(dirname "$0")" && pwd)
@@ -16,7 +16,7 @@ fetch() {
   fi
   rm -rf "$libs"
   mvn -B -q -Dstyle.color=never -f "$here/pom.xml" dependency:copy-dependencies -DincludeScope=runtime "-DoutputDirectory=$libs"
-  cp "$here/pom.xml" "$home/pom.xml" # says that libs are whole, and of which version
+  cp "$here/pom.xml" "$home/pom.xml" # marks libs as complete, and of this version
 }
 
 new_cluster_id() {
@@ -40,9 +40,9 @@ run() {
   dir=$(cd "$dir" && pwd)
   sed -e "s#@PORT@#$port#g" -e "s#@CONTROLLER_PORT@#$controller_port#g" -e "s#@DIR@#$dir#g" \
     "$here/server.properties.template" > "$dir/server.properties"
-  # What the folder's owner wants otherwise: of two lines for one setting, Kafka takes the last.
+  # Overrides from DIR/extra.properties: of two lines for one setting, Kafka uses the last.
   [ ! -f "$dir/extra.properties" ] || cat "$dir/extra.properties" >> "$dir/server.properties"
-  # Short of memory and quick to start, not tuned for load.
+  # Tuned for little memory and a quick start, not for load.
   options="-Xmx512m -XX:+UseSerialGC -XX:TieredStopAtLevel=1"
   logging="-Dlog4j2.configurationFile=$here/log4j2.properties"
   if [ ! -f "$dir/data/meta.properties" ]; then

@@ -92,7 +92,7 @@ def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[None]) ->
     """Adds the state and the last output of each process of a test that failed."""
     report = yield
     if report.failed:
-        report.sections += [(it.state(), it.said()[-_OUTPUT_SHOWN:]) for it in Process.started]
+        report.sections += [(it.state(), it.output()[-_OUTPUT_SHOWN:]) for it in Process.started]
     if call.when == "teardown":
         Process.started[:] = [it for it in Process.started if it.is_running()]  # of a wider fixture
     return report

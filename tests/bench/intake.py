@@ -167,7 +167,7 @@ def serving_on(log_url: str, folder: Path) -> Iterator[int]:
     command = [sys.executable, "-m", "tests.bench.intake", "--serve", "--log", log_url]
     server = Process(command, folder / "intake.log")
     try:
-        told = until("the intake", lambda: _PORT.search(server.said()), within=60, needs=[server])
+        told = until("the intake", lambda: _PORT.search(server.output()), within=60, needs=[server])
         yield int(told[1])
     finally:
         server.end()

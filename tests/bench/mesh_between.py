@@ -70,7 +70,7 @@ class Mesh:
     def stop(self) -> None:
         """Cleanly; the log can be read then."""
         for process in self.processes.values():
-            assert process.stop() == 0, process.said()[-2000:]
+            assert process.stop() == 0, process.output()[-2000:]
 
     def events(self) -> list[Event]:
         """What the intake put on the log. To be called after `stop`: the embedded log has one owner."""

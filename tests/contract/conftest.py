@@ -1,4 +1,4 @@
-"""The engines that the contract suite runs on: each opens the same port over storage that outlives its handles."""
+"""The engines that the contract suite runs on: each opens log handles on storage that outlives them."""
 
 import asyncio
 import gc
@@ -18,29 +18,29 @@ from schemas.names import Region
 
 
 class Engine(Protocol):
-    """What the suite needs of an engine besides the port. One per test."""
+    """What the suite needs of an engine besides the log port. Each test has its own."""
 
-    patience: float  # seconds within which partitions must have moved, and appends must have arrived
+    time_limit: float  # seconds within which partitions have moved and appended records have arrived
 
     async def open(self) -> Log:
-        """A handle on the storage. May be one that was opened before and is still open."""
+        """Returns a handle on the storage, which may be one that is open already."""
         ...
 
     async def crash(self, log: Log) -> None:
-        """End the handle as a power cut would: nothing is said, and only what was acknowledged is sure to stay."""
+        """Ends the handle as a power cut would: without a farewell, and only acknowledged records are sure to stay."""
         ...
 
     async def die(self, log: Log, member: Group) -> None:
-        """Nobody hears of `member` (of the handle `log`) again, which never says that it leaves."""
+        """Makes `member` of the handle `log` stop without leaving its group, so that its session times out."""
         ...
 
     async def close(self) -> None:
-        """Close every handle that is still open."""
+        """Closes every handle that is open."""
         ...
 
 
 class OffsetClock:
-    """The machine's clock, plus what the test added."""
+    """The machine's clock, set forward by the test."""
 
     def __init__(self) -> None:
         self.ahead = 0.0  # seconds
@@ -56,9 +56,9 @@ class OffsetClock:
 
 
 class SqliteEngine:
-    """One handle at a time, as one process may have. A crash leaves the files as they stand at that moment."""
+    """Opens one handle at a time, as one process may have. A crash leaves the files as they are at that moment."""
 
-    patience = 5.0
+    time_limit = 5.0
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
@@ -100,7 +100,7 @@ _ENGINES = [
 
 @pytest.fixture(scope="session")
 def kafka_bootstrap(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """`host:port` of a cluster for the whole run."""
+    """The `host:port` of a cluster for the whole run. All tests that use it run in one worker of pytest-xdist."""
     from tests.support import kafka_broker
 
     running = kafka_broker.running()
@@ -116,7 +116,6 @@ def kafka_bootstrap(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 
 @pytest.fixture(params=_ENGINES)
 async def engine(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Engine]:
-    """`tests/support/kafka_engine.py` has `KafkaEngine(bootstrap)`, an `Engine`."""
     made: Engine
     if request.param == "sqlite":
         made = SqliteEngine(tmp_path)
@@ -129,7 +128,7 @@ async def engine(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterato
     finally:
         await made.close()
         del made
-        gc.collect()  # what this test left open is told in this test, not in whichever comes later
+        gc.collect()  # so that what this test left open fails this test and not a later one
 
 
 @pytest.fixture
@@ -139,7 +138,7 @@ async def log(engine: Engine) -> Log:
 
 @pytest.fixture
 def region() -> Region:
-    """Not used before: one cluster serves all tests."""
+    """A region that no test used before, because one cluster serves all tests."""
     return Region(f"t{uuid4().hex[:12]}")
 
 

@@ -27,7 +27,7 @@ async def test_what_was_dealt_with_is_not_shown_again_by_the_next_control(
     for number, hours in enumerate((3, 2, 0, 0)):
         await _send_to_dlq(log, region, number, hours)
     async with _following(log, region) as dead_letters:
-        await until(lambda: _shown(dead_letters) == [3, 2, 1, 0], engine.patience)
+        await until(lambda: _shown(dead_letters) == [3, 2, 1, 0], engine.time_limit)
         one = dead_letters.newest()[0][1].dead_letter
         assert await dead_letters.deal_with_one(one.id)
         assert not await dead_letters.deal_with_one(one.id)
@@ -37,7 +37,7 @@ async def test_what_was_dealt_with_is_not_shown_again_by_the_next_control(
     log = await engine.open()
     await _send_to_dlq(log, region, 9, 0)
     async with _following(log, region) as dead_letters:
-        await until(lambda: _shown(dead_letters)[:1] == [9], engine.patience)
+        await until(lambda: _shown(dead_letters)[:1] == [9], engine.time_limit)
         assert _shown(dead_letters) == [9, 2, 1]
         assert await dead_letters.deal_with_all(None) == 3
         assert _shown(dead_letters) == []

@@ -1,4 +1,4 @@
-"""What every engine promises: see `mesh/log/port.py`. Time-outs are the engine's patience, never a measure."""
+"""What every engine promises: see `mesh/log/port.py`. Time-outs are the engine's limit, never a measurement."""
 
 import asyncio
 from contextlib import aclosing
@@ -198,13 +198,13 @@ async def test_a_group_sees_every_record_once_when_it_commits(engine, log, regio
     await log.ensure([topic])
     await log.append(appends(topic, 60))
     first = await log.group(group_name, [topic])
-    seen = await read_count(first, 60, within=engine.patience)
+    seen = await read_count(first, 60, within=engine.time_limit)
     assert sorted(values(seen)) == sorted(record.value for record in appends(topic, 60))
     await first.commit(finished(seen))
     await first.close()
     await log.append([Append(topic, "new", b"new")])
     second = await log.group(group_name, [topic])
-    assert values(await read_count(second, 1, within=engine.patience)) == [b"new"]
+    assert values(await read_count(second, 1, within=engine.time_limit)) == [b"new"]
     assert await is_quiet(second)
     await second.close()
 
@@ -215,7 +215,7 @@ async def test_groups_do_not_disturb_each_other(engine, log, region, group_name)
     await log.append(appends(topic, 10))
     for name in (group_name, f"{group_name}-other"):
         member = await log.group(name, [topic])
-        seen = await read_count(member, 10, within=engine.patience)
+        seen = await read_count(member, 10, within=engine.time_limit)
         await member.commit(finished(seen))
         await member.close()
 
@@ -225,7 +225,7 @@ async def test_a_group_reads_several_topics(engine, log, region, group_name):
     await log.ensure(both)
     await log.append([record for topic in both for record in appends(topic, 10)])
     member = await log.group(group_name, both)
-    seen = await read_count(member, 20, within=engine.patience)
+    seen = await read_count(member, 20, within=engine.time_limit)
     assert {record.partition.topic for record in seen} == set(both)
     await member.close()
 
@@ -237,7 +237,7 @@ async def test_a_read_gives_no_more_than_was_asked_for(engine, log, region, grou
     member = await log.group(group_name, [topic])
     seen = []
     while len(seen) < 30:
-        found = await member.read(max_records=7, timeout=engine.patience)
+        found = await member.read(max_records=7, timeout=engine.time_limit)
         assert 0 < len(found) <= 7
         seen += found
     assert len({(record.partition, record.offset) for record in seen}) == 30
@@ -248,7 +248,7 @@ async def test_a_waiting_read_hears_of_an_append(engine, log, region, group_name
     topic = topics.events(region)
     await log.ensure([topic])
     member = await log.group(group_name, [topic])
-    reading = asyncio.create_task(member.read(max_records=1, timeout=engine.patience))
+    reading = asyncio.create_task(member.read(max_records=1, timeout=engine.time_limit))
     await asyncio.sleep(0.1)
     await log.append([Append(topic, "k", b"v")])
     assert values(await reading) == [b"v"]
@@ -261,10 +261,10 @@ async def test_what_was_not_committed_is_delivered_again_after_a_crash(engine, r
     await log.ensure([topic])
     await log.append(appends(topic, 20))
     member = await log.group(group_name, [topic])
-    before = await read_count(member, 20, within=engine.patience)
+    before = await read_count(member, 20, within=engine.time_limit)
     await engine.crash(log)
     member = await (await engine.open()).group(group_name, [topic])
-    after = await read_count(member, 20, within=engine.patience)
+    after = await read_count(member, 20, within=engine.time_limit)
     assert sorted(values(after)) == sorted(values(before))
     await member.close()
 
@@ -275,11 +275,11 @@ async def test_only_the_committed_prefix_is_finished(engine, region, group_name)
     await log.ensure([topic])
     await log.append(appends(topic, 10))
     member = await log.group(group_name, [topic])
-    seen = await read_count(member, 10, within=engine.patience)
+    seen = await read_count(member, 10, within=engine.time_limit)
     await member.commit({seen[0].partition: seen[4].offset})
     await engine.crash(log)
     member = await (await engine.open()).group(group_name, [topic])
-    assert values(await read_count(member, 6, within=engine.patience)) == values(seen)[4:]
+    assert values(await read_count(member, 6, within=engine.time_limit)) == values(seen)[4:]
     assert await is_quiet(member)
     await member.close()
 
@@ -289,13 +289,13 @@ async def test_a_commit_leaves_other_partitions_as_they_were(engine, log, region
     await log.ensure([topic])
     await log.append(appends(topic, 40, keys=40))
     member = await log.group(group_name, [topic])
-    seen = await read_count(member, 40, within=engine.patience)
+    seen = await read_count(member, 40, within=engine.time_limit)
     done = seen[0].partition
     await member.commit({done: finished(seen)[done]})
     await member.close()
     member = await log.group(group_name, [topic])
     left = [record for record in seen if record.partition != done]
-    again = await read_count(member, len(left), within=engine.patience)
+    again = await read_count(member, len(left), within=engine.time_limit)
     assert sorted(values(again)) == sorted(values(left))
     await member.close()
 
@@ -313,11 +313,11 @@ async def test_members_share_the_partitions(engine, log, region, group_name):
         await asyncio.gather(*(reader.step() for reader in readers))
         return all(reader.partitions for reader in readers)
 
-    async with asyncio.timeout(engine.patience):
+    async with asyncio.timeout(engine.time_limit):
         while not await both_have_read():
             pass
     positions = lambda: {(r.partition, r.offset) for reader in readers for r in reader.seen}  # noqa: E731
-    await read_until(lambda: len(positions()) == sent, *readers, within=engine.patience)
+    await read_until(lambda: len(positions()) == sent, *readers, within=engine.time_limit)
     for reader in readers:
         await reader.member.close()
 
@@ -334,7 +334,7 @@ async def test_a_member_takes_over_from_one_that_is_gone(engine, region, group_n
         lambda: len(first.partitions) == 6 and len(second.partitions) == 6,
         first,
         second,
-        within=engine.patience,
+        within=engine.time_limit,
     )
     theirs = [record for record in first.seen if record.partition not in second.partitions]
     if how == "leaves":
@@ -344,7 +344,7 @@ async def test_a_member_takes_over_from_one_that_is_gone(engine, region, group_n
     await read_until(
         lambda: {record.value for record in theirs} <= {record.value for record in second.seen},
         second,
-        within=engine.patience,
+        within=engine.time_limit,
     )
     assert len(second.partitions) == 12
     await second.member.close()
@@ -356,14 +356,14 @@ async def test_lost_tells_which_partitions_went_to_another(engine, region, group
     await first_log.ensure([topic])
     await first_log.append(appends(topic, 100, keys=100))
     first = Reader(await first_log.group(group_name, [topic]))
-    await read_until(lambda: len(first.partitions) == 12, first, within=engine.patience)
+    await read_until(lambda: len(first.partitions) == 12, first, within=engine.time_limit)
     assert not first.lost
     second = Reader(await second_log.group(group_name, [topic]))
     await read_until(
         lambda: len(first.partitions) == 6 and len(second.partitions) == 6,
         first,
         second,
-        within=engine.patience,
+        within=engine.time_limit,
     )
     assert second.partitions <= first.lost
     assert first.partitions.isdisjoint(second.partitions)
@@ -378,14 +378,14 @@ async def test_a_commit_for_a_lost_partition_moves_nothing(engine, region, group
     await first_log.ensure([topic])
     await first_log.append(appends(topic, 100, keys=100))
     first = Reader(await first_log.group(group_name, [topic]))
-    await read_until(lambda: len(first.partitions) == 12, first, within=engine.patience)
+    await read_until(lambda: len(first.partitions) == 12, first, within=engine.time_limit)
     everything = list(first.seen)
     second = Reader(await second_log.group(group_name, [topic]))
     await read_until(
         lambda: len(first.partitions) == 6 and len(second.partitions) == 6,
         first,
         second,
-        within=engine.patience,
+        within=engine.time_limit,
     )
     gone = [record for record in everything if record.partition in second.partitions]
     await first.member.commit(finished(gone))
@@ -394,7 +394,7 @@ async def test_a_commit_for_a_lost_partition_moves_nothing(engine, region, group
     await read_until(
         lambda: {record.value for record in gone} <= {record.value for record in first.seen},
         first,
-        within=engine.patience,
+        within=engine.time_limit,
     )
     await first.member.close()
 
@@ -404,12 +404,12 @@ async def test_paused_partitions_deliver_nothing_until_resumed(engine, log, regi
     await log.ensure([topic])
     await log.append(appends(topic, 5))
     member = await log.group(group_name, [topic])
-    await read_count(member, 5, within=engine.patience)
+    await read_count(member, 5, within=engine.time_limit)
     member.pause([Partition(topic, 0)])
     await log.append([Append(topic, "k", b"later")])
     assert await is_quiet(member)
     member.resume([Partition(topic, 0)])
-    assert values(await read_count(member, 1, within=engine.patience)) == [b"later"]
+    assert values(await read_count(member, 1, within=engine.time_limit)) == [b"later"]
     await member.close()
 
 
@@ -419,19 +419,19 @@ async def test_pause_keeps_the_membership_through_a_rebalance(engine, region, gr
     await first_log.ensure([topic])
     await first_log.append(appends(topic, 100, keys=100))
     first = Reader(await first_log.group(group_name, [topic]))
-    await read_until(lambda: len(first.partitions) == 12, first, within=engine.patience)
+    await read_until(lambda: len(first.partitions) == 12, first, within=engine.time_limit)
     every = [Partition(topic, number) for number in range(12)]
     first.member.pause(every)
     first.seen.clear()
     second = Reader(await second_log.group(group_name, [topic]))
-    await read_until(lambda: len(second.partitions) == 6, first, second, within=engine.patience)
+    await read_until(lambda: len(second.partitions) == 6, first, second, within=engine.time_limit)
     assert first.seen == []
     await second.member.close()
     for _ in range(5):
         await first.step()
     assert first.seen == []
     first.member.resume(every)
-    await read_until(lambda: second.partitions <= first.partitions, first, within=engine.patience)
+    await read_until(lambda: second.partitions <= first.partitions, first, within=engine.time_limit)
     await first.member.close()
 
 
@@ -452,7 +452,7 @@ async def test_a_cancelled_read_loses_nothing(engine, log, region, group_name):
             seen += reading.result()
     reader = Reader(member)
     reader.seen = seen
-    await read_until(lambda: len(reader.seen) >= 30, reader, within=engine.patience)
+    await read_until(lambda: len(reader.seen) >= 30, reader, within=engine.time_limit)
     assert sorted(values(reader.seen)) == sorted(record.value for record in sent)
     await member.close()
 
@@ -463,7 +463,7 @@ async def test_lag_counts_from_the_last_commit_to_the_end(engine, log, region, g
     await log.ensure([topic])
     await log.append(appends(topic, 10))
     member = await log.group(group_name, [topic])
-    seen = await read_count(member, 10, within=engine.patience)
+    seen = await read_count(member, 10, within=engine.time_limit)
     assert await member.lag() == {partition: 10}
     await member.commit({partition: seen[3].offset})
     assert await member.lag() == {partition: 7}
@@ -492,7 +492,7 @@ async def test_follow_goes_on_with_what_comes(engine, log, region):
     topic = topics.status(region)
     await log.ensure([topic])
     await log.append([Append(topic, "a", b"1")])
-    async with asyncio.timeout(engine.patience), aclosing(log.follow(topic)) as batches:
+    async with asyncio.timeout(engine.time_limit), aclosing(log.follow(topic)) as batches:
         seen = []
         while not seen:
             seen += (await anext(batches)).records
@@ -506,7 +506,7 @@ async def test_follow_goes_on_with_what_comes(engine, log, region):
 async def test_follow_tells_its_position_on_an_empty_topic(engine, log, region):
     topic = topics.tags(region)
     await log.ensure([topic])
-    async with asyncio.timeout(engine.patience):
+    async with asyncio.timeout(engine.time_limit):
         assert await follow_to_end(log, topic) == []
 
 
@@ -525,7 +525,7 @@ async def test_followers_and_groups_may_read_the_same_topic(engine, log, region,
     await log.ensure([topic])
     await log.append([Append(topic, "a", b"1")])
     member = await log.group(group_name, [topic])
-    assert values(await read_count(member, 1, within=engine.patience)) == [b"1"]
+    assert values(await read_count(member, 1, within=engine.time_limit)) == [b"1"]
     assert values(await follow_to_end(log, topic)) == [b"1"]
     await member.close()
 
@@ -545,7 +545,7 @@ async def test_a_closed_handle_says_so(engine, region, group_name):
     await log.close()
     for waiting in (reading, following):
         with pytest.raises(LogUnavailable):
-            await asyncio.wait_for(waiting, engine.patience)
+            await asyncio.wait_for(waiting, engine.time_limit)
     with pytest.raises(LogUnavailable):
         await log.append([Append(topic, "k", b"v")])
     with pytest.raises(LogUnavailable):

@@ -240,6 +240,6 @@ def test_what_is_declared_outlives_a_restart(tmp_path: Path, sound: Path) -> Non
     url, daemon = _start(tmp_path, sound)
     try:
         assert "extra" in parts.run_regmesh("get", "rules", "--server", url).stdout
-        assert "rule/release is declared, but not by" in daemon.said()
+        assert "rule/release is declared, but not by" in daemon.output()
     finally:
         daemon.end()

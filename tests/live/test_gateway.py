@@ -189,7 +189,7 @@ def test_containerd_pulls_by_the_hosts_toml_that_regmesh_writes(
     for digest, body in {**IMAGE.blobs, IMAGE.digest: IMAGE.manifest.body}.items():
         assert daemon.content(digest) == body
     assert (mesh.served("cn@shanghai") >= 4) == (by == "gateway")
-    daemon.forget_all()
+    daemon.remove_images()
     mesh.near.end()
     again = daemon.fetch(f"{HUB}/game/app:v1")
     assert again.returncode == 0, again.stderr
@@ -257,7 +257,7 @@ def with_tokens_of(mesh: Mesh, daemon: Containerd, url: str) -> None:
     assert pull_with_crane(mesh, mesh.folder / "b", DOCKER_CONFIG=str(config.parent)) == IMAGE.digest
     fetched = daemon.fetch(f"localhost:{port}/game/app:v1", "--plain-http", "--user", f"{USER}:{PASSWORD}")
     assert fetched.returncode == 0, fetched.stderr
-    daemon.forget_all()
+    daemon.remove_images()
     told = parts.run_regmesh(
         "nearby", "hosts-toml", "--region", "shanghai", "--gateway", mesh.gateway, "--server", mesh.api
     )

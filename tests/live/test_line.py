@@ -270,8 +270,8 @@ def test_kill_in_the_middle_of_a_copy_and_restart(line: Line) -> None:
 
 def test_a_clean_stop_ends_by_itself_and_says_so(line: Line) -> None:
     for name, daemon in line.daemons.items():
-        assert daemon.stop() == 0, f"{name}: {daemon.said()[-2000:]}"
-        assert "Traceback" not in daemon.said()
+        assert daemon.stop() == 0, f"{name}: {daemon.output()[-2000:]}"
+        assert "Traceback" not in daemon.output()
 
 
 def test_an_unreachable_registry_stops_only_its_own_place(line: Line) -> None:

@@ -126,7 +126,7 @@ def test_from_one_file_to_kafka(reader: Reader) -> None:
                 daemons.append(
                     parts.regmesh(reader.folder / f"{arguments[0]}.log", *arguments, environment=log)
                 )
-                until(f"{arguments[0]} listens", lambda: "listening" in daemons[-1].said(), needs=daemons)
+                until(f"{arguments[0]} listens", lambda: "listening" in daemons[-1].output(), needs=daemons)
             else:
                 done = reader.run(command, **log)
                 assert done.returncode == 0, done.stderr

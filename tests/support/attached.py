@@ -1,4 +1,4 @@
-"""What is attached to images, as tests build it: as `oras attach` and `cosign` do, and how a client pushes it."""
+"""Artifacts that are attached to images, built as `oras attach` and `cosign` do, and pushed as clients do."""
 
 import json
 
@@ -13,7 +13,7 @@ _EMPTY = "application/vnd.oci.empty.v1+json"
 
 
 def attachment(subject: Manifest, kind: str, body: bytes) -> images.Image:
-    """A manifest about `subject`, with an empty config and one blob."""
+    """Returns a manifest with the subject `subject`, an empty config and one blob."""
     parts = [
         Descriptor(MediaType(_EMPTY), digest_of(b"{}"), 2),
         Descriptor(MediaType(kind), digest_of(body), len(body)),
@@ -34,13 +34,18 @@ def attachment(subject: Manifest, kind: str, body: bytes) -> images.Image:
 
 
 def cosign_tag(subject: Digest, suffix: str) -> str:
+    """Returns the tag by which cosign attaches to a digest: `sha256-<hex>.<suffix>`."""
     return f"{subject.replace(':', '-')}.{suffix}"
 
 
 async def push(
     registry: Registry, repository: Repository, subject: Manifest, pushed: images.Image
 ) -> Digest | None:
-    """By digest; where the registry lists no referrers, into the list that clients keep. That list's digest then."""
+    """Pushes by digest, and updates the fallback referrers tag of a registry without the referrers API.
+
+    Returns:
+        The digest of the fallback index; None when the registry has the API.
+    """
     await images.push(registry, repository, pushed.digest, pushed)
     if await registry.write_manifest(repository, pushed.digest, pushed.manifest) is not None:
         return None
@@ -55,7 +60,7 @@ async def push(
 
 
 def entry(manifest: Manifest) -> dict[str, object]:
-    """As the specification wants it described in a list."""
+    """Returns the manifest's entry in a list of referrers (OCI distribution-spec, "Listing Referrers")."""
     document = json.loads(manifest.body)
     return {
         **_as_json(manifest.descriptor),
@@ -65,6 +70,7 @@ def entry(manifest: Manifest) -> dict[str, object]:
 
 
 def index_of(entries: list[dict[str, object]]) -> Manifest:
+    """Returns an OCI index with these entries."""
     body = json.dumps({"schemaVersion": 2, "mediaType": OCI_INDEX, "manifests": entries}).encode()
     return Manifest(OCI_INDEX, digest_of(body), body)
 

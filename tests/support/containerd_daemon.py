@@ -1,4 +1,4 @@
-"""containerd as a client without Docker: a daemon of the test's own, asked through `ctr`."""
+"""containerd as a client without Docker: a daemon of the test's own, controlled by `ctr`."""
 
 import os
 import subprocess
@@ -9,7 +9,7 @@ from pathlib import Path
 
 from tests.support.parts import Process, until
 
-# What needs a kernel feature or a machine-wide folder: a test only fetches content.
+# These need a kernel feature or a machine-wide folder; a test only fetches content.
 _NOT_NEEDED = [
     "io.containerd.grpc.v1.cri", "io.containerd.internal.v1.opt", "io.containerd.snapshotter.v1.aufs",
     "io.containerd.snapshotter.v1.btrfs", "io.containerd.snapshotter.v1.devmapper",
@@ -19,30 +19,36 @@ _NOT_NEEDED = [
 
 @dataclass
 class Containerd:
+    """A running daemon."""
+
     address: str
     hosts: Path  # a folder of `HOST/hosts.toml`
 
     def ctr(self, *arguments: str) -> "subprocess.CompletedProcess[bytes]":
+        """Runs `ctr` against the daemon."""
         return subprocess.run(
             ["ctr", "--address", self.address, *arguments], capture_output=True, timeout=60, check=False
         )
 
     def fetch(self, image: str, *options: str) -> "subprocess.CompletedProcess[bytes]":
+        """Fetches the content of an image through the hosts that are configured."""
         return self.ctr("content", "fetch", "--hosts-dir", str(self.hosts), *options, image)
 
     def content(self, digest: str) -> bytes:
+        """Returns fetched content by its digest."""
         found = self.ctr("content", "get", digest)
         assert found.returncode == 0, found.stderr
         return found.stdout
 
-    def forget_all(self) -> None:
-        """Images and, with them, their content."""
+    def remove_images(self) -> None:
+        """Removes all images and, with them, their content."""
         for name in self.ctr("images", "ls", "-q").stdout.decode().split():
             assert self.ctr("images", "rm", "--sync", name).returncode == 0
 
 
 @contextmanager
 def containerd(folder: Path) -> Iterator[Containerd]:
+    """Runs a daemon with all its files in `folder`."""
     folder.mkdir()
     hosts = folder / "certs.d"
     hosts.mkdir()

@@ -1,4 +1,4 @@
-"""How SQLite would carry out the statements of a step: what a test asks, so that it need not ask how long they take."""
+"""SQLite's plans for the statements of a step: tests check these instead of measuring time."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -12,16 +12,17 @@ class Plans(list[str]):
     """Lines of `EXPLAIN QUERY PLAN`, such as `SEARCH images USING INDEX ...`."""
 
     def scans(self, *tables: str) -> list[str]:
-        """Those that go through a whole table, or through a whole index of it."""
+        """Returns the plans that read all of a table, or all of an index of it."""
         return [line for line in self if line.startswith(tuple(f"SCAN {table}" for table in tables))]
 
     def sorts(self) -> list[str]:
+        """Returns the plans that sort rows instead of reading them in the order of an index."""
         return [line for line in self if "TEMP B-TREE FOR ORDER BY" in line]
 
 
 @contextmanager
 def explained(database: Database) -> Iterator[Plans]:
-    """The plans of all SELECTs that the database gets meanwhile; it is one on SQLite."""
+    """Collects the plans of all SELECT statements that run within the block, on a SQLite database."""
     plans, engine = Plans(), database._engine
 
     def explain(connection: Connection, _: object, statement: str, parameters: object, *__: object) -> None:

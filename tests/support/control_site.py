@@ -1,4 +1,4 @@
-"""A whole control for tests: real log, table, database and HTTP; receivers of webhooks that are real servers too."""
+"""A whole control for tests, with log, table, database and HTTP server, and receivers of webhooks."""
 
 import asyncio
 import io
@@ -48,7 +48,7 @@ MESH: dict[str, Any] = {
 
 
 def completion(number: int = 1, status: Status = Status.SUCCEED, **changes: Any) -> Completion:
-    """The end of task `number`, so many seconds after 08:00."""
+    """Returns the completion of task `number`, which ended so many seconds after 08:00."""
     end = NOW + timedelta(seconds=number)
     told = {
         "task_id": f"task-{number:04}", "execution_id": "execution-1", "rule": "release-to-eu", "account": "game",
@@ -66,6 +66,8 @@ def completion(number: int = 1, status: Status = Status.SUCCEED, **changes: Any)
 
 @dataclass
 class Site:
+    """A control that serves, and its log."""
+
     log: Log
     state: MeshState
     table: Table
@@ -75,12 +77,13 @@ class Site:
     url: str
 
     async def report(self, *completions: Completion) -> None:
-        """As an agent does."""
+        """Appends completions as agents do."""
         await self.log.append(
             [Append(topics.completions(one.destination_region), one.key, encode(one)) for one in completions]
         )
 
     async def logs(self, **query: str) -> list[dict[str, Any]]:
+        """Returns sync log entries."""
         async with self.http.get(f"{self.url}/api/v1/logs", params=query) as answer:
             assert answer.status == 200, await answer.text()
             return (await answer.json())["items"]
@@ -88,6 +91,7 @@ class Site:
     async def call(
         self, method: str, path: str, body: object = None, *, raw: bytes | None = None, **more: Any
     ) -> tuple[int, Any]:
+        """Sends a request with a JSON `body` or `raw` bytes; returns the status and the JSON of the answer."""
         headers = {"Content-Type": "application/json"} | more.pop("headers", {})
         data = io.BytesIO(raw) if raw is not None else orjson.dumps(body) if body is not None else None
         async with self.http.request(method, self.url + path, data=data, headers=headers, **more) as answer:
@@ -105,7 +109,7 @@ async def control_site(
     database: str | None = None,
     running: bool = True,
 ) -> AsyncIterator[Site]:
-    """Control on an embedded log in `folder`; opened again on the same folder it is the next process."""
+    """Runs control on an embedded log in `folder`; run again on the same folder it acts as the next process."""
     clock = clock or SystemClock()
     secrets = Secrets({} if environment is None else environment)
     log = await open_log(folder / "mesh.db", clock=clock)
@@ -146,13 +150,14 @@ async def control_site(
 
 @dataclass
 class Receiver:
-    """Answers each request with the next of `answers`, and with 204 after them; `answers` of 0 never come."""
+    """Answers each request with the next status of `answers`, and with 204 after these; for 0 it never answers."""
 
     answers: list[int] = field(default_factory=list)
     requests: list[tuple[dict[str, str], bytes]] = field(default_factory=list)
     url: str = ""
 
     async def handle(self, request: web.Request) -> web.Response:
+        """Answers one request."""
         self.requests.append((dict(request.headers), await request.read()))
         status = self.answers.pop(0) if self.answers else 204
         if not status:
@@ -161,15 +166,16 @@ class Receiver:
         return web.Response(status=status, headers=headers)
 
     def verified(self, key: str = KEY) -> list[dict[str, Any]]:
-        """The bodies; raises unless every request was signed with `key`."""
+        """Returns the bodies of all requests; raises when one was not signed with `key`."""
         return [Verifier(key).verify(body, headers) for headers, body in self.requests]
 
 
 @asynccontextmanager
 async def receiver(*answers: int) -> AsyncIterator[Receiver]:
+    """Runs a receiver on a free port."""
     made = Receiver(list(answers))
     app = web.Application()
-    # A path of its own: whoever still calls a server that had this port before is not one of ours.
+    # A path of its own, because somebody may still call a server that had this port before.
     own = f"/{randomness.token_hex(4)}"
     app.router.add_route("*", own + "{path:.*}", made.handle)
     runner = web.AppRunner(app, access_log=None, shutdown_timeout=0.01)
@@ -183,7 +189,7 @@ async def receiver(*answers: int) -> AsyncIterator[Receiver]:
 
 
 async def until(holds: Callable[[], bool | Awaitable[bool]], timeout: float = 10.0) -> None:
-    """Wait until it holds; a test that waits in vain fails by `TimeoutError`."""
+    """Waits until `holds` is true; raises TimeoutError after `timeout` seconds."""
     async with asyncio.timeout(timeout):
         while True:
             found = holds()

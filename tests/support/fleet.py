@@ -1,4 +1,4 @@
-"""A mesh of daemons on real parts: docker-registries, Apache Kafka, and one agent's process for each region."""
+"""A mesh of daemons on real parts: docker-registry, Apache Kafka, and one agent process for each region."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
@@ -17,7 +17,7 @@ SECRETS = {"REGMESH_SECRET_RELAY": "relay-secret-of-the-live-test"}
 
 @dataclass
 class Fleet:
-    """Places by name (`cn`, `cn@shanghai`). What is declared is the test's."""
+    """The registries by place (`cn`, `cn@shanghai`) and the daemons of a mesh; the test declares its state."""
 
     folder: Path
     log: str
@@ -28,14 +28,14 @@ class Fleet:
     listens: dict[str, str] = field(default_factory=dict)  # by region, of its agent
 
     def registry(self, place: str, folder: Path | None = None, **settings: Any) -> Distribution:
-        """Started, on `folder` or the fleet's own; an instance's notifies the intake."""
+        """Starts a registry in `folder` (the fleet's by default). That of an instance notifies the intake."""
         notify = None if "@" in place else f"{self.intake}/v1/notifications/{place}"
         made = Distribution((folder or self.folder) / place, notify=notify, **settings)
         self.registries[place] = made.start()
         return made
 
     def start(self, document: Mapping[str, Any], agents: Sequence[str]) -> None:
-        """Control, the producer and an agent for each of these regions, with the document declared."""
+        """Starts control, the producer and an agent for each region of `agents`, and applies `document`."""
         file = self.mesh_file(document)
         self.run("topics", "create", "--log", self.log, "-f", str(file))
         self._daemon("control", "control", "--listen", self.api.removeprefix("http://"))
@@ -48,27 +48,29 @@ class Fleet:
         for region in agents:
             self.start_agent(region)
         until(
-            "all agents are there",
+            "all agents are live",
             lambda: self.agents() >= set(agents),
             within=90,
             needs=self.daemons.values(),
         )
 
     def start_agent(self, region: str, *, relay: bool = True) -> Process:
+        """Starts the agent of a region, with a relay address unless `relay` is false."""
         listen = self.listens.setdefault(region, f"127.0.0.1:{parts.free_port()}")
         more = ("--relay-url", f"http://{listen}") if relay else ()
         return self._daemon(f"agent {region}", "agent", "--region", region, "--listen", listen, *more)
 
     def agents(self) -> set[str]:
+        """Returns the regions of the agents that control knows."""
         found = parts.get(f"{self.api}/api/v1/agents") or {"items": []}
         return {one["region"] for one in found["items"]}
 
     def know_each_other(self, regions: Sequence[str]) -> None:
-        """Return when each of these agents hears of all the others."""
+        """Returns when each agent of `regions` has seen a heartbeat of all the others."""
         others = f'regmesh_awake_regions{{region="%s"}} {len(regions) - 1}.0'
         for region in regions:
             until(
-                f"{region} hears of all",
+                f"{region} knows all regions",
                 lambda name=region: others % name in self._metrics(name),
                 within=60,
                 needs=self.daemons.values(),
@@ -79,12 +81,13 @@ class Fleet:
             return str(answer.read().decode())
 
     def mesh_file(self, document: Mapping[str, Any]) -> Path:
+        """Writes `document` as mesh.yaml and returns its path."""
         file = self.folder / "mesh.yaml"
         file.write_text(yaml.safe_dump(dict(document), sort_keys=False))
         return file
 
     def replicated(self, instance: str, url: str, regions: Sequence[str]) -> dict[str, Any]:
-        """One instance at `url` in a region of its own, with a replica in each of these, and a relay everywhere."""
+        """Returns a document with one instance at `url`, a replica of it in each region, and relays everywhere."""
         return {
             "regions": [
                 {"name": name, "jurisdiction": "global", "relay": {"secret": "RELAY"}}
@@ -98,11 +101,12 @@ class Fleet:
         }
 
     def logs(self, **query: str) -> list[dict[str, Any]]:
+        """Returns sync log entries."""
         found = parts.get(f"{self.api}/api/v1/logs", limit="1000", **query)
         return found["items"] if found else []
 
     def run(self, *arguments: str) -> str:
-        """A regmesh command to its end; its output. It must succeed."""
+        """Runs a regmesh command, asserts that it succeeds, and returns its output."""
         done = parts.run_regmesh(*arguments)
         assert done.returncode == 0, f"regmesh {' '.join(arguments)}: {done.stderr}"
         return done.stdout
@@ -116,6 +120,7 @@ class Fleet:
 
 @contextmanager
 def fleet(folder: Path, log: str) -> Iterator[Fleet]:
+    """Yields a fleet on the log at the URL `log`, and ends its processes afterwards."""
     made = Fleet(folder, log)
     with ExitStack() as stack:
         try:

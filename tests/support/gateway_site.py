@@ -1,4 +1,4 @@
-"""A gateway in the test's process, over a mesh of `tests.mesh_site`, and a client that calls it by a Host header."""
+"""A gateway in the test's process over a `MeshSite`, and a client that calls it with a Host header."""
 
 import asyncio
 import json
@@ -23,17 +23,22 @@ HUB = "hub.example.com"
 
 @dataclass(frozen=True)
 class Answer:
+    """A response whose body has been read."""
+
     status: int
     headers: Mapping[str, str]
     body: bytes
 
     @property
     def code(self) -> str:
+        """The code of its first OCI error."""
         return str(json.loads(self.body)["errors"][0]["code"])
 
 
 @dataclass
 class GatewaySite:
+    """A gateway that serves, and the client's session."""
+
     url: str
     session: ClientSession
     metrics: Metrics
@@ -41,11 +46,12 @@ class GatewaySite:
     headers: dict[str, str] = field(default_factory=dict)
 
     async def ask(self, path: str, method: str = "GET", **headers: str) -> Answer:
-        """`path` below `/v2/`; `Accept_Encoding` in `headers` is Accept-Encoding."""
+        """Requests `path` below `/v2/` and reads the answer; `Accept_Encoding` in `headers` means Accept-Encoding."""
         async with self.open(path, method, **headers) as response:
             return Answer(response.status, response.headers, await response.read())
 
     def open(self, path: str, method: str = "GET", **headers: str) -> Any:
+        """Requests `path` as `ask` does, for a caller that reads the body itself; a leading `/` means the root."""
         named = {name.replace("_", "-"): value for name, value in headers.items()}
         sent = {"Host": self.host, **self.headers, **named}
         url = URL(
@@ -55,6 +61,7 @@ class GatewaySite:
         return self.session.request(method, url, headers=sent, allow_redirects=False)
 
     def count(self, name: str, **labels: str) -> float:
+        """Returns the value of the metric `regmesh_gateway_<name>`."""
         return self.metrics.registry.get_sample_value(f"regmesh_gateway_{name}", labels) or 0.0
 
 
@@ -66,6 +73,7 @@ async def gateway(
     trust: Trust | None = None,
     look_every: float = 0.1,
 ) -> AsyncIterator[GatewaySite]:
+    """Runs a gateway of `region` on the mesh's log, with metrics of its own."""
     node = replace(site.node, metrics=Metrics(CollectorRegistry()), trust=trust or Trust())
     await node.table.caught_up()
     role = roles.gateway(node, Region(region), options or GatewayOptions(), look_every)

@@ -1,4 +1,4 @@
-"""Images as tests build them: bytes of layers, configs, manifests and indexes, and how to push them whole."""
+"""Images that tests build from bytes of layers, and how to push them."""
 
 import json
 from collections.abc import AsyncIterator
@@ -15,7 +15,7 @@ LAYER = "application/vnd.oci.image.layer.v1.tar"
 
 @dataclass(frozen=True)
 class Image:
-    """A manifest with the blobs it names and, of an index, its children."""
+    """A manifest with the blobs it names or, for an index, its children."""
 
     manifest: Manifest
     blobs: dict[Digest, bytes] = field(default_factory=dict)
@@ -24,11 +24,12 @@ class Image:
 
     @property
     def digest(self) -> Digest:
+        """The digest of the manifest."""
         return self.manifest.digest
 
 
 def image(*, layers: list[bytes], config_type: str = IMAGE_CONFIG, config: bytes | None = None) -> Image:
-    """An image manifest; its config is made of the layers, so that different layers give different images."""
+    """Returns an image. Its config names the layers by default, so that different layers give different images."""
     body = config if config is not None else _config(layers)
     parts = [(config_type, body), *((LAYER, layer) for layer in layers)]
     described = [Descriptor(MediaType(kind), digest_of(part), len(part)) for kind, part in parts]
@@ -47,7 +48,7 @@ def image(*, layers: list[bytes], config_type: str = IMAGE_CONFIG, config: bytes
 
 
 def index(children: list[Image]) -> Image:
-    """An image index over `children`, a platform each."""
+    """Returns an image index over `children`, each of another platform."""
     document = {
         "schemaVersion": 2,
         "mediaType": OCI_INDEX,
@@ -63,7 +64,7 @@ def index(children: list[Image]) -> Image:
 
 
 async def push(registry: Registry, repository: Repository, reference: Tag | Digest, pushed: Image) -> None:
-    """As a client does: blobs, then children by digest, then the manifest."""
+    """Pushes as a client does: children by digest, then blobs, then the manifest."""
     for child in pushed.children:
         await push(registry, repository, child.digest, child)
     for part in pushed.blob_descriptors:
@@ -73,7 +74,7 @@ async def push(registry: Registry, repository: Repository, reference: Tag | Dige
 
 
 def write_layout(folder: Path, tagged: dict[str, Image]) -> Path:
-    """An OCI image layout with these images, such as `skopeo copy oci:...` reads."""
+    """Writes an OCI image layout with these images by tag, as `skopeo copy oci:...` reads it."""
     blobs = folder / "blobs" / "sha256"
     blobs.mkdir(parents=True, exist_ok=True)
 

@@ -1,4 +1,4 @@
-"""A whole intake for tests: a real HTTP server on a free port, a real embedded log, a table that follows it."""
+"""A whole intake for tests: an HTTP server on a free port, an embedded log, and a table that follows it."""
 
 import asyncio
 import io
@@ -42,6 +42,8 @@ M = TypeVar("M", bound=Model)
 
 @dataclass
 class Site:
+    """An intake that serves, and its log."""
+
     log: Log
     table: Table
     metrics: Metrics
@@ -52,7 +54,7 @@ class Site:
     url: str = field(default="", init=False)
 
     async def declare(self, *things: Declared) -> int:
-        """Append to `mesh.state` and return the revision, without waiting for anybody to apply it."""
+        """Appends to `mesh.state` and returns the revision, without waiting until it is applied."""
         rev = -1
         for thing in things:
             record = StateRecord(
@@ -67,12 +69,13 @@ class Site:
     async def post(
         self, body: bytes, headers: Mapping[str, str] | None = None, to: str = "game-cn"
     ) -> tuple[int, dict[str, object], Mapping[str, str]]:
+        """Posts a notification; returns status, JSON body and headers of the answer."""
         url = f"{self.url}/v1/notifications/{to}"
         async with self.http.post(url, data=io.BytesIO(body), headers=headers) as answer:
             return answer.status, await answer.json(), dict(answer.headers)
 
     async def records(self, topic: str) -> list[Record]:
-        """All that is on `topic` now."""
+        """Returns all records that are on `topic` now."""
         if await self.log.missing([topic]):
             return []
         ends = await self.log.end(topic)
@@ -84,15 +87,19 @@ class Site:
         return found
 
     async def read(self, topic: str, model: type[M]) -> list[M]:
+        """Returns the decoded records of `topic`, without tombstones."""
         return [decode(record.value, model) for record in await self.records(topic) if record.value]
 
     async def events(self) -> list[Event]:
+        """Returns the events of Beijing."""
         return await self.read(topics.events(BEIJING), Event)
 
     async def dead_letters(self) -> list[DeadLetter]:
+        """Returns the dead letters of Beijing."""
         return await self.read(topics.dead_letters(BEIJING), DeadLetter)
 
     def count(self, name: str, **labels: str) -> float:
+        """Returns the value of the metric `regmesh_<name>`."""
         return self.metrics.registry.get_sample_value(f"regmesh_{name}", labels) or 0.0
 
 
@@ -100,7 +107,7 @@ class Site:
 async def intake_site(
     folder: Path, environment: Mapping[str, str] = ENVIRONMENT, settings: ProducerSettings | None = None
 ) -> AsyncIterator[Site]:
-    """An intake that serves on an embedded log in `folder`, with nothing declared."""
+    """Runs an intake on an embedded log in `folder`, with nothing declared."""
     async with serving(f"sqlite://{folder / 'mesh.db'}", environment, settings) as site:
         yield site
 
@@ -109,7 +116,7 @@ async def intake_site(
 async def serving(
     log_url: str, environment: Mapping[str, str] = ENVIRONMENT, settings: ProducerSettings | None = None
 ) -> AsyncIterator[Site]:
-    """An intake that serves on the log at `log_url`."""
+    """Runs an intake on the log at `log_url`."""
     clock = SystemClock()
     secrets = Secrets(environment)
     log = await open_log(log_url, clock=clock, secrets=secrets)

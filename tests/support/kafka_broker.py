@@ -1,4 +1,4 @@
-"""A real Apache Kafka for tests: one broker, started by `compose/kafka/kafka.sh` and stopped by its process id."""
+"""Apache Kafka for tests: a broker that `compose/kafka/kafka.sh` runs."""
 
 import functools
 import os
@@ -16,7 +16,7 @@ _READY = "Kafka Server started"
 
 
 def running() -> str | None:
-    """`host:port` of a cluster that somebody else runs, from REGMESH_TEST_KAFKA."""
+    """Returns the `host:port` of a cluster that runs already, from REGMESH_TEST_KAFKA."""
     return os.environ.get("REGMESH_TEST_KAFKA") or None
 
 
@@ -34,7 +34,7 @@ def why_missing() -> str | None:
 
 @dataclass
 class Broker:
-    """A broker of the test's own: `127.0.0.1:port`, the same through every restart."""
+    """A broker of the test's own, on the same port after every restart."""
 
     directory: Path
     port: int
@@ -42,14 +42,20 @@ class Broker:
 
     @property
     def bootstrap(self) -> str:
+        """Its `host:port`."""
         return f"127.0.0.1:{self.port}"
 
     @property
     def url(self) -> str:
+        """Its URL as a log."""
         return f"kafka://{self.bootstrap}"
 
     def start(self, *, within: float = 60) -> None:
-        """Start and wait until it serves; `RuntimeError` with the end of its log when it does not."""
+        """Starts it and waits until it serves.
+
+        Raises:
+            RuntimeError: when it does not serve in time, with the end of its log.
+        """
         log = self.directory / "broker.log"
         before = log.stat().st_size if log.exists() else 0
         command = [str(_SCRIPT), "run", str(self.port), str(self.directory)]
@@ -62,7 +68,7 @@ class Broker:
             time.sleep(0.05)
 
     def stop(self) -> None:
-        """Cleanly, as an operator would."""
+        """Stops it cleanly, as an operator would."""
         if self._process is not None:
             try:
                 self._process.stop(within=30)
@@ -71,20 +77,21 @@ class Broker:
             self._process = None
 
     def kill(self) -> None:
-        """As a power cut would."""
+        """Kills it, as a power cut would."""
         if self._process is not None:
             self._process.kill()
             self._process = None
 
     def suspend(self) -> None:
-        """It stays connected and answers nothing, until `resume`."""
+        """Makes it hang: it stays connected and answers nothing until `resume`."""
         self._send(signal.SIGSTOP)
 
     def resume(self) -> None:
+        """Continues after `suspend`."""
         self._send(signal.SIGCONT)
 
     def restart(self) -> None:
-        """After `stop` or `kill`: the same data, the same port."""
+        """Stops it unless it is stopped, and starts it with the same data on the same port."""
         self.stop()
         self.start()
 
@@ -94,7 +101,7 @@ class Broker:
 
 
 def start(directory: Path) -> Broker:
-    """A new broker with its data and logs in `directory`."""
+    """Starts a new broker with its data and logs in `directory`."""
     directory.mkdir(parents=True, exist_ok=True)
     broker = Broker(directory, free_port())
     broker.start()

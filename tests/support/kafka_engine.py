@@ -1,4 +1,4 @@
-"""The contract suite's view of Kafka: short sessions, and members that fall silent as in a power cut."""
+"""The contract suite's Kafka engine: short sessions, and members that stop as in a power cut."""
 
 import asyncio
 from contextlib import suppress
@@ -20,9 +20,9 @@ QUICK_TIMEOUTS = KafkaTimeouts(
 
 
 class KafkaEngine:
-    """Every handle is a client of its own, as one process has."""
+    """Gives every handle a client of its own, as each process has."""
 
-    patience = 20.0
+    time_limit = 20.0
 
     def __init__(self, bootstrap: str) -> None:
         self._bootstrap = bootstrap
@@ -46,15 +46,15 @@ class KafkaEngine:
         consumer = member._member._consumer
         member._member._ended = True
         member._member = None
-        await fall_silent(consumer)
+        await stop_without_leaving(consumer)
 
     async def close(self) -> None:
         for log in self._logs:
             await log.close()
 
 
-async def fall_silent(consumer) -> None:
-    """End all that a consumer does, without a word to the group."""
+async def stop_without_leaving(consumer) -> None:
+    """Stops all tasks of a consumer without leaving its group, so that the broker waits for its session time-out."""
     consumer._closed = True
     coordinator = consumer._coordinator
     for task in (

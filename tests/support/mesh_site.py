@@ -1,6 +1,6 @@
-"""A whole mesh in the test's process: every role on the embedded log, registries of our own, all of it over HTTP.
+"""A whole mesh in the test's process: every role on the embedded log, with built-in registries, over HTTP.
 
-What it is made of is what `regmesh up` is made of; only what is declared, and when, is the test's.
+It is composed as `regmesh up` is; the test decides what is declared, and when.
 """
 
 import asyncio
@@ -44,7 +44,7 @@ APP = Repository("game/app")
 
 @dataclass
 class MeshSite:
-    """Places by name (`cn`, `cn@shanghai`); the registry of each, and an agent for each region."""
+    """The registries by place (`cn`, `cn@shanghai`) and the agents by region of a mesh."""
 
     folder: Path
     node: Node
@@ -58,10 +58,11 @@ class MeshSite:
 
     @property
     def remote(self) -> Remote:
+        """The client of its API that the command line uses."""
         return Remote(self.url)
 
     async def registry(self, place: str, **how: Any) -> BuiltinRegistry:
-        """One that notifies the intake of the instance of its name; a replica's notifies nobody."""
+        """Starts the registry of a place. That of an instance notifies the intake, that of a replica nobody."""
         notify = None if "@" in place else Notify(f"{self.url}/v1/notifications/{place}", backoff=0.1)
         made = BuiltinRegistry(self.folder / place, clock=CLOCK, notify=notify, **how)
         await made.start()
@@ -70,10 +71,14 @@ class MeshSite:
         return made
 
     async def apply(self, document: Mapping[str, Any]) -> None:
+        """Declares what `document` holds."""
         await self.control.apply(document)
 
     async def until_fills_are_listed(self) -> None:
-        """What is pushed before that is asked for by a fill too, and may be brought or seen first by that."""
+        """Waits until the fills of all replicas have listed their instances.
+
+        An image that is pushed before may be copied by a fill instead of by its event.
+        """
 
         async def listed() -> bool:
             fills = [it for it in (await self.get("executions"))["items"] if it["trigger"] == "backfill"]
@@ -83,7 +88,7 @@ class MeshSite:
         await until(listed)
 
     async def start_agent(self, region: str, *, sends_on: bool = True) -> Agent:
-        """With metrics of its own, as a process of its own has."""
+        """Starts the agent of a region, with metrics of its own; with `sends_on` it serves as a relay."""
         own = replace(self.node, metrics=Metrics(CollectorRegistry()))
         agent = roles.agent(
             own, Region(region), self.settings, relays=self.relays, url=self.url if sends_on else None
@@ -92,39 +97,42 @@ class MeshSite:
         return agent
 
     async def stop_agent(self, region: str) -> None:
+        """Stops the agent of a region as SIGTERM does."""
         agent, running = self.agents.pop(region)
         agent.stop()
         await running
 
     async def kill_agent(self, region: str) -> None:
-        """Cancelled wherever it is, nothing settled."""
+        """Cancels the agent of a region wherever it is, without settling anything."""
         _, running = self.agents.pop(region)
         running.cancel()
         await asyncio.gather(running, return_exceptions=True)
 
     async def push(self, place: str, tag: str, image: images.Image, repository: Repository = APP) -> Digest:
+        """Pushes an image, and returns when its events are on the log."""
         async with client(self.registries[place]) as registry:
             await images.push(registry, repository, Tag(tag), image)
-        await self.registries[
-            place
-        ].drained()  # what is declared after this is not there when the event is judged
+        await self.registries[place].drained()
         return image.digest
 
     async def digest(self, place: str, tag: str, repository: Repository = APP) -> Digest | None:
+        """Returns the digest that a tag names at a place."""
         async with client(self.registries[place]) as registry:
             found = await registry.resolve(repository, Tag(tag))
         return found.digest if found is not None else None
 
     async def get(self, path: str, **query: str) -> Any:
+        """Returns the JSON at `path` of the API."""
         return await self.remote.ask("GET", f"/api/v1/{path}", query=query)
 
     async def logs(self, **query: str) -> list[dict[str, Any]]:
+        """Returns sync log entries."""
         found: list[dict[str, Any]] = (await self.get("logs", limit="1000", **query))["items"]
         return found
 
 
 async def until(look: Callable[[], Any], *, within: float = 20) -> Any:
-    """What `look` gives (awaited) as soon as it gives something true."""
+    """Awaits `look()` again and again until its result is true, and returns that."""
     found: Any = None
     try:
         async with asyncio.timeout(within):
@@ -137,6 +145,7 @@ async def until(look: Callable[[], Any], *, within: float = 20) -> Any:
 
 @asynccontextmanager
 async def client(registry: BuiltinRegistry) -> AsyncIterator[RegistryClient]:
+    """Opens a registry client with the rights of a destination."""
     endpoint = open_endpoint("test", registry.url, None)
     try:
         yield endpoint.registry(Side.DESTINATION)
@@ -146,7 +155,7 @@ async def client(registry: BuiltinRegistry) -> AsyncIterator[RegistryClient]:
 
 @asynccontextmanager
 async def mesh_site(folder: Path, settings: AgentSettings = QUICK) -> AsyncIterator[MeshSite]:
-    """A mesh with nothing declared."""
+    """Runs a mesh with nothing declared and no agent."""
     async with AsyncExitStack() as stack:
         metrics = Metrics(CollectorRegistry())
         node = await stack.enter_async_context(open_node(None, folder / "data", metrics=metrics))

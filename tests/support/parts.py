@@ -1,4 +1,4 @@
-"""Real parts as processes of the test's own: registries, our daemons, skopeo, a webhook receiver. All on loopback."""
+"""Real parts as processes on loopback: registries, regmesh daemons and skopeo; and a webhook receiver."""
 
 import json
 import os
@@ -46,7 +46,7 @@ def free_port() -> int:
 
 
 def get(url: str, **query: str) -> Any:
-    """The JSON at `url`; None when nobody answers or the answer is no success."""
+    """Returns the JSON at `url`; None without an answer, and after one that is not a success."""
     try:
         with urlopen(f"{url}?{urlencode(query)}" if query else url, timeout=10) as answer:
             return json.loads(answer.read() or b"null") or {}
@@ -55,13 +55,13 @@ def get(url: str, **query: str) -> Any:
 
 
 class Process:
-    """A program that runs until it is stopped. Its output is in `log`."""
+    """A program that runs until it is stopped, with its output in the file `log`."""
 
     started: ClassVar[list["Process"]] = []  # by the test that runs now
 
     def __init__(self, arguments: list[str], log: Path, environment: Mapping[str, str] | None = None) -> None:
         self.log = log
-        with log.open("ab") as out, _uninterrupted():  # else nobody would know what began
+        with log.open("ab") as out, _uninterrupted():  # else a process might run that is not in `started`
             self._process = subprocess.Popen(
                 arguments, stdout=out, stderr=out, env={**os.environ, **(environment or {})}
             )
@@ -69,41 +69,47 @@ class Process:
 
     @property
     def pid(self) -> int:
+        """Its process id."""
         return self._process.pid
 
     def is_running(self) -> bool:
+        """Returns whether it has not ended."""
         return self._process.poll() is None
 
     def stop(self, *, within: float = 40) -> int:
-        """SIGTERM, and the exit code."""
+        """Sends SIGTERM and returns the exit code."""
         self._process.send_signal(signal.SIGTERM)
         return self._process.wait(within)
 
     def kill(self) -> None:
+        """Sends SIGKILL and waits for the end."""
         self._process.kill()
         self._process.wait(10)
 
     def end(self) -> None:
+        """Kills it if it runs."""
         if self.is_running():
             self.kill()
 
     def peak_memory(self) -> int:
-        """The most bytes that were resident at once, so far."""
+        """Returns the peak of its resident memory so far, in bytes."""
         status = Path(f"/proc/{self.pid}/status").read_text()
         line = next(line for line in status.splitlines() if line.startswith("VmHWM"))
         return int(line.split()[1]) * 1024
 
-    def said(self) -> str:
+    def output(self) -> str:
+        """Returns what it has printed so far, stderr included."""
         return self.log.read_text(errors="replace")
 
     def state(self) -> str:
+        """Returns a line for people: whether it runs, or how it ended."""
         code = self._process.poll()
-        return f"{self.log.name}: {'runs' if code is None else f'ended with {code}'}"
+        return f"{self.log.name}: {'running' if code is None else f'ended with {code}'}"
 
 
 @contextmanager
 def _uninterrupted() -> Iterator[None]:
-    """A signal that would end us counts when the block is done."""
+    """Defers signals that would end this process until the block is done."""
     came: list[signal.Signals] = []
     before: dict[signal.Signals, Any] = {}
     if threading.current_thread() is threading.main_thread():  # where signals are handled
@@ -126,14 +132,17 @@ def until(
     every: float = 0.05,
     needs: Iterable[Process] = (),
 ) -> T:
-    """What `look` gives as soon as it gives something true; fails at once when a process that it needs has ended."""
+    """Calls `look` again and again until its result is true, and returns that.
+
+    Fails after `within` seconds, and at once when a process of `needs` has ended. `what` names the condition.
+    """
     deadline = time.monotonic() + within
     while True:
         found = look()
         if found:
             return found
         for process in needs:
-            assert process.is_running(), f"{what}: {process.state()}: {process.said()[-2000:]}"
+            assert process.is_running(), f"{what}: {process.state()}: {process.output()[-2000:]}"
         assert time.monotonic() < deadline, f"{what}: not within {within} s"
         time.sleep(every)
 
@@ -144,13 +153,13 @@ DISTRIBUTION_3, GGCR, CRANE = (_BUILT / name for name in ("registry", "ggcr-regi
 
 @dataclass
 class Distribution:
-    """distribution, notifying one URL or none: Debian's docker-registry (2.8), or another program of its kind."""
+    """distribution, which notifies one URL or none: Debian's docker-registry (2.8) or another program of its kind."""
 
     folder: Path
     port: int = field(default_factory=free_port)
     notify: str | None = None
     headers: dict[str, list[str]] = field(default_factory=dict)
-    extra: dict[str, Any] = field(default_factory=dict)  # of its configuration
+    extra: dict[str, Any] = field(default_factory=dict)  # fields of its configuration
     program: str = "docker-registry"
     process: Process | None = None
     kind: ClassVar[str] = "distribution"  # of its notifications
@@ -167,6 +176,7 @@ class Distribution:
         return f"127.0.0.1:{self.port}"
 
     def start(self) -> "Distribution":
+        """Starts it and waits until it answers."""
         self.folder.mkdir(parents=True, exist_ok=True)
         self.process = Process(
             self._command(), self.folder / "registry.log", {"OTEL_TRACES_EXPORTER": "none"}
@@ -204,7 +214,7 @@ class Distribution:
             return False
 
     def digest(self, repository: str, reference: str) -> str | None:
-        """What the registry answers to a HEAD."""
+        """Returns the digest that the registry answers to a HEAD of a manifest."""
         accept = "application/vnd.oci.image.manifest.v1+json, application/vnd.oci.image.index.v1+json"
         request = Request(
             f"{self.url}/v2/{repository}/manifests/{reference}", method="HEAD", headers={"Accept": accept}
@@ -216,6 +226,7 @@ class Distribution:
             return None
 
     def has_blob(self, repository: str, digest: str) -> bool:
+        """Returns whether the registry answers 200 to a HEAD of a blob."""
         try:
             with urlopen(
                 Request(f"{self.url}/v2/{repository}/blobs/{digest}", method="HEAD"), timeout=10
@@ -225,13 +236,14 @@ class Distribution:
             return False
 
     def end(self) -> None:
+        """Kills it if it runs."""
         if self.process is not None:
             self.process.end()
 
 
 @dataclass
 class GoContainerRegistry(Distribution):
-    """The registry that `crane registry serve` runs too, with the referrers API. It tells nobody of pushes."""
+    """The registry of `crane registry serve`: with the referrers API, without notifications."""
 
     program: str = str(GGCR)
     lists_referrers: ClassVar[bool] = True
@@ -245,7 +257,7 @@ class GoContainerRegistry(Distribution):
 
 @dataclass
 class Zot(Distribution):
-    """zot, built with its `events` extension. Its configuration is checked when it starts."""
+    """zot with its `events` extension."""
 
     program: str = "zot"
     kind: ClassVar[str] = "zot"
@@ -270,7 +282,7 @@ class Zot(Distribution):
 
 @contextmanager
 def distributions(folder: Path, *names: str) -> Iterator[list[Distribution]]:
-    """Registries that are not started yet, so that they can be told whom to notify."""
+    """Yields registries that are not started yet, so that a test can set the URL they notify."""
     made = [Distribution(folder / name) for name in names]
     try:
         yield made
@@ -280,12 +292,12 @@ def distributions(folder: Path, *names: str) -> Iterator[list[Distribution]]:
 
 
 def regmesh(log: Path, *arguments: str, environment: Mapping[str, str] | None = None) -> Process:
-    """The command as a user would type it, as a daemon."""
+    """Starts a regmesh command as a daemon."""
     return Process([_regmesh(), *arguments, "--log-format", "json"], log, environment)
 
 
 def run_regmesh(*arguments: str) -> subprocess.CompletedProcess[str]:
-    """The command as a user would type it, to its end."""
+    """Runs a regmesh command to its end."""
     return subprocess.run([_regmesh(), *arguments], capture_output=True, text=True, timeout=60, check=False)
 
 
@@ -294,7 +306,7 @@ def _regmesh() -> str:
 
 
 def skopeo(*arguments: str, within: float = 300) -> str:
-    """Run skopeo; its output. It must succeed."""
+    """Runs skopeo, asserts that it succeeds, and returns its output."""
     done = subprocess.run(
         ["skopeo", "--insecure-policy", *arguments],
         capture_output=True,
@@ -307,7 +319,7 @@ def skopeo(*arguments: str, within: float = 300) -> str:
 
 
 def push(layout: Path, tag: str, registry: Distribution, image: str) -> None:
-    """Push an image of an OCI layout as it is, all platforms of it."""
+    """Pushes an image of an OCI layout unchanged, with all its platforms."""
     skopeo(
         "copy", "--all", "--preserve-digests", "--dest-tls-verify=false",
         f"oci:{layout}:{tag}", f"docker://{registry.host}/{image}",
@@ -315,7 +327,7 @@ def push(layout: Path, tag: str, registry: Distribution, image: str) -> None:
 
 
 def pull(registry: Distribution, image: str, layout: Path) -> str:
-    """Pull an image, all platforms of it, into a layout; the digest of what came."""
+    """Pulls an image with all its platforms into an OCI layout, and returns its digest."""
     skopeo(
         "copy", "--all", "--preserve-digests", "--src-tls-verify=false",
         f"docker://{registry.host}/{image}", f"oci:{layout}:pulled",
@@ -325,7 +337,7 @@ def pull(registry: Distribution, image: str, layout: Path) -> str:
 
 
 class Receiver:
-    """A webhook receiver in a thread. It believes what is signed with `secret`, and counts what is not."""
+    """A webhook receiver in a thread. It keeps what is signed with `secret` and counts what is not."""
 
     def __init__(self, secret: str) -> None:
         self.verified: list[dict[str, Any]] = []
@@ -355,6 +367,7 @@ class Receiver:
         self._thread.start()
 
     def close(self) -> None:
+        """Ends the server and its thread."""
         self._server.shutdown()
         self._server.server_close()
         self._thread.join()

@@ -1,4 +1,4 @@
-"""Images with labels and platforms, and indexes over them, as builders make them."""
+"""Images with labels and platforms, and indexes over them, as builders push them."""
 
 import json
 from typing import Any
@@ -7,11 +7,11 @@ from mesh.registry.manifests import OCI_INDEX
 from mesh.registry.port import Manifest, digest_of
 from tests.support import images
 
-NOWHERE = "unknown/unknown"  # what BuildKit says of attestations
+NOWHERE = "unknown/unknown"  # the platform of BuildKit's attestations
 
 
 def image(platform: str, *, labels: dict[str, str] | None = None, annotations: Any = None) -> images.Image:
-    """A small image of its own for each platform and labels."""
+    """Returns a small image that differs by platform and labels."""
     config = {**as_json(platform), "config": {"Labels": labels}, "rootfs": {"type": "layers", "diff_ids": []}}
     layer = f"layer of {platform} {labels}".encode()
     made = images.image(layers=[layer], config=json.dumps(config).encode())
@@ -19,7 +19,7 @@ def image(platform: str, *, labels: dict[str, str] | None = None, annotations: A
 
 
 def index(children: dict[str, images.Image], **fields: Any) -> images.Image:
-    """An index that says of each child its platform; of those whose key begins with `-` it says nothing."""
+    """Returns an index over children by platform; the entry of a key that begins with `-` names no platform."""
     entries = []
     for platform, child in children.items():
         found = child.manifest.descriptor
@@ -29,7 +29,7 @@ def index(children: dict[str, images.Image], **fields: Any) -> images.Image:
 
 
 def attested(children: dict[str, images.Image]) -> tuple[images.Image, dict[str, images.Image]]:
-    """As BuildKit pushes: beside each image an attestation, which says whose it is; these by platform too."""
+    """Returns an index as BuildKit pushes it, with an attestation for each image, and the attestations by platform."""
     plain = index(children)
     entries = json.loads(plain.manifest.body)["manifests"]
     attestations = {platform: image(NOWHERE, labels={"of": platform}) for platform in children}
@@ -47,16 +47,19 @@ def attested(children: dict[str, images.Image]) -> tuple[images.Image, dict[str,
 
 
 def index_of(entries: list[dict[str, Any]], children: list[images.Image], **fields: Any) -> images.Image:
+    """Returns an index with these entries; `fields` are added to the document."""
     document = {"schemaVersion": 2, "mediaType": OCI_INDEX, "manifests": entries, **fields}
     body = json.dumps(document, indent=2).encode()
     return images.Image(Manifest(OCI_INDEX, digest_of(body), body), children=tuple(children))
 
 
 def changed(made: images.Image, **fields: Any) -> images.Image:
+    """Returns the image with other fields in its manifest."""
     body = json.dumps({**json.loads(made.manifest.body), **fields}).encode()
     manifest = Manifest(made.manifest.media_type, digest_of(body), body)
     return images.Image(manifest, made.blobs, made.blob_descriptors, made.children)
 
 
 def as_json(platform: str) -> dict[str, str]:
+    """Returns `os/architecture/variant` as the fields of a platform."""
     return dict(zip(("os", "architecture", "variant"), platform.split("/"), strict=False))

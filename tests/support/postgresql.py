@@ -1,4 +1,4 @@
-"""A PostgreSQL server of the test's own, on loopback and a free port; and why there is none."""
+"""A PostgreSQL server of the test's own, on loopback."""
 
 import importlib.util
 import os

@@ -1,4 +1,4 @@
-"""How the contract suite reads: until enough has come, or the engine's patience is over."""
+"""How the contract suite reads a log: until enough records have come, or the engine's time limit is over."""
 
 import asyncio
 import time
@@ -9,15 +9,17 @@ from mesh.log.port import Append, Group, Log, Partition, Record
 
 
 def appends(topic: str, count: int, *, keys: int = 7) -> list[Append]:
+    """Returns `count` records to append, with numbered values and so many different keys."""
     return [Append(topic, f"place/repository-{n % keys}", f"value {n}".encode()) for n in range(count)]
 
 
 def values(records: Sequence[Record]) -> list[bytes | None]:
+    """Returns the value of each record."""
     return [record.value for record in records]
 
 
 def finished(records: Sequence[Record]) -> dict[Partition, int]:
-    """All of these are done: the offsets to commit."""
+    """Returns the offsets to commit when all of `records` are finished."""
     ends: dict[Partition, int] = {}
     for record in records:
         ends[record.partition] = max(ends.get(record.partition, 0), record.offset + 1)
@@ -25,7 +27,7 @@ def finished(records: Sequence[Record]) -> dict[Partition, int]:
 
 
 class Reader:
-    """A member and what it was given. Forgets what it lost, as a consumer must."""
+    """A group member and the records it was given. It drops the records of revoked partitions, as a consumer must."""
 
     def __init__(self, member: Group, *, commits: bool = False) -> None:
         self.member = member
@@ -35,9 +37,11 @@ class Reader:
 
     @property
     def partitions(self) -> set[Partition]:
+        """The partitions that it has records of."""
         return {record.partition for record in self.seen}
 
     async def step(self, timeout: float = 0.2) -> None:
+        """Reads once, and commits when it is a reader that commits."""
         found = await self.member.read(max_records=100, timeout=timeout)
         lost = self.member.revoked()
         self.lost |= lost
@@ -49,7 +53,7 @@ class Reader:
 
 
 async def read_until(enough: Callable[[], bool], *readers: Reader, within: float) -> None:
-    """Let all `readers` read, side by side, until `enough`."""
+    """Lets all `readers` read concurrently until `enough` is true."""
     deadline = time.monotonic() + within
     while not enough():
         assert time.monotonic() < deadline, f"not enough within {within} s: {[r.seen[-3:] for r in readers]}"
@@ -57,7 +61,7 @@ async def read_until(enough: Callable[[], bool], *readers: Reader, within: float
 
 
 async def read_count(member: Group, count: int, *, within: float) -> list[Record]:
-    """The next `count` records, no more."""
+    """Returns the next `count` records, and asserts that there are no more of them."""
     reader = Reader(member)
     await read_until(lambda: len(reader.seen) >= count, reader, within=within)
     assert len(reader.seen) == count
@@ -65,12 +69,12 @@ async def read_count(member: Group, count: int, *, within: float) -> list[Record
 
 
 async def is_quiet(member: Group, seconds: float = 1.0) -> bool:
-    """Whether nothing comes, from a member that has its partitions."""
+    """Returns whether a member that has its partitions reads nothing for `seconds`."""
     return not await member.read(max_records=100, timeout=seconds)
 
 
 async def follow_to_end(log: Log, topic: str, start: dict[int, int] | None = None) -> list[Record]:
-    """Everything that a follower sees before the end that the topic has now."""
+    """Returns all records that a follower sees before the present end of the topic."""
     ends = await log.end(topic)
     seen: list[Record] = []
     async with aclosing(log.follow(topic, start=start)) as batches:
@@ -82,6 +86,6 @@ async def follow_to_end(log: Log, topic: str, start: dict[int, int] | None = Non
 
 
 def latest(records: Sequence[Record]) -> dict[str, bytes]:
-    """What a table over these would hold."""
+    """Returns what a table over these records would hold."""
     found = {record.key: record.value for record in records}
     return {key: value for key, value in found.items() if value is not None}

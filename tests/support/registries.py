@@ -1,4 +1,4 @@
-"""Registries to test the client against: the real distribution, the built-in one, and a stub that answers as told."""
+"""Registries to test the client against: the real distribution, the built-in one, and a stub with set answers."""
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -14,7 +14,7 @@ from tests.support.parts import Distribution
 
 @asynccontextmanager
 async def distribution(folder: Path, *, htpasswd: str | None = None) -> AsyncIterator[str]:
-    """docker-registry on a free port, behind Basic authentication when `htpasswd` has users; its base URL."""
+    """Runs docker-registry, with Basic authentication when `htpasswd` has users, and yields its base URL."""
     registry = Distribution(folder)
     if htpasswd is not None:
         (folder / "htpasswd").write_text(htpasswd)
@@ -28,6 +28,7 @@ async def distribution(folder: Path, *, htpasswd: str | None = None) -> AsyncIte
 
 @asynccontextmanager
 async def builtin(folder: Path) -> AsyncIterator[str]:
+    """Runs the built-in registry and yields its base URL."""
     registry = BuiltinRegistry(folder / "builtin", clock=SystemClock())
     await registry.start()
     try:
@@ -40,7 +41,7 @@ Answer = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 
 class Stub:
-    """An HTTP server that answers as `answer` says and keeps what it was asked."""
+    """An HTTP server that answers by the function `answer` and keeps the requests it received."""
 
     def __init__(self) -> None:
         self.url = ""
@@ -48,14 +49,16 @@ class Stub:
         self.answer: Answer = _nothing
 
     async def handle(self, request: web.Request) -> web.StreamResponse:
+        """Answers one request."""
         self.asked.append(request)
         return await self.answer(request)
 
     def authorizations(self) -> list[str | None]:
+        """Returns the Authorization header of each request."""
         return [request.headers.get("Authorization") for request in self.asked]
 
     def says(self, status: int = 200, body: bytes = b"", **headers: str) -> None:
-        """Answer everything alike; `Content_Type` in `headers` is Content-Type."""
+        """Makes all further answers alike; `Content_Type` in `headers` means Content-Type."""
         named = {name.replace("_", "-"): value for name, value in headers.items()}
 
         async def answer(_: web.Request) -> web.StreamResponse:
@@ -66,6 +69,7 @@ class Stub:
 
 @asynccontextmanager
 async def stub() -> AsyncIterator[Stub]:
+    """Runs a stub on a free port; it answers 404 until the test sets something else."""
     server = Stub()
     app = web.Application(client_max_size=2**30)
     app.router.add_route("*", "/{path:.*}", server.handle)

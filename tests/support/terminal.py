@@ -1,4 +1,4 @@
-"""A terminal in the test's process: what people type, against the control at one URL."""
+"""Runs commands in the test's process, against the control server at one URL."""
 
 import asyncio
 from collections.abc import Awaitable, Callable, Iterator
@@ -12,6 +12,8 @@ from mesh.node.cli import app
 
 
 class Done(NamedTuple):
+    """Exit code and output of a command."""
+
     code: int
     out: str
     err: str
@@ -24,6 +26,7 @@ Terminal = Callable[..., Awaitable[Done]]
 def terminal_at(
     url: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> Iterator[Terminal]:
+    """Yields a function that runs the command with its arguments."""
     monkeypatch.setenv("REGMESH_SERVER", url)
 
     async def typed(*arguments: str) -> Done:

@@ -1,4 +1,4 @@
-"""A registry that asks for tokens, with its token server: one image, and one user who may pull it."""
+"""A registry with token authentication and its token server: one image, and one user who may pull it."""
 
 import base64
 import secrets
@@ -17,6 +17,8 @@ BASIC = "Basic " + base64.b64encode(f"{USER}:{PASSWORD}".encode()).decode()
 
 @dataclass
 class TokenRegistry:
+    """The registry, its token server and the tokens that were issued."""
+
     registry: Stub
     tokens: Stub  # may be the registry itself
     repository: str
@@ -27,9 +29,11 @@ class TokenRegistry:
 
     @property
     def url(self) -> str:
+        """The base URL of the registry."""
         return self.registry.url
 
     async def handle(self, request: web.Request) -> web.StreamResponse:
+        """Answers a request to the registry or to its token server."""
         if request.path == "/auth/token":
             return await self._issue(request)
         return self._serve(request)
@@ -80,7 +84,7 @@ class TokenRegistry:
 async def token_registry(
     repository: str, image: images.Image, *, apart: bool = False
 ) -> AsyncIterator[TokenRegistry]:
-    """`apart`: its token server is on an address of its own."""
+    """Runs the registry; with `apart` its token server has an address of its own."""
     async with stub() as registry, stub() as other:
         made = TokenRegistry(registry, other if apart else registry, repository, image)
         made.realm = f"{made.tokens.url}/auth/token?fixed=1"

@@ -1,6 +1,6 @@
-"""A region's uplink: a TCP proxy before a registry that lets so many bytes a second out, over all connections together.
+"""A region's uplink: a TCP proxy before a registry with a limit for the bytes per second of all its connections.
 
-It counts what it let out, and how often each blob was asked for. It runs on a loop in a thread of its own.
+It counts the bytes that went out, and the requests for each blob. Its event loop runs in a thread of its own.
 """
 
 import asyncio
@@ -16,7 +16,7 @@ _BLOB = re.compile(rb"^GET /v2/\S+/blobs/(sha256:[0-9a-f]{64})", re.MULTILINE)
 
 
 class Uplink:
-    """`rate` in bytes a second; None counts only."""
+    """The proxy. `rate` is in bytes per second; with None it only counts."""
 
     def __init__(self, port: int, rate: int | None = None) -> None:
         self._target, self._rate = port, rate
@@ -33,9 +33,11 @@ class Uplink:
 
     @property
     def url(self) -> str:
+        """The URL of the registry through the proxy."""
         return f"http://127.0.0.1:{self.port}"
 
     def close(self) -> None:
+        """Cuts all connections and ends the thread."""
         self._loop.call_soon_threadsafe(self._stopping.set)
         self._thread.join(10)
 

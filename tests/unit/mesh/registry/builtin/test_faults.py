@@ -12,16 +12,8 @@ import pytest
 
 from mesh.clock import ManualClock
 from mesh.registry.builtin import BuiltinRegistry
-from mesh.registry.builtin.faults import Cut, Fail, Faults, HalfWritten, Lie, Stall
+from mesh.registry.builtin.faults import Cut, Fail, Faults, HalfWritten, Lie, Stall, Throttle
 from mesh.registry.port import digest_of
-from tests.support.misbehaving import (
-    CuttingRegistry,
-    FailingRegistry,
-    HalfWrittenRegistry,
-    LyingRegistry,
-    SlowRegistry,
-    ThrottlingRegistry,
-)
 
 BLOB = bytes(range(250)) * 40
 DIGEST = digest_of(BLOB)
@@ -56,7 +48,7 @@ async def pull(ask: Ask, method: str = "GET", where: str = WHERE, **more: Any) -
 
 
 async def test_slow_takes_its_time_both_ways(tmp_path: Path, clock: ManualClock):
-    async with running(SlowRegistry(tmp_path, clock=clock, speed=1000)) as ask:
+    async with running(BuiltinRegistry(tmp_path, clock=clock, faults=Faults(slow=1000))) as ask:
         assert await push(ask) == 201
         assert clock.monotonic() == pytest.approx(len(BLOB) / 1000)
         assert await pull(ask) == (200, BLOB)
@@ -83,7 +75,7 @@ async def test_a_stalled_blob_is_sent_when_that_is_over_and_no_other_waits(
 
 
 async def test_cutting_sends_so_much_and_closes(tmp_path: Path, clock: ManualClock):
-    registry = CuttingRegistry(tmp_path, clock=clock, after=1234, times=2)
+    registry = BuiltinRegistry(tmp_path, clock=clock, faults=Faults(cut=Cut(2, 1234)))
     async with running(registry) as ask:
         await push(ask)
         for start in (0, 1234):
@@ -105,7 +97,7 @@ async def _until_broken(answer: aiohttp.ClientResponse) -> bytes:
 
 
 async def test_an_answer_shorter_than_the_cut_is_whole(tmp_path: Path, clock: ManualClock):
-    registry = CuttingRegistry(tmp_path, clock=clock, after=len(BLOB))
+    registry = BuiltinRegistry(tmp_path, clock=clock, faults=Faults(cut=Cut(1, len(BLOB))))
     async with running(registry) as ask:
         await push(ask)
         assert await pull(ask) == (200, BLOB)
@@ -113,7 +105,7 @@ async def test_an_answer_shorter_than_the_cut_is_whole(tmp_path: Path, clock: Ma
 
 
 async def test_throttling_says_when_to_come_back(tmp_path: Path, clock: ManualClock):
-    async with running(ThrottlingRegistry(tmp_path, clock=clock, times=2, retry_after=7)) as ask:
+    async with running(BuiltinRegistry(tmp_path, clock=clock, faults=Faults(throttle=Throttle(2, 7)))) as ask:
         async with ask("GET", "/v2/") as answer:
             assert (answer.status, answer.headers["Retry-After"]) == (429, "7")
         assert (await pull(ask, where="/v2/"))[0] == 429
@@ -121,13 +113,13 @@ async def test_throttling_says_when_to_come_back(tmp_path: Path, clock: ManualCl
 
 
 async def test_throttling_may_not_say_when(tmp_path: Path, clock: ManualClock):
-    registry = ThrottlingRegistry(tmp_path, clock=clock, retry_after=None)
+    registry = BuiltinRegistry(tmp_path, clock=clock, faults=Faults(throttle=Throttle(1, None)))
     async with running(registry) as ask, ask("GET", "/v2/") as answer:
         assert (answer.status, "Retry-After" in answer.headers) == (429, False)
 
 
 async def test_failing_hits_only_what_it_names(tmp_path: Path, clock: ManualClock):
-    registry = FailingRegistry(tmp_path, clock=clock, times=1, method="GET", path="/v2/app/blobs/")
+    registry = BuiltinRegistry(tmp_path, clock=clock, faults=Faults(fail=Fail(1, "GET", "/v2/app/blobs/")))
     async with running(registry) as ask:
         assert await push(ask) == 201
         assert (await pull(ask, "HEAD"))[0] == 200
@@ -150,7 +142,9 @@ async def test_faults_change_while_it_runs(tmp_path: Path, clock: ManualClock):
 async def test_half_written_loses_one_upload(
     tmp_path: Path, clock: ManualClock, head_says_there: bool, head: int
 ):
-    registry = HalfWrittenRegistry(tmp_path, clock=clock, head_says_there=head_says_there)
+    registry = BuiltinRegistry(
+        tmp_path, clock=clock, faults=Faults(half_written=HalfWritten(1, head_says_there))
+    )
     async with running(registry) as ask:
         assert await push(ask) == 201
         assert (await pull(ask, "HEAD"))[0] == head
@@ -171,7 +165,7 @@ async def _put_manifest(ask: Ask) -> tuple[int, str | None]:
 
 
 async def test_lying_sends_as_many_bytes_and_others(tmp_path: Path, clock: ManualClock):
-    async with running(LyingRegistry(tmp_path, clock=clock)) as ask:
+    async with running(BuiltinRegistry(tmp_path, clock=clock, faults=Faults(lie=Lie(1)))) as ask:
         await push(ask)
         status, body = await pull(ask)
         assert (status, len(body)) == (200, len(BLOB))

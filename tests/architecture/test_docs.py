@@ -12,6 +12,7 @@ from pydantic import BaseModel
 
 from mesh.metrics import Metrics
 from mesh.node.cli import app
+from mesh.rules.validation import declarations
 from mesh.rules.validation.declarations import SECTIONS
 from schemas import topics
 from schemas.names import Region
@@ -24,6 +25,7 @@ PAGES = [
     *(ROOT / name for name in ("README.md", "CONTRIBUTING.md", "CHANGELOG.md")),
     *DOCS.rglob("*.md"),
     *(ROOT / "examples").rglob("*.md"),
+    ROOT / "tests" / "recorded" / "README.md",
 ]
 LONGEST_LINE = 120
 
@@ -126,6 +128,27 @@ def test_lines_of_text_fit_the_page(page: Path) -> None:
     text = re.sub(r"^ *```.*?^ *```$", "", page.read_text(), flags=re.MULTILINE | re.DOTALL)
     long = [it for it in text.splitlines() if len(it) > LONGEST_LINE and not it.startswith(("|", "    "))]
     assert long == []
+
+
+def _declarations_in(page: Path) -> Iterator[dict[str, list[dict[str, object]]]]:
+    """The YAML blocks of a page that hold sections of mesh.yaml."""
+    for block in re.findall(r"^```yaml\n(.*?)^```$", page.read_text(), re.MULTILINE | re.DOTALL):
+        found = yaml.safe_load(block)
+        if found.keys() <= SECTIONS.keys():
+            yield found
+
+
+def test_every_mesh_yaml_on_a_page_is_accepted() -> None:
+    whole = 0
+    for page in PAGES:
+        for document in _declarations_in(page):
+            for section, items in document.items():
+                for item in items:
+                    KINDS[SECTIONS[section]].model_validate(item)
+            if document.keys() >= {"regions", "instances"}:
+                whole += 1
+                assert declarations.judge(document)[1] == [], page
+    assert whole >= 4
 
 
 def test_pre_commit_runs_what_make_check_runs() -> None:

@@ -4,7 +4,7 @@
         survey -> select (resource) -> plan -> copy_blobs -> copy_manifest -> referrers
     -> complete -> offsets -> commit
 
-    blob events -> match -> ahead: layers that come before their manifest
+    blob events -> match -> prefetch: layers that are copied before their manifest is pushed
 
 `replicate` is the job on one page, `agent` composes it all, `task` holds the values that go from step to step,
 `progress` what is counted on the way. Steps do not know each other. `match`, `select`, `plan` and `offsets` are pure.
@@ -12,6 +12,6 @@
 its own: what is about an image goes through the same steps. `subjects` remembers what is about what. `delete` is the
 page of a deletion, and `gone` says when a copy becomes one.
 
-`transfers` composes what brings blobs: `copy_blobs`, the `sources` that they are read from (each blob by a `supply`),
-the `relay` between agents, and what comes `ahead` of its manifest (`brought`).
+`transfers` composes what transfers blobs: `copy_blobs`, the `blob_source` that they are read from, the `relay` between
+agents, and `prefetch`.
 """

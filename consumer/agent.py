@@ -170,7 +170,7 @@ class Agent:
             self._commands.run(),
             self._parked.run(),
             self._owners.run(),
-            *self._transfers.beside(),
+            *self._transfers.background(),
             self._every(self._settings.heartbeat_every, partial(self._beat, lanes)),
             self._every(self._settings.heartbeat_every, self._report_lags),
             self._every(self._settings.progress_every, self._progress),
@@ -208,7 +208,7 @@ class Agent:
             return None
         return Consume(
             region=self._region, source_region=source_region, group=group, send_to_dlq=self._send_to_dlq,
-            state=self._state, table=self._table, lanes=lanes, ahead=self._transfers.ahead.put,
+            state=self._state, table=self._table, lanes=lanes, ahead=self._transfers.prefetcher.put,
             park_running=self._parking.park_running, clock=self._clock, metrics=self._metrics,
             window=self._settings.window,
         )  # fmt: skip

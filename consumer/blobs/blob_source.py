@@ -1,145 +1,147 @@
-"""Where a blob is read from: who sends it to us, in the order in which they are asked.
+"""Where a blob is read from: the holders that may send it, and one stream that reads from them in this order.
 
-1. A place that holds the whole image and is nearer than its origin: another replica, or one of the source's.
-2. The relay that the tree names, which is being sent the blob itself.
-3. The origin: the task's source. It has the last word, and the first when nothing else is nearer.
+1. A place that holds the whole image and is nearer than its source: another replica, or the instance itself.
+2. The relay that the relay tree names, which receives the blob itself.
+3. The origin, which is the task's source. It is the first when nothing else is nearer.
 
-Whatever fails, the next one is asked for the rest at once. What came from several is verified as a whole; a peer that
-sent something else is not asked again for a while.
+When a holder fails, the next one is asked at once for the rest. A blob that came from several holders is verified as a
+whole; a peer that sent wrong bytes is not asked again for a while.
 """
 
-from collections.abc import AsyncIterator, Callable, Sequence
-from contextlib import AsyncExitStack
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
+from contextlib import AsyncExitStack, contextmanager
 from dataclasses import dataclass, field
+from typing import Self
 
 import structlog
 
+from consumer.blobs.holder_health import LATE_SECONDS, Holder, HolderHealth
 from consumer.blobs.link_cost import LinkCost
 from consumer.blobs.relay.client import NotYet, Peer
 from consumer.blobs.relay.incoming import Incoming
-from consumer.blobs.relay.peers import Peers
-from consumer.blobs.relay.tree import parent_of
-from consumer.blobs.relay.waits import PassedOver, Waits
-from consumer.blobs.source_stream import DISTRUST_SECONDS, LATE_SECONDS, Holder, SourceStream
+from consumer.blobs.relay.parents import RelayParents
+from consumer.blobs.relay.waits import RelayWaits
 from consumer.task import Task
 from mesh.clock import Clock
-from mesh.errors import RegistryError, RegmeshError
-from mesh.metrics import Metrics
+from mesh.errors import ContentMismatch, RegistryError, RegmeshError
 from mesh.registry.port import Descriptor, Registry
+from mesh.registry.verify import Verifier
 from mesh.rules import boundary
 from mesh.rules.state import MeshState
-from schemas.names import Digest, PlaceName, Region
+from schemas.completions import Side
+from schemas.names import Digest, PlaceName
 from schemas.topology import Place
 
-LOG = structlog.get_logger()
+log = structlog.get_logger()
 
-_ASK_AGAIN_SECONDS = 0.05
-_MOST_NEAR = 2  # places that are asked whether they hold an image
+_POLL_SECONDS = 0.05  # between two requests to a relay that does not have the blob yet
+_MOST_NEARBY = 2  # places that are asked whether they hold an image
 
 
 @dataclass(frozen=True, slots=True)
 class ImageSources:
-    """How the blobs of one image come, as far as that is found out once for all of them."""
+    """What all blobs of one image share: the nearby places that hold it, nearest first, and its waits for relays."""
 
-    near: Sequence[Place] = ()  # places nearer than the source that hold the image, nearest first
-    waits: Waits = field(default_factory=Waits)
+    nearby_places: Sequence[Place] = ()
+    waits: RelayWaits = field(default_factory=RelayWaits)
 
 
-class BlobSources:
-    """Of one agent."""
+@dataclass(frozen=True, slots=True)
+class RelayWaiter:
+    """Opens a blob at a relay that may have to receive it first."""
 
-    def __init__(
-        self,
-        *,
-        region: Region,
-        state: MeshState,
-        registry: Callable[[Place], Registry],
-        peers: Peers,
-        peer: Peer,
-        may_ask: Callable[[], bool],
-        incoming: Incoming,
-        nearness: LinkCost,
-        clock: Clock,
-        metrics: Metrics,
-    ) -> None:
-        self._region, self._state, self._registry = region, state, registry
-        self._peers, self._peer, self._may_ask = peers, peer, may_ask
-        self._incoming, self._nearness = incoming, nearness
-        self._clock, self._metrics = clock, metrics
-        self._passed_over = PassedOver()
+    health: HolderHealth
+    incoming: Incoming
+    clock: Clock
 
-    async def ways(self, task: Task, digest: Digest | None) -> ImageSources:
-        """Asked once for all blobs of an image; `digest` is the image's, None when there is none yet."""
-        if digest is None:
-            return ImageSources()
-        found = []
-        for place in self._nearer(task)[:_MOST_NEAR]:
-            try:
-                if await self._registry(place).resolve(task.repository, digest) is not None:
-                    found.append(place)
-            except RegmeshError as error:
-                LOG.info(
-                    "a near place was passed over", action="near_failed", place=place.name, error=str(error)
-                )
-        return ImageSources(found)
-
-    def supply(self, blob: Descriptor, task: Task, source: Registry, ways: ImageSources) -> SourceStream:
-        """The blob as a stream, to be opened."""
-        found = [*(self._of_place(place, blob, task) for place in ways.near), *self._relays(blob, task)]
-        return SourceStream(blob, task, [it for it in found if self.trusts(it)], source, self, ways.waits)
-
-    def from_origin(self, blob: Descriptor, task: Task, source: Registry) -> SourceStream:
-        """From the source alone."""
-        return SourceStream(blob, task, (), source, self, Waits())
-
-    def drop(self, name: str, why: RegmeshError, seconds: float = DISTRUST_SECONDS) -> None:
-        """Not to be asked for a while."""
-        self._passed_over.add(name, self._clock.monotonic() + seconds)
-        self._metrics.sources_dropped.labels(why.code).inc()
-        LOG.warning("a holder of blobs is dropped", action="source_dropped", source=name, error=str(why))
-
-    def trusts(self, holder: Holder) -> bool:
-        now = self._clock.monotonic()
-        return not (self._passed_over.has(holder.key, now) or self._passed_over.has(holder.address, now))
-
-    async def wait_for(
-        self, holder: Holder, task: Task, blob: Descriptor, stack: AsyncExitStack, waits: Waits
+    async def open(
+        self, holder: Holder, task: Task, blob: Descriptor, waits: RelayWaits, stack: AsyncExitStack
     ) -> AsyncIterator[bytes]:
-        """The bytes of a relay, which may have to be sent them first itself.
+        """Returns the relay's stream, entered on `stack`.
 
-        Raises its answer as soon as it was waited for in vain, by this blob or by another one.
+        Raises:
+            RegistryError: The relay refuses, or this blob or another one of the image waited in vain.
         """
-        began = self._clock.monotonic()
-        with self._incoming.asking((task.destination.name, blob.digest), holder.region):
+        started = self.clock.monotonic()
+        with self.incoming.waiting_for((task.destination.name, blob.digest), holder.region):
             while True:
                 try:
                     chunks = await stack.enter_async_context(holder.read(0))
                 except RegistryError as error:
-                    if error.status not in (202, 404) or not self.trusts(holder):
-                        waits.ended(holder.key)
+                    if error.status not in (202, 404) or not self.health.is_trusted(holder):
+                        waits.end(holder.key)
                         raise
-                    now, is_expected = self._clock.monotonic(), isinstance(error, NotYet)
-                    if waits.is_vain(holder.key, began, now, is_expected=is_expected):
-                        self.drop(holder.key, error, LATE_SECONDS)
+                    now, is_expected = self.clock.monotonic(), isinstance(error, NotYet)
+                    if waits.is_vain(holder.key, started, now, is_expected=is_expected):
+                        self.health.drop(holder.key, error, LATE_SECONDS)
                         raise
-                    await self._clock.sleep(_ASK_AGAIN_SECONDS)
+                    await self.clock.sleep(_POLL_SECONDS)
                 else:
-                    waits.ended(holder.key)
+                    waits.end(holder.key)
                     return chunks
 
-    def _nearer(self, task: Task) -> list[Place]:
-        """Other places of the task's source that cost clearly less than it, cheapest first."""
+
+class BlobSources:
+    """Finds the holders of blobs for all tasks of one agent."""
+
+    def __init__(
+        self,
+        *,
+        state: MeshState,
+        registry: Callable[[Place], Registry],
+        link_cost: LinkCost,
+        parents: RelayParents,
+        peer: Peer,
+        waiter: RelayWaiter,
+    ) -> None:
+        self._state, self._registry, self._link_cost = state, registry, link_cost
+        self._parents, self._peer, self._waiter = parents, peer, waiter
+
+    async def of_image(self, task: Task, digest: Digest | None) -> ImageSources:
+        """Asks the places nearer than the task's source whether they hold its image, once for all its blobs.
+
+        Args:
+            digest: The image's digest, or None when there is no image yet.
+        """
+        if digest is None:
+            return ImageSources()
+        found = []
+        for place in self._nearer_places(task)[:_MOST_NEARBY]:
+            try:
+                if await self._registry(place).resolve(task.repository, digest) is not None:
+                    found.append(place)
+            except RegmeshError as error:
+                log.info(
+                    "a nearby place was skipped", action="near_failed", place=place.name, error=str(error)
+                )
+        return ImageSources(found)
+
+    def stream(
+        self, blob: Descriptor, task: Task, source: Registry, image_sources: ImageSources
+    ) -> "SourceStream":
+        """Returns the blob as a stream from all its trusted holders, to be entered and opened."""
+        holders = [*(self._place_holder(place, blob, task) for place in image_sources.nearby_places)]
+        holders += self._relay_holders(blob, task)
+        trusted = [holder for holder in holders if self._waiter.health.is_trusted(holder)]
+        return SourceStream(blob, task, trusted, source, self._waiter, image_sources.waits)
+
+    def origin_stream(self, blob: Descriptor, task: Task, source: Registry) -> "SourceStream":
+        """Returns the blob as a stream from the task's source only."""
+        return SourceStream(blob, task, (), source, self._waiter, RelayWaits())
+
+    def _nearer_places(self, task: Task) -> list[Place]:
+        """Returns other places of the source's instance that cost clearly less than the source, cheapest first."""
         nearer = [
             place
             for place in self._state.places()
             if place.instance == task.source.instance
             and place.name not in (task.source.name, task.destination.name)
             and boundary.crossing(self._state, task.source.region, place.region) is None
-            and self._nearness.is_nearer(place, task.source)
+            and self._link_cost.is_nearer(place, task.source)
         ]
-        return sorted(nearer, key=lambda place: (self._nearness.cost(place), place.name))
+        return sorted(nearer, key=lambda place: (self._link_cost.cost(place), place.name))
 
-    def _of_place(self, place: Place, blob: Descriptor, task: Task) -> Holder:
+    def _place_holder(self, place: Place, blob: Descriptor, task: Task) -> Holder:
         registry = self._registry(place)
         return Holder(
             place.name,
@@ -149,34 +151,135 @@ class BlobSources:
             lambda offset: registry.read_blob(task.repository, blob, offset=offset),
         )
 
-    def _relays(self, blob: Descriptor, task: Task) -> list[Holder]:
-        if not (task.destination.is_replica and self._may_ask()):
+    def _relay_holders(self, blob: Descriptor, task: Task) -> list[Holder]:
+        if (found := self._parents.find(task, blob.digest)) is None:
             return []
-        if (parent := self._parent(task, blob.digest)) is None:
-            return []
-        place = PlaceName(f"{task.source.instance}@{parent}")
+        region, urls = found
+        place = PlaceName(f"{task.source.instance}@{region}")
 
         def holder(url: str) -> Holder:
             return Holder(
                 f"{place} at {url}",
                 url,
                 place,
-                parent,
+                region,
                 lambda offset: self._peer.read(url, place, task.repository, blob, offset),
                 is_relay=True,
             )
 
-        return [holder(url) for url in self._peers.relays(parent, blob.digest)]
+        return [holder(url) for url in urls]
 
-    def _parent(self, task: Task, digest: Digest) -> Region | None:
-        mirrored = {it.region for it in self._state.replicas() if it.instance == task.source.instance}
-        awake = (set(self._peers.awake()) | {self._region}) & mirrored
-        relays = {region for region in awake if self._is_relay(region, digest)}
-        return parent_of(
-            self._region, digest, task.source.region, relays, awake - relays, self._nearness.declared_cost
-        )
 
-    def _is_relay(self, region: Region, digest: Digest) -> bool:
-        if region == self._region:
-            return self._incoming.is_relay()
-        return bool(self._peers.relays(region, digest))
+class SourceStream:
+    """An async iterator of a blob's chunks, from one holder after the other. Enter it, open it once, and close it.
+
+    Entering waits for a relay if one comes first, and keeps nothing else open, as it may take long until the blob gets
+    its permit. `open` asks the remaining holders down to the origin, and does not wait for relays.
+
+    It is not a generator, as an upload reads it in a task of its own and a running generator cannot be closed.
+    """
+
+    def __init__(
+        self,
+        blob: Descriptor,
+        task: Task,
+        holders: Sequence[Holder],
+        origin: Registry,
+        waiter: RelayWaiter,
+        waits: RelayWaits,
+    ) -> None:
+        self._blob, self._task, self._origin, self._holders = blob, task, origin, list(holders)
+        self._waiter, self._health, self._waits = waiter, waiter.health, waits
+        self.is_shared = bool(holders)
+        self._verifier = Verifier(blob, Side.SOURCE)
+        self._stack = AsyncExitStack()
+        self._chunks: AsyncIterator[bytes] | None = None
+        self._used: list[str] = []
+        self.name, self.region = task.source.name, task.source.region  # of the current sender
+        self._is_origin = False
+
+    async def __aenter__(self) -> Self:
+        while self._chunks is None and self._holders and self._holders[0].is_relay:
+            await self._try_holder(self._holders.pop(0), self._wait_and_open)
+        return self
+
+    async def open(self) -> None:
+        """Opens the next holder unless a relay is open already.
+
+        Raises:
+            RegistryError: The origin refuses, and no other holder has the blob.
+        """
+        if self._chunks is None:
+            await self._next_holder()
+
+    async def __aexit__(self, *_: object) -> None:
+        await self._stack.aclose()
+
+    def __aiter__(self) -> "SourceStream":
+        return self
+
+    async def __anext__(self) -> bytes:
+        while True:
+            assert self._chunks is not None
+            try:
+                chunk = await anext(self._chunks)
+            except StopAsyncIteration:
+                if self.is_shared and not self._verifier.complete:
+                    await self._next_holder()
+                    continue
+                if self.is_shared:  # a single registry's stream was verified by the client
+                    with self._dropping_liars():
+                        self._verifier.check()
+                raise
+            except RegistryError as error:
+                if self._is_origin:
+                    raise
+                self._health.drop(self._used[-1], error, LATE_SECONDS)
+                await self._next_holder()
+            else:
+                if self.is_shared:
+                    with self._dropping_liars():
+                        self._verifier.add(chunk)
+                return chunk
+
+    async def _next_holder(self) -> None:
+        """Opens the first of the remaining holders that works, else the origin, whose error is raised."""
+        await self._stack.aclose()
+        self._chunks = None
+        while self._holders:
+            if await self._try_holder(self._holders.pop(0), self._open_now):
+                return
+        self.name, self.region, self._is_origin = self._task.source.name, self._task.source.region, True
+        offset = self._verifier.received if self.is_shared else None
+        reading = self._origin.read_blob(self._task.repository, self._blob, offset=offset)
+        self._chunks = await self._stack.enter_async_context(reading)
+
+    async def _try_holder(
+        self, holder: Holder, opening: Callable[[Holder], Awaitable[AsyncIterator[bytes]]]
+    ) -> bool:
+        if not self._health.is_trusted(holder):  # dropped since it was found
+            return False
+        try:
+            self._chunks = await opening(holder)
+        except RegistryError as error:
+            self._health.report_failure(holder, error)
+            return False
+        self.name, self.region = holder.name, holder.region
+        self._used.append(holder.key)
+        return True
+
+    async def _wait_and_open(self, holder: Holder) -> AsyncIterator[bytes]:
+        return await self._waiter.open(holder, self._task, self._blob, self._waits, self._stack)
+
+    async def _open_now(self, holder: Holder) -> AsyncIterator[bytes]:
+        return await self._stack.enter_async_context(holder.read(self._verifier.received))
+
+    @contextmanager
+    def _dropping_liars(self) -> Iterator[None]:
+        """On wrong bytes drops all holders that sent some, as the one that lied is unknown."""
+        try:
+            yield
+        except ContentMismatch as error:
+            for name in self._used:
+                self._health.drop(name, error)
+            raise

@@ -1,54 +1,76 @@
-"""Blobs: there already, or mounted, or streamed, each to a destination once at a time.
+"""Copies blobs: one that exists is skipped, one in another repository is mounted, any other is streamed.
 
-Nothing is staged: the source's stream is the destination's upload, so memory is a few chunks whatever the size.
+Each blob is sent to a destination once at a time. Nothing is staged: the source's stream is the destination's upload,
+so memory is a few chunks whatever the size.
 """
 
 import asyncio
-from collections import OrderedDict
 from collections.abc import AsyncIterator, Callable, Iterable
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
+from dataclasses import dataclass, field
 
-from consumer.blobs.blob_source import BlobSources, ImageSources
-from consumer.blobs.prefetched import PrefetchedBlobs
+from cachetools import LRUCache
+
+from consumer.blobs.blob_source import BlobSources, ImageSources, SourceStream
+from consumer.blobs.prefetch_ledger import PrefetchLedger
 from consumer.blobs.relay.incoming import Incoming
 from consumer.blobs.relay.tee import Tee
-from consumer.blobs.source_stream import SourceStream
-from consumer.blobs.throttle import Speeds
+from consumer.blobs.throttle import Throttle
 from consumer.progress import TaskRun
 from consumer.task import BlobKey, Task
-from mesh.concurrency import all_of
+from mesh.concurrency import KeyedLock, all_of
 from mesh.errors import ContentMismatch, RegistryError
 from mesh.metrics import Metrics
 from mesh.registry.port import Descriptor, Registry, Upload
 from schemas.names import Repository
 
-_MOST_REMEMBERED = 200_000  # holders to mount from; a forgotten one is streamed, never lost
+_MOST_MOUNT_SOURCES = 200_000  # a blob without one is streamed
+
+
+class TransferPermits:
+    """Limits how many blobs an agent transfers at once, and tasks found by listings to half of them."""
+
+    def __init__(self, transfers: int) -> None:
+        self._all = asyncio.Semaphore(transfers)
+        self._bulk = asyncio.Semaphore(max(1, transfers // 2))
+
+    @asynccontextmanager
+    async def hold(self, task: Task) -> AsyncIterator[None]:
+        """Holds one permit."""
+        async with AsyncExitStack() as stack:
+            if task.is_bulk:
+                await stack.enter_async_context(self._bulk)
+            await stack.enter_async_context(self._all)
+            yield
+
+
+@dataclass(frozen=True, slots=True)
+class TransferPorts:
+    """What all transfers of one agent share.
+
+    `mount_sources` has the repository in which a place's blob was seen last, to mount it from. `has_other_agents`
+    returns whether other agents run in this region.
+    """
+
+    sources: BlobSources
+    incoming: Incoming
+    ledger: PrefetchLedger
+    throttle: Throttle
+    permits: TransferPermits
+    metrics: Metrics
+    has_other_agents: Callable[[], bool]
+    mount_sources: LRUCache[BlobKey, Repository] = field(
+        default_factory=lambda: LRUCache(_MOST_MOUNT_SOURCES)
+    )
+    locks: KeyedLock[BlobKey] = field(default_factory=KeyedLock)
 
 
 class BlobCopier:
-    """Copies blobs to the places of one region; shared by all its tasks, because they share blobs."""
+    """Copies blobs to the places of one region. All its tasks share it, as they share blobs."""
 
-    def __init__(
-        self,
-        *,
-        sources: BlobSources,
-        incoming: Incoming,
-        brought: PrefetchedBlobs,
-        others_here: Callable[[], bool],
-        metrics: Metrics,
-        speeds: Speeds,
-        blobs_per_task: int,
-        transfers: int,
-    ) -> None:
-        self.sources, self.incoming, self.brought = sources, incoming, brought
-        self.metrics, self.speeds, self.others_here = metrics, speeds, others_here
-        self.holders = Holders()
-        self.turns = KeyedLock()
-        self._transfers = asyncio.Semaphore(transfers)
-        self._of_listings = asyncio.Semaphore(
-            max(1, transfers // 2)
-        )  # the rest is there for what happens now
-        self._per_task = blobs_per_task
+    def __init__(self, ports: TransferPorts, *, blobs_per_task: int) -> None:
+        self._ports, self._blobs_per_task = ports, blobs_per_task
+        self.locks = ports.locks  # also serialises writes of one subject's list of referrers
 
     async def copy(
         self,
@@ -59,211 +81,167 @@ class BlobCopier:
         *,
         resend: bool = False,
     ) -> None:
-        """Bring all `blobs` to the task's destination, several at a time; the first error ends the others.
+        """Copies all `blobs` to the task's destination, several at a time. The first error cancels the others.
 
-        `resend`: what the destination said it has, it does not have; believe nothing and send everything.
-        `ExecutionStopped`, after the blobs that were under way.
+        Args:
+            resend: The destination lacks blobs that it claimed to have, so all are sent without asking it.
+
+        Raises:
+            ExecutionStopped: The execution was stopped; blobs in transfer were completed before.
+            RegistryError: A blob could not be copied.
         """
-        lanes, wanted, place = asyncio.Semaphore(self._per_task), tuple(blobs), run.task.destination.name
-        ways = await self.sources.ways(run.task, run.progress.digest) if wanted else ImageSources()
+        permits, wanted, place = (
+            asyncio.Semaphore(self._blobs_per_task),
+            tuple(blobs),
+            run.task.destination.name,
+        )
+        image_sources = ImageSources()
+        if wanted:
+            image_sources = await self._ports.sources.of_image(run.task, run.progress.digest)
 
-        async def one(blob: Descriptor) -> None:
-            async with lanes:
+        async def copy_one(blob: Descriptor) -> None:
+            async with permits:
                 if run.control.is_stopped():
                     return
-                await _Transfer(self, blob, run, source, destination, ways).run(resend=resend)
-                settled((place, blob.digest))
+                transfer = _Transfer(self._ports, blob, run, source, destination, image_sources)
+                await transfer.run(resend=resend)
+                settle((place, blob.digest))
 
-        with self.incoming.expected((place, blob.digest) for blob in wanted) as settled:
-            await all_of(one(blob) for blob in wanted)
+        with self._ports.incoming.expecting((place, blob.digest) for blob in wanted) as settle:
+            await all_of(copy_one(blob) for blob in wanted)
         run.control.raise_if_stopped()
-
-    @asynccontextmanager
-    async def permit(self, task: Task) -> AsyncIterator[None]:
-        """One of all transfers; what a listing found gets half of them at the most."""
-        async with AsyncExitStack() as stack:
-            if task.is_bulk:
-                await stack.enter_async_context(self._of_listings)
-            await stack.enter_async_context(self._transfers)
-            yield
-
-
-class Holders:
-    """In which repository of a place we last saw a blob: where to mount it from."""
-
-    def __init__(self) -> None:
-        self._seen: OrderedDict[BlobKey, Repository] = OrderedDict()
-
-    def get(self, blob_key: BlobKey) -> Repository | None:
-        return self._seen.get(blob_key)
-
-    def remember(self, blob_key: BlobKey, repository: Repository) -> None:
-        self._seen[blob_key] = repository
-        self._seen.move_to_end(blob_key)
-        while len(self._seen) > _MOST_REMEMBERED:
-            self._seen.popitem(last=False)
-
-    def forget(self, blob_key: BlobKey) -> None:
-        self._seen.pop(blob_key, None)
-
-
-class KeyedLock:
-    """One at a time for each cargo; those who waited are told so, since the work may be done by then."""
-
-    def __init__(self) -> None:
-        self._locks: dict[BlobKey, tuple[asyncio.Lock, int]] = {}
-
-    def is_taken(self, blob_key: BlobKey) -> bool:
-        return blob_key in self._locks
-
-    @asynccontextmanager
-    async def take(self, blob_key: BlobKey) -> AsyncIterator[bool]:
-        lock, users = self._locks.get(blob_key, (asyncio.Lock(), 0))
-        self._locks[blob_key] = (lock, users + 1)
-        try:
-            async with lock:
-                yield users > 0
-        finally:
-            lock, users = self._locks.pop(blob_key)
-            if users > 1:
-                self._locks[blob_key] = (lock, users - 1)
 
 
 class _Transfer:
-    """One blob of one task."""
+    """The transfer of one blob of one task."""
 
     def __init__(
         self,
-        copier: BlobCopier,
+        ports: TransferPorts,
         blob: Descriptor,
         run: TaskRun,
         source: Registry,
         destination: Registry,
-        ways: ImageSources,
+        image_sources: ImageSources,
     ) -> None:
-        self._copier, self._blob, self._task, self._progress = copier, blob, run.task, run.progress
-        self._ways = ways
-        self._source, self._destination = source, destination
+        self._ports, self._blob, self._task, self._progress = ports, blob, run.task, run.progress
+        self._source, self._destination, self._image_sources = source, destination, image_sources
         self._repository = run.task.destination_repository
         self._blob_key: BlobKey = (run.task.destination.name, blob.digest)
 
     async def run(self, *, resend: bool) -> None:
-        is_unseen = begins = False
+        check_after_lock = opens_upload = False
         if resend:
-            self._copier.holders.forget(self._blob_key)
+            self._ports.mount_sources.pop(self._blob_key, None)
         elif self._is_being_prefetched():
-            is_unseen = True
-        elif not self._has_others():
-            begins = True
+            check_after_lock = True
+        elif not self._is_probably_there():
+            opens_upload = True
         elif await self._is_there():
             return
-        async with self._copier.turns.take(self._blob_key) as waited:
-            if (waited or is_unseen) and await self._is_there():
+        async with self._ports.locks.hold(self._blob_key) as waited:
+            if (waited or check_after_lock) and await self._is_there():
                 return
-            upload = await self._begin() if begins else None
-            if begins and upload is None:
-                self._found("present")
+            upload = None
+            if opens_upload:  # one request asks whether the blob exists, and opens an upload if it does not
+                upload = await self._destination.begin_upload(self._repository, self._blob.digest)
+            if opens_upload and upload is None:
+                self._record_found("present")
             else:
-                await self._bring(upload)
+                await self._send(upload)
 
-    async def _begin(self) -> Upload | None:
-        """Nobody has it, as far as we know: one question whether it is there all the same, and where to send it."""
-        return await self._destination.begin_upload(self._repository, self._blob.digest)
-
-    def _has_others(self) -> bool:
-        """It was seen at the destination before, or is being sent there: then an upload would often be for nothing."""
-        return self._copier.holders.get(self._blob_key) is not None or self._copier.turns.is_taken(
-            self._blob_key
-        )
+    def _is_probably_there(self) -> bool:
+        """Returns whether the place had the blob before or is receiving it, so that opening an upload is wasteful."""
+        return self._blob_key in self._ports.mount_sources or self._ports.locks.is_held(self._blob_key)
 
     async def _is_there(self) -> bool:
-        if await self._has_it():
-            self._found("present")
+        if await self._destination_has_it():
+            self._record_found("present")
         elif await self._mount():
             self._progress.blobs_mounted += 1
-            self._found("mounted")
+            self._record_found("mounted")
         else:
             return False
         return True
 
-    def _found(self, how: str) -> None:
+    def _record_found(self, how: str) -> None:
         self._count(how)
-        self._copier.holders.remember(self._blob_key, self._repository)
-        if not self._was_prefetched():
+        self._ports.mount_sources[self._blob_key] = self._repository
+        if not self._claim_prefetched():
             self._progress.bytes_skipped += self._blob.size
 
     def _is_being_prefetched(self) -> bool:
-        """Then it is asked for when it has come: before, nobody knows yet who sent it."""
-        return not self._task.is_prefetch and self._copier.brought.is_coming(self._blob_key)
+        """Returns whether to wait for a prefetch: until it ends nobody knows which region sent the blob."""
+        return not self._task.is_prefetch and self._ports.ledger.is_in_progress(self._blob_key)
 
-    def _was_prefetched(self) -> bool:
-        """Then it was sent for this task, the first that names it, and counts as that."""
-        sent = None if self._task.is_prefetch else self._copier.brought.claim(self._blob_key)
+    def _claim_prefetched(self) -> bool:
+        """Counts a prefetched blob as transferred by this task, the first one that names it."""
+        sent = None if self._task.is_prefetch else self._ports.ledger.claim(self._blob_key)
         if sent is None:
             return False
         self._progress.bytes_transferred += self._blob.size
         self._progress.bytes_from.update(sent)
         return True
 
-    async def _has_it(self) -> bool:
+    async def _destination_has_it(self) -> bool:
         return await self._destination.blob_size(self._repository, self._blob.digest) is not None
 
     async def _mount(self) -> bool:
-        holder = self._copier.holders.get(self._blob_key)
-        if holder is None or holder == self._repository:
+        mount_source = self._ports.mount_sources.get(self._blob_key)
+        if mount_source is None or mount_source == self._repository:
             return False
-        if await self._destination.mount_blob(self._repository, self._blob.digest, holder):
+        if await self._destination.mount_blob(self._repository, self._blob.digest, mount_source):
             return True
-        self._copier.holders.forget(self._blob_key)
+        self._ports.mount_sources.pop(self._blob_key, None)
         return False
 
-    async def _bring(self, upload: Upload | None) -> None:
-        """From whoever is nearest; once more from the source alone when another one sent something else."""
-        sources, args = self._copier.sources, (self._blob, self._task, self._source)
-        async with self._cancelled_unless_written(upload) as uploads, self._copier.speeds.turn(self._task):
-            supply = sources.supply(*args, self._ways)
+    async def _send(self, upload: Upload | None) -> None:
+        """Streams the blob from the nearest holder, and again from the source when a holder sent wrong bytes."""
+        sources, args = self._ports.sources, (self._blob, self._task, self._source)
+        async with self._cancelling_unused(upload) as uploads, self._ports.throttle.permit(self._task):
+            stream = sources.stream(*args, self._image_sources)
             try:
-                await self._stream(supply, uploads)
+                await self._write(stream, uploads)
             except ContentMismatch:
-                if not supply.is_shared:
+                if not stream.is_shared:
                     raise
-                await self._stream(sources.from_origin(*args), uploads)
+                await self._write(sources.origin_stream(*args), uploads)
         self._progress.blobs_transferred += 1
-        self._copier.holders.remember(self._blob_key, self._repository)
+        self._ports.mount_sources[self._blob_key] = self._repository
         self._count("transferred")
 
     @asynccontextmanager
-    async def _cancelled_unless_written(self, upload: Upload | None) -> AsyncIterator[list[Upload]]:
-        """To be taken from the list by who writes it."""
+    async def _cancelling_unused(self, upload: Upload | None) -> AsyncIterator[list[Upload]]:
+        """Cancels the upload at the end of the block, unless a write has taken it from the list."""
         uploads = [upload] if upload is not None else []
         try:
             yield uploads
         finally:
-            for left in uploads:
-                await self._destination.cancel_upload(self._repository, left)
+            for unused in uploads:
+                await self._destination.cancel_upload(self._repository, unused)
 
-    async def _stream(self, supply: SourceStream, uploads: list[Upload]) -> None:
+    async def _write(self, stream: SourceStream, uploads: list[Upload]) -> None:
         before = self._progress.bytes_from.copy()
-        async with supply, self._copier.permit(self._task):
-            await supply.open()
-            with self._copier.incoming.coming(self._blob_key, self._blob.size) as tee:
-                chunks = self._counted(supply, tee)
+        async with stream, self._ports.permits.hold(self._task):
+            await stream.open()
+            with self._ports.incoming.receiving(self._blob_key, self._blob.size) as tee:
+                chunks = self._counted(stream, tee)
                 upload = uploads.pop() if uploads else None
                 await self._destination.write_blob(self._repository, self._blob, chunks, upload)
         if self._task.is_prefetch:
-            self._copier.brought.came(self._blob_key, self._progress.bytes_from - before)
+            self._ports.ledger.complete(self._blob_key, self._progress.bytes_from - before)
 
-    async def _counted(self, supply: SourceStream, tee: Tee) -> AsyncIterator[bytes]:
-        sent = self._copier.metrics.blob_bytes
-        async for chunk in self._copier.speeds.paced(self._task, supply):
+    async def _counted(self, stream: SourceStream, tee: Tee) -> AsyncIterator[bytes]:
+        sent = self._ports.metrics.blob_bytes
+        async for chunk in self._ports.throttle.throttled(self._task, stream):
             self._progress.bytes_transferred += len(chunk)
-            self._progress.bytes_from[supply.region] += len(chunk)
-            sent.labels(supply.name, self._task.destination.name).inc(len(chunk))
+            self._progress.bytes_from[stream.region] += len(chunk)
+            sent.labels(stream.name, self._task.destination.name).inc(len(chunk))
             tee.put(chunk)
             yield chunk
-        with suppress(RegistryError):  # this is for a count alone, and ends no upload
-            if self._copier.others_here() and await self._has_it():
+        with suppress(RegistryError):  # only for a metric, so it must not fail the upload
+            if self._ports.has_other_agents() and await self._destination_has_it():
                 self._count("twice")
 
     def _count(self, how: str) -> None:
-        self._copier.metrics.blobs.labels(self._task.destination.name, how).inc()
+        self._ports.metrics.blobs.labels(self._task.destination.name, how).inc()

@@ -1,7 +1,7 @@
-"""How fast bytes may go: for each rule and each link of regions, over all transfers of this agent together.
+"""Speed limits: of each rule and of each link between regions, over all transfers of this agent.
 
-Transfers that are limited take turns by the piece, so none starves, and a limit that is declared anew holds from the
-next piece on. They share permits of their own, so that slow ones never take them all from those without a limit.
+Limited transfers share a limit piece by piece, so none starves, and a changed limit applies from the next piece. They
+have permits of their own, so that slow ones never take all permits from transfers without a limit.
 """
 
 import asyncio
@@ -15,22 +15,22 @@ from mesh.clock import Clock
 from mesh.metrics import Metrics
 from mesh.rules.state import MeshState
 
-WINDOW_SECONDS = 0.25  # how much unused time is made up for, and how long one piece takes at most
+WINDOW_SECONDS = 0.25  # how much unused time may be made up for, and the longest time that one piece takes
 _SMALLEST_PIECE = 1024  # bytes
 
 
 @dataclass(slots=True)
 class Bucket:
-    """What may pass at so many bytes a second. Pure: it says how long to wait, and waits never itself.
+    """A token bucket that returns how long to wait. Pure.
 
-    In any time of `t` seconds no more than `rate * (t + BURST_SECONDS)` bytes and one piece pass.
+    In any `t` seconds at most `rate * (t + WINDOW_SECONDS)` bytes and one piece pass.
     """
 
-    free_at: float = 0.0  # when all that was let in will have passed
-    rate: int = 0  # at which that was reckoned
+    free_at: float = 0.0  # when all accepted bytes will have passed
+    rate: int = 0  # the rate that `free_at` was computed with
 
     def take(self, size: int, rate: int, now: float) -> float:
-        """Seconds until `size` bytes may go on; they count as gone from then."""
+        """Accepts `size` bytes at `rate` bytes a second; returns the seconds until they may pass."""
         if self.rate != rate and self.free_at > now:
             self.free_at = now + (self.free_at - now) * self.rate / rate
         self.rate = rate
@@ -38,29 +38,29 @@ class Bucket:
         return max(0.0, self.free_at - now)
 
 
-class Speeds:
-    """The limits of one agent. What is not limited costs one look at what is declared."""
+class Throttle:
+    """The speed limits of one agent."""
 
     def __init__(self, *, state: MeshState, clock: Clock, metrics: Metrics, transfers: int) -> None:
-        """`transfers`: how many there may be at once; half of them may be limited, a quarter by one limit."""
+        """Of all `transfers` at once, half may be limited ones, and a quarter those of one limit."""
         self._state, self._clock, self._metrics = state, clock, metrics
         self._buckets: defaultdict[str, Bucket] = defaultdict(Bucket)
-        self._together = asyncio.Semaphore(max(1, transfers // 2))
+        self._all_limited = asyncio.Semaphore(max(1, transfers // 2))
         quarter = max(1, transfers // 4)
         self._permits: defaultdict[str, asyncio.Semaphore] = defaultdict(lambda: asyncio.Semaphore(quarter))
 
     @asynccontextmanager
-    async def turn(self, task: Task) -> AsyncIterator[None]:
-        """A place among the limited transfers, before one of all; at once for a task without a limit."""
+    async def permit(self, task: Task) -> AsyncIterator[None]:
+        """Holds a permit for a limited transfer; a task without a limit needs none."""
         async with AsyncExitStack() as stack:
             if names := [name for name, _ in self._limits(task)]:
                 for name in names:
                     await stack.enter_async_context(self._permits[name])
-                await stack.enter_async_context(self._together)
+                await stack.enter_async_context(self._all_limited)
             yield
 
-    async def paced(self, task: Task, chunks: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
-        """The chunks, as soon as the task's limits let them go, in pieces where they are large for that."""
+    async def throttled(self, task: Task, chunks: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
+        """Yields the chunks as fast as the task's limits permit, in smaller pieces where necessary."""
         async for chunk in chunks:
             at = 0
             while at < len(chunk):
@@ -75,7 +75,7 @@ class Speeds:
                 at += len(piece)
 
     def _limits(self, task: Task) -> Iterator[tuple[str, int]]:
-        """By name, in bytes a second, as they are declared now."""
+        """Yields the current limits by name, in bytes a second."""
         declared = self._state.rule(task.rule.name)
         rule = declared.rule if declared is not None else task.rule
         if rule.speed is not None:

@@ -1,18 +1,20 @@
-"""All that brings blobs to the places of one agent: the copier with its sources, the relay, and layers ahead."""
+"""Composes what transfers blobs to the places of one agent: the copier, its sources, the relay and the prefetcher."""
 
 from collections.abc import Awaitable, Callable, Coroutine
 from dataclasses import dataclass
 
-from consumer.blobs.blob_source import BlobSources
-from consumer.blobs.copy_blobs import BlobCopier
+from consumer.blobs.blob_source import BlobSources, RelayWaiter
+from consumer.blobs.copy_blobs import BlobCopier, TransferPermits, TransferPorts
+from consumer.blobs.holder_health import HolderHealth
 from consumer.blobs.link_cost import LinkCost
-from consumer.blobs.prefetch import Prefetch
-from consumer.blobs.prefetched import PrefetchedBlobs
+from consumer.blobs.prefetch import Prefetcher
+from consumer.blobs.prefetch_ledger import PrefetchLedger
 from consumer.blobs.relay.client import PeerClient
 from consumer.blobs.relay.incoming import Incoming
+from consumer.blobs.relay.parents import RelayParents
 from consumer.blobs.relay.peers import Peers
 from consumer.blobs.relay.serve import Relay
-from consumer.blobs.throttle import Speeds
+from consumer.blobs.throttle import Throttle
 from consumer.places import Places
 from mesh.clock import Clock
 from mesh.log.port import Log, Record
@@ -24,9 +26,9 @@ from schemas.names import Region
 
 @dataclass(frozen=True, slots=True)
 class RelayAccess:
-    """How this agent is reached by others, and what they and it prove themselves by; asked anew each time."""
+    """This agent's relay address and the mesh's relay secret. Both are called each time, as they may change."""
 
-    url: Callable[[], str | None] = lambda: None  # None = it is a leaf
+    url: Callable[[], str | None] = lambda: None  # None: the agent is a leaf of the relay tree
     secret: Callable[[], str | None] = lambda: None
 
 
@@ -35,14 +37,18 @@ NO_RELAY = RelayAccess()
 
 @dataclass(frozen=True, slots=True)
 class TransferLimits:
+    """Limits of the blob transfers of one agent."""
+
     blobs_per_task: int = 4
-    transfers: int = 16  # blobs on their way at once: what bounds memory
-    ahead: int = 4  # of these, that no manifest has named yet
-    prefetch_bytes: int = 10 * 1024**3  # that came ahead to the region and were not named yet; 0 = none comes
+    transfers: int = 16  # blobs in transfer at once, which bounds memory
+    prefetches: int = 4  # of these, blobs that are being prefetched
+    prefetch_bytes: int = (
+        10 * 1024**3
+    )  # the region's budget for prefetched, unnamed blobs; 0 disables prefetch
 
 
 class Transfers:
-    """Made once for an agent; `agents_here` tells how many live in its region, itself one of them."""
+    """The transfers of one agent. `agents_here` returns how many agents run in its region, itself included."""
 
     def __init__(
         self,
@@ -65,35 +71,34 @@ class Transfers:
             region=region, log=log, state=state, unreadable=unreadable, clock=clock, metrics=metrics,
             random=random,
         )  # fmt: skip
+        link_cost = LinkCost(region, state, places.answered_in)
         sources = BlobSources(
-            region=region, state=state, registry=lambda place: places.registry(place, Side.SOURCE),
-            peers=self._peers, peer=self._peer, may_ask=lambda: access.secret() is not None,
-            incoming=incoming,
-            nearness=LinkCost(region, state, places.answered_in), clock=clock, metrics=metrics,
+            state=state, registry=lambda place: places.registry(place, Side.SOURCE), link_cost=link_cost,
+            parents=RelayParents(
+                region, state, self._peers, incoming, link_cost.declared_cost, lambda: access.secret() is not None
+            ),
+            peer=self._peer, waiter=RelayWaiter(HolderHealth(clock, metrics), incoming, clock),
         )  # fmt: skip
-        brought = PrefetchedBlobs(limits.prefetch_bytes, agents_here)
-        self.copier = BlobCopier(
-            sources=sources, incoming=incoming, brought=brought, others_here=lambda: agents_here() > 1, metrics=metrics,
-            speeds=Speeds(state=state, clock=clock, metrics=metrics, transfers=limits.transfers),
-            blobs_per_task=limits.blobs_per_task, transfers=limits.transfers,
+        ledger = PrefetchLedger(limits.prefetch_bytes, agents_here)
+        ports = TransferPorts(
+            sources=sources, incoming=incoming, ledger=ledger, metrics=metrics,
+            throttle=Throttle(state=state, clock=clock, metrics=metrics, transfers=limits.transfers),
+            permits=TransferPermits(limits.transfers), has_other_agents=lambda: agents_here() > 1,
         )  # fmt: skip
-        self.ahead = Prefetch(
-            copier=self.copier,
-            brought=brought,
-            places=places,
-            state=state,
-            at_once=limits.ahead,
-            clock=clock,
-            metrics=metrics,
-        )
+        self.copier = BlobCopier(ports, blobs_per_task=limits.blobs_per_task)
+        self.prefetcher = Prefetcher(
+            copier=self.copier, ledger=ledger, places=places, state=state, concurrency=limits.prefetches,
+            clock=clock, metrics=metrics,
+        )  # fmt: skip
         self.relay = Relay(
             region=region, incoming=incoming, places=places, state=state, secret=access.secret, clock=clock,
             metrics=metrics,
         )  # fmt: skip
 
-    def beside(self) -> list[Coroutine[None, None, None]]:
-        """What runs for as long as the agent does."""
-        return [self._peers.run(), self.ahead.run()]
+    def background(self) -> list[Coroutine[None, None, None]]:
+        """Returns what runs for as long as the agent does."""
+        return [self._peers.run(), self.prefetcher.run()]
 
     async def close(self) -> None:
+        """Closes the connections to other agents."""
         await self._peer.close()

@@ -242,7 +242,7 @@ class _Walk:
         return frozenset(referrer.descriptor.digest for referrer in found)
 
     async def _list_there(self, subject: Digest, unlisted: Sequence[Manifest]) -> None:
-        async with self._job.copier.turns.take((self._task.destination.name, subject)):
+        async with self._job.copier.locks.hold((self._task.destination.name, subject)):
             await fallback_index.add(
                 self._destination,
                 self._task.destination_repository,

@@ -11,6 +11,7 @@ from contextlib import asynccontextmanager
 
 from consumer.task import ALREADY_THERE, OWNED, Task
 from mesh.clock import Clock
+from mesh.concurrency import KeyedLock
 from mesh.log.port import Log, Record
 from mesh.log.table import Table
 from mesh.rules import consent, naming
@@ -52,7 +53,7 @@ class TagOwners:
         self._ways = _Routes(state)
         self._tables: dict[PlaceName, Table] = {}
         self._new: asyncio.Queue[Table] = asyncio.Queue()
-        self._turns: dict[tuple[str, ...], tuple[asyncio.Lock, int]] = {}
+        self._locks = KeyedLock[tuple[str, str, str]]()
         self._rows = sqlite3.connect("", isolation_level=None)  # a temporary file, gone when it is closed
         self._rows.executescript(_SCHEMA)
 
@@ -89,16 +90,8 @@ class TagOwners:
         if not self._is_contested(task):
             yield
             return
-        key = _key(task)
-        lock, waiting = self._turns.get(key, (asyncio.Lock(), 0))
-        self._turns[key] = (lock, waiting + 1)
-        try:
-            async with lock:
-                yield
-        finally:
-            lock, waiting = self._turns.pop(key)
-            if waiting > 1:
-                self._turns[key] = (lock, waiting - 1)
+        async with self._locks.hold(_key(task)):
+            yield
 
     def _is_contested(self, task: Task) -> bool:
         """What follows an image is about one digest, whoever brings it: only the image's own tag can be fought over."""

@@ -241,7 +241,7 @@ async def test_what_is_there_is_served_though_a_task_that_wants_it_has_not_come_
     incoming_there = site.agents["shanghai"][0].relay._incoming
     headers = {"Authorization": f"Bearer {SECRET}", "Regmesh-Region": "chengdu"}
     path = f"{site.url}/v1/relay/cn@shanghai/{APP}/blobs/{blob.digest}?size={blob.size}"
-    with incoming_there.expected([(PlaceName("cn@shanghai"), blob.digest)]):
+    with incoming_there.expecting([(PlaceName("cn@shanghai"), blob.digest)]):
         async with ClientSession() as session, session.get(path, headers=headers) as answer:
             assert (answer.status, await answer.read()) == (200, b"x" * 10)
 

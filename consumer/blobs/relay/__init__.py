@@ -1,12 +1,13 @@
-"""The relay: agents send blobs on to each other while they still come in, so that a push leaves its source region once.
+"""The relay: agents forward blobs to each other while they receive them, so that a push leaves its source region once.
 
-    peers     which regions are awake, and where their relays are, by heartbeats
-    tree      who sends to whom, derived alike by all   (pure)
-    client    asking another agent for a blob
-    serve     answering such a question, over HTTP
-    incoming  what is on its way to this agent, and may be followed
-    tee       one blob while it comes in, shown to its followers
-    waits     who is passed over for a while, and how long one image waits   (pure)
+    peers     the live regions and their relays' addresses, from heartbeats
+    tree      which region sends to which, derived identically by every agent   (pure)
+    parents   the relays that send a blob to this region
+    client    requests a blob from another agent
+    serve     answers such requests over HTTP
+    incoming  blobs that this agent expects or receives
+    tee       one blob while it is received, for its followers
+    waits     how long one image waits for a relay   (pure)
 
-Nobody here believes a byte: `consumer.sources` joins what comes from several, and verifies the whole.
+Relayed bytes are not trusted: `consumer.blobs.blob_source` verifies each blob as a whole.
 """

@@ -1,4 +1,4 @@
-"""Asking another agent for a blob that it has, or that it is still being sent itself."""
+"""Requests a blob from another agent's relay, which has it or is still receiving it."""
 
 import contextlib
 from collections.abc import AsyncIterator, Callable
@@ -12,31 +12,35 @@ from mesh.registry.port import Descriptor
 from schemas.completions import Side
 from schemas.names import PlaceName, Region, Repository
 
-STALL_SECONDS = 10.0  # without a byte: a peer that stalls is dropped for another holder
+STALL_SECONDS = 10.0  # without a byte; a peer that stalls is dropped for another holder
 REGION_HEADER = "Regmesh-Region"
 _TIMEOUT = aiohttp.ClientTimeout(total=None, connect=3, sock_read=STALL_SECONDS)
 _READ_BUFFER = 256 * 1024
 
 
 class NotYet(NotFound):
-    """The peer expects the blob, and it has not begun to come in."""
+    """The peer expects the blob and has not received any of it yet."""
 
     code = "not_yet"
 
 
 class Peer(Protocol):
+    """The relays of other agents."""
+
     def read(
         self, url: str, place: PlaceName, repository: Repository, blob: Descriptor, offset: int
     ) -> contextlib.AbstractAsyncContextManager[AsyncIterator[bytes]]:
-        """What follows the first `offset` bytes of the blob, as the peer at `url` gets it for `place`. Unverified.
+        """Streams the blob from `offset` on, as the relay at `url` has it for `place`. The bytes are not verified.
 
-        Raises `RegistryError` before anything is sent, and when what is sent breaks off.
+        Raises:
+            NotYet: The relay expects the blob.
+            RegistryError: The relay refuses, or its stream breaks off.
         """
         ...
 
 
 class PeerClient:
-    """`Peer` over HTTP. `secret` is asked at each request, so that it may change."""
+    """The `Peer` port over HTTP. `secret` is called for each request, as it may change."""
 
     def __init__(self, region: Region, secret: Callable[[], str | None]) -> None:
         self._region, self._secret = region, secret
@@ -44,7 +48,7 @@ class PeerClient:
         self._closed = False
 
     async def close(self) -> None:
-        """For good: what is asked later is answered `Unreachable`."""
+        """Closes the connections; later requests raise `Unreachable`."""
         self._closed = True
         if self._session is not None:
             await self._session.close()
@@ -60,12 +64,12 @@ class PeerClient:
         if self._closed:
             raise Unreachable("this agent has stopped", side=Side.SOURCE)
         with failures.translated(f"relay {url}", Side.SOURCE):
-            async with self._opened().get(path, headers=headers, allow_redirects=False) as response:
+            async with self._open_session().get(path, headers=headers, allow_redirects=False) as response:
                 _check(response, url, offset)
                 yield _Chunks(response, url)
 
-    def _opened(self) -> aiohttp.ClientSession:
-        """On the loop that asks first."""
+    def _open_session(self) -> aiohttp.ClientSession:
+        """Opens the session on the event loop of the first request."""
         if self._session is None:
             self._session = aiohttp.ClientSession(
                 timeout=_TIMEOUT, cookie_jar=aiohttp.DummyCookieJar(), auto_decompress=False,
@@ -75,7 +79,7 @@ class PeerClient:
 
 
 class _Chunks:
-    """Not a generator: an upload reads it from a task of its own."""
+    """Not a generator, as an upload reads it in a task of its own."""
 
     def __init__(self, response: aiohttp.ClientResponse, url: str) -> None:
         self._response, self._name = response, f"relay {url}"

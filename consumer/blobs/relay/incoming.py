@@ -1,4 +1,4 @@
-"""What is on its way to this agent's places: expected, or coming in and to be followed."""
+"""The blobs that this agent expects or receives for its places."""
 
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
@@ -12,27 +12,29 @@ from schemas.names import Region
 
 @dataclass(slots=True)
 class Arrival:
+    """The state of one blob on its way to a place."""
+
     expected_by: int = 0  # tasks that want it
-    tee: Tee | None = None  # while it comes in
-    waits_for: Region | None = None  # whose relay is asked for it
+    tee: Tee | None = None  # while it is received
+    waits_for: Region | None = None  # the region whose relay is asked for it
 
 
 class Incoming:
-    """Shared by all transfers of an agent. Nothing is kept for followers where none can come."""
+    """The arrivals of all transfers of an agent. Without a relay no bytes are kept for followers."""
 
     def __init__(self, is_relay: Callable[[], bool]) -> None:
         self.is_relay = is_relay
         self._arrivals: dict[BlobKey, Arrival] = {}
-        self._tees: WeakSet[Tee] = WeakSet()  # all that hold bytes: those that somebody still follows too
+        self._tees: WeakSet[Tee] = WeakSet()  # all that hold bytes, also ended ones that are still followed
 
     @contextmanager
-    def expected(self, blob_keys: Iterable[BlobKey]) -> Iterator[Callable[[BlobKey], None]]:
-        """From when it is known that they will come; gives what is told of each that has come, or was there."""
+    def expecting(self, blob_keys: Iterable[BlobKey]) -> Iterator[Callable[[BlobKey], None]]:
+        """Expects the blobs within the block. Yields a function to call for each that has arrived or was there."""
         waiting = set(blob_keys)
         for blob_key in waiting:
             self._arrivals.setdefault(blob_key, Arrival()).expected_by += 1
 
-        def settled(blob_key: BlobKey) -> None:
+        def settle(blob_key: BlobKey) -> None:
             if blob_key not in waiting:
                 return
             waiting.remove(blob_key)
@@ -42,32 +44,32 @@ class Incoming:
                 del self._arrivals[blob_key]
 
         try:
-            yield settled
+            yield settle
         finally:
             for blob_key in list(waiting):
-                settled(blob_key)
+                settle(blob_key)
 
     @contextmanager
-    def coming(self, blob_key: BlobKey, size: int) -> Iterator[Tee]:
-        """While it comes in. It came in whole when the block ends without an error."""
+    def receiving(self, blob_key: BlobKey, size: int) -> Iterator[Tee]:
+        """Yields a tee for a blob of `size` bytes that is received in the block; an error means an incomplete blob."""
         arrival = self._arrivals.setdefault(blob_key, Arrival())
         arrival.tee = tee = Tee(size, 0 if self.is_relay() else None)
         self._tees.add(tee)
-        self._share()
+        self._share_memory()
         try:
             yield tee
         except BaseException:
-            tee.end(whole=False)
+            tee.end(complete=False)
             raise
         else:
-            tee.end(whole=True)
+            tee.end(complete=True)
         finally:
             arrival.tee = None
-            self._share()
+            self._share_memory()
 
     @contextmanager
-    def asking(self, blob_key: BlobKey, region: Region) -> Iterator[None]:
-        """While another region is asked for it."""
+    def waiting_for(self, blob_key: BlobKey, region: Region) -> Iterator[None]:
+        """Records within the block that another region's relay is asked for the blob."""
         arrival = self._arrivals.setdefault(blob_key, Arrival())
         arrival.waits_for = region
         try:
@@ -76,9 +78,10 @@ class Incoming:
             arrival.waits_for = None
 
     def get(self, blob_key: BlobKey) -> Arrival | None:
+        """Returns the arrival of a blob that is expected or received."""
         return self._arrivals.get(blob_key)
 
-    def _share(self) -> None:
+    def _share_memory(self) -> None:
         window = min(WINDOW, ALL_WINDOWS // max(1, len(self._tees)))
         for tee in self._tees:
             tee.resize(window)

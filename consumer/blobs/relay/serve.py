@@ -1,10 +1,10 @@
-"""The relay: sends a blob on to agents of other regions, while it still comes in or from the registry that has it.
+"""The relay's server: sends a blob to agents of other regions, from the registry or while it is still received.
 
     GET /v1/relay/{place}/{repository}/blobs/{digest}     Authorization: Bearer SECRET, Regmesh-Region: REGION
 
-200 or 206 with the bytes; 202 when it is expected and has not begun; 404 when it is neither there nor expected; 409
-when we wait for the one who asks; 416 when it has gone on too far to be followed. Who asks must know the mesh's relay
-secret, and be where a replica of the same instance is.
+It answers 200 or 206 with the bytes; 202 when the blob is expected; 404 when it is neither there nor expected; 409 when
+this agent waits for the requesting region; 416 when the requested bytes are no longer in memory. The client must know
+the mesh's relay secret, and its region must have a replica of the same instance.
 """
 
 import asyncio
@@ -32,12 +32,12 @@ from schemas.completions import Side
 from schemas.names import Digest, MediaType, PlaceName, Region, Repository
 from schemas.topology import Place
 
-LOG = structlog.get_logger()
+log = structlog.get_logger()
 
 PATH = "/v1/relay/{place}/{repository:.+}/blobs/{digest}"
-_WAIT_SECONDS = 0.5  # for what is not there yet, before it is said so
-_LOOK_SECONDS = 0.01
-_STALL_SECONDS = 60.0  # without a byte taken: what is sent to nobody is not kept in memory
+_WAIT_SECONDS = 0.5  # for a blob that is not there yet, before it is answered so
+_POLL_SECONDS = 0.01
+_STALL_SECONDS = 60.0  # in which a client must take a chunk, which would otherwise stay in memory
 _BLOB = MediaType("application/octet-stream")
 _NUMBER = re.compile(r"\d{1,18}", re.ASCII)
 
@@ -45,10 +45,10 @@ _Chunks = AsyncIterator[bytes]
 
 
 @dataclass(frozen=True, slots=True)
-class _Asked:
-    """One question. `by` is the region that asks."""
+class _Request:
+    """One parsed request; `region` is the client's."""
 
-    by: Region
+    region: Region
     place: PlaceName
     repository: Repository
     blob: Descriptor
@@ -60,7 +60,7 @@ class _Asked:
 
 
 class Relay:
-    """Of one region's agent."""
+    """The relay of one region's agent."""
 
     def __init__(
         self,
@@ -76,73 +76,74 @@ class Relay:
         self._region, self._incoming, self._places, self._state = region, incoming, places, state
         self._secret, self._clock, self._metrics = secret, clock, metrics
 
-    async def handle(self, request: web.Request) -> web.StreamResponse:
-        if not self._knows_the_secret(request):
+    async def handle(self, http: web.Request) -> web.StreamResponse:
+        """Answers one request as the module describes; 502 when the registry fails."""
+        if not self._has_valid_secret(http):
             return _refuse(401, "the relay secret is missing or wrong")
         try:
-            asked = _parse(request)
+            request = _parse(http)
         except ValueError as error:
             return _refuse(400, str(error))
-        place = self._state.place(asked.place)
-        if place is None or place.region != self._region or not self._may_read(asked.by, place):
-            return _refuse(403, f"{asked.place} is not for region {asked.by}")
+        place = self._state.place(request.place)
+        if place is None or place.region != self._region or not self._may_read(request.region, place):
+            return _refuse(403, f"{request.place} is not for region {request.region}")
         try:
-            return await self._answer(request, asked, place)
-        except RegmeshError as error:  # the registry here, or our credentials for it
+            return await self._answer(http, request, place)
+        except RegmeshError as error:  # the registry here failed, or refused the credentials
             return _refuse(502, str(error))
 
-    def _knows_the_secret(self, request: web.Request) -> bool:
+    def _has_valid_secret(self, http: web.Request) -> bool:
         secret = self._secret()
-        given = request.headers.get("Authorization", "").removeprefix("Bearer ")
+        given = http.headers.get("Authorization", "").removeprefix("Bearer ")
         return bool(secret) and hmac.compare_digest(given.encode(errors="replace"), str(secret).encode())
 
-    def _may_read(self, asking: Region, place: Place) -> bool:
+    def _may_read(self, region: Region, place: Place) -> bool:
         is_replicated_there = any(
-            it.instance == place.instance and it.region == asking for it in self._state.replicas()
+            it.instance == place.instance and it.region == region for it in self._state.replicas()
         )
-        return is_replicated_there and boundary.crossing(self._state, place.region, asking) is None
+        return is_replicated_there and boundary.crossing(self._state, place.region, region) is None
 
-    async def _answer(self, request: web.Request, asked: _Asked, place: Place) -> web.StreamResponse:
-        coming = self._incoming.get(asked.blob_key)
+    async def _answer(self, http: web.Request, request: _Request, place: Place) -> web.StreamResponse:
+        arrival = self._incoming.get(request.blob_key)
         if (
-            coming is None or coming.tee is None
-        ):  # expected only: a task may not have looked yet whether it is there
+            arrival is None or arrival.tee is None
+        ):  # an expected blob may be there, if no task has checked yet
             registry = self._places.registry(place, Side.SOURCE)
-            if await registry.blob_size(asked.repository, asked.blob.digest) == asked.blob.size:
-                reading = registry.read_blob(asked.repository, asked.blob, offset=asked.offset)
-                return await self._send(request, asked, reading)
-        arrival = await self._arrival(asked)
+            if await registry.blob_size(request.repository, request.blob.digest) == request.blob.size:
+                reading = registry.read_blob(request.repository, request.blob, offset=request.offset)
+                return await self._send(http, request, reading)
+        arrival = await self._wait_for_arrival(request)
         if arrival is None:
-            return _refuse(404, "it is neither here nor expected")
-        if arrival.waits_for == asked.by:
-            return _refuse(409, f"{self._region} waits for {asked.by} to send it")
+            return _refuse(404, "the blob is neither here nor expected")
+        if arrival.waits_for == request.region:
+            return _refuse(409, f"{self._region} waits for {request.region} to send the blob")
         if arrival.tee is None:
-            return _refuse(202, "it is expected")
-        if arrival.tee.size != asked.blob.size or not arrival.tee.holds(asked.offset):
-            return _refuse(416, "it cannot be followed from there")
-        return await self._send(request, asked, _following(arrival.tee, asked.offset))
+            return _refuse(202, "the blob is expected")
+        if arrival.tee.size != request.blob.size or not arrival.tee.can_follow(request.offset):
+            return _refuse(416, "the blob cannot be followed from there")
+        return await self._send(http, request, _following(arrival.tee, request.offset))
 
-    async def _arrival(self, asked: _Asked) -> Arrival | None:
-        """As soon as it comes in; the one who asks may be a moment ahead of us."""
+    async def _wait_for_arrival(self, request: _Request) -> Arrival | None:
+        """Waits a moment until the blob is received, as the client's event may have come before ours."""
         deadline = self._clock.monotonic() + _WAIT_SECONDS
         while True:
-            arrival = self._incoming.get(asked.blob_key)
-            decided = arrival is not None and (arrival.tee is not None or arrival.waits_for == asked.by)
+            arrival = self._incoming.get(request.blob_key)
+            decided = arrival is not None and (arrival.tee is not None or arrival.waits_for == request.region)
             if decided or self._clock.monotonic() >= deadline:
                 return arrival
-            await self._clock.sleep(_LOOK_SECONDS)
+            await self._clock.sleep(_POLL_SECONDS)
 
     async def _send(
-        self, request: web.Request, asked: _Asked, opening: AbstractAsyncContextManager[_Chunks]
+        self, http: web.Request, request: _Request, opening: AbstractAsyncContextManager[_Chunks]
     ) -> web.StreamResponse:
-        headers, size = {"Content-Type": str(_BLOB)}, asked.blob.size
-        if asked.offset:
-            headers["Content-Range"] = f"bytes {asked.offset}-{size - 1}/{size}"
-        sent = self._metrics.relayed_bytes.labels(self._region, asked.by)
+        headers, size = {"Content-Type": str(_BLOB)}, request.blob.size
+        if request.offset:
+            headers["Content-Range"] = f"bytes {request.offset}-{size - 1}/{size}"
+        sent = self._metrics.relayed_bytes.labels(self._region, request.region)
         async with opening as chunks:
-            response = web.StreamResponse(status=206 if asked.offset else 200, headers=headers)
-            response.content_length = size - asked.offset
-            await response.prepare(request)
+            response = web.StreamResponse(status=206 if request.offset else 200, headers=headers)
+            response.content_length = size - request.offset
+            await response.prepare(http)
             try:
                 async for chunk in chunks:
                     async with asyncio.timeout(_STALL_SECONDS):
@@ -150,31 +151,36 @@ class Relay:
                     sent.inc(len(chunk))
                 await response.write_eof()
             except (RegmeshError, ConnectionError, TimeoutError) as error:
-                LOG.warning("a relay broke off", action="relay_broken", to=asked.by, error=clean(str(error)))
-                _cut(request)
+                log.warning(
+                    "a relayed blob broke off",
+                    action="relay_broken",
+                    to=request.region,
+                    error=clean(str(error)),
+                )
+                _abort(http)
         return response
 
 
 class Relays:
-    """Those of a process, by region: one listener serves them all."""
+    """The relays of one process by region, behind one listener."""
 
     def __init__(self) -> None:
         self._relays: dict[str, Relay] = {}
 
     def add(self, region: Region, relay: Relay) -> None:
+        """Adds the relay of a region's agent."""
         self._relays[region] = relay
 
     def routes(self, app: web.Application) -> None:
+        """Adds the relay's route to an application."""
         app.router.add_get(PATH, self.handle)
 
-    async def handle(self, request: web.Request) -> web.StreamResponse:
-        """By the region of the place that is asked for."""
-        relay = self._relays.get(request.match_info["place"].partition("@")[2])
-        return (
-            await relay.handle(request)
-            if relay is not None
-            else _refuse(404, "no agent of that region is here")
-        )
+    async def handle(self, http: web.Request) -> web.StreamResponse:
+        """Passes a request to the relay of its place's region."""
+        relay = self._relays.get(http.match_info["place"].partition("@")[2])
+        if relay is None:
+            return _refuse(404, "no agent of that region is here")
+        return await relay.handle(http)
 
 
 @asynccontextmanager
@@ -182,25 +188,25 @@ async def _following(tee: Tee, offset: int) -> AsyncIterator[_Chunks]:
     yield tee.follow(offset)
 
 
-def _cut(request: web.Request) -> None:
-    """So that nobody takes for whole what was not."""
-    if request.transport is not None:
-        request.transport.abort()
+def _abort(http: web.Request) -> None:
+    """Aborts the connection, so that the client does not take an incomplete blob for a complete one."""
+    if http.transport is not None:
+        http.transport.abort()
 
 
-def _parse(request: web.Request) -> _Asked:
-    """`ValueError` for what is no question."""
-    size, named = request.query.get("size", ""), request.match_info
+def _parse(http: web.Request) -> _Request:
+    """Raises `ValueError` for an invalid request."""
+    size, named = http.query.get("size", ""), http.match_info
     if not _NUMBER.fullmatch(size):
         raise ValueError("`size` must be the blob's, in bytes")
-    asked = _Asked(
-        by=Region(request.headers.get(REGION_HEADER, "")), place=PlaceName(named["place"]),
+    request = _Request(
+        region=Region(http.headers.get(REGION_HEADER, "")), place=PlaceName(named["place"]),
         repository=Repository(named["repository"]), blob=Descriptor(_BLOB, Digest(named["digest"]), int(size)),
-        offset=_offset(request.headers.get("Range")),
+        offset=_offset(http.headers.get("Range")),
     )  # fmt: skip
-    if asked.offset and asked.offset >= asked.blob.size:
-        raise ValueError("the Range begins behind the blob's end")
-    return asked
+    if request.offset and request.offset >= request.blob.size:
+        raise ValueError("the Range starts after the end of the blob")
+    return request
 
 
 def _offset(header: str | None) -> int:

@@ -1,7 +1,7 @@
-"""One blob while it comes in, shown to those who follow it: the last 8 MiB of it, in memory.
+"""One blob while it is received, for its followers: at most its last 8 MiB, in memory.
 
-Who follows reads at a pace of its own. The blob does not wait for anybody: who falls out of the window has to read on
-elsewhere. All windows of an agent together are bounded, so each is smaller where many blobs come in at once.
+Followers read at their own pace. The blob does not wait for them: one that falls out of the window has to read the rest
+elsewhere. The sum of an agent's windows is bounded, so each window is smaller when many blobs are received.
 """
 
 import asyncio
@@ -15,75 +15,81 @@ ALL_WINDOWS = 48 * 1024 * 1024  # bytes of all blobs of an agent
 
 
 class FellBehind(RegmeshError):
-    """What the follower wants is not in the window any more."""
+    """The bytes that the follower wants are not in the window any more."""
 
     code = "fell_behind"
 
 
 class Broken(RegmeshError):
-    """The blob did not come in whole."""
+    """The blob was not received completely."""
 
     code = "relay_broken"
 
 
 class Tee:
-    """Fed by one, read by many. `window` is in bytes; None keeps nothing, for a blob that nobody may follow."""
+    """A buffer with one writer and many readers. `window` is in bytes; with None nothing is kept or followed."""
 
     def __init__(self, size: int, window: int | None) -> None:
         self.size = size  # bytes of the whole blob
         self._window = window
-        self._chunks: deque[tuple[int, bytes]] = deque()  # with the offset of each, oldest first
+        self._chunks: deque[tuple[int, bytes]] = deque()  # with their offsets, oldest first
         self._start = 0
         self._changed = asyncio.Event()
-        self._ended = self._whole = False
+        self._ended = self._complete = False
         self.received = 0
 
     def put(self, chunk: bytes) -> None:
+        """Appends a chunk, drops those that leave the window, and wakes the followers."""
         if self._window is None:
             return
         self._chunks.append((self.received, chunk))
         self.received += len(chunk)
-        self._forget(self._window)
+        self._drop_old(self._window)
         self._wake()
 
     def resize(self, window: int) -> None:
-        """As others come and go: all windows of an agent have one bound. What was forgotten does not come back."""
+        """Changes the window, as an agent's windows share one bound. Dropped bytes do not return."""
         if self._window is not None:
             self._window = window
-            self._forget(window)
+            self._drop_old(window)
 
-    def _forget(self, window: int) -> None:
+    def _drop_old(self, window: int) -> None:
         while self.received - self._start > window and len(self._chunks) > 1:
-            offset, gone = self._chunks.popleft()
-            self._start = offset + len(gone)
+            offset, dropped = self._chunks.popleft()
+            self._start = offset + len(dropped)
 
-    def end(self, *, whole: bool) -> None:
-        """Nothing more comes; `whole`: the registry has it, so it was what its digest says."""
-        self._ended, self._whole = True, whole
+    def end(self, *, complete: bool) -> None:
+        """Ends the blob; `complete` means that the registry has accepted it, so its digest was right."""
+        self._ended, self._complete = True, complete
         self._wake()
 
-    def holds(self, offset: int) -> bool:
-        """Whether one who has `offset` bytes can follow from there."""
-        broken = self._ended and not self._whole
+    def can_follow(self, offset: int) -> bool:
+        """Returns whether a reader that has `offset` bytes can follow from there."""
+        broken = self._ended and not self._complete
         return self._window is not None and not broken and self._start <= offset <= self.received
 
     async def follow(self, offset: int) -> AsyncIterator[bytes]:
-        """From `offset` to the end. `FellBehind`, `Broken`; waits for what has not come yet."""
+        """Yields the bytes from `offset` to the end, and waits for those that were not received yet.
+
+        Raises:
+            FellBehind: The reader fell out of the window.
+            Broken: The blob was not received completely.
+        """
         while True:
             changed = self._changed
             if (piece := self._piece(offset)) is not None:
                 offset += len(piece)
                 yield piece
             elif self._ended:
-                if not self._whole:
-                    raise Broken("the blob did not come in whole")
+                if not self._complete:
+                    raise Broken("the blob was not received completely")
                 return
             else:
                 await changed.wait()
 
     def _piece(self, offset: int) -> bytes | None:
         if offset < self._start:
-            raise FellBehind(f"{offset} bytes in, and the window begins at {self._start}")
+            raise FellBehind(f"byte {offset} is wanted, and the window starts at {self._start}")
         for start, chunk in self._chunks:
             if start <= offset < start + len(chunk):
                 return chunk[offset - start :]

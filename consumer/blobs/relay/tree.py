@@ -1,8 +1,8 @@
-"""Who sends a blob on to whom, so that it leaves its source region once. Pure: every agent derives the same tree.
+"""The relay tree: which region forwards a blob to which, so that it leaves its source region once. Pure.
 
-The regions that wait for the blob are put in an order that depends on its digest, those first that the source reaches
-cheaply. The first reads from the source; each of the others from the cheapest region before it that still has a place.
-A region without a relay sends nothing on, so it comes last, and however many of those there are, none asks the source.
+Every agent derives the same tree. The regions that wait for the blob are ordered by their cost from the source, then in
+an order that depends on the digest. The first reads from the source, any other from the cheapest earlier region that
+has capacity left. Regions without a relay forward nothing, so they come last, and none of them reads from the source.
 """
 
 import hashlib
@@ -10,9 +10,9 @@ from collections.abc import Callable, Iterable
 
 from schemas.names import Digest, Region
 
-FANOUT = 2  # regions that one relay sends to: two halve its uplink, more would starve each other
+FANOUT = 2  # regions that one relay sends to; each halves its uplink
 
-Cost = Callable[[Region, Region], int]  # from, to
+Cost = Callable[[Region, Region], int]  # of the link from one region to another
 
 
 def parent_of(
@@ -23,19 +23,19 @@ def parent_of(
     leaves: Iterable[Region],
     cost: Cost,
 ) -> Region | None:
-    """The region that `here` is sent the blob by; None = it reads it from the source itself."""
-    places: dict[Region, int] = {}  # of the relays that have their turn already, and how many they send to
+    """Returns the region that sends the blob to `here`, or None when `here` reads it from the source."""
+    children: dict[Region, int] = {}  # the number of regions that each earlier relay sends to
     for region in _ordered(relays, digest, source, cost):
-        parent = _cheapest(places, region, cost)
+        parent = _cheapest(children, region, cost)
         if region == here:
             return parent
-        _take(places, parent)
-        places[region] = 0
+        _add_child(children, parent)
+        children[region] = 0
     for region in _ordered(leaves, digest, source, cost):
-        parent = _cheapest(places, region, cost)
+        parent = _cheapest(children, region, cost)
         if region == here:
             return parent
-        _take(places, parent)
+        _add_child(children, parent)
     return None
 
 
@@ -45,17 +45,17 @@ def _ordered(regions: Iterable[Region], digest: Digest, source: Region, cost: Co
 
 
 def spread(digest: Digest, name: str) -> bytes:
-    """A number of a name that is another one for each digest, so that no region is always the first."""
+    """Returns a sort key that differs for each digest, so that no region is always the first."""
     return hashlib.sha256(f"{digest}/{name}".encode()).digest()
 
 
-def _cheapest(places: dict[Region, int], region: Region, cost: Cost) -> Region | None:
-    """Among equals the one that has waited longest, which keeps the tree low; None only before the first."""
-    most = max(FANOUT, min(places.values(), default=0) + 1)
-    free = [it for it, sends_to in places.items() if sends_to < most]
+def _cheapest(children: dict[Region, int], region: Region, cost: Cost) -> Region | None:
+    """Returns the earliest of the cheapest relays with capacity, which keeps the tree flat; None without relays."""
+    most = max(FANOUT, min(children.values(), default=0) + 1)
+    free = [it for it, count in children.items() if count < most]
     return min(free, key=lambda it: cost(it, region)) if free else None
 
 
-def _take(places: dict[Region, int], parent: Region | None) -> None:
+def _add_child(children: dict[Region, int], parent: Region | None) -> None:
     if parent is not None:
-        places[parent] += 1
+        children[parent] += 1

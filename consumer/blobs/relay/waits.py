@@ -1,43 +1,30 @@
-"""Who is passed over for a while, and how long one image waits for a relay that may have to be sent it first. No I/O.
+"""How long one image waits for a relay that may have to receive its blobs first. No I/O."""
 
-Times are seconds of the agent's monotonic clock.
-"""
-
-EXPECTING_SECONDS = 30.0  # how long a relay is waited for that expects the blob itself
-NOT_THERE_SECONDS = 5.0  # and one that has not heard of it: its event may be on the way
+EXPECTING_SECONDS = 30.0  # the longest wait for a relay that expects the blob itself
+NOT_THERE_SECONDS = 5.0  # and for one that has not heard of it, as its event may be on the way
 
 
-class PassedOver:
-    """Of one agent, by name: a relay's address, a place at it, or a place whose registry is read."""
+class RelayWaits:
+    """The waits of one image: after one blob waited in vain, no other blob waits for the same relay.
 
-    def __init__(self) -> None:
-        self._until: dict[str, float] = {}
-
-    def add(self, name: str, until: float) -> None:
-        self._until[name] = max(until, self._until.get(name, until))
-
-    def has(self, name: str, now: float) -> bool:
-        until = self._until.get(name)
-        if until is not None and now >= until:
-            del self._until[name]
-            until = None
-        return until is not None
-
-
-class Waits:
-    """Of one image: what one of its blobs waited for in vain, no other waits for again."""
+    Times are in seconds of the agent's monotonic clock.
+    """
 
     def __init__(self) -> None:
-        self._since: dict[str, float] = {}  # by holder: the first of the waits that go on
+        self._since: dict[str, float] = {}  # by holder: the start of the oldest wait in progress
         self._vain: set[str] = set()
 
-    def is_vain(self, holder: str, began: float, now: float, *, is_expected: bool) -> bool:
-        """Whether a blob that began to wait at `began` is to go elsewhere; `is_expected`: the relay will get it."""
-        since = self._since.setdefault(holder, began) if is_expected else began
+    def is_vain(self, holder: str, started: float, now: float, *, is_expected: bool) -> bool:
+        """Returns whether a blob that has waited since `started` should be read elsewhere.
+
+        Args:
+            is_expected: The relay has answered that it expects the blob.
+        """
+        since = self._since.setdefault(holder, started) if is_expected else started
         if now - since > (EXPECTING_SECONDS if is_expected else NOT_THERE_SECONDS):
             self._vain.add(holder)
         return holder in self._vain
 
-    def ended(self, holder: str) -> None:
-        """It said something else to one of them: it came, or will not."""
+    def end(self, holder: str) -> None:
+        """Ends the wait for a relay that sends the blob, or refuses it."""
         self._since.pop(holder, None)

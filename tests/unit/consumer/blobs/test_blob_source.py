@@ -1,4 +1,4 @@
-"""How long a blob waits for the relay that the tree names: once for all, and once for an image."""
+"""How long blobs wait for the relay that the tree names: once for all blobs, and once for an image."""
 
 import asyncio
 from collections import Counter
@@ -10,10 +10,12 @@ from typing import Any
 import pytest
 from prometheus_client import CollectorRegistry
 
-from consumer.blobs.blob_source import BlobSources
+from consumer.blobs.blob_source import BlobSources, RelayWaiter
+from consumer.blobs.holder_health import HolderHealth
 from consumer.blobs.link_cost import LinkCost
 from consumer.blobs.relay.client import NotYet
 from consumer.blobs.relay.incoming import Incoming
+from consumer.blobs.relay.parents import RelayParents
 from consumer.task import Task
 from mesh.clock import ManualClock
 from mesh.errors import NotFound, RegistryError, Unreachable
@@ -74,12 +76,12 @@ def blob(number: int) -> Descriptor:
 
 
 class Shanghai:
-    """The relay that all blobs are to come from; it answers as `says`."""
+    """The relay that should send all blobs; it answers as `says`."""
 
     def __init__(self, says: Callable[[Descriptor], RegistryError]) -> None:
         self.says, self.asked = says, Counter[str]()
 
-    def awake(self) -> list[Region]:
+    def live_regions(self) -> list[Region]:
         return [SHANGHAI]
 
     def relays(self, region: Region, digest: object) -> list[str]:
@@ -108,26 +110,28 @@ class Mesh:
     def __init__(self, says: Callable[[Descriptor], RegistryError]) -> None:
         self.clock, self.relay = ManualClock(NOW), Shanghai(says)
         relay: Any = self.relay
+        incoming, link_cost = Incoming(lambda: False), LinkCost(CHENGDU, STATE, lambda _: None)
+        health = HolderHealth(self.clock, Metrics(CollectorRegistry()))
         self.sources = BlobSources(
-            region=CHENGDU, state=STATE, registry=lambda _: pytest.fail("nobody is near"), peers=relay, peer=relay,
-            may_ask=lambda: True, incoming=Incoming(lambda: False), nearness=LinkCost(CHENGDU, STATE, lambda _: None),
-            clock=self.clock, metrics=Metrics(CollectorRegistry()),
+            state=STATE, registry=lambda _: pytest.fail("no place is nearby"), link_cost=link_cost, peer=relay,
+            parents=RelayParents(CHENGDU, STATE, relay, incoming, link_cost.declared_cost, lambda: True),
+            waiter=RelayWaiter(health, incoming, self.clock),
         )  # fmt: skip
 
-    async def open(self, number: int, ways: Any, instance: str = "cn") -> None:
-        """Until the source is opened."""
+    async def open(self, number: int, image_sources: Any, instance: str = "cn") -> None:
+        """Opens the blob and expects it to come from the source."""
         origin: Any = Origin()
-        async with self.sources.supply(blob(number), task(instance), origin, ways) as supply:
-            await supply.open()
-            assert supply.name == instance
+        async with self.sources.stream(blob(number), task(instance), origin, image_sources) as stream:
+            await stream.open()
+            assert stream.name == instance
 
 
 async def test_a_relay_that_does_not_answer_is_asked_once_whatever_the_image_and_the_instance() -> None:
     mesh = Mesh(lambda _: Unreachable("nobody there", side=Side.SOURCE))
     for instance in INSTANCES:
         for number in range(3):
-            ways = await mesh.sources.ways(task(instance), None)
-            await mesh.open(number, ways, instance)
+            image_sources = await mesh.sources.of_image(task(instance), None)
+            await mesh.open(number, image_sources, instance)
     assert mesh.relay.asked.total() == 1
 
 
@@ -137,7 +141,7 @@ async def test_who_waits_for_a_relay_goes_on_as_soon_as_another_waited_for_it_in
     async def later(number: int) -> None:
         while mesh.clock.monotonic() < number:
             await asyncio.sleep(0)
-        await mesh.open(number, await mesh.sources.ways(task(), None))
+        await mesh.open(number, await mesh.sources.of_image(task(), None))
 
     await asyncio.gather(*(later(number) for number in range(5)))
     assert 5 < mesh.clock.monotonic() < 6
@@ -145,10 +149,10 @@ async def test_who_waits_for_a_relay_goes_on_as_soon_as_another_waited_for_it_in
 
 async def test_a_relay_that_expects_a_blob_for_ever_costs_an_image_one_wait() -> None:
     mesh = Mesh(lambda _: NotYet("it is expected", side=Side.SOURCE, status=202))
-    ways, waited = await mesh.sources.ways(task(), None), 0.0
+    image_sources, waited = await mesh.sources.of_image(task(), None), 0.0
     for number in range(10):
         before = mesh.clock.monotonic()
-        await mesh.open(number, ways)
+        await mesh.open(number, image_sources)
         waited += mesh.clock.monotonic() - before
         await mesh.clock.sleep(40)  # as long as a large blob takes: it is trusted again by then
     assert 30 < waited < 31
@@ -157,18 +161,18 @@ async def test_a_relay_that_expects_a_blob_for_ever_costs_an_image_one_wait() ->
 
 async def test_a_relay_that_is_slow_and_comes_is_waited_for_as_long_by_each_blob() -> None:
     mesh = Mesh(lambda wanted: NotYet("it is expected", side=Side.SOURCE, status=202))
-    ways = await mesh.sources.ways(task(), None)
+    image_sources = await mesh.sources.of_image(task(), None)
     waited = []
     for number in range(3):
         mesh.relay.says = _after(mesh, 20)
         before = mesh.clock.monotonic()
-        await mesh.open(number, ways)
+        await mesh.open(number, image_sources)
         waited.append(round(mesh.clock.monotonic() - before))
     assert waited == [20, 20, 20]
 
 
 def _after(mesh: Mesh, seconds: float) -> Callable[[Descriptor], RegistryError]:
-    """Expected at first, and then refused for a reason of its own, which is no vain wait."""
+    """Expects the blob at first, and then refuses it, which is not a wait in vain."""
     until = mesh.clock.monotonic() + seconds
 
     def says(_: Descriptor) -> RegistryError:

@@ -1,4 +1,4 @@
-"""One blob to one destination: what it costs, and what may not end it."""
+"""The copy of one blob to one destination: its requests, and which failures end it."""
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -9,10 +9,10 @@ import pytest
 from prometheus_client import CollectorRegistry
 from yarl import URL
 
-from consumer.blobs.copy_blobs import BlobCopier
-from consumer.blobs.prefetched import PrefetchedBlobs
+from consumer.blobs.copy_blobs import BlobCopier, TransferPermits, TransferPorts
+from consumer.blobs.prefetch_ledger import PrefetchLedger
 from consumer.blobs.relay.incoming import Incoming
-from consumer.blobs.throttle import Speeds
+from consumer.blobs.throttle import Throttle
 from consumer.progress import TaskProgress, TaskRun
 from mesh.clock import ManualClock
 from mesh.errors import NotFound, ServerFault
@@ -76,64 +76,66 @@ class Destination:
         self.taken = b"".join([chunk async for chunk in chunks])
 
 
-def copier(*, others_here: bool = False) -> BlobCopier:
+def transfer_ports(*, has_other_agents: bool = False) -> TransferPorts:
     clock, metrics = ManualClock(NOW), Metrics(CollectorRegistry())
     sources = Mesh(lambda _: NotFound("it has nothing", side=Side.SOURCE, status=410)).sources
-    return BlobCopier(
-        sources=sources, incoming=Incoming(lambda: False), brought=PrefetchedBlobs(1000),
-        others_here=lambda: others_here, metrics=metrics, blobs_per_task=4, transfers=4,
-        speeds=Speeds(state=STATE, clock=clock, metrics=metrics, transfers=4),
+    return TransferPorts(
+        sources=sources, incoming=Incoming(lambda: False), ledger=PrefetchLedger(1000), metrics=metrics,
+        throttle=Throttle(state=STATE, clock=clock, metrics=metrics, transfers=4),
+        permits=TransferPermits(4), has_other_agents=lambda: has_other_agents,
     )  # fmt: skip
 
 
-async def copied(made: BlobCopier, destination: Any, source: Any = None) -> TaskProgress:
+async def copied(ports: TransferPorts, destination: Any, source: Any = None) -> TaskProgress:
     progress = TaskProgress(started=NOW)
-    await made.copy([BLOB], TaskRun(task(), progress), source or Source(), destination)  # type: ignore[arg-type]
+    await BlobCopier(ports, blobs_per_task=4).copy(
+        [BLOB], TaskRun(task(), progress), source or Source(), destination
+    )  # type: ignore[arg-type]
     return progress
 
 
-async def test_a_look_whether_another_agent_sent_the_same_ends_no_upload() -> None:
+async def test_a_failed_check_for_duplicate_transfers_does_not_fail_an_upload() -> None:
     destination = Destination()
     destination.looks = [ServerFault("not now", side=Side.DESTINATION, status=500)]
-    progress = await copied(copier(others_here=True), destination)
+    progress = await copied(transfer_ports(has_other_agents=True), destination)
     assert (destination.taken, progress.blobs_transferred) == (BODY, 1)
 
 
-async def test_what_is_about_to_come_ahead_is_mounted_where_it_can_be() -> None:
-    made, destination = copier(), Destination()
+async def test_a_blob_about_to_be_prefetched_is_mounted_if_possible() -> None:
+    ports, destination = transfer_ports(), Destination()
     blob_key = (task().destination.name, BLOB.digest)
-    made.holders.remember(blob_key, Repository("game/other"))
-    assert made.brought.begin(blob_key, BLOB.size, 0.0)  # and has not had its turn
-    progress = await copied(made, destination)
+    ports.mount_sources[blob_key] = Repository("game/other")
+    assert ports.ledger.start(blob_key, BLOB.size, 0.0)  # and is not copied yet
+    progress = await copied(ports, destination)
     assert (destination.mounted, destination.taken, progress.blobs_mounted) == (1, b"", 1)
 
 
-async def test_one_question_finds_a_blob_that_nobody_knew_to_be_there() -> None:
+async def test_one_request_finds_a_blob_that_was_unknown() -> None:
     destination = Destination()
     destination.has_it = True
-    progress = await copied(copier(), destination)
+    progress = await copied(transfer_ports(), destination)
     assert (destination.taken, progress.bytes_skipped, progress.blobs_transferred) == (b"", BLOB.size, 0)
 
 
-async def test_an_upload_that_was_begun_is_written_and_not_left_open() -> None:
+async def test_an_open_upload_is_written_and_closed() -> None:
     destination = Destination()
-    await copied(copier(), destination)
+    await copied(transfer_ports(), destination)
     assert (destination.taken, destination.open) == (BODY, 0)
 
 
-async def test_an_upload_that_was_begun_for_nothing_is_cancelled() -> None:
+async def test_an_unused_upload_is_cancelled() -> None:
     destination, source = Destination(), Source()
-    source.error = NotFound("it is gone", side=Side.SOURCE, status=404)
+    source.error = NotFound("it is deleted", side=Side.SOURCE, status=404)
     with pytest.raises(NotFound):
-        await copied(copier(), destination, source)
+        await copied(transfer_ports(), destination, source)
     assert (destination.taken, destination.open) == (b"", 0)
 
 
-async def test_of_a_blob_that_was_seen_there_before_no_upload_is_begun() -> None:
-    made, destination = copier(), Destination()
-    made.holders.remember((task().destination.name, BLOB.digest), task().destination_repository)
+async def test_no_upload_is_opened_for_a_blob_that_was_there_before() -> None:
+    ports, destination = transfer_ports(), Destination()
+    ports.mount_sources[task().destination.name, BLOB.digest] = task().destination_repository
     destination.looks = [BLOB.size]
-    begun: list[object] = []
-    destination.begin_upload = begun.append  # type: ignore[method-assign, assignment]
-    progress = await copied(made, destination)
-    assert (destination.taken, progress.bytes_skipped, begun) == (b"", BLOB.size, [])
+    opened: list[object] = []
+    destination.begin_upload = opened.append  # type: ignore[method-assign, assignment]
+    progress = await copied(ports, destination)
+    assert (destination.taken, progress.bytes_skipped, opened) == (b"", BLOB.size, [])

@@ -1,4 +1,4 @@
-"""Layers ahead never cross a jurisdiction or an account, by what is declared when they would be written."""
+"""Prefetch never crosses a jurisdiction or an account, by the declarations at the time of the copy."""
 
 import asyncio
 from typing import Any
@@ -6,8 +6,8 @@ from typing import Any
 import pytest
 from prometheus_client import CollectorRegistry
 
-from consumer.blobs.prefetch import Prefetch
-from consumer.blobs.prefetched import PrefetchedBlobs
+from consumer.blobs.prefetch import Prefetcher
+from consumer.blobs.prefetch_ledger import PrefetchLedger
 from consumer.pipeline.match import match_prefetch
 from mesh.clock import SystemClock
 from mesh.metrics import Metrics
@@ -25,12 +25,12 @@ THINGS: dict[str, dict[str, Any]] = {
     "region/frankfurt": {"jurisdiction": "cn"},
     "instance/cn": {"account": "game", "region": "beijing", "url": "http://x:5000"},
     "instance/eu": {"account": "game", "region": "frankfurt", "url": "http://y:5000"},
-    "rule/ahead": {"source": "cn", "destination": "eu", "prefetch": True},
+    "rule/prefetch": {"source": "cn", "destination": "eu", "prefetch": True},
 }
 
 
 def pushed() -> Event:
-    """Now: one of long ago is left to its manifest."""
+    """Pushed now, as an old blob event is not prefetched."""
     return Event(
         id="blob", time=CLOCK.now(), action=Action.BLOB_PUSH, place=PlaceName("cn"), region=Region("beijing"),
         repository=Repository("game/app"), digest=digest_of(b"layer"), occurred_at=CLOCK.now(), rules_rev=0,
@@ -45,7 +45,7 @@ def declare(state: MeshState, **things: dict[str, Any]) -> MeshState:
     return state
 
 
-def test_no_layer_of_another_account_is_wanted_ahead() -> None:
+def test_no_layer_is_prefetched_into_another_account() -> None:
     state = declare(MeshState(), **THINGS)
     assert len(match_prefetch(pushed(), state, FRANKFURT)) == 1
     declare(state, **{"instance/eu": THINGS["instance/eu"] | {"account": "other"}})
@@ -53,42 +53,42 @@ def test_no_layer_of_another_account_is_wanted_ahead() -> None:
 
 
 class Places:
-    """Whoever asks for a registry meets a mistake."""
+    """Using any registry meets a bug."""
 
     def __init__(self) -> None:
         self.asked: list[str] = []
 
     def registry(self, place: Any, *_: object) -> object:
         self.asked.append(place.name)
-        raise LookupError("nobody thought of this")
+        raise LookupError("a bug")
 
 
 async def asked_for(state: MeshState, *changes: dict[str, dict[str, Any]]) -> list[str]:
-    """Of which places a registry is asked for, when two layers have their turn after `changes`."""
+    """Returns the places whose registry is used when two layers are prefetched after `changes`."""
     places: Any = Places()
     unused: Any = None
-    ahead = Prefetch(
-        copier=unused, brought=PrefetchedBlobs(1000), places=places, state=state, at_once=1, clock=CLOCK,
+    prefetcher = Prefetcher(
+        copier=unused, ledger=PrefetchLedger(1000), places=places, state=state, concurrency=1, clock=CLOCK,
         metrics=Metrics(CollectorRegistry()),
     )  # fmt: skip
     (wanted,) = match_prefetch(pushed(), state, FRANKFURT)
     for _ in range(2):
-        ahead.put(wanted)
+        prefetcher.put(wanted)
     for change in changes:
         declare(state, **change)
-    working = asyncio.ensure_future(ahead.run())
+    working = asyncio.ensure_future(prefetcher.run())
     async with asyncio.timeout(10):
-        while not ahead._waiting.empty():
+        while not prefetcher._queue.empty():
             await asyncio.sleep(0)
-    for _ in range(20):  # and the last one's turn
+    for _ in range(20):  # until the last one is done
         await asyncio.sleep(0)
     working.cancel()
     await asyncio.gather(working, return_exceptions=True)
-    assert ahead._waiting.empty()
+    assert prefetcher._queue.empty()
     return list(places.asked)
 
 
-async def test_a_mistake_of_ours_costs_one_blob() -> None:
+async def test_a_bug_costs_one_blob() -> None:
     assert await asked_for(declare(MeshState(), **THINGS)) == ["cn", "cn"]
 
 
@@ -99,5 +99,7 @@ async def test_a_mistake_of_ours_costs_one_blob() -> None:
         {"instance/eu": THINGS["instance/eu"] | {"account": "other"}},
     ],
 )
-async def test_the_border_is_asked_again_when_a_layer_has_its_turn(change: dict[str, dict[str, Any]]) -> None:
+async def test_the_boundary_is_checked_again_when_a_layer_is_copied(
+    change: dict[str, dict[str, Any]],
+) -> None:
     assert await asked_for(declare(MeshState(), **THINGS), change) == []

@@ -28,7 +28,7 @@ async def test_a_follower_gets_what_follows_its_offset(chunks, offset):
     for chunk in chunks:
         tee.put(chunk)
         await asyncio.sleep(0)
-    tee.end(whole=True)
+    tee.end(complete=True)
     assert await following == body[offset:]
 
 
@@ -36,8 +36,8 @@ async def test_who_is_too_slow_falls_behind_and_is_told():
     tee = Tee(30, 10)
     for _ in range(3):
         tee.put(b"0123456789")
-    assert not tee.holds(0)
-    assert tee.holds(20)
+    assert not tee.can_follow(0)
+    assert tee.can_follow(20)
     with pytest.raises(FellBehind):
         await read(tee, 5)
 
@@ -45,36 +45,36 @@ async def test_who_is_too_slow_falls_behind_and_is_told():
 async def test_what_broke_is_never_taken_for_whole():
     tee = Tee(10, 100)
     tee.put(b"01234")
-    tee.end(whole=False)
+    tee.end(complete=False)
     with pytest.raises(Broken):
         await read(tee)
-    assert not tee.holds(0)
+    assert not tee.can_follow(0)
 
 
 async def test_nothing_is_kept_where_nobody_can_follow():
     incoming = Incoming(lambda: False)
-    with incoming.coming(BLOB_KEY, 5) as tee:
+    with incoming.receiving(BLOB_KEY, 5) as tee:
         tee.put(b"01234")
         assert not list(tee._chunks)
-        assert not tee.holds(0)
+        assert not tee.can_follow(0)
 
 
 async def test_what_is_expected_comes_in_and_is_forgotten():
     incoming = Incoming(lambda: True)
-    with incoming.expected([BLOB_KEY]) as settled:
+    with incoming.expecting([BLOB_KEY]) as settle:
         arrival = incoming.get(BLOB_KEY)
         assert arrival is not None
         assert arrival.tee is None
-        with incoming.asking(BLOB_KEY, Region("beijing")):
+        with incoming.waiting_for(BLOB_KEY, Region("beijing")):
             assert arrival.waits_for == "beijing"
-        with incoming.coming(BLOB_KEY, 5) as tee:
+        with incoming.receiving(BLOB_KEY, 5) as tee:
             tee.put(b"01234")
             assert arrival.tee is tee
         assert await read(tee) == b"01234"
-        settled(BLOB_KEY)
+        settle(BLOB_KEY)
         assert incoming.get(BLOB_KEY) is None
-    with incoming.expected([BLOB_KEY]), incoming.expected([BLOB_KEY]) as settled:
-        settled(BLOB_KEY)
+    with incoming.expecting([BLOB_KEY]), incoming.expecting([BLOB_KEY]) as settle:
+        settle(BLOB_KEY)
         assert incoming.get(BLOB_KEY) is not None
     assert incoming.get(BLOB_KEY) is None
 
@@ -97,12 +97,12 @@ async def test_all_windows_together_are_bounded():
         tees: list[Tee] = []
         for number in range(20):
             blob_key = (BLOB_KEY[0], digest_of(bytes([number])))
-            tees.append(stack.enter_context(incoming.coming(blob_key, 4 * WINDOW)))
+            tees.append(stack.enter_context(incoming.receiving(blob_key, 4 * WINDOW)))
             _fill(tees[-1])
             assert _held(tees) <= ALL_WINDOWS
         assert _held(tees) > ALL_WINDOWS - len(tees) * len(CHUNK)
     del tees
-    with incoming.coming(BLOB_KEY, 4 * WINDOW) as alone:
+    with incoming.receiving(BLOB_KEY, 4 * WINDOW) as alone:
         _fill(alone)
         assert _held([alone]) == WINDOW
 
@@ -111,7 +111,7 @@ async def test_what_a_slow_follower_still_reads_counts_too():
     incoming = Incoming(lambda: True)
     followed, following = [], []
     for number in range(20):
-        with incoming.coming((BLOB_KEY[0], digest_of(bytes([number]))), 2 * WINDOW) as tee:
+        with incoming.receiving((BLOB_KEY[0], digest_of(bytes([number]))), 2 * WINDOW) as tee:
             _fill(tee)
             following.append(tee.follow(2 * WINDOW - len(CHUNK)))
             assert await anext(following[-1]) == CHUNK

@@ -134,6 +134,13 @@ class EndpointNotFound(NotFound):
     """A 404 without a code of the registry API: the registry does not have this endpoint."""
 
 
+class AbsenceUnconfirmed(RegistryError):
+    """A 404 that may be a proxy's: it does not prove that the registry has lost the tag or manifest."""
+
+    code = "absence_unconfirmed"
+    retryable = True
+
+
 class Rejected(RegistryError):
     """The registry answered another 4xx, or with something that the protocol does not allow."""
 

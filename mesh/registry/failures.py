@@ -21,7 +21,7 @@ _LONGEST_RETRY_AFTER = 3600.0  # seconds; a longer Retry-After is cut to this
 # Error codes of the OCI Distribution specification, "Error Codes".
 _MISSING_PARTS = frozenset({"MANIFEST_BLOB_UNKNOWN", "MANIFEST_UNKNOWN", "BLOB_UNKNOWN"})
 _OTHER_CONTENT = frozenset({"DIGEST_INVALID", "SIZE_INVALID"})
-_CONFIRMED_NOT_FOUND = frozenset({"NAME_UNKNOWN", "MANIFEST_UNKNOWN"})
+_CONFIRMED_NOT_FOUND = frozenset({"NAME_UNKNOWN", "MANIFEST_UNKNOWN", "NOT_FOUND"})  # the last is Harbor's
 _ENDPOINT_NOT_FOUND = frozenset({"", "UNSUPPORTED"})
 _LOST_UPLOAD = frozenset({"BLOB_UPLOAD_UNKNOWN", "BLOB_UPLOAD_INVALID"})
 

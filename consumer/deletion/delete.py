@@ -19,7 +19,6 @@ from consumer.task import (
     NOT_HELD,
     NOT_OVERRIDDEN,
     SOURCE_HAS_IT,
-    SOURCE_UNSURE,
     STILL_TAGGED,
     SUPERSEDED,
     NotAdmitted,
@@ -27,7 +26,7 @@ from consumer.task import (
     Task,
     skipped,
 )
-from mesh.errors import ConfirmedNotFound, NotFound, UnreadableNames, clean
+from mesh.errors import NotFound, UnreadableNames
 from mesh.registry.port import Descriptor
 from mesh.rules.matching.compiled_rule import CompiledRule
 from schemas.completions import Side, Status, TaskError
@@ -126,7 +125,7 @@ async def _stays(deletion: Deletion, tag: Tag) -> str | None:
     job = deletion.job
     if not CompiledRule(job.task.rule).wants(job.task.repository, tag):
         return f"the destination's tag {tag} names it, which the rule does not want"
-    if await job.source.resolve(job.task.repository, tag) is not None:
+    if await job.source_has(tag):
         return f"the tag {tag} names it, and the source has that tag"
     return None
 
@@ -142,7 +141,7 @@ async def _may_go(deletion: Deletion, tag: Tag, held: Descriptor) -> bool:
 async def _source_keeps(job: Job) -> Outcome | None:
     """Why nothing is to be deleted: the source has it (again), after a moment for registries that announce first."""
     deadline = job.clock.monotonic() + SETTLE_SECONDS
-    while await job.source.resolve(job.task.repository, job.task.reference) is not None:
+    while await job.source_has(job.task.reference):
         if job.control.superseded.is_set():
             return skipped(SUPERSEDED, "a newer push of this tag is waiting behind this one")
         if job.clock.monotonic() >= deadline:
@@ -156,15 +155,7 @@ async def _unannounced(job: Job, held: Descriptor) -> Outcome | None:
     task = job.task
     if not task.rule.override and held.digest != task.digest:
         return skipped(NOT_OVERRIDDEN, f"it names {held.digest}, which is not what was pushed")
-    try:
-        await job.source.read_manifest(task.repository, task.reference)
-    except ConfirmedNotFound:
-        return None
-    except NotFound as error:  # as a gate says it to everything, or as a proxy does
-        return skipped(
-            SOURCE_UNSURE, clean(f"the source does not say clearly that it does not have it: {error}")
-        )
-    return skipped(SOURCE_HAS_IT, "the source has it again")
+    return skipped(SOURCE_HAS_IT, "the source has it again") if await job.source_has(task.reference) else None
 
 
 async def _check(deletion: Deletion, task: Task, held: Descriptor) -> None:

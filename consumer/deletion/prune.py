@@ -17,20 +17,22 @@ from consumer.task import (
     Outcome,
     skipped,
 )
-from mesh.errors import RegistryError, Throttled, clean
+from mesh.errors import RegistryError, clean
 from mesh.registry.port import Descriptor
 from schemas.completions import Side, Status
 from schemas.names import Tag
 
 
 async def prune_tag(job: Job, tag: Tag, held: Descriptor) -> Outcome:
-    """`held` is what the replica's tag names. Raises what the replica said when it could not; 429 of either side."""
+    """Deletes the tag at the replica, which names `held`.
+
+    Raises:
+        RegistryError: A registry could not do it now. A source that refuses for good ends the task as `Skipped`.
+    """
     try:
         return await _delete(job, tag, held)
-    except Throttled:
-        raise
     except RegistryError as error:
-        if error.side is not Side.SOURCE:
+        if error.retryable or error.side is not Side.SOURCE:
             raise
         message = clean(f"the source does not say clearly that it does not have it: {error}")
         return skipped(SOURCE_UNSURE, message, held.digest)
@@ -44,7 +46,7 @@ async def _delete(job: Job, tag: Tag, held: Descriptor) -> Outcome:
         return refusal
 
     async def goes(other: Tag) -> bool:
-        return await job.source.resolve(job.task.repository, other) is None
+        return not await job.source_has(other)
 
     await untag.untag(job, tag, held, goes)
     return Outcome(Status.SUCCEED, held.digest)
@@ -69,12 +71,11 @@ async def _moved(job: Job, tag: Tag, held: Descriptor) -> Outcome | None:
 
 
 async def _kept(job: Job, held: Descriptor) -> Outcome | None:
-    """Why it stays. A gate in front of a registry that is away says 404 to everything, so the registry is asked too."""
+    """Returns why it stays, or None when the registry itself says that the tag was deleted."""
     if job.control.superseded.is_set():
         return skipped(
             SUPERSEDED, "a newer push or deletion of this tag is waiting behind this one", held.digest
         )
-    if await job.source.resolve(job.task.repository, job.task.reference) is not None:
+    if await job.source_has(job.task.reference):
         return skipped(SOURCE_HAS_IT, "the source has it", held.digest)
-    await job.source.ping()
     return None

@@ -10,7 +10,9 @@ from consumer.image.subjects import Subjects
 from consumer.progress import TaskControl, TaskProgress, TaskRun
 from consumer.task import Task
 from mesh.clock import Clock
+from mesh.registry.absence import resolve_confirmed
 from mesh.registry.port import Registry
+from schemas.names import Reference
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,6 +42,16 @@ class Job:
     def control(self) -> TaskControl:
         """Returns the control of this run."""
         return self.run.control
+
+    async def source_has(self, reference: Reference) -> bool:
+        """Returns whether the source has the manifest; False only when the registry itself says so, twice.
+
+        Raises:
+            AbsenceUnconfirmed: A 404 that may be a proxy's.
+            RegistryError: The source could not be asked.
+        """
+        found = await resolve_confirmed(self.source, self.task.repository, reference, clock=self.clock)
+        return found is not None
 
     def of(self, task: Task) -> Self:
         """Returns the same job for another task, counted in the same progress."""

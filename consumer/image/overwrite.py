@@ -1,12 +1,14 @@
 """What stands at the destination under the task's tag and is not to be written over without being asked about."""
 
 from consumer.task import NOT_OVERRIDDEN, OTHER_CONTENT, NotAdmitted, Task
+from mesh.clock import Clock
+from mesh.registry.absence import resolve_confirmed
 from mesh.registry.port import Registry
 from schemas.completions import Side, TaskError
 from schemas.names import Digest
 
 
-async def check(source: Registry, destination: Registry, task: Task, digest: Digest) -> None:
+async def check(source: Registry, destination: Registry, task: Task, digest: Digest, *, clock: Clock) -> None:
     """`NotAdmitted` when `digest` may not be written under the task's tag.
 
     `override: false` leaves every other content alone. The fill of a replica leaves alone what cannot have come from
@@ -20,7 +22,7 @@ async def check(source: Registry, destination: Registry, task: Task, digest: Dig
     if not task.rule.override:
         message = f"the destination's tag names {found.digest} and is left so; the source's names {digest}"
         raise NotAdmitted(TaskError(code=NOT_OVERRIDDEN, side=Side.MESH, message=message))
-    if await source.resolve(task.repository, found.digest) is None:
+    if await resolve_confirmed(source, task.repository, found.digest, clock=clock) is None:
         message = (
             f"the replica's registry holds {found.digest[:19]} here, which its instance does not have; "
             f"`regmesh sync {task.rule.name} --repository {task.repository}` writes over it"

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from consumer.task import NOT_PUBLIC, SOURCE_GONE, SUPERSEDED, Task
 from mesh.clock import Clock
 from mesh.errors import Denied
+from mesh.registry.absence import resolve_confirmed
 from mesh.registry.port import Registry
 from schemas.completions import Side, TaskError
 from schemas.names import PlaceName, Repository
@@ -51,8 +52,15 @@ class PublicView:
             ours = await self._authorised(task).resolve(task.repository, task.reference)
             if (seen := await self._everybody_sees(task)) or ours is not None:
                 return seen  # registries answer 404 too for what one may not know of
-            if newer() or self._clock.monotonic() >= deadline:
+            if newer():
                 return None
+            if self._clock.monotonic() >= deadline:
+                source = self._authorised(task)
+                if (
+                    await resolve_confirmed(source, task.repository, task.reference, clock=self._clock)
+                    is None
+                ):
+                    return None
             await self._clock.sleep(_LOOK_SECONDS)
 
     async def _everybody_sees(self, task: Task) -> bool:

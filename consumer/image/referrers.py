@@ -154,7 +154,7 @@ class _Walk:
     async def bring_pushed(self, digest: Digest, subject: Digest) -> Sequence[Digest]:
         """What the task is about, by the way it was pushed in; its digests."""
         if (tag := self._own_tag()) is not None:
-            await overwrite.check(self._source, self._destination, self._task, digest)
+            await overwrite.check(self._source, self._destination, self._task, digest, clock=self._job.clock)
             await self.copy_tag(tag, digest, subject)
             return [digest]
         pushed = await self._pushed(digest)

@@ -37,7 +37,7 @@ async def replicate(job: Job, *, resend: bool = False) -> Outcome:
             return Outcome(Status.SKIPPED, image.digest, refusal, image.rebuilt_from)
         if image is not None:  # before the last look at the source: what is asked here may take long
             await job.begin()
-            await overwrite.check(job.source, job.destination, job.task, image.digest)
+            await overwrite.check(job.source, job.destination, job.task, image.digest, clock=job.clock)
         now = await survey.settled_digest(job.source, job.task, digest, clock=job.clock, newer=newer)
         if image is not None and now == digest:
             await copy_manifest.write_tag(image, job.task, job.destination)
@@ -54,7 +54,7 @@ async def _copy_content(job: Job, image: Image, *, resend: bool) -> TaskError | 
         job.progress.bytes_skipped = job.progress.bytes_total
         await referrers.catch_up(job, image.digest)
         return TaskError(code=ALREADY_THERE, side=Side.MESH, message=_THERE)
-    await overwrite.check(job.source, job.destination, job.task, image.digest)
+    await overwrite.check(job.source, job.destination, job.task, image.digest, clock=job.clock)
     if job.task.is_dry_run:
         return await estimate.estimate(steps, job.task, job.destination, job.progress, job.counted)
     if not resend and await survey.has_all(job.destination, job.task, image):

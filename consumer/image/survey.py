@@ -12,6 +12,7 @@ from consumer.task import Image, Task
 from mesh.clock import Clock
 from mesh.concurrency import all_of
 from mesh.errors import ContentRefused, NotFound
+from mesh.registry.absence import resolve_confirmed
 from mesh.registry.manifests import Parts, read_parts
 from mesh.registry.port import Descriptor, Manifest, Registry
 from schemas.completions import Side
@@ -56,8 +57,11 @@ async def settled_digest(
         found = await source.resolve(task.repository, task.reference)
         digest = found.digest if found is not None else None
         settled = digest is not None and expected in (None, digest)
-        if settled or newer() or clock.monotonic() >= deadline:
+        if settled or newer():
             return digest
+        if clock.monotonic() >= deadline:
+            sure = found or await resolve_confirmed(source, task.repository, task.reference, clock=clock)
+            return sure.digest if sure is not None else None
         await clock.sleep(pause)
         pause = min(_LONGEST_LOOK, pause * 2)
 

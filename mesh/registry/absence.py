@@ -5,46 +5,45 @@ route, and a HEAD carries no body that tells them from a registry.
 """
 
 from mesh.clock import Clock
-from mesh.errors import AbsenceUnconfirmed, ContentMismatch, ContentRefused, NotFound, ConfirmedNotFound
-from mesh.registry.port import Registry
+from mesh.errors import AbsenceUnconfirmed, ConfirmedNotFound, NotFound
+from mesh.registry.port import Descriptor, Registry
 from schemas.names import Reference, Repository
 
 _ANSWERS = 2
 _PAUSE_SECONDS = 0.5  # between two answers
 
 
-async def confirm_absent(
+async def resolve_confirmed(
     registry: Registry, repository: Repository, reference: Reference, *, clock: Clock
-) -> bool:
-    """Returns True when the registry itself says twice that it has no such manifest, and False when it has it.
+) -> Descriptor | None:
+    """Returns what the registry has under the reference; None only when the registry itself says twice that it has not.
 
-    An answer counts when a GET of the manifest is refused in the OCI error form for that name (OCI distribution spec,
+    A refusal counts when a GET of the manifest is answered in the OCI error form for that name (OCI distribution spec,
     "Error Codes") while `/v2/` answers as a registry.
 
     Raises:
         AbsenceUnconfirmed: Somebody answered 404, and not in the words of a registry. Retrying helps.
-        RegistryError: The registry could not be asked.
+        RegistryError: The registry could not be asked, or what it holds cannot be read.
     """
+    found = await registry.resolve(repository, reference)
     for answer in range(_ANSWERS):
+        if found is not None:
+            return found
         if answer:
             await clock.sleep(_PAUSE_SECONDS)
         try:
-            if await _has(registry, repository, reference):
-                return False
+            found = await _read(registry, repository, reference)
         except NotFound as error:
             raise AbsenceUnconfirmed(
                 f"a 404 that is not the registry's own proves nothing about {repository}, {reference}: {error}",
                 side=error.side, status=error.status,
             ) from error  # fmt: skip
-    return True
+    return found
 
 
-async def _has(registry: Registry, repository: Repository, reference: Reference) -> bool:
+async def _read(registry: Registry, repository: Repository, reference: Reference) -> Descriptor | None:
     try:
-        await registry.read_manifest(repository, reference)
+        return (await registry.read_manifest(repository, reference)).descriptor
     except ConfirmedNotFound:
         await registry.ping()
-        return False
-    except (ContentMismatch, ContentRefused):
-        return True  # it holds something there, which cannot be read
-    return True
+        return None

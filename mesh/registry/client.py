@@ -16,6 +16,7 @@ from mesh.errors import (
     NotFound,
     RegistryError,
     Rejected,
+    ServerFault,
 )
 from mesh.registry import auth, listings, redirects, verify
 from mesh.registry.download import BlobReader
@@ -114,6 +115,12 @@ class RegistryClient:
     async def read_manifest(self, repository: Repository, reference: Reference) -> Manifest:
         async with self._channel.request(self._manifest("GET", repository, reference), (200,)) as response:
             body = await read_whole(response, MAX_MANIFEST)
+        if verify.plain_type(response.headers.get("Content-Type")) == "text/html":
+            raise ServerFault(
+                f"{self._channel.transport.name}: a web page was sent for manifest {reference}; "
+                "a proxy in front of the registry answered",
+                side=self._side, status=response.status,
+            )  # fmt: skip
         if body is None:
             raise ContentRefused(f"manifest {reference} is over {MAX_MANIFEST} bytes", side=self._side)
         return verify.check_manifest(

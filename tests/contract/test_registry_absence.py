@@ -8,8 +8,8 @@ import pytest
 from aiohttp import web
 
 from mesh.clock import ManualClock
-from mesh.errors import AbsenceUnconfirmed, Denied, ServerFault
-from mesh.registry.absence import confirm_absent
+from mesh.errors import AbsenceUnconfirmed, ContentRefused, Denied, ServerFault
+from mesh.registry.absence import resolve_confirmed
 from mesh.registry.client import RegistryClient, open_endpoint
 from schemas.completions import Side
 from schemas.names import Repository, Tag
@@ -22,7 +22,9 @@ PAGE = web.Response, {"status": 404, "text": "404 page not found"}
 BASE = web.Response, {"status": 200, "text": "{}"}
 
 
-def unknown(code: str = "MANIFEST_UNKNOWN", status: int = 404) -> tuple[type[web.Response], dict[str, object]]:
+def unknown(
+    code: str = "MANIFEST_UNKNOWN", status: int = 404
+) -> tuple[type[web.Response], dict[str, object]]:
     return web.Response, {"status": status, "text": json.dumps({"errors": [{"code": code, "message": "no"}]})}
 
 
@@ -59,16 +61,17 @@ def script(stub: Stub, *answers: tuple[type[web.Response], dict[str, object]]) -
 async def test_a_registry_that_says_so_twice_has_lost_the_tag(
     stub: Stub, registry: RegistryClient, code: str
 ) -> None:
-    script(stub, unknown(code), BASE, unknown(code), BASE)
-    assert await confirm_absent(registry, APP, V1, clock=CLOCK)
+    script(stub, unknown(code), unknown(code), BASE, unknown(code), BASE)
+    assert await resolve_confirmed(registry, APP, V1, clock=CLOCK) is None
     asked = [(request.method, request.path) for request in stub.asked]
-    assert asked == [("GET", "/v2/team/app/manifests/v1"), ("GET", "/v2/")] * 2
+    path = "/v2/team/app/manifests/v1"
+    assert asked == [("HEAD", path), ("GET", path), ("GET", "/v2/"), ("GET", path), ("GET", "/v2/")]
 
 
 async def test_a_404_to_everything_proves_nothing(stub: Stub, registry: RegistryClient) -> None:
     script(stub, PAGE)
     with pytest.raises(AbsenceUnconfirmed, match="page not found") as raised:
-        await confirm_absent(registry, APP, V1, clock=CLOCK)
+        await resolve_confirmed(registry, APP, V1, clock=CLOCK)
     assert raised.value.retryable
     assert raised.value.side is Side.SOURCE
 
@@ -76,8 +79,8 @@ async def test_a_404_to_everything_proves_nothing(stub: Stub, registry: Registry
 @pytest.mark.parametrize(
     "answers",
     [
-        [unknown(), PAGE],  # the base of the API is not there
-        [unknown(), BASE, PAGE],  # the second answer is somebody else's
+        [unknown(), unknown(), PAGE],  # the base of the API is not there
+        [unknown(), unknown(), BASE, PAGE],  # the second answer is somebody else's
         [(web.Response, {"status": 404, "text": "<html>no such page</html>"})],
         [(web.Response, {"status": 404, "text": json.dumps({"errors": []})})],
         [(web.Response, {"status": 404})],
@@ -86,28 +89,40 @@ async def test_a_404_to_everything_proves_nothing(stub: Stub, registry: Registry
 async def test_half_of_the_proof_proves_nothing(stub: Stub, registry: RegistryClient, answers: list) -> None:
     script(stub, *answers)
     with pytest.raises(AbsenceUnconfirmed):
-        await confirm_absent(registry, APP, V1, clock=CLOCK)
+        await resolve_confirmed(registry, APP, V1, clock=CLOCK)
 
 
-@pytest.mark.parametrize("answers", [[manifest()], [unknown(), BASE, manifest()]])
+@pytest.mark.parametrize(
+    "answers", [[manifest()], [unknown(), manifest()], [unknown(), unknown(), BASE, manifest()]]
+)
 async def test_what_is_there_at_either_look_is_there(
     stub: Stub, registry: RegistryClient, answers: list
 ) -> None:
     script(stub, *answers)
-    assert not await confirm_absent(registry, APP, V1, clock=CLOCK)
-
-
-async def test_content_that_cannot_be_read_is_there(stub: Stub, registry: RegistryClient) -> None:
-    script(stub, (web.Response, {"status": 200, "text": "no manifest", "content_type": "application/json"}))
-    assert not await confirm_absent(registry, APP, V1, clock=CLOCK)
+    found = await resolve_confirmed(registry, APP, V1, clock=CLOCK)
+    assert found is not None
+    assert found.digest == images.image(layers=[b"layer"]).manifest.digest
 
 
 @pytest.mark.parametrize(
-    ("answers", "error"), [([unknown(), unknown("UNAUTHORIZED", 401)], Denied), ([unknown("", 502)], ServerFault)]
+    ("content_type", "error"), [("text/html", ServerFault), ("application/json", ContentRefused)]
+)
+async def test_content_that_cannot_be_read_is_not_absent(
+    stub: Stub, registry: RegistryClient, content_type: str, error: type[Exception]
+) -> None:
+    """A web page is a proxy's, and may be the registry's answer again later."""
+    script(stub, (web.Response, {"status": 200, "text": "<html>", "content_type": content_type}))
+    with pytest.raises(error):
+        await resolve_confirmed(registry, APP, V1, clock=CLOCK)
+
+
+@pytest.mark.parametrize(
+    ("answers", "error"),
+    [([unknown(), unknown("UNAUTHORIZED", 401)], Denied), ([unknown(), unknown("", 502)], ServerFault)],
 )
 async def test_a_registry_that_cannot_be_asked_raises(
     stub: Stub, registry: RegistryClient, answers: list, error: type[Exception]
 ) -> None:
     script(stub, *answers)
     with pytest.raises(error):
-        await confirm_absent(registry, APP, V1, clock=CLOCK)
+        await resolve_confirmed(registry, APP, V1, clock=CLOCK)

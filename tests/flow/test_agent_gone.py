@@ -113,26 +113,26 @@ async def test_a_rule_that_is_not_asked_by_events_follows_no_such_deletion_eithe
 @pytest.mark.parametrize(
     ("method", "status", "ends"),
     [
-        ("GET", 500, ("delete", Status.FAILED, "server_fault")),
-        ("GET", 401, ("delete", Status.FAILED, "denied")),
-        ("GET", 404, ("copy", Status.SKIPPED, "source_gone")),  # a word that no registry has for this
+        ("GET", 500, ("copy", Status.FAILED, "server_fault")),
+        ("GET", 401, ("copy", Status.FAILED, "denied")),
+        (
+            "GET",
+            404,
+            ("copy", Status.FAILED, "absence_unconfirmed"),
+        ),  # with a code that no registry has for this
         ("", 500, ("copy", Status.FAILED, "server_fault")),
         ("", 401, ("copy", Status.FAILED, "denied")),
-        ("", 404, ("copy", Status.SKIPPED, "source_gone")),
+        ("", 404, ("copy", Status.FAILED, "absence_unconfirmed")),
     ],
 )
-async def test_a_source_that_does_not_say_clearly_that_it_has_no_such_tag_deletes_nothing(
+async def test_a_tag_is_deleted_only_when_the_source_itself_says_that_it_has_no_such_tag(
     mesh: Deleting, method: str, status: int, ends: tuple[str, Status, str]
 ) -> None:
     await mesh.copied(v1=A)
     await moved_and_gone(mesh, "v1")
     mesh.site.source.faults.fail = Fail(1000, method, f"/v2/{APP}/manifests/v1", status)
     await told(mesh, "v1")
-    end = await mesh.end()
-    assert said(end) == ends
-    if status == 404:
-        assert end.error is not None
-        assert "the destination's stays, source_unsure: " in end.error.message
+    assert said(await mesh.end()) == ends
     assert await mesh.site.holds("v1") == A.digest
 
 
@@ -266,8 +266,12 @@ async def test_a_deletion_that_was_cut_before_it_knew_has_succeeded(
     monkeypatch.undo()
     monkeypatch.setattr(survey, "SETTLE_SECONDS", 0.1)
     await mesh.site.start()
-    _, again, end = await mesh.site.ends(3)  # the first push is delivered again too
-    assert (said(again)[0], said(end)) == ("copy", ("delete", Status.SUCCEED, None))
+    ends = await mesh.site.ends(2)
+    if (
+        said(ends[-1])[0] == "copy"
+    ):  # the first push is delivered again, unless its offset was committed in time
+        ends = await mesh.site.ends(3)
+    assert said(ends[-1]) == ("delete", Status.SUCCEED, None)
 
 
 async def test_a_replica_that_was_away_follows_without_being_compared(tmp_path: Path) -> None:

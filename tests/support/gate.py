@@ -108,7 +108,11 @@ class _Handler(BaseHTTPRequestHandler):
                 headers["Content-Length"] = str(sum(map(len, pieces)))
             connection.request(self.command, self.path, iter(pieces) if pieces else None, headers)
             answer = connection.getresponse()
-            kept = [(name, self._ours(value)) for name, value in answer.getheaders() if name.lower() not in _HOP_BY_HOP]
+            kept = [
+                (name, self._ours(value))
+                for name, value in answer.getheaders()
+                if name.lower() not in _HOP_BY_HOP
+            ]
             self._send(answer.status, kept, answer.read())
         except OSError:
             self._send(502, [], b"")

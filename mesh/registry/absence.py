@@ -10,7 +10,7 @@ from mesh.registry.port import Descriptor, Registry
 from schemas.names import Reference, Repository
 
 _ANSWERS = 2
-_PAUSE_SECONDS = 0.5  # between two answers
+_PAUSE_SECONDS = 0.2  # between two answers
 
 
 async def resolve_confirmed(

@@ -1,4 +1,4 @@
-"""Which bytes of a blob an answer holds, and how the rest of them is asked for elsewhere. Pure."""
+"""Which bytes of a blob a response contains, and how the rest of them is requested elsewhere (RFC 9110, section 14)."""
 
 import re
 from collections.abc import Mapping
@@ -9,25 +9,28 @@ _CONTENT_RANGE = re.compile(r"bytes (\d{1,18})-(\d{1,18})/(?:\d{1,18}|\*)", re.A
 
 @dataclass(frozen=True, slots=True)
 class ByteRange:
-    """From byte `first` to byte `last`; None = to the end, wherever it is."""
+    """The bytes from `first` to `last`, both included; None = to the end, wherever it is."""
 
     first: int
     last: int | None
 
     def after(self, count: int) -> "ByteRange":
+        """Returns the range without its first `count` bytes."""
         return ByteRange(self.first + count, self.last)
 
     @property
     def header(self) -> str:
+        """Returns the value of the Range header."""
         return f"bytes={self.first}-{'' if self.last is None else self.last}"
 
     @property
-    def is_over(self) -> bool:
+    def is_empty(self) -> bool:
+        """Returns whether no bytes are left."""
         return self.last is not None and self.first > self.last
 
 
 def byte_range_of(status: int, headers: Mapping[str, str]) -> ByteRange | None:
-    """Of an answer to a GET; None when it is not one stretch of the blob, or of the blob packed in some way."""
+    """Returns the range in a response to a GET; None when it has several, or the blob in another encoding."""
     if headers.get("Content-Encoding", "identity") != "identity":
         return None
     if status == 200:
@@ -38,9 +41,9 @@ def byte_range_of(status: int, headers: Mapping[str, str]) -> ByteRange | None:
 
 
 def to_skip(wanted: ByteRange, status: int, headers: Mapping[str, str]) -> int | None:
-    """How many bytes of an answer come before what is `wanted`; None when it does not hold just that.
+    """Returns how many bytes of a response precede the wanted ones; None when it does not contain all of these.
 
-    A place that does not know ranges sends all of it, which holds it too.
+    A place without support for ranges sends the whole blob, which contains them too.
     """
     got = byte_range_of(status, headers)
     if got is None or got.first not in (0, wanted.first):

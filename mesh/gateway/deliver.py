@@ -1,7 +1,7 @@
-"""A place's answer on its way to the client: as it is, piece by piece, memory bounded by one piece.
+"""Sends a place's response to the client, unchanged, with no more than one chunk of it in memory.
 
-A blob that breaks off in the middle is gone on with by another place, from the byte where it broke: its digest says
-that it is the same. What cannot be gone on with ends in a broken connection, never as if it were whole.
+A blob that breaks off in the middle is resumed from another place at the byte where it broke: its digest guarantees
+that it is the same. What cannot be resumed ends in a broken connection, so that it never looks complete.
 """
 
 import asyncio
@@ -14,71 +14,79 @@ from aiohttp import web
 from mesh.errors import RegistryError
 from mesh.gateway import headers
 from mesh.gateway.byte_ranges import ByteRange, byte_range_of, to_skip
-from mesh.gateway.places import Places
-from mesh.gateway.search import Found
+from mesh.gateway.search import Served
+from mesh.gateway.settings import GatewaySettings
+from mesh.gateway.upstreams import Upstreams
 from mesh.metrics import Metrics
 from mesh.registry import failures
 from schemas.completions import Side
 
 LOG = structlog.get_logger()
 
-_MOST_RESUMES = 5
-_STALLED_SECONDS = 60.0  # for which a client takes nothing of what waits for it
-# Asks the places for a stretch of the blob; who has it, or None.
-AskForRest = Callable[[ByteRange], Awaitable[Found | None]]
+# Requests a range of the blob from the places; returns the response of one that has it, or None.
+RequestRest = Callable[[ByteRange], Awaitable[Served | None]]
 
 
 @dataclass(slots=True)
-class Delivery:
-    """`send` once. It closes the place's answer, whatever happens."""
+class ResponseDelivery:
+    """The delivery of one response. `send` may be called once; it closes the place's response in any case.
+
+    Args:
+        request_rest: None = the response is not resumed when it breaks off.
+    """
 
     request: web.Request
-    found: Found
-    ask_for_rest: AskForRest | None  # None = what breaks off is not gone on with
-    places: Places
+    served: Served
+    request_rest: RequestRest | None
+    upstreams: Upstreams
     metrics: Metrics
+    settings: GatewaySettings
     left: ByteRange | None = None
     skip: int = 0
     resumes: int = 0
 
     async def send(self) -> web.StreamResponse:
-        response = self.found.response
+        """Sends the response to the client, as far as the client reads it."""
+        response = self.served.response
         answer = web.StreamResponse(
-            status=response.status, headers=headers.coming(response.status, response.headers, response.url)
+            status=response.status,
+            headers=headers.for_client(response.status, response.headers, response.url),
         )
         self.left = byte_range_of(response.status, response.headers)
         try:
             await answer.prepare(self.request)
             if self.request.method == "HEAD" or await self._send_body(answer):
-                await _taken(answer.write_eof())
+                await self._before_stall(answer.write_eof())
             else:
-                self._cut()
-        except ConnectionError:
-            LOG.debug("a client went away", action="gateway_client_gone")  # a place's errors are ours already
+                self._abort()
+        except ConnectionError:  # the client's: those of a place are RegistryErrors
+            LOG.debug("a client closed its connection", action="gateway_client_disconnected")
         except TimeoutError:
-            LOG.info("a client reads no more", action="gateway_client_stalled", place=self.found.place.name)
-            self._cut()
+            LOG.info(
+                "a client stopped reading", action="gateway_client_stalled", place=self.served.place.name
+            )
+            self._abort()
         except BaseException:
-            self._cut()  # no other answer may follow a part of this one
+            self._abort()  # no other response may follow a part of this one
             raise
         finally:
-            self.found.response.close()
+            self.served.response.close()
         return answer
 
-    def _cut(self) -> None:
+    def _abort(self) -> None:
         if self.request.transport is not None:
             self.request.transport.abort()
 
     async def _send_body(self, answer: web.StreamResponse) -> bool:
-        """False when it broke off for good."""
-        if self.found.body is not None:
-            await self._write(answer, self.found.body)
+        """Sends the body and returns whether it is complete."""
+        if self.served.body is not None:
+            await self._write(answer, self.served.body)
             return True
-        while self.left is None or not self.left.is_over:
+        while self.left is None or not self.left.is_empty:
             try:
                 chunk = await self._read()
             except RegistryError as error:
-                if not await self._goes_on(error):
+                if not await self._resume(error):
                     return False
                 continue
             if not chunk:
@@ -88,7 +96,7 @@ class Delivery:
         return True
 
     def _wanted(self, chunk: bytes) -> bytes:
-        """Without what the client has already, and without what it did not ask for."""
+        """Returns the chunk without bytes that the client has already or did not ask for."""
         skipped = min(self.skip, len(chunk))
         self.skip -= skipped
         last = self.left.last if self.left is not None else None
@@ -96,39 +104,41 @@ class Delivery:
         return chunk[skipped:until]
 
     async def _write(self, answer: web.StreamResponse, chunk: bytes) -> None:
-        self.metrics.gateway_bytes.labels(self.found.place.name).inc(len(chunk))
+        self.metrics.gateway_bytes.labels(self.served.place.name).inc(len(chunk))
         if self.left is not None:
             self.left = self.left.after(len(chunk))
-        await _taken(answer.write(chunk))
+        await self._before_stall(answer.write(chunk))
 
     async def _read(self) -> bytes:
-        with failures.translated(self.found.place.name, Side.SOURCE):
-            return await self.found.response.content.readany()
+        with failures.translated(self.served.place.name, Side.SOURCE):
+            return await self.served.response.content.readany()
 
-    async def _goes_on(self, error: RegistryError) -> bool:
-        """Whether another place (or this one, when it is back) has the rest."""
-        broken = self.found
+    async def _resume(self, error: RegistryError) -> bool:
+        """Continues with another place, or with this one when it is up again; returns whether that worked."""
+        broken = self.served
         broken.response.close()
-        self.places.failed(broken.place, str(error))
-        while self.ask_for_rest is not None and self.left is not None and self.resumes < _MOST_RESUMES:
+        self.upstreams.mark_down(broken.place, str(error))
+        while self.request_rest is not None and self.left is not None and self._may_resume():
             self.resumes += 1
-            found = await self.ask_for_rest(self.left)
+            found = await self.request_rest(self.left)
             if found is None:
                 break
             skip = to_skip(self.left, found.response.status, found.response.headers)
             if skip is None:
                 found.response.close()
                 continue
-            self.found, self.skip = found, skip
+            self.served, self.skip = found, skip
             self.metrics.gateway_resumed.labels(broken.place.name).inc()
-            LOG.warning("a blob goes on from elsewhere", action="gateway_resumed", broken=broken.place.name,
+            LOG.warning("a blob is resumed from another place", action="gateway_resumed", broken=broken.place.name,
                         place=found.place.name, reason=str(error))  # fmt: skip
             return True
         LOG.warning("a pull broke off", action="gateway_broken", place=broken.place.name, reason=str(error))
         return False
 
+    def _may_resume(self) -> bool:
+        return self.resumes < self.settings.blob_resumes
 
-async def _taken(writing: Awaitable[None]) -> None:
-    """`TimeoutError` when the client takes nothing for too long: its place's connection is held as long as it is."""
-    async with asyncio.timeout(_STALLED_SECONDS):
-        await writing
+    async def _before_stall(self, writing: Awaitable[None]) -> None:
+        """Raises `TimeoutError` when the client reads nothing for too long, while it holds a place's connection."""
+        async with asyncio.timeout(self.settings.client_stall_timeout):
+            await writing

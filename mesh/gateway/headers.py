@@ -1,7 +1,7 @@
-"""What of a request goes on to a place, and what of its answer comes back. Pure.
+"""Which headers of a request are forwarded to a place, and which of its response to the client.
 
-Nothing passes that is not named here: no cookies, no names of inner hosts. A Bearer challenge sends the client to this
-gateway for its token, a list's next page to this gateway too.
+Only the headers that are listed here pass: no cookies, no names of internal hosts. Bearer challenges and the next page
+of a list are rewritten to lead to this gateway.
 """
 
 from collections.abc import Callable, Mapping
@@ -18,49 +18,60 @@ from schemas.names import PlaceName
 
 Headers = CIMultiDictProxy[str]
 
-_GOING = ("Authorization", "Accept", "Range", "If-Range", "If-None-Match", "If-Modified-Since")
-_COMING = (
+_REQUEST = ("Authorization", "Accept", "Range", "If-Range", "If-None-Match", "If-Modified-Since")
+_RESPONSE = (
     "Content-Type", "Content-Length", "Content-Range", "Content-Encoding", "Accept-Ranges", "ETag", "Last-Modified",
     "Cache-Control", "Docker-Content-Digest", "OCI-Filters-Applied", "Retry-After",
 )  # fmt: skip
 VERSION = {"Docker-Distribution-Api-Version": "registry/2.0"}
 
 
-def going(headers: Headers) -> dict[str, str]:
-    return {name: ", ".join(headers.getall(name)) for name in _GOING if name in headers}
+def selected(headers: Mapping[str, str], *names: str) -> dict[str, str]:
+    """Returns the headers of these names that are there."""
+    return {name: headers[name] for name in names if name in headers}
 
 
-def coming(status: int, headers: Headers, page: URL) -> dict[str, str]:
-    """Of an answer to `page`."""
-    kept = {name: headers[name] for name in _COMING if name in headers}
+def for_place(headers: Headers) -> dict[str, str]:
+    """Returns the headers of a client's request that are forwarded to a place."""
+    return {name: ", ".join(headers.getall(name)) for name in _REQUEST if name in headers}
+
+
+def for_client(status: int, headers: Headers, page: URL) -> dict[str, str]:
+    """Returns the headers of a place's response to `page` that are forwarded to the client."""
+    kept = selected(headers, *_RESPONSE)
     if 300 <= status < 400 and "Location" in headers:
         kept["Location"] = headers["Location"]
     return kept | VERSION | _next_page(headers, page)
 
 
 def token_url(base: str, place: PlaceName) -> str:
-    """Where clients of this gateway ask for tokens of a place."""
+    """Returns where clients of the gateway at `base` request tokens of a place."""
     return f"{base}/token/{quote(place, safe='')}"
 
 
 def challenge(
     headers: Headers, realm: str, check: Callable[[Challenge], object]
 ) -> tuple[CIMultiDict[str], list[Challenge]]:
-    """The `WWW-Authenticate` headers for a client, and the Bearer challenges that `check` takes (else `Rejected`).
+    """Returns the `WWW-Authenticate` headers for a client, and the Bearer challenges that passed the check.
 
-    Other schemes than Basic and Bearer are left out: they are bound to the host that they were made for.
+    Other schemes than Basic and Bearer are left out: they are bound to the place's host.
+
+    Args:
+        headers: Of the place's response.
+        realm: Replaces the realm of Bearer challenges.
+        check: Raises `Rejected` for a challenge that is left out.
     """
-    said, trusted = CIMultiDict[str](VERSION), list[Challenge]()
+    rewritten, trusted = CIMultiDict[str](VERSION), list[Challenge]()
     for found in challenges.parse(headers.getall("WWW-Authenticate", [])):
         if found.scheme == "basic":
-            said.add("WWW-Authenticate", _render("Basic", found.parameters))
-        elif found.scheme == "bearer" and _is_taken(found, check):
+            rewritten.add("WWW-Authenticate", _render("Basic", found.parameters))
+        elif found.scheme == "bearer" and _passes(found, check):
             trusted.append(found)
-            said.add("WWW-Authenticate", _render("Bearer", found.parameters | {"realm": realm}))
-    return said, trusted
+            rewritten.add("WWW-Authenticate", _render("Bearer", found.parameters | {"realm": realm}))
+    return rewritten, trusted
 
 
-def _is_taken(found: Challenge, check: Callable[[Challenge], object]) -> bool:
+def _passes(found: Challenge, check: Callable[[Challenge], object]) -> bool:
     try:
         check(found)
     except Rejected:
@@ -73,13 +84,13 @@ def _render(scheme: str, parameters: Mapping[str, str]) -> str:
 
 
 def _escaped(value: str) -> str:
-    plain = "".join(dead_letter for dead_letter in value if dead_letter.isprintable())
-    return plain.replace("\\", "\\\\").replace('"', '\\"')
+    printable = "".join(char for char in value if char.isprintable())
+    return printable.replace("\\", "\\\\").replace('"', '\\"')
 
 
 def _next_page(headers: Headers, page: URL) -> dict[str, str]:
     try:
         following = redirects.next_page(page, headers.getall("Link", []), side=Side.SOURCE)
     except Rejected:
-        return {}  # it leads away from the place: there is no page of it behind us
+        return {}  # a link to another host: the gateway cannot serve that page
     return {} if following is None else {"Link": f'<{following.raw_path_qs}>; rel="next"'}

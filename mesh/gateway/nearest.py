@@ -1,8 +1,8 @@
-"""Who may serve a domain in a region, and in which order. Pure.
+"""Which places may serve a domain in a region, and in which order.
 
-Instances in the order of their listing: on a clash the first one wins. Of each instance its places in the jurisdiction
-of the region, nearest first: the own region, then by the cost that the place's region declares for its link to ours,
-else by the round trip measured. Those that do not answer come last.
+Instances come in the order of their listing: where two have an image of one name, the first wins. The places of each
+are those in the jurisdiction of the region, nearest first: the own region, then by the cost that the place's region
+declares for its link to this one, else by the measured round trip. Places that do not answer come last.
 """
 
 from collections import defaultdict
@@ -18,8 +18,8 @@ _UNKNOWN = float("inf")
 
 
 @dataclass(frozen=True, slots=True)
-class Seen:
-    """What the last look at a place found. A place that nobody looked at yet counts as well."""
+class ProbeResult:
+    """What the last probe of a place found. A place that was not probed yet counts as up."""
 
     up: bool = True
     round_trip_ms: float | None = None
@@ -27,69 +27,72 @@ class Seen:
 
 @dataclass(frozen=True, slots=True)
 class Candidate:
+    """A place that may serve. `distance` is 0 in the own region, else a declared cost, or milliseconds."""
+
     place: Place
-    distance: float  # 0 = here; a declared cost, or milliseconds
+    distance: float
     up: bool
 
     @property
-    def has_the_say(self) -> bool:
-        """Whether what this place does not have, its instance does not have."""
+    def is_authoritative(self) -> bool:
+        """Returns whether what this place does not have, its instance does not have."""
         return not self.place.is_replica
 
 
 @dataclass(frozen=True, slots=True)
-class Holders:
+class RankedInstance:
     """An instance with its places, nearest first."""
 
     instance: Instance
     candidates: tuple[Candidate, ...]
 
 
-Look = Callable[[PlaceName], Seen]
-_Declared = tuple[Place, float | None]  # a place, and its distance as far as that is declared
+GetProbeResult = Callable[[PlaceName], ProbeResult]
+_DeclaredPlace = tuple[Place, float | None]  # a place, and its distance as far as that is declared
+_Domains = Mapping[str, list[tuple[Instance, list[_DeclaredPlace]]]]
 
 
-class Nearest:
-    """For the clients of one region. What is declared is gone through once for each change of it, not for each pull."""
+class NearestPlaces:
+    """The places for the clients of one region, derived from the declarations once for each change of these."""
 
     def __init__(self, state: MeshState, region: Region) -> None:
         self._state, self._region = state, region
-        self._known_at = -1
-        self._domains: dict[str, list[tuple[Instance, list[_Declared]]]] = {}
+        self._derived_at = -1
+        self._domains: _Domains = {}
 
-    def holders(self, domain: str, look: Look) -> list[Holders]:
-        """All that may serve `domain`, those with the say first; empty when nobody may."""
+    def ranked(self, domain: str, probe_result: GetProbeResult) -> list[RankedInstance]:
+        """Returns the instances that may serve `domain`, in the order of listing; empty when none may."""
         return [
-            Holders(instance, _by_distance(places, look))
-            for instance, places in self._known().get(domain, [])
+            RankedInstance(instance, _by_distance(places, probe_result))
+            for instance, places in self._derived().get(domain, [])
             if places
         ]
 
     def is_declared(self, domain: str) -> bool:
-        """Whether there is such a domain, here or in another jurisdiction."""
-        return domain in self._known()
+        """Returns whether an instance has this domain, here or in another jurisdiction."""
+        return domain in self._derived()
 
     @property
     def knows_its_region(self) -> bool:
-        """Without it no jurisdiction is known, so nobody may serve."""
+        """Returns whether the region is declared; without that its jurisdiction is unknown, and no place may serve."""
         return self._state.region(self._region) is not None
 
     def places(self, domain: str | None = None) -> list[Place]:
-        """Every place that may ever be asked, for one domain or for all."""
-        listings = self._known().values() if domain is None else [self._known().get(domain, [])]
+        """Returns every place that may be asked, for one domain or for all."""
+        listings = self._derived().values() if domain is None else [self._derived().get(domain, [])]
         every = [place for listed in listings for _, places in listed for place, _ in places]
         return list(dict.fromkeys(every))
 
-    def _known(self) -> Mapping[str, list[tuple[Instance, list[_Declared]]]]:
-        if self._known_at != self._state.changes:
-            self._domains, self._known_at = self._gone_through(), self._state.changes
+    def _derived(self) -> _Domains:
+        if self._derived_at != self._state.changes:
+            self._domains, self._derived_at = self._derive(), self._state.changes
         return self._domains
 
-    def _gone_through(self) -> dict[str, list[tuple[Instance, list[_Declared]]]]:
-        places: dict[str, list[_Declared]] = defaultdict(list)
+    def _derive(self) -> _Domains:
+        places: dict[str, list[_DeclaredPlace]] = defaultdict(list)
         for place in self._state.places():
             if boundary.crossing(self._state, place.region, self._region) is None:
-                places[place.instance].append((place, declared_distance(self._state, place, self._region)))
+                places[place.instance].append((place, self._state.link_cost(place.region, self._region)))
         domains = {it.domain for it in self._state.instances() if it.domain is not None}
         return {
             domain: [(it, places.get(it.name, [])) for it in self._state.instances_of(domain)]
@@ -97,19 +100,14 @@ class Nearest:
         }
 
 
-def declared_distance(state: MeshState, place: Place, region: Region) -> float | None:
-    """0 in the same region, else the cost of the link from the place's; None when that is not declared."""
-    cost = state.link_cost(place.region, region)
-    return None if cost is None else float(cost)
+def _by_distance(places: Iterable[_DeclaredPlace], probe_result: GetProbeResult) -> tuple[Candidate, ...]:
+    found = (_candidate(place, distance, probe_result(place.name)) for place, distance in places)
+    return tuple(sorted(found, key=_order))
 
 
-def _by_distance(places: Iterable[_Declared], look: Look) -> tuple[Candidate, ...]:
-    return tuple(sorted((_candidate(place, far, look(place.name)) for place, far in places), key=_order))
-
-
-def _candidate(place: Place, far: float | None, seen: Seen) -> Candidate:
-    measured = _UNKNOWN if seen.round_trip_ms is None else seen.round_trip_ms
-    return Candidate(place, measured if far is None else far, seen.up)
+def _candidate(place: Place, declared: float | None, probed: ProbeResult) -> Candidate:
+    measured = _UNKNOWN if probed.round_trip_ms is None else probed.round_trip_ms
+    return Candidate(place, measured if declared is None else declared, probed.up)
 
 
 def _order(candidate: Candidate) -> tuple[bool, float, bool, str]:

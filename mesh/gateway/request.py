@@ -1,6 +1,7 @@
-"""What a client asks for: a path below `/v2/` parsed into a value, or refused as the specification says. Pure.
+"""What a client requests: a path below `/v2/`, parsed into a value, or refused as the specification says.
 
-Only what reads is taken: names are parsed here, and every request to a place is written anew from the parsed ones.
+Only pulls are served. Names are parsed here, and each request to a place is written anew from the parsed ones.
+Source: the endpoints and error codes of the OCI Distribution Specification.
 """
 
 from collections.abc import Mapping
@@ -10,12 +11,14 @@ from urllib.parse import parse_qsl, urlencode
 
 from schemas.names import Digest, Reference, Repository, Tag
 
-READING = ("GET", "HEAD")
-_ALLOW = {"Allow": ", ".join(READING)}
-_MIRRORED = "ns"  # containerd names the registry it was asked for, where it asks another host in its place
+_METHODS = ("GET", "HEAD")
+_ALLOW = {"Allow": ", ".join(_METHODS)}
+_MIRRORED = "ns"  # containerd names the registry it mirrors in this parameter
 
 
-class What(StrEnum):
+class Endpoint(StrEnum):
+    """The endpoints that a gateway serves."""
+
     BASE = "base"
     MANIFEST = "manifest"
     BLOB = "blob"
@@ -24,36 +27,36 @@ class What(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
-class Asked:
-    """A request that a place can be asked. Without a repository it is `/v2/` itself."""
+class Pull:
+    """A parsed request, which can be forwarded to a place. Without a repository it is `/v2/` itself."""
 
     method: str
-    what: What
+    endpoint: Endpoint
     repository: Repository | None = None
     reference: Reference | None = None
     query: str = ""
 
     @property
     def path(self) -> str:
-        """Below `/v2/`."""
-        match self.what:
-            case What.BASE:
+        """Returns the path below `/v2/`."""
+        match self.endpoint:
+            case Endpoint.BASE:
                 return ""
-            case What.TAGS:
+            case Endpoint.TAGS:
                 return f"{self.repository}/tags/list"
-            case What.REFERRERS:
+            case Endpoint.REFERRERS:
                 return f"{self.repository}/referrers/{self.reference}"
             case _:
-                return f"{self.repository}/{self.what}s/{self.reference}"
+                return f"{self.repository}/{self.endpoint}s/{self.reference}"
 
     @property
     def is_by_name(self) -> bool:
-        """Whether the answer depends on who is asked. What a digest names is the same everywhere."""
+        """Returns whether instances may answer differently. What a digest names is the same everywhere."""
         return not isinstance(self.reference, Digest)
 
 
-class Refused(Exception):
-    """An answer with an error code of the specification."""
+class ErrorResponse(Exception):
+    """A response with an error code of the specification."""
 
     def __init__(
         self, status: int, code: str, message: str, headers: Mapping[str, str] | None = None
@@ -62,51 +65,67 @@ class Refused(Exception):
         self.status, self.code, self.headers = status, code, headers or {}
 
 
-def parse(method: str, path: str, query: str) -> Asked:
-    """`path` is what follows `/v2/`, decoded; `query` is raw. `Refused` when it is nothing to ask a place."""
-    if method not in READING:
-        raise Refused(405, "UNSUPPORTED", "this is a gateway for pulls: push to the instance itself", _ALLOW)
+def parse(method: str, path: str, query: str) -> Pull:
+    """Returns the parsed request.
+
+    Args:
+        method: The HTTP method.
+        path: What follows `/v2/`, percent-decoded.
+        query: The raw query string.
+
+    Raises:
+        ErrorResponse: It is no request that a gateway forwards.
+    """
+    if method not in _METHODS:
+        raise ErrorResponse(
+            405, "UNSUPPORTED", "this is a gateway for pulls: push to the instance itself", _ALLOW
+        )
     if path == "":
-        return Asked(method, What.BASE)
+        return Pull(method, Endpoint.BASE)
     if path == "_catalog":
-        raise Refused(405, "UNSUPPORTED", "a gateway lists no repositories: ask the instance itself", _ALLOW)
-    name, what, last = _split(path)
+        raise ErrorResponse(
+            405, "UNSUPPORTED", "a gateway lists no repositories: ask the instance itself", _ALLOW
+        )
+    name, endpoint, last = _split(path)
     repository = _repository(name)
-    if what is What.TAGS:
-        return Asked(method, what, repository, None, _passed_on(query))
-    found = _tag_or_digest(last) if what is What.MANIFEST else _digest(last)
-    return Asked(method, what, repository, found, _passed_on(query) if what is What.REFERRERS else "")
+    if endpoint is Endpoint.TAGS:
+        return Pull(method, endpoint, repository, None, _forwarded(query))
+    found = _tag_or_digest(last) if endpoint is Endpoint.MANIFEST else _digest(last)
+    return Pull(
+        method, endpoint, repository, found, _forwarded(query) if endpoint is Endpoint.REFERRERS else ""
+    )
 
 
 def mirrored_host(query: str) -> str | None:
-    """The registry that containerd was asked for, as `HOST[:PORT]`."""
+    """Returns the registry that containerd was asked for, as `HOST[:PORT]`; None when the query names none."""
     return next((value for name, value in parse_qsl(query) if name == _MIRRORED), None)
 
 
-def unknown(asked: Asked) -> Refused:
-    """No place has it."""
-    match asked.what:
-        case What.BLOB:
-            return Refused(404, "BLOB_UNKNOWN", f"no place of this domain has the blob {asked.reference}")
-        case What.MANIFEST | What.REFERRERS:
-            mark = ":" if asked.is_by_name else "@"
-            name = f"{asked.repository}{mark}{asked.reference}"
-            return Refused(404, "MANIFEST_UNKNOWN", f"no place of this domain has {name}")
+def not_found(pull: Pull) -> ErrorResponse:
+    """Returns the 404 for what no place has."""
+    match pull.endpoint:
+        case Endpoint.BLOB:
+            return ErrorResponse(
+                404, "BLOB_UNKNOWN", f"no place of this domain has the blob {pull.reference}"
+            )
+        case Endpoint.MANIFEST | Endpoint.REFERRERS:
+            name = f"{pull.repository}{':' if pull.is_by_name else '@'}{pull.reference}"
+            return ErrorResponse(404, "MANIFEST_UNKNOWN", f"no place of this domain has {name}")
         case _:
-            return Refused(
-                404, "NAME_UNKNOWN", f"no place of this domain has a repository {asked.repository}"
+            return ErrorResponse(
+                404, "NAME_UNKNOWN", f"no place of this domain has a repository {pull.repository}"
             )
 
 
-def _split(path: str) -> tuple[str, What, str]:
-    """Repository, what of it, and the last part. The words stand second to last, so a repository may hold them."""
+def _split(path: str) -> tuple[str, Endpoint, str]:
+    """Splits off the last two parts, of which one names the endpoint: a repository may contain these words too."""
     head, _, last = path.rpartition("/")
     repository, _, word = head.rpartition("/")
-    words = {"manifests": What.MANIFEST, "blobs": What.BLOB, "referrers": What.REFERRERS}
+    words = {"manifests": Endpoint.MANIFEST, "blobs": Endpoint.BLOB, "referrers": Endpoint.REFERRERS}
     if word == "tags" and last == "list":
-        return repository, What.TAGS, last
+        return repository, Endpoint.TAGS, last
     if word not in words:
-        raise Refused(404, "UNSUPPORTED", "no such path: use manifests, blobs, tags/list or referrers")
+        raise ErrorResponse(404, "UNSUPPORTED", "no such path: use manifests, blobs, tags/list or referrers")
     return repository, words[word], last
 
 
@@ -114,7 +133,7 @@ def _repository(text: str) -> Repository:
     try:
         return Repository(text)
     except ValueError as error:
-        raise Refused(400, "NAME_INVALID", str(error)) from error
+        raise ErrorResponse(400, "NAME_INVALID", str(error)) from error
 
 
 def _tag_or_digest(text: str) -> Reference:
@@ -123,16 +142,16 @@ def _tag_or_digest(text: str) -> Reference:
     try:
         return Tag(text)
     except ValueError as error:
-        raise Refused(404, "MANIFEST_UNKNOWN", f"no manifest can be named so: {error}") from error
+        raise ErrorResponse(404, "MANIFEST_UNKNOWN", f"no manifest can have this name: {error}") from error
 
 
 def _digest(text: str) -> Digest:
     try:
         return Digest(text)
     except ValueError as error:
-        raise Refused(400, "DIGEST_INVALID", str(error)) from error
+        raise ErrorResponse(400, "DIGEST_INVALID", str(error)) from error
 
 
-def _passed_on(query: str) -> str:
-    """Pages and filters, in the registry's own words."""
+def _forwarded(query: str) -> str:
+    """Returns the registry's own parameters, such as pages and filters."""
     return urlencode([(name, value) for name, value in parse_qsl(query) if name != _MIRRORED])

@@ -13,7 +13,7 @@ from consumer.places import Places
 from mesh.control import Control
 from mesh.control.storage.database import check as check_database
 from mesh.errors import InvalidInput
-from mesh.gateway import Gateway, GatewayOptions
+from mesh.gateway import Gateway, GatewayOptions, GatewaySettings
 from mesh.node import registries
 from mesh.node.node import Node
 from producer import Intake, Reconcile
@@ -122,8 +122,10 @@ def _relay_access(node: Node, region: Region, own_url: str | None) -> RelayAcces
     return RelayAccess(url, secret)
 
 
-def gateway(node: Node, region: Region, options: GatewayOptions, look_every: float = 3.0) -> Gateway:
-    """Nearby access for the clients of `region`; it looks at the places every `look_every` seconds."""
+def gateway(
+    node: Node, region: Region, options: GatewayOptions, settings: GatewaySettings | None = None
+) -> Gateway:
+    """Returns the gateway for the clients of `region`."""
     return Gateway(
         region=region,
         log=node.log,
@@ -133,7 +135,7 @@ def gateway(node: Node, region: Region, options: GatewayOptions, look_every: flo
         clock=node.clock,
         metrics=node.metrics,
         options=options,
-        look_every=look_every,
+        settings=settings or GatewaySettings(),
     )
 
 

@@ -13,7 +13,7 @@ from aiohttp import ClientError, web
 from structlog.testing import capture_logs
 from yarl import URL
 
-from mesh.gateway import GatewayOptions, deliver, misses, search
+from mesh.gateway import GatewayOptions
 from mesh.registry.builtin.faults import Cut, Fail, Faults, Lie, Throttle
 from schemas import topics
 from schemas.codec import decode, kind_of
@@ -59,8 +59,9 @@ async def site(tmp_path: Path) -> AsyncIterator[MeshSite]:
 
 
 @pytest.fixture
-async def hub(site: MeshSite) -> AsyncIterator[GatewaySite]:
-    async with gateway(site, "shanghai") as found:
+async def hub(site: MeshSite, request: pytest.FixtureRequest) -> AsyncIterator[GatewaySite]:
+    """A gateway in Shanghai; an indirect parameter gives it other limits."""
+    async with gateway(site, "shanghai", **getattr(request, "param", {})) as found:
         yield found
 
 
@@ -432,10 +433,10 @@ async def test_many_pulls_at_once_come_whole(site: MeshSite, hub: GatewaySite) -
     assert all(it.body == BIG for it in found)
 
 
+@pytest.mark.parametrize("hub", [{"miss_interval": 0.001}], indirect=True)
 async def test_what_is_missed_again_later_is_replicated_again_and_told_as_another_execution(
-    site: MeshSite, hub: GatewaySite, monkeypatch: pytest.MonkeyPatch
+    site: MeshSite, hub: GatewaySite
 ) -> None:
-    monkeypatch.setattr(misses, "_QUIET_SECONDS", 0.001)
     await site.start_agent("shanghai")
     image = images.image(layers=[b"one"])
     await site.push("cn", "v1", image)
@@ -463,11 +464,11 @@ async def test_a_manifest_by_tag_that_is_not_what_its_place_calls_it_is_taken_fr
     assert hub.count("requests_total", place="cn", status="200") == 1
 
 
+@pytest.mark.parametrize("hub", [{"manifest_timeout": 0.3}], indirect=True)
 async def test_a_manifest_that_comes_drop_by_drop_is_taken_from_the_next_place(
-    site: MeshSite, hub: GatewaySite, monkeypatch: pytest.MonkeyPatch
+    site: MeshSite, hub: GatewaySite
 ) -> None:
     """A place that sends something now and then is never silent for long."""
-    monkeypatch.setattr(search, "_WHOLE_SECONDS", 0.3, raising=False)
     image = await both(site, "v1", images.image(layers=[b"one"]))
 
     async def answer(request: web.Request) -> web.StreamResponse:
@@ -519,11 +520,9 @@ async def test_a_gateway_whose_region_is_not_declared_says_so(site: MeshSite) ->
     assert b"region nowhere of this gateway is not declared" in told.body
 
 
-async def test_a_client_that_reads_no_more_is_let_go(
-    site: MeshSite, hub: GatewaySite, monkeypatch: pytest.MonkeyPatch
-) -> None:
+@pytest.mark.parametrize("hub", [{"client_stall_timeout": 0.2}], indirect=True)
+async def test_a_client_that_reads_no_more_is_let_go(site: MeshSite, hub: GatewaySite) -> None:
     """Else each of them would hold a connection to a place, and what waits for it, for as long as it likes."""
-    monkeypatch.setattr(deliver, "_STALLED_SECONDS", 0.2)
     size = 48 * 1024 * 1024  # more than all buffers on the way hold
     image = images.image(layers=[bytes(size)])
     await site.push("cn", "v1", image)

@@ -12,7 +12,7 @@ from yarl import URL
 
 from mesh.credentials.credentials import Credentials as Known
 from mesh.gateway import GatewayOptions
-from mesh.gateway.deliver import Delivery
+from mesh.gateway.deliver import ResponseDelivery
 from mesh.node.node import Trust
 from mesh.registry.builtin.registry import Credentials
 from mesh.registry.client import open_endpoint
@@ -95,7 +95,7 @@ async def test_what_the_first_account_refuses_is_not_answered_with_the_content_o
     )
     theirs = images.image(layers=[b"theirs"])
     await site.push("team", "v1", theirs)
-    async with gateway(site, "shanghai", look_every=600) as hub:
+    async with gateway(site, "shanghai", probe_interval=600) as hub:
         for authorization in ({}, {"Authorization": "Basic " + base64.b64encode(b"game:no").decode()}):
             for path in ("manifests/v1", f"manifests/{theirs.digest}", "tags/list"):
                 refused = await hub.ask(f"{APP}/{path}", **authorization)
@@ -138,14 +138,14 @@ async def test_an_error_of_ours_in_the_middle_of_a_body_cuts_it(
     await site.push("cn", "v1", big)
     pieces = 0
 
-    async def read(delivery: Delivery) -> bytes:
+    async def read(delivery: ResponseDelivery) -> bytes:
         nonlocal pieces
         pieces += 1
         if pieces == 3:
             raise ValueError("a mistake")
-        return await delivery.found.response.content.readany()
+        return await delivery.served.response.content.readany()
 
-    monkeypatch.setattr(Delivery, "_read", read)
+    monkeypatch.setattr(ResponseDelivery, "_read", read)
     async with gateway(site, "shanghai") as hub:
         with pytest.raises(ClientError):
             await hub.ask(f"{APP}/blobs/{big.blob_descriptors[1].digest}")

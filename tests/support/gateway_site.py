@@ -11,7 +11,7 @@ from aiohttp import ClientSession
 from prometheus_client import CollectorRegistry
 from yarl import URL
 
-from mesh.gateway import GatewayOptions
+from mesh.gateway import GatewayOptions, GatewaySettings
 from mesh.metrics import Metrics
 from mesh.node import roles, serve
 from mesh.node.node import Trust
@@ -71,16 +71,17 @@ async def gateway(
     region: str,
     options: GatewayOptions | None = None,
     trust: Trust | None = None,
-    look_every: float = 0.1,
+    **limits: float,
 ) -> AsyncIterator[GatewaySite]:
     """Runs a gateway of `region` on the mesh's log, with metrics of its own."""
     node = replace(site.node, metrics=Metrics(CollectorRegistry()), trust=trust or Trust())
     await node.table.caught_up()
-    role = roles.gateway(node, Region(region), options or GatewayOptions(), look_every)
-    looking = asyncio.create_task(role.run())
+    settings = GatewaySettings.model_validate({"probe_interval": 0.1} | limits)
+    role = roles.gateway(node, Region(region), options or GatewayOptions(), settings)
+    probing = asyncio.create_task(role.run())
     try:
         async with serve.listening("127.0.0.1:0", node, [role.routes]) as url, ClientSession() as session:
             yield GatewaySite(url, session, node.metrics)
     finally:
-        looking.cancel()
-        await asyncio.gather(looking, return_exceptions=True)
+        probing.cancel()
+        await asyncio.gather(probing, return_exceptions=True)

@@ -8,8 +8,8 @@ import typer
 
 from mesh.clock import SystemClock
 from mesh.errors import InvalidInput
-from mesh.gateway import hosts_toml, zone
-from mesh.gateway.nearest import Holders, Nearest, Seen
+from mesh.gateway.client_config import dns_zone, hosts_toml
+from mesh.gateway.nearest import NearestPlaces, ProbeResult, RankedInstance
 from mesh.node.cli import daemon_options
 from mesh.node.cli.options import Server
 from mesh.node.cli.remote import Remote
@@ -50,8 +50,8 @@ def hosts_toml_command(
     It is to be kept as /etc/containerd/certs.d/DOMAIN/hosts.toml.
     """
     daemon_options.http_url("--gateway", gateway)
-    name, holders = _nearby(server, daemon_options.region(region), domain)
-    print(hosts_toml.render(name, daemon_options.region(region), holders, gateway), end="")
+    name, instances = _nearby(server, daemon_options.region(region), domain)
+    print(hosts_toml(name, daemon_options.region(region), instances, gateway), end="")
 
 
 @app.command("dns")
@@ -60,16 +60,16 @@ def dns_command(region: RegionName, domain: Domain = None, server: Server = "htt
 
     Addresses of the places, or the name of the nearest.
     """
-    name, holders = _nearby(server, daemon_options.region(region), domain)
-    print(zone.render(name, daemon_options.region(region), holders), end="")
+    name, instances = _nearby(server, daemon_options.region(region), domain)
+    print(dns_zone(name, daemon_options.region(region), instances), end="")
 
 
-def _nearby(server: str, region: Region, domain: str | None) -> tuple[str, list[Holders]]:
+def _nearby(server: str, region: Region, domain: str | None) -> tuple[str, list[RankedInstance]]:
     state = asyncio.run(_declared(Remote(server)))
     if state.region(region) is None:
         raise InvalidInput(f"no region is named {region!r}; see `regmesh get regions`")
     name = domain or _only_domain(state)
-    found = Nearest(state, region).holders(name, lambda _: Seen())
+    found = NearestPlaces(state, region).ranked(name, lambda _: ProbeResult())
     if not found:
         raise InvalidInput(
             f"no instance in the jurisdiction of {region!r} has the domain {name!r}; see `regmesh get instances`"

@@ -1,4 +1,4 @@
-"""What places say and what of it reaches a client: verdicts, headers and stretches of blobs."""
+"""What places answer and what of it reaches a client: outcomes, headers and byte ranges."""
 
 import pytest
 from hypothesis import given
@@ -9,8 +9,8 @@ from yarl import URL
 from mesh.errors import Rejected
 from mesh.gateway import headers
 from mesh.gateway.byte_ranges import ByteRange, byte_range_of, to_skip
+from mesh.gateway.outcome import Inquiry, Outcome, may_ask, outcome_of
 from mesh.gateway.search import _content_digest
-from mesh.gateway.verdict import Inquiry, Meaning, may_be_asked, meaning
 from mesh.registry.challenges import Challenge, choose
 from schemas.completions import Side
 from schemas.names import Account, PlaceName
@@ -25,40 +25,40 @@ def given_headers(*pairs: tuple[str, str]) -> CIMultiDictProxy[str]:
 @pytest.mark.parametrize(
     ("status", "found"),
     [
-        (200, Meaning.SERVED), (206, Meaning.SERVED), (304, Meaning.SERVED), (307, Meaning.SERVED),
-        (416, Meaning.SERVED), (401, Meaning.UNAUTHORIZED), (403, Meaning.DENIED), (404, Meaning.ABSENT),
-        (408, Meaning.TROUBLE), (429, Meaning.TROUBLE), (500, Meaning.TROUBLE), (599, Meaning.TROUBLE),
+        (200, Outcome.SERVED), (206, Outcome.SERVED), (304, Outcome.SERVED), (307, Outcome.SERVED),
+        (416, Outcome.SERVED), (401, Outcome.UNAUTHORIZED), (403, Outcome.DENIED), (404, Outcome.ABSENT),
+        (408, Outcome.UNAVAILABLE), (429, Outcome.UNAVAILABLE), (500, Outcome.UNAVAILABLE), (599, Outcome.UNAVAILABLE),
     ],
 )  # fmt: skip
-def test_what_a_status_means(status: int, found: Meaning) -> None:
-    assert meaning(status) is found
+def test_the_outcome_of_a_status(status: int, found: Outcome) -> None:
+    assert outcome_of(status) is found
 
 
 def inquiry(
-    *said: Meaning, home: Meaning | None = None, by_name: bool = True, authorized: bool = True
+    *said: Outcome, home: Outcome | None = None, by_name: bool = True, authorized: bool = True
 ) -> Inquiry:
-    """What replicas say, and the instance itself if `home`."""
+    """The outcomes of replicas, and of the instance itself if `home`."""
     made = Inquiry(by_name, authorized)
     for one in said:
-        made.take(one, has_the_say=False)
+        made.record(one, is_authoritative=False)
     if home is not None:
-        made.take(home, has_the_say=True)
+        made.record(home, is_authoritative=True)
     return made
 
 
-SAID = st.sampled_from([Meaning.ABSENT, Meaning.UNAUTHORIZED, Meaning.DENIED, Meaning.TROUBLE])
+SAID = st.sampled_from([Outcome.ABSENT, Outcome.UNAUTHORIZED, Outcome.DENIED, Outcome.UNAVAILABLE])
 
 
 @given(st.lists(SAID, max_size=4), st.none() | SAID, st.booleans(), st.booleans())
 def test_another_account_is_asked_only_when_nobody_refused_and_no_name_is_in_doubt(
-    said: list[Meaning], home: Meaning | None, by_name: bool, authorized: bool
+    said: list[Outcome], home: Outcome | None, by_name: bool, authorized: bool
 ) -> None:
     made = inquiry(*said, home=home, by_name=by_name, authorized=authorized)
-    if home is Meaning.ABSENT:
-        assert made.leaves_it_to_others(same_account=False)
+    if home is Outcome.ABSENT:
+        assert made.allows_next(same_account=False)
         return
-    refused = {Meaning.UNAUTHORIZED, Meaning.DENIED} & {*said, home}
-    assert made.leaves_it_to_others(same_account=False) == (not refused and not by_name)
+    refused = {Outcome.UNAUTHORIZED, Outcome.DENIED} & {*said, home}
+    assert made.allows_next(same_account=False) == (not refused and not by_name)
 
 
 @given(
@@ -66,35 +66,37 @@ def test_another_account_is_asked_only_when_nobody_refused_and_no_name_is_in_dou
     st.booleans(),
 )
 def test_no_later_instance_makes_good_for_another_account_what_an_earlier_one_refused(
-    said: list[tuple[str, list[Meaning], Meaning]], by_name: bool
+    said: list[tuple[str, list[Outcome], Outcome]], by_name: bool
 ) -> None:
-    heard = [(Account(account), inquiry(*near, home=home, by_name=by_name)) for account, near, home in said]
-    refused = {account for account, one in heard if one.refused}
-    silent = {account for account, one in heard if by_name and not one.home_has_it_not}
+    previous = [
+        (Account(account), inquiry(*near, home=home, by_name=by_name)) for account, near, home in said
+    ]
+    refused = {account for account, one in previous if one.refused}
+    silent = {account for account, one in previous if by_name and not one.is_known_absent}
     for account in (Account("game"), Account("team")):
         if (refused | silent) - {account}:
-            assert not may_be_asked(account, heard)
-    if all(home is Meaning.ABSENT for _, _, home in said):
-        assert may_be_asked(Account("third"), heard)
+            assert not may_ask(account, previous)
+    if all(home is Outcome.ABSENT for _, _, home in said):
+        assert may_ask(Account("third"), previous)
 
 
 def test_in_one_account_a_client_may_be_known_elsewhere_and_a_no_is_a_no() -> None:
-    assert inquiry(Meaning.UNAUTHORIZED).goes_on
-    assert not inquiry(Meaning.UNAUTHORIZED, authorized=False).goes_on
-    assert not inquiry(Meaning.DENIED).goes_on
-    assert inquiry(home=Meaning.UNAUTHORIZED).leaves_it_to_others(same_account=True)
-    assert not inquiry(home=Meaning.UNAUTHORIZED, authorized=False).leaves_it_to_others(same_account=True)
-    assert not inquiry(home=Meaning.DENIED).leaves_it_to_others(same_account=True)
-    assert inquiry(home=Meaning.TROUBLE).leaves_it_to_others(same_account=True)
+    assert inquiry(Outcome.UNAUTHORIZED).asks_next_place
+    assert not inquiry(Outcome.UNAUTHORIZED, authorized=False).asks_next_place
+    assert not inquiry(Outcome.DENIED).asks_next_place
+    assert inquiry(home=Outcome.UNAUTHORIZED).allows_next(same_account=True)
+    assert not inquiry(home=Outcome.UNAUTHORIZED, authorized=False).allows_next(same_account=True)
+    assert not inquiry(home=Outcome.DENIED).allows_next(same_account=True)
+    assert inquiry(home=Outcome.UNAVAILABLE).allows_next(same_account=True)
 
 
-def test_only_what_is_named_goes_and_comes() -> None:
-    going = headers.going(
+def test_only_listed_headers_are_forwarded() -> None:
+    forwarded = headers.for_place(
         given_headers(
             ("accept", "a/b"), ("Accept", "c/d"), ("Cookie", "x"), ("Host", "h"), ("range", "bytes=1-2")
         )
     )
-    assert going == {"Accept": "a/b, c/d", "Range": "bytes=1-2"}
+    assert forwarded == {"Accept": "a/b, c/d", "Range": "bytes=1-2"}
     answer = given_headers(
         ("ETag", "e"),
         ("Set-Cookie", "x"),
@@ -102,8 +104,8 @@ def test_only_what_is_named_goes_and_comes() -> None:
         ("Server", "s"),
         ("Link", "</v2/x>"),
     )
-    assert headers.coming(200, answer, PAGE) == {"ETag": "e"} | headers.VERSION
-    assert headers.coming(307, answer, PAGE)["Location"] == "http://inner/x"
+    assert headers.for_client(200, answer, PAGE) == {"ETag": "e"} | headers.VERSION
+    assert headers.for_client(307, answer, PAGE)["Location"] == "http://inner/x"
 
 
 @pytest.mark.parametrize(
@@ -116,7 +118,7 @@ def test_only_what_is_named_goes_and_comes() -> None:
     ],
 )
 def test_the_next_page_is_behind_the_gateway_too(link: str, passed: str | None) -> None:
-    assert headers.coming(200, given_headers(("Link", link)), PAGE).get("Link") == passed
+    assert headers.for_client(200, given_headers(("Link", link)), PAGE).get("Link") == passed
 
 
 def test_challenges_are_rewritten_and_strangers_left_out() -> None:
@@ -164,7 +166,7 @@ def test_a_blob_put_together_from_what_several_places_sent_is_the_blob(
     first = data.draw(st.integers(0, len(blob) - 1))
     last = data.draw(st.integers(first, len(blob) - 1))
     left, got = ByteRange(first, last), b""
-    while not left.is_over:
+    while not left.is_empty:
         if data.draw(st.booleans()):
             status, sent = 206, blob[left.first : last + 1]
             said = {"Content-Range": f"bytes {left.first}-{last}/{len(blob)}"}
@@ -177,7 +179,7 @@ def test_a_blob_put_together_from_what_several_places_sent_is_the_blob(
     assert got == blob[first : last + 1]
 
 
-def test_an_answer_that_holds_something_else_is_not_gone_on_with() -> None:
+def test_a_response_with_other_bytes_is_not_resumed_with() -> None:
     left = ByteRange(10, 99)
     assert left.header == "bytes=10-99"
     assert ByteRange(10, None).header == "bytes=10-"

@@ -10,8 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mesh.gateway import hosts_toml, zone
-from mesh.gateway.nearest import Holders, Look, Nearest, Seen
+from mesh.gateway.client_config import dns_zone, hosts_toml
+from mesh.gateway.nearest import GetProbeResult, NearestPlaces, ProbeResult, RankedInstance
 from mesh.rules import boundary
 from mesh.rules.state import MeshState
 from mesh.rules.validation import declarations
@@ -65,13 +65,15 @@ def document(costs: Mapping[str, int] | None = None, urls: Mapping[str, str] | N
     }
 
 
-def holders(state: MeshState, domain: str, region: Region, look: Look) -> list[Holders]:
-    return Nearest(state, region).holders(domain, look)
+def ranked(
+    state: MeshState, domain: str, region: Region, probe_result: GetProbeResult
+) -> list[RankedInstance]:
+    return NearestPlaces(state, region).ranked(domain, probe_result)
 
 
-def order(state: MeshState, region: str, **seen: Seen) -> list[list[str]]:
-    by_place = {name.replace("_at_", "@"): it for name, it in seen.items()}
-    found = holders(state, HUB, Region(region), lambda name: by_place.get(name, Seen()))
+def order(state: MeshState, region: str, **probed: ProbeResult) -> list[list[str]]:
+    by_place = {name.replace("_at_", "@"): it for name, it in probed.items()}
+    found = ranked(state, HUB, Region(region), lambda name: by_place.get(name, ProbeResult()))
     return [[candidate.place.name for candidate in one.candidates] for one in found]
 
 
@@ -84,14 +86,14 @@ def test_the_own_region_is_nearest_then_what_costs_least() -> None:
 
 def test_without_a_declared_cost_the_round_trip_says_how_far() -> None:
     state = mesh(document())
-    ways = {"cn": Seen(round_trip_ms=30), "cn_at_chengdu": Seen(round_trip_ms=4)}
+    ways = {"cn": ProbeResult(round_trip_ms=30), "cn_at_chengdu": ProbeResult(round_trip_ms=4)}
     assert order(state, "shanghai", **ways) == [["cn@shanghai", "cn@chengdu", "cn"]]
-    ways["cn_at_chengdu"] = Seen(round_trip_ms=40)
+    ways["cn_at_chengdu"] = ProbeResult(round_trip_ms=40)
     assert order(state, "shanghai", **ways) == [["cn@shanghai", "cn", "cn@chengdu"]]
 
 
 def test_who_does_not_answer_is_asked_last_wherever_it_stands() -> None:
-    down = {"cn_at_shanghai": Seen(up=False)}
+    down = {"cn_at_shanghai": ProbeResult(up=False)}
     assert order(mesh(document({"beijing": 1, "chengdu": 2})), "shanghai", **down) == [
         ["cn", "cn@chengdu", "cn@shanghai"]
     ]
@@ -100,14 +102,14 @@ def test_who_does_not_answer_is_asked_last_wherever_it_stands() -> None:
 def test_the_border_holds_both_ways() -> None:
     state = mesh(document())
     assert order(state, "frankfurt") == [["eu"]]
-    assert {place.name for place in Nearest(state, Region("shanghai")).places()} == {
+    assert {place.name for place in NearestPlaces(state, Region("shanghai")).places()} == {
         "cn",
         "cn@shanghai",
         "cn@chengdu",
     }
     assert order(state, "nowhere") == []
-    assert Nearest(state, Region("nowhere")).is_declared(HUB)
-    assert not Nearest(state, Region("nowhere")).is_declared("other.example.com")
+    assert NearestPlaces(state, Region("nowhere")).is_declared(HUB)
+    assert not NearestPlaces(state, Region("nowhere")).is_declared("other.example.com")
 
 
 @given(
@@ -116,7 +118,7 @@ def test_the_border_holds_both_ways() -> None:
     st.dictionaries(st.integers(0, 5), st.tuples(st.booleans(), st.none() | st.floats(0, 1000))),
 )
 def test_whatever_is_declared_no_order_has_a_place_beyond_the_border_or_twice(
-    homes: list[tuple[str, bool]], region: str, seen: dict[int, tuple[bool, float | None]]
+    homes: list[tuple[str, bool]], region: str, probed_numbers: dict[int, tuple[bool, float | None]]
 ) -> None:
     instances = [
         {
@@ -126,8 +128,8 @@ def test_whatever_is_declared_no_order_has_a_place_beyond_the_border_or_twice(
         for n, (home, ours) in enumerate(homes)
     ]  # fmt: skip
     state = mesh(document() | {"instances": instances, "replicas": []})
-    looks = {PlaceName(f"i{n}"): Seen(*it) for n, it in seen.items()}
-    found = holders(state, HUB, Region(region), lambda name: looks.get(name, Seen()))
+    probed = {PlaceName(f"i{n}"): ProbeResult(*it) for n, it in probed_numbers.items()}
+    found = ranked(state, HUB, Region(region), lambda name: probed.get(name, ProbeResult()))
     places = [candidate.place for one in found for candidate in one.candidates]
     assert [it.name for it in places] == [
         f"i{n}" for n, (home, ours) in enumerate(homes)
@@ -137,10 +139,10 @@ def test_whatever_is_declared_no_order_has_a_place_beyond_the_border_or_twice(
 
 def test_what_is_declared_later_counts_at_once() -> None:
     state = mesh(document({"beijing": 5, "chengdu": 10}))
-    nearest = Nearest(state, Region("shanghai"))
+    nearest = NearestPlaces(state, Region("shanghai"))
 
     def names() -> list[str]:
-        (found,) = nearest.holders(HUB, lambda _: Seen())
+        (found,) = nearest.ranked(HUB, lambda _: ProbeResult())
         return [it.place.name for it in found.candidates]
 
     assert names() == ["cn@shanghai", "cn", "cn@chengdu"]
@@ -153,8 +155,10 @@ def test_what_is_declared_later_counts_at_once() -> None:
 
 
 def test_hosts_toml_is_what_containerd_reads() -> None:
-    found = holders(mesh(document({"beijing": 1, "chengdu": 2})), HUB, Region("shanghai"), lambda _: Seen())
-    text = hosts_toml.render(HUB, Region("shanghai"), found, "http://10.9.9.9:8083/")
+    found = ranked(
+        mesh(document({"beijing": 1, "chengdu": 2})), HUB, Region("shanghai"), lambda _: ProbeResult()
+    )
+    text = hosts_toml(HUB, Region("shanghai"), found, "http://10.9.9.9:8083/")
     read = tomllib.loads(text)
     assert read["server"] == f"https://{HUB}"
     assert list(read["host"]) == [
@@ -172,7 +176,7 @@ def records(text: str) -> list[str]:
 
 
 @pytest.mark.parametrize(
-    ("urls", "told", "comments"),
+    ("urls", "active", "comments"),
     [
         ({}, ["10.0.0.1", "10.0.0.2", "10.0.0.3"], ["at port 5000"]),
         (
@@ -185,15 +189,17 @@ def records(text: str) -> list[str]:
         ({"shanghai": "https://10.0.0.9", "beijing": "http://10.0.0.9:5000"}, ["10.0.0.9", "10.0.0.3"], []),
     ],
 )
-def test_a_name_server_can_load_the_zone(urls: dict[str, str], told: list[str], comments: list[str]) -> None:
+def test_a_name_server_can_load_the_zone(
+    urls: dict[str, str], active: list[str], comments: list[str]
+) -> None:
     numbered = {
         "beijing": "http://10.0.0.2:5000",
         "shanghai": "http://10.0.0.1:5000",
         "chengdu": "http://10.0.0.3:5000",
     }
     state = mesh(document({"beijing": 1, "chengdu": 2}, numbered | urls))
-    text = zone.render(HUB, Region("shanghai"), holders(state, HUB, Region("shanghai"), lambda _: Seen()))
-    assert sorted(records(text)) == sorted(told)
+    text = dns_zone(HUB, Region("shanghai"), ranked(state, HUB, Region("shanghai"), lambda _: ProbeResult()))
+    assert sorted(records(text)) == sorted(active)
     assert all(comment in text for comment in comments)
 
 
@@ -202,8 +208,8 @@ def test_dns_names_the_first_instance_and_says_that_another_needs_a_gateway() ->
     both["instances"].append(
         {"name": "zz", "account": "team", "region": "shanghai", "url": "http://10.0.0.9", "domain": HUB}
     )
-    text = zone.render(
-        HUB, Region("shanghai"), holders(mesh(both), HUB, Region("shanghai"), lambda _: Seen())
+    text = dns_zone(
+        HUB, Region("shanghai"), ranked(mesh(both), HUB, Region("shanghai"), lambda _: ProbeResult())
     )
     assert "10.0.0.9" not in records(text)
-    assert "not told: instance zz" in text
+    assert "omitted: instance zz" in text

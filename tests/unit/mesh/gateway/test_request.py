@@ -1,38 +1,38 @@
-"""What is taken from a client is parsed names and nothing else; the rest is refused in the specification's words."""
+"""Requests of clients are parsed into names; the rest is refused with the error codes of the specification."""
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mesh.gateway.request import Asked, Refused, What, mirrored_host, parse, unknown
+from mesh.gateway.request import Endpoint, ErrorResponse, Pull, mirrored_host, not_found, parse
 from schemas.names import Digest, Repository, Tag
 
 DIGEST = f"sha256:{'a' * 64}"
 
 
 @pytest.mark.parametrize(
-    ("path", "what", "reference"),
+    ("path", "endpoint", "reference"),
     [
-        ("", What.BASE, None),
-        ("team/app/manifests/v1", What.MANIFEST, "v1"),
-        (f"team/app/manifests/{DIGEST}", What.MANIFEST, DIGEST),
-        (f"team/app/blobs/{DIGEST}", What.BLOB, DIGEST),
-        (f"team/app/referrers/{DIGEST}", What.REFERRERS, DIGEST),
-        ("team/app/tags/list", What.TAGS, None),
+        ("", Endpoint.BASE, None),
+        ("team/app/manifests/v1", Endpoint.MANIFEST, "v1"),
+        (f"team/app/manifests/{DIGEST}", Endpoint.MANIFEST, DIGEST),
+        (f"team/app/blobs/{DIGEST}", Endpoint.BLOB, DIGEST),
+        (f"team/app/referrers/{DIGEST}", Endpoint.REFERRERS, DIGEST),
+        ("team/app/tags/list", Endpoint.TAGS, None),
     ],
 )
-def test_what_reads_is_written_as_it_came(path: str, what: What, reference: str | None) -> None:
-    asked = parse("GET", path, "")
-    assert (asked.what, asked.reference, asked.path) == (what, reference, path)
+def test_a_pull_is_forwarded_with_its_path(path: str, endpoint: Endpoint, reference: str | None) -> None:
+    pull = parse("GET", path, "")
+    assert (pull.endpoint, pull.reference, pull.path) == (endpoint, reference, path)
 
 
 def test_a_repository_may_be_named_like_the_words_of_the_path() -> None:
-    asked = parse("HEAD", "manifests/blobs/tags/list", "")
-    assert (asked.repository, asked.what) == ("manifests/blobs", What.TAGS)
+    pull = parse("HEAD", "manifests/blobs/tags/list", "")
+    assert (pull.repository, pull.endpoint) == ("manifests/blobs", Endpoint.TAGS)
     assert parse("GET", "tags/list/manifests/blobs", "").repository == "tags/list"
 
 
-def test_pages_and_filters_go_on_and_what_is_for_the_gateway_does_not() -> None:
+def test_pages_and_filters_are_forwarded_and_the_mirrored_host_is_not() -> None:
     assert parse("GET", "a/tags/list", "n=2&last=v%2F1&ns=hub.example.com").query == "n=2&last=v%2F1"
     assert parse("GET", f"a/referrers/{DIGEST}", "artifactType=a%2Fb").query == "artifactType=a%2Fb"
     assert parse("GET", "a/manifests/v1", "x=1").query == ""
@@ -48,19 +48,19 @@ def test_only_a_digest_is_the_same_everywhere() -> None:
 
 @given(st.sampled_from(["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "get", "X"]), st.text(), st.text())
 def test_whatever_comes_is_refused_or_made_of_parsed_names(method: str, path: str, query: str) -> None:
-    asked = refusal = None
+    pull = refusal = None
     try:
-        asked = parse(method, path, query)
-    except Refused as refused:
-        refusal = refused
-    if asked is None:
+        pull = parse(method, path, query)
+    except ErrorResponse as error:
+        refusal = error
+    if pull is None:
         assert refusal is not None
         assert 400 <= refusal.status < 500
         return
     assert method in ("GET", "HEAD")
-    assert asked.repository is None or Repository(asked.repository)
-    assert asked.path == path
-    assert asked.query.isascii()
+    assert pull.repository is None or Repository(pull.repository)
+    assert pull.path == path
+    assert pull.query.isascii()
 
 
 NAMES = st.from_regex(Repository.pattern, fullmatch=True).filter(lambda it: len(it) <= 255)
@@ -68,24 +68,24 @@ NAMES = st.from_regex(Repository.pattern, fullmatch=True).filter(lambda it: len(
 
 @settings(max_examples=30)  # matching texts are slow to draw
 @given(NAMES, st.from_regex(Tag.pattern, fullmatch=True))
-def test_every_image_can_be_asked_for(name: str, tag: str) -> None:
-    assert parse("GET", f"{name}/manifests/{tag}", "") == Asked(
-        "GET", What.MANIFEST, Repository(name), Tag(tag)
+def test_every_image_can_be_pulled(name: str, tag: str) -> None:
+    assert parse("GET", f"{name}/manifests/{tag}", "") == Pull(
+        "GET", Endpoint.MANIFEST, Repository(name), Tag(tag)
     )
 
 
 @pytest.mark.parametrize(
-    ("asked", "code"),
+    ("pull", "code"),
     [
-        (Asked("GET", What.BLOB, Repository("a"), Digest(DIGEST)), "BLOB_UNKNOWN"),
-        (Asked("GET", What.MANIFEST, Repository("a"), Tag("b")), "MANIFEST_UNKNOWN"),
-        (Asked("GET", What.TAGS, Repository("a")), "NAME_UNKNOWN"),
+        (Pull("GET", Endpoint.BLOB, Repository("a"), Digest(DIGEST)), "BLOB_UNKNOWN"),
+        (Pull("GET", Endpoint.MANIFEST, Repository("a"), Tag("b")), "MANIFEST_UNKNOWN"),
+        (Pull("GET", Endpoint.TAGS, Repository("a")), "NAME_UNKNOWN"),
     ],
 )
-def test_what_nobody_has_is_unknown_by_its_kind(asked: Asked, code: str) -> None:
-    assert (unknown(asked).status, unknown(asked).code) == (404, code)
+def test_the_error_code_of_what_no_place_has(pull: Pull, code: str) -> None:
+    assert (not_found(pull).status, not_found(pull).code) == (404, code)
 
 
-def test_what_nobody_has_is_named_as_clients_write_it() -> None:
-    assert "has a/b:v1" in str(unknown(parse("GET", "a/b/manifests/v1", "")))
-    assert f"has a/b@{DIGEST}" in str(unknown(parse("GET", f"a/b/manifests/{DIGEST}", "")))
+def test_what_no_place_has_is_named_as_clients_write_it() -> None:
+    assert "has a/b:v1" in str(not_found(parse("GET", "a/b/manifests/v1", "")))
+    assert f"has a/b@{DIGEST}" in str(not_found(parse("GET", f"a/b/manifests/{DIGEST}", "")))

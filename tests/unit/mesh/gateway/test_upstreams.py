@@ -1,4 +1,4 @@
-"""The ways to the places that a gateway asks: opened when needed, and closed for good."""
+"""Upstream clients of a gateway: opened when first used, and closed for good."""
 
 from typing import Any
 
@@ -7,7 +7,7 @@ from prometheus_client import CollectorRegistry
 
 from mesh.clock import SystemClock
 from mesh.errors import Unreachable
-from mesh.gateway.places import Places
+from mesh.gateway.upstreams import Upstreams
 from mesh.metrics import Metrics
 from schemas.names import Account, ObjectName, PlaceName, Region
 from schemas.topology import Place
@@ -22,16 +22,16 @@ class FakeUpstream:
         self.closed = True
 
 
-async def test_after_it_was_closed_it_opens_nothing_for_the_last_requests() -> None:
+async def test_no_client_is_opened_after_close() -> None:
     opened: list[Any] = []
 
     def open_upstream(_: object) -> Any:
         opened.append(FakeUpstream())
         return opened[-1]
 
-    places = Places(open_upstream, SystemClock(), Metrics(CollectorRegistry()))
-    assert places.way(PLACE) is places.way(PLACE) is opened[0]
-    await places.close()
+    upstreams = Upstreams(open_upstream, SystemClock(), Metrics(CollectorRegistry()))
+    assert upstreams.client(PLACE) is upstreams.client(PLACE) is opened[0]
+    await upstreams.close()
     with pytest.raises(Unreachable, match="this gateway is stopping"):
-        places.way(PLACE)
-    assert [way.closed for way in opened] == [True]
+        upstreams.client(PLACE)
+    assert [client.closed for client in opened] == [True]

@@ -1,4 +1,4 @@
-"""The registries an agent talks to: opened when first needed, looked at from time to time, each failing by itself."""
+"""The registries of an agent: opened when first needed, checked from time to time, each failing by itself."""
 
 import asyncio
 from collections.abc import Callable, Iterable
@@ -17,15 +17,13 @@ from schemas.topology import Place
 log = structlog.get_logger()
 
 READY = "Ready"
-_LOOK_SECONDS = (
-    20.0  # a registry that has not answered by then is Failed; its tasks have time-outs of their own
-)
+_CHECK_SECONDS = 20.0  # without an answer by then a place is Failed; tasks have time-outs of their own
 
 Opener = Callable[[Place], Endpoint]
 
 
 class Places:
-    """Endpoints by place. A changed declaration (another URL, other credentials) gets a new endpoint."""
+    """The endpoint of each place. A changed declaration (another URL, other credentials) gets a new endpoint."""
 
     def __init__(
         self, open_endpoint: Opener, *, open_anonymous: Opener, metrics: Metrics, clock: Clock
@@ -39,33 +37,37 @@ class Places:
         self._took: dict[PlaceName, float] = {}
 
     def registry(self, place: Place, side: Side, chain: Chain | None = None) -> Registry:
-        """The place as one side of a task; raises what `Opener` raises when it has no usable credentials."""
+        """Returns the place as one side of a task.
+
+        Raises:
+            RegmeshError: It has no usable credentials, or the agent has stopped.
+        """
         return self._endpoint(place, side).registry(side, chain)
 
     def anonymous(self, place: Place) -> Registry:
-        """The place as a source for whoever has no credentials there."""
+        """Returns the place as a source for clients without credentials."""
         self._check_open(Side.SOURCE)
         if place not in self._anonymous:
             self._anonymous[place] = self._open_anonymous(place)
         return self._anonymous[place].registry(Side.SOURCE)
 
     def answered_in(self, name: PlaceName) -> float | None:
-        """Seconds that the last look at a place took; None when it failed, or nobody looked."""
+        """Returns the seconds that the last check of a place took; None when it failed, or there was none."""
         return self._took.get(name)
 
     def states(self) -> dict[PlaceName, str]:
-        """`Ready`, or `Failed: ` and the reason, of every place looked at."""
+        """Returns `Ready`, or `Failed: ` and the reason, for every checked place."""
         return dict(self._states)
 
-    async def look(self, places: Iterable[Place], *, beside: Iterable[Place] = ()) -> bool:
-        """Ask each place whether it answers and takes our credentials, all at once; True when a state changed.
+    async def check(self, places: Iterable[Place], *, nearby: Iterable[Place] = ()) -> bool:
+        """Checks concurrently that each place answers and accepts the credentials; returns whether a state changed.
 
-        Of those `beside` only how near they are is remembered. Closes the endpoints of declarations that are no more.
+        Of the `nearby` places only the time they took is kept. Endpoints of places that are not given are closed.
         """
         needed = list(places)
-        used = [*needed, *beside]
+        used = [*needed, *nearby]
         before = self._states.copy()
-        await asyncio.gather(*(self._look_at(place) for place in used))
+        await asyncio.gather(*(self._check_place(place) for place in used))
         names = {place.name for place in needed}
         self._states = {name: state for name, state in self._states.items() if name in names}
         for endpoints in (self._endpoints, self._anonymous):
@@ -74,7 +76,7 @@ class Places:
         return self._states != before
 
     async def close(self) -> None:
-        """For good: others may still ask our relay, and what is opened for them now would never be closed."""
+        """Closes all endpoints for good: one that the relay opened later would never be closed."""
         self._closed = True
         open_ones = [*self._endpoints.values(), *self._anonymous.values()]
         self._endpoints.clear()
@@ -91,17 +93,17 @@ class Places:
             self._endpoints[place] = self._open(place)
         return self._endpoints[place]
 
-    async def _look_at(self, place: Place) -> None:
+    async def _check_place(self, place: Place) -> None:
         began = self._clock.monotonic()
         try:
-            async with asyncio.timeout(_LOOK_SECONDS):
+            async with asyncio.timeout(_CHECK_SECONDS):
                 await self._endpoint(place, Side.SOURCE).ping()
             state = READY
             self._took[place.name] = self._clock.monotonic() - began
         except RegmeshError as error:
             state = f"Failed: {error}"
         except TimeoutError:
-            state = f"Failed: no answer within {_LOOK_SECONDS:.0f} s"
+            state = f"Failed: no answer within {_CHECK_SECONDS:.0f} s"
         if state != READY:
             self._took.pop(place.name, None)
         if state != self._states.get(place.name):

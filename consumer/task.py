@@ -1,11 +1,11 @@
-"""The values that the steps hand to each other. A task is one artifact to one destination."""
+"""A task (one artifact to one destination) and its outcome: the values that the steps pass to each other."""
 
 from dataclasses import dataclass
 
 from mesh.errors import RegmeshError
-from mesh.registry.manifests import Parts
-from mesh.registry.port import Chain, Descriptor, Manifest
+from mesh.registry.port import Chain
 from mesh.registry.referrers import subject_named
+from mesh.rules.matching.compiled_rule import CompiledRule
 from schemas.completions import Operation, Side, Status, TaskError, task_id_of
 from schemas.envelope import MAX_HOPS, make_id
 from schemas.events import Action, Event
@@ -13,137 +13,135 @@ from schemas.names import Digest, PlaceName, Reference, Repository, Tag
 from schemas.rules import Rule, TriggerKind
 from schemas.topology import Place
 
-BlobKey = tuple[PlaceName, Digest]  # a blob on its way to a place
-
+BlobKey = tuple[PlaceName, Digest]  # a blob at a place
+Target = tuple[str, ...]  # what a task writes
 
 FILLS = frozenset[TriggerKind](
     {"backfill", "reconcile"}
-)  # what triggers the look through a replica's instance
+)  # triggers that compare a replica's whole instance unasked
+
+
+def target_of(
+    rule: str, place: PlaceName, repository: Repository, destination_repository: Repository, reference: str
+) -> Target:
+    """Returns the key under which a newer task supersedes an older one.
+
+    Both repositories are in it, as a mapping may bring two under one name.
+    """
+    return (rule, place, repository, destination_repository, reference)
 
 
 @dataclass(frozen=True, slots=True)
 class Task:
-    """One tag, or one manifest that nobody tagged, from where an event says it was pushed, to one destination."""
+    """One tag, or one untagged manifest, from the place where it was pushed to one destination."""
 
     event: Event
-    rule: Rule
+    compiled: CompiledRule
     source: Place
     destination: Place
     repository: Repository
     destination_repository: Repository
     tag: Tag | None  # None: a push by digest alone
-    digest: Digest | None  # None: the registry did not say; the source's tag tells
-    rules_rev: int  # of the table that matched it
+    digest: Digest | None  # None: the registry did not report it; the source's tag names it
+    rules_rev: int  # of the rules that matched it
     operation: Operation = "copy"
-    refusal: TaskError | None = None  # known before it runs: then it ends `Skipped` with this
+    refusal: TaskError | None = None  # known before it runs: it ends `Skipped` with this
+
+    @property
+    def rule(self) -> Rule:
+        """Returns the rule that asked for the task."""
+        return self.compiled.rule
 
     @property
     def execution_id(self) -> str:
-        """The one whose listing found it; an event that just happened is an execution of its own."""
+        """Returns the execution whose listing found it; an event that just happened is an execution of its own."""
         if self.event.part_of is not None:
             return self.event.part_of.execution_id
         return make_id("execution", self.rule.name, self.event.id)
 
     @property
     def trigger(self) -> TriggerKind:
+        """Returns what started the task's execution."""
         return self.event.part_of.trigger if self.event.part_of is not None else "event_based"
 
     @property
     def is_bulk(self) -> bool:
-        """Found by a listing: it yields to what happens now."""
+        """Returns whether a listing found it; such a task yields to what happens now."""
         return self.event.part_of is not None
 
     @property
     def is_prefetch(self) -> bool:
-        """Of one blob, before the manifest that will name it."""
+        """Returns whether it is one blob, copied before the manifest that will name it."""
         return self.event.action in (Action.BLOB_PUSH, Action.BLOB_MOUNT)
 
     @property
     def is_prune(self) -> bool:
-        """The deletion of what a replica was found to hold still: no registry announced it, no human asked for it."""
+        """Returns whether it deletes an orphaned tag of a replica: no registry announced that, no human asked."""
         return self.operation == "delete" and self.trigger == "reconcile"
 
     @property
     def is_inferred(self) -> bool:
-        """The deletion of what was to be copied and is gone from the source: no registry announced it either."""
+        """Returns whether it deletes what was to be copied and is missing at the source; no event announced that."""
         return self.operation == "delete" and self.event.action is Action.MANIFEST_PUSH
 
     @property
     def is_fill(self) -> bool:
-        """Found by looking through a whole replica's instance, unasked."""
+        """Returns whether an unasked comparison of a replica with its whole instance found it."""
         return self.rule.replica is not None and self.trigger in FILLS
 
     @property
     def is_dry_run(self) -> bool:
+        """Returns whether it writes nothing and reports what it would copy."""
         return self.event.part_of is not None and self.event.part_of.dry_run
 
     @property
     def task_id(self) -> str:
+        """Returns the deterministic id: the same event leads to the same task."""
         return task_id_of(self.execution_id, self.destination.name, self.repository, self.reference)
 
     @property
     def reference(self) -> Reference:
-        """What both sides are asked for: the tag, or of a push without one the digest."""
+        """Returns what both registries are asked for: the tag, or the digest of an untagged push."""
         return self.tag if self.tag is not None else Digest(str(self.digest))
 
     @property
     def is_referrer(self) -> bool:
-        """Pushed about something else: by its tag's name, or, of what nobody tagged, perhaps."""
+        """Returns whether it is about another manifest: by its tag's name, or, of an untagged push, possibly."""
         return self.tag is None or subject_named(self.tag) is not None
 
     @property
     def chain(self) -> Chain:
-        """What its destination is told of where this came from."""
+        """Returns the origin and hops that are sent to the destination, so that loops end."""
         return Chain(self.event.origin or self.event.place, min(self.event.hops + 1, MAX_HOPS))
 
     @property
-    def target(self) -> tuple[str, ...]:
-        """What it writes, one task at a time: a newer one with the same target supersedes one that waits.
-
-        A dry run writes nothing, so it is in nobody's way.
-        """
+    def target(self) -> Target:
+        """Returns what it writes; only one task writes a target at a time. A dry run has a target of its own."""
         if self.is_dry_run:
             return ("dry run", self.task_id)
-        names = (self.repository, self.destination_repository)  # a mapping may bring two under one
-        return (self.rule.name, self.destination.name, *names, self.reference)
+        return target_of(
+            self.rule.name,
+            self.destination.name,
+            self.repository,
+            self.destination_repository,
+            self.reference,
+        )
 
     @property
     def lane(self) -> tuple[str, ...]:
-        """Tasks of one lane run in order, one at a time. A push does not queue up behind a listing."""
+        """Returns its lane. Tasks of one lane run in order; what a listing found has lanes of its own."""
         lane = (self.destination.name, self.source.name, self.repository)
         return (*lane, "bulk") if self.is_bulk else lane
 
+    def supersedes(self, older: Event) -> bool:
+        """Returns whether it makes the task of `older`, an event with the same target, needless.
 
-@dataclass(frozen=True, slots=True)
-class Image:
-    """A manifest with what is wanted of all below it. Manifests are ordered children first, the root last."""
-
-    root: Manifest
-    manifests: tuple[tuple[Manifest, Parts], ...]
-    rebuilt_from: Digest | None = None  # what the source holds, where the root is an index of our own making
-
-    @property
-    def digest(self) -> Digest:
-        return self.root.digest
-
-    @property
-    def sparse(self) -> frozenset[Digest]:
-        """Indexes that name more than what is here."""
-        here = {manifest.digest for manifest, _ in self.manifests}
-        return frozenset(
-            manifest.digest
-            for manifest, parts in self.manifests
-            if any(child.digest not in here for child in parts.children)
-        )
-
-
-@dataclass(frozen=True, slots=True)
-class Plan:
-    """What to copy, in order: every blob before the manifests, children before what names them."""
-
-    blobs: tuple[Descriptor, ...]
-    manifests: tuple[Manifest, ...]
-    sparse: frozenset[Digest] = frozenset()  # indexes that name more than is copied
+        What a listing found supersedes no push, and a fill supersedes nothing that a human asked for, since it
+        overwrites less.
+        """
+        if older.part_of is None:
+            return not self.is_bulk
+        return not self.is_fill or older.part_of.trigger in FILLS
 
 
 @dataclass(frozen=True, slots=True)
@@ -153,28 +151,26 @@ class Outcome:
     status: Status
     digest: Digest | None = None
     error: TaskError | None = None
-    rebuilt_from: Digest | None = (
-        None  # the source's digest, where the destination holds an index of our own making
-    )
-
-    may_help_later: bool = False  # of a failure: trying again may help
+    rebuilt_from: Digest | None = None  # the source's digest, where the destination holds a rebuilt index
+    may_help_later: bool = False  # of a failure: a later attempt may succeed
 
     @property
     def holds(self) -> bool:
-        """The destination holds the digest under the tag now."""
+        """Returns whether the destination's tag names the digest now."""
         return self.status is Status.SUCCEED or (self.error is not None and self.error.code == ALREADY_THERE)
 
     @property
-    def is_untold(self) -> bool:
-        """The end of what was no task: an untagged manifest that is about nothing, as the parts of an index are.
+    def is_unreported(self) -> bool:
+        """Returns whether there was no task after all, so that no completion is written.
 
-        So is the deletion of what the destination never had, as most blobs' is.
+        An untagged manifest that is about nothing, such as the children of an index, is none. Nor is the deletion
+        of what the destination never had, such as most blobs.
         """
         return self.error is not None and self.error.code in (NO_REFERRER, NOT_HELD)
 
 
 class NotAdmitted(RegmeshError):
-    """As things are now the task must not write: it ends `Skipped` with `refusal`."""
+    """The task must not write as things are now; it ends `Skipped` with `refusal`."""
 
     code = "not_admitted"
 
@@ -184,6 +180,7 @@ class NotAdmitted(RegmeshError):
 
 
 def skipped(code: str, message: str, digest: Digest | None = None) -> Outcome:
+    """Returns the outcome of a task that had nothing to do or must not write."""
     return Outcome(Status.SKIPPED, digest, TaskError(code=code, side=Side.MESH, message=message))
 
 

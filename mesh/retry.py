@@ -63,6 +63,7 @@ class Retries:
         self._policy = policy
         self._waits = policy.backoff.waits(policy.attempts, random)
         self._throttled = 0.0
+        self.attempts = 1  # so far; a throttled attempt is not counted
 
     def wait_after(self, error: RegmeshError) -> float | None:
         """Returns the seconds to wait before the next attempt; None when `error` ends the operation."""
@@ -70,7 +71,9 @@ class Retries:
             wait = self._policy.throttle_wait(error.retry_after)
             self._throttled += wait
             return wait
-        return next(self._waits, None) if error.retryable else None
+        following = next(self._waits, None) if error.retryable else None
+        self.attempts += following is not None
+        return following
 
 
 async def call_with_retries(

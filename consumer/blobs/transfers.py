@@ -16,6 +16,7 @@ from consumer.blobs.relay.peers import Peers
 from consumer.blobs.relay.serve import Relay
 from consumer.blobs.throttle import Throttle
 from consumer.places import Places
+from consumer.settings import TransferLimits
 from mesh.clock import Clock
 from mesh.log.port import Log, Record
 from mesh.metrics import Metrics
@@ -33,18 +34,6 @@ class RelayAccess:
 
 
 NO_RELAY = RelayAccess()
-
-
-@dataclass(frozen=True, slots=True)
-class TransferLimits:
-    """Limits of the blob transfers of one agent."""
-
-    blobs_per_task: int = 4
-    transfers: int = 16  # blobs in transfer at once, which bounds memory
-    prefetches: int = 4  # of these, blobs that are being prefetched
-    prefetch_bytes: int = (
-        10 * 1024**3
-    )  # the region's budget for prefetched, unnamed blobs; 0 disables prefetch
 
 
 class Transfers:

@@ -1,7 +1,7 @@
-"""A copy whose tag is gone from the source: under a rule that follows deletions it becomes that tag's. Pure.
+"""Turns a copy whose tag is missing at the source into a deletion, under a rule that follows deletions. Pure.
 
-It has to. Of a tag that moved and whose new digest was deleted a registry may tell that digest alone. A destination
-that was away never had it: what it holds under the tag is an older one, and no event names that.
+No event may ask for that deletion. When a tag moves and its new digest is deleted, a registry may announce only that
+digest. A destination that was away never had it, and still holds the older digest under the tag.
 """
 
 from dataclasses import replace
@@ -14,22 +14,25 @@ from schemas.names import Digest
 from schemas.rules import EventBased
 
 
-def deletion_of(task: Task, end: Outcome) -> Task | None:
-    """What a copy that ended so becomes. A fill does not: what a replica holds too many of is counted as a whole."""
+def deletion_of(task: Task, copied: Outcome) -> Task | None:
+    """Returns the deletion that a copy with this outcome becomes, or None.
+
+    A fill becomes none: the orphaned tags of a replica are counted and pruned as a whole.
+    """
     rule, tag = task.rule, task.tag
-    if end.error is None or end.error.code != SOURCE_GONE or task.is_dry_run or task.is_fill:
+    if copied.error is None or copied.error.code != SOURCE_GONE or task.is_dry_run or task.is_fill:
         return None
     if tag is None or is_fallback(tag) or not rule.deletion or not isinstance(rule.trigger, EventBased):
         return None
     return replace(task, operation="delete")
 
 
-def stays(copy: Outcome, deletion: Outcome, digest: Digest | None) -> Outcome | None:
-    """How the copy of `digest` ends where its deletion did nothing; None where the deletion is what is told."""
-    error = deletion.error
-    if deletion.status is not Status.SKIPPED or error is None or error.code == DELETION_HELD:
+def outcome_of_copy(copied: Outcome, deleted: Outcome, digest: Digest | None) -> Outcome | None:
+    """Returns how the copy of `digest` ends when its deletion did nothing; None when the deletion is reported."""
+    error = deleted.error
+    if deleted.status is not Status.SKIPPED or error is None or error.code == DELETION_HELD:
         return None
-    if copy.error is None or error.code == ALREADY_GONE:
-        return replace(copy, digest=digest)
-    message = clean(f"{copy.error.message}; the destination's stays, {error.code}: {error.message}")
-    return replace(copy, digest=digest, error=copy.error.model_copy(update={"message": message}))
+    if copied.error is None or error.code == ALREADY_GONE:
+        return replace(copied, digest=digest)
+    message = clean(f"{copied.error.message}; the destination's stays, {error.code}: {error.message}")
+    return replace(copied, digest=digest, error=copied.error.model_copy(update={"message": message}))

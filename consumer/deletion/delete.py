@@ -1,16 +1,16 @@
-"""Follow a deletion, on one page: what the source does not have any more goes at the destination too.
+"""Follows a deletion, on one page: what the source does not have any more is deleted at the destination too.
 
 The event is a hint. The source is asked before anything is deleted, and a tag that is pushed again meanwhile stays.
-Of a deleted digest the destination's tags are untagged first, one by one, each only if it may be; the digest goes last.
+Of a deleted digest the destination's tags are deleted first, each only if that is allowed, and the digest last.
 """
 
-from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, replace
 
 from consumer.deletion import untag
 from consumer.deletion.prune import prune_tag
 from consumer.deletion.rate_limit import DeletionRateLimit
 from consumer.image import choose
+from consumer.image.admission import Stage
 from consumer.image.job import Job
 from consumer.image.survey import SETTLE_SECONDS
 from consumer.task import (
@@ -28,24 +28,27 @@ from consumer.task import (
 )
 from mesh.errors import NotFound, UnreadableNames
 from mesh.registry.port import Descriptor
-from mesh.rules.matching.compiled_rule import CompiledRule
 from schemas.completions import Side, Status, TaskError
 from schemas.names import Digest, Tag
 
-_LOOK_SECONDS = 0.25  # between two looks at a source that announced before it deleted
+_RETRY_SECONDS = 0.25  # between two looks at a source that announced before it deleted
 
 
 @dataclass(frozen=True, slots=True)
 class Deletion:
-    """A delete task with what it asks before it writes. `admit`: `NotAdmitted` when a task may not write."""
+    """One attempt of a delete task, with the limit that it is held to."""
 
     job: Job
-    admit: Callable[[Task], Awaitable[None]]
-    bursts: DeletionRateLimit
+    rate_limit: DeletionRateLimit
 
 
 async def delete(deletion: Deletion) -> Outcome:
-    """Raises what a registry said when it could not; trying again is safe."""
+    """Deletes the task's tag or digest at the destination.
+
+    Raises:
+        RegistryError: A registry failed; another attempt is safe.
+        NotAdmitted: The task must not delete, or is held for a human.
+    """
     if deletion.job.task.tag is None:
         return await _delete_digest(deletion, Digest(str(deletion.job.task.digest)))
     return await _delete_tag(deletion, deletion.job.task.tag)
@@ -63,22 +66,25 @@ async def _delete_tag(deletion: Deletion, tag: Tag) -> Outcome:
     if (kept := await keeps) is not None:
         return replace(kept, digest=held.digest)
     await _check(deletion, job.task, held)
-    await job.begin()
+    await job.before_write()
 
-    async def goes(other: Tag) -> bool:
+    async def may_delete(other: Tag) -> bool:
         try:
-            return await _stays(deletion, other) is None and await _may_go(deletion, other, held)
+            if await _why_kept(deletion, other) is not None:
+                return False
+            await _admit(deletion, other, held)
         except NotAdmitted as error:
             if error.refusal.code == DELETION_HELD:
                 raise
             return False
+        return True
 
-    await untag.untag(job, tag, held, goes)
+    await untag.untag(job, tag, held, may_delete)
     return Outcome(Status.SUCCEED, held.digest)
 
 
 async def _delete_digest(deletion: Deletion, digest: Digest) -> Outcome:
-    """Nothing is told where the destination does not hold it: a deleted blob is announced alike."""
+    """Ends unreported where the destination does not hold the digest: deleted blobs are announced the same way."""
     job = deletion.job
     repository = job.task.destination_repository
     held = await job.destination.resolve(repository, digest)
@@ -87,19 +93,19 @@ async def _delete_digest(deletion: Deletion, digest: Digest) -> Outcome:
     job.progress.digest = digest
     if (kept := await _source_keeps(job)) is not None:
         return replace(kept, digest=digest)
-    tags, needed = await _tags_to_go(deletion, digest)
+    tags, needed = await _tags_to_delete(deletion, digest)
     for tag in tags:
-        await _may_go(deletion, tag, held)
+        await _admit(deletion, tag, held)
     if needed is None and await untag.is_part(job, digest):
         needed = "an image that is tagged at the destination has it as a part"
     if tags or needed is None:
-        await job.begin()
+        await job.before_write()
 
-    async def goes(other: Tag) -> bool:
+    async def may_delete(other: Tag) -> bool:
         return other in tags
 
     for tag in tags:
-        await untag.untag(job.of(replace(job.task, tag=tag)), tag, held, goes)
+        await untag.untag(job.of(replace(job.task, tag=tag)), tag, held, may_delete)
     if needed is not None:
         return skipped(STILL_TAGGED, needed, digest)
     if await job.destination.resolve(repository, digest) is not None:
@@ -107,51 +113,50 @@ async def _delete_digest(deletion: Deletion, digest: Digest) -> Outcome:
     return Outcome(Status.SUCCEED, digest)
 
 
-async def _tags_to_go(deletion: Deletion, digest: Digest) -> tuple[list[Tag], str | None]:
-    """Of the destination's tags that name it those to be deleted, and what other tag keeps the digest, if any."""
-    going, needed = list[Tag](), None
+async def _tags_to_delete(deletion: Deletion, digest: Digest) -> tuple[list[Tag], str | None]:
+    """The tags that name the digest and are to be deleted, and why the digest itself is kept, if it is."""
+    to_delete, needed = list[Tag](), None
     for tag, found in (await untag.tags_of(deletion.job)).items():
         if found.digest != digest:
             continue
-        if (why := await _stays(deletion, tag)) is not None:
+        if (why := await _why_kept(deletion, tag)) is not None:
             needed = why
         else:
-            going.append(tag)
-    return going, needed
+            to_delete.append(tag)
+    return to_delete, needed
 
 
-async def _stays(deletion: Deletion, tag: Tag) -> str | None:
-    """Why another tag of a digest that has to go stays; None when the source has lost that one too."""
+async def _why_kept(deletion: Deletion, tag: Tag) -> str | None:
+    """Why a tag of a deleted digest is kept; None when the source does not have that tag either."""
     job = deletion.job
-    if not CompiledRule(job.task.rule).wants(job.task.repository, tag):
+    if not job.task.compiled.wants(job.task.repository, tag):
         return f"the destination's tag {tag} names it, which the rule does not want"
     if await job.source_has(tag):
         return f"the tag {tag} names it, and the source has that tag"
     return None
 
 
-async def _may_go(deletion: Deletion, tag: Tag, held: Descriptor) -> bool:
-    """True; `NotAdmitted` when the tag is another's, or is held."""
+async def _admit(deletion: Deletion, tag: Tag, held: Descriptor) -> None:
+    """Raises `NotAdmitted` when the tag belongs to another rule, or its deletion is held for a human."""
     named = replace(deletion.job.task, tag=tag)
-    await deletion.admit(named)
+    await deletion.job.of(named).admit(Stage.WRITE)
     await _check(deletion, named, held)
-    return True
 
 
 async def _source_keeps(job: Job) -> Outcome | None:
-    """Why nothing is to be deleted: the source has it (again), after a moment for registries that announce first."""
+    """Why nothing is deleted: the source has it, even a moment later, as registries announce before they delete."""
     deadline = job.clock.monotonic() + SETTLE_SECONDS
     while await job.source_has(job.task.reference):
         if job.control.superseded.is_set():
             return skipped(SUPERSEDED, "a newer push of this tag is waiting behind this one")
         if job.clock.monotonic() >= deadline:
             return skipped(SOURCE_HAS_IT, "the source has it: it was pushed again, or never deleted")
-        await job.clock.sleep(_LOOK_SECONDS)
+        await job.clock.sleep(_RETRY_SECONDS)
     return None
 
 
 async def _unannounced(job: Job, held: Descriptor) -> Outcome | None:
-    """Why nothing is to be deleted that nobody announced. The source was waited for; now it has to say so itself."""
+    """Why nothing is deleted that no event announced: the source does not say itself that it lacks the tag."""
     task = job.task
     if not task.rule.override and held.digest != task.digest:
         return skipped(NOT_OVERRIDDEN, f"it names {held.digest}, which is not what was pushed")
@@ -159,23 +164,23 @@ async def _unannounced(job: Job, held: Descriptor) -> Outcome | None:
 
 
 async def _check(deletion: Deletion, task: Task, held: Descriptor) -> None:
-    """`NotAdmitted` when the rule does not want what is there, or a burst of deletions waits for a human."""
+    """Raises `NotAdmitted` when the rule does not want what is there, or the rate limit holds the deletion."""
     job = deletion.job
     if any(part.type in ("resource", "label") for part in task.rule.filters):
         there = replace(task, repository=task.destination_repository)
-        await choose.choose(replace(job.of(there), source=job.destination), held.digest)
+        await choose.wanted_image(replace(job.of(there), source=job.destination), held.digest)
     if task.is_bulk and not task.is_inferred:
         return  # a human asked for this very one
-    if not deletion.bursts.knows(task, job.clock.monotonic()):
-        deletion.bursts.count(task, await _number_wanted(job))
-    message = deletion.bursts.refusal(task, job.clock.monotonic(), held_as=job.task.task_id)
+    if not deletion.rate_limit.has_counted(task, job.clock.monotonic()):
+        deletion.rate_limit.count(task, await _number_wanted(job))
+    message = deletion.rate_limit.refusal(task, job.clock.monotonic(), held_as=job.task.task_id)
     if message is not None:
         raise NotAdmitted(TaskError(code=DELETION_HELD, side=Side.MESH, message=message[:256]))
 
 
 async def _number_wanted(job: Job) -> int:
-    """Of the destination's tags those that the rule wants. What cannot be read is not counted: then less may go."""
-    wants, wanted = CompiledRule(job.task.rule).wants, 0
+    """How many of the destination's tags the rule wants. Unreadable ones are not counted, which lowers the limit."""
+    wants, wanted = job.task.compiled.wants, 0
     try:
         async for tag in job.destination.tags(job.task.destination_repository):
             wanted += wants(job.task.repository, tag)

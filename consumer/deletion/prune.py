@@ -1,7 +1,7 @@
-"""Delete what a replica holds and its instance does not, though nobody said so, on one page.
+"""Prunes an orphaned tag: one that a replica holds and its instance does not, though no event announced its deletion.
 
-Nothing happens unless all that can be asked says so: the tag names what we brought there, the source answers, and
-answers that it has no such tag, now and again right before the write. Whatever is unclear stays until the next look.
+It is deleted only if all checks agree: the tag names what was copied from the instance, and the source answers that it
+has no such tag, now and again right before the write. Whatever is unclear stays until the next comparison.
 """
 
 from consumer.deletion import untag
@@ -24,10 +24,10 @@ from schemas.names import Tag
 
 
 async def prune_tag(job: Job, tag: Tag, held: Descriptor) -> Outcome:
-    """Deletes the tag at the replica, which names `held`.
+    """Deletes the tag, which names `held` at the replica.
 
     Raises:
-        RegistryError: A registry could not do it now. A source that refuses for good ends the task as `Skipped`.
+        RegistryError: A registry failed for now. A source that refuses for good ends the task `Skipped`.
     """
     try:
         return await _delete(job, tag, held)
@@ -39,23 +39,23 @@ async def prune_tag(job: Job, tag: Tag, held: Descriptor) -> Outcome:
 
 
 async def _delete(job: Job, tag: Tag, held: Descriptor) -> Outcome:
-    if (refusal := _not_ours(job, held) or await _kept(job, held) or _refused(job, held)) is not None:
+    if (refusal := _other_content(job, held) or await _kept(job, held) or _refused(job, held)) is not None:
         return refusal
-    await job.begin()
+    await job.before_write()
     if (refusal := await _moved(job, tag, held) or await _kept(job, held)) is not None:
         return refusal
 
-    async def goes(other: Tag) -> bool:
+    async def may_delete(other: Tag) -> bool:
         return not await job.source_has(other)
 
-    await untag.untag(job, tag, held, goes)
+    await untag.untag(job, tag, held, may_delete)
     return Outcome(Status.SUCCEED, held.digest)
 
 
-def _not_ours(job: Job, held: Descriptor) -> Outcome | None:
+def _other_content(job: Job, held: Descriptor) -> Outcome | None:
     if held.digest == job.task.digest:
         return None
-    return skipped(OTHER_CONTENT, "the tag names what was not brought there from its instance", held.digest)
+    return skipped(OTHER_CONTENT, "the tag names content that was not copied from its instance", held.digest)
 
 
 def _refused(job: Job, held: Descriptor) -> Outcome | None:
@@ -71,7 +71,7 @@ async def _moved(job: Job, tag: Tag, held: Descriptor) -> Outcome | None:
 
 
 async def _kept(job: Job, held: Descriptor) -> Outcome | None:
-    """Returns why it stays, or None when the registry itself says that the tag was deleted."""
+    """Why it stays; None when the registry itself says that the tag was deleted."""
     if job.control.superseded.is_set():
         return skipped(
             SUPERSEDED, "a newer push or deletion of this tag is waiting behind this one", held.digest

@@ -1,7 +1,7 @@
-"""Take a tag away from a destination; where a registry cannot do that, the digest, if no surviving tag needs it.
+"""Deletes a tag at a destination; where a registry cannot, the digest, unless another tag needs it.
 
-docker-registry 2.8 answers 400 to the deletion of a tag, and a deleted digest takes all its tags away. So its other
-tags are asked about before it goes: those that the source has lost too do not keep it.
+docker-registry 2.8 answers 400 to the deletion of a tag, and deleting a digest deletes all its tags. So the digest is
+deleted only if each of its other tags may be deleted too.
 """
 
 from collections.abc import Awaitable, Callable, Iterable, Mapping
@@ -17,13 +17,16 @@ from schemas.names import Digest, Reference, Tag
 _CONCURRENT_REQUESTS = 8
 
 
-Goes = Callable[
-    [Tag], Awaitable[bool]
-]  # whether another tag of the same digest may go with the one that has to
+MayDelete = Callable[[Tag], Awaitable[bool]]  # whether another tag of the same digest may be deleted too
 
 
-async def untag(job: Job, tag: Tag, held: Descriptor, goes: Goes) -> None:
-    """The destination does not have the tag afterwards, as it says itself. `TagDeleteUnsupported`, `DeleteRefused`."""
+async def untag(job: Job, tag: Tag, held: Descriptor, may_delete: MayDelete) -> None:
+    """Deletes the tag, and checks that the destination does not have it any more.
+
+    Raises:
+        TagDeleteUnsupported: The registry cannot delete a tag alone, and another tag needs the digest.
+        DeleteRefused: The registry refuses deletions.
+    """
     repository = job.task.destination_repository
     try:
         await job.destination.delete_manifest(repository, tag)
@@ -32,13 +35,17 @@ async def untag(job: Job, tag: Tag, held: Descriptor, goes: Goes) -> None:
     except Denied as error:
         raise _refused(error) from error
     except Rejected as error:
-        await _instead_of(job, tag, held, goes, error)
+        await _delete_digest_instead(job, tag, held, may_delete, error)
     if await job.destination.resolve(repository, tag) is not None:
-        raise ServerFault("the registry said that the tag is deleted, and has it", side=Side.DESTINATION)
+        raise ServerFault("the registry reported the tag as deleted, and still has it", side=Side.DESTINATION)
 
 
 async def delete_digest(job: Job, digest: Digest) -> None:
-    """With all tags that name it. `DeleteRefused`."""
+    """Deletes the digest with all tags that name it.
+
+    Raises:
+        DeleteRefused: The registry refuses deletions.
+    """
     try:
         await job.destination.delete_manifest(job.task.destination_repository, digest)
     except NotFound:
@@ -48,7 +55,7 @@ async def delete_digest(job: Job, digest: Digest) -> None:
 
 
 async def tags_of(job: Job) -> dict[Tag, Descriptor]:
-    """What the tags of the destination's repository name."""
+    """Returns what each tag of the destination's repository names."""
     tags, found = await list_tags(job), dict[Tag, Descriptor]()
     for at in range(0, len(tags), _CONCURRENT_REQUESTS):
         some = tags[at : at + _CONCURRENT_REQUESTS]
@@ -58,7 +65,7 @@ async def tags_of(job: Job) -> dict[Tag, Descriptor]:
 
 
 async def list_tags(job: Job) -> list[Tag]:
-    """Of the destination's repository."""
+    """Returns the tags of the destination's repository."""
     try:
         return [tag async for tag in job.destination.tags(job.task.destination_repository)]
     except NotFound:
@@ -66,7 +73,7 @@ async def list_tags(job: Job) -> list[Tag]:
 
 
 async def is_part(job: Job, digest: Digest, tagged: Mapping[Tag, Descriptor] | None = None) -> bool:
-    """Whether a tagged index of the destination's repository names it."""
+    """Returns whether a tagged index of the destination's repository names the digest, directly or below."""
     found = await tags_of(job) if tagged is None else tagged
     indexes = {it.digest for it in found.values() if it.media_type in INDEX_TYPES}
     seen = set[Digest]()
@@ -81,11 +88,13 @@ async def is_part(job: Job, digest: Digest, tagged: Mapping[Tag, Descriptor] | N
     return False
 
 
-async def _instead_of(job: Job, tag: Tag, held: Descriptor, goes: Goes, refusal: Rejected) -> None:
+async def _delete_digest_instead(
+    job: Job, tag: Tag, held: Descriptor, may_delete: MayDelete, refusal: Rejected
+) -> None:
     tagged = await tags_of(job)
-    mine = {name for name, found in tagged.items() if found.digest == held.digest}
-    kept_by = await _first_that_stays(sorted(mine - {tag}), goes)
-    if kept_by is None and await is_part(job, held.digest, {it: tagged[it] for it in tagged.keys() - mine}):
+    same = {name for name, found in tagged.items() if found.digest == held.digest}
+    kept_by = await _first_kept(sorted(same - {tag}), may_delete)
+    if kept_by is None and await is_part(job, held.digest, {it: tagged[it] for it in tagged.keys() - same}):
         kept_by = "a tagged index"
     if kept_by is not None:
         raise TagDeleteUnsupported(
@@ -95,9 +104,9 @@ async def _instead_of(job: Job, tag: Tag, held: Descriptor, goes: Goes, refusal:
     await delete_digest(job, held.digest)
 
 
-async def _first_that_stays(tags: Iterable[Tag], goes: Goes) -> str | None:
+async def _first_kept(tags: Iterable[Tag], may_delete: MayDelete) -> str | None:
     for tag in tags:
-        if not await goes(tag):
+        if not await may_delete(tag):
             return f"the tag {tag}"
     return None
 

@@ -1,35 +1,54 @@
-"""What the rule wants of what the source has: all of an image, the platforms it names of an index, or nothing."""
+"""Reads from the source what the rule wants of it: a whole image, some platforms of an index, or nothing."""
 
+import asyncio
+from collections.abc import Mapping, Sequence
 from functools import partial
 
-from consumer.image import examine, select, survey
+from consumer.image import select, survey
 from consumer.image.job import Job
-from consumer.task import FILTERED, Image, NotAdmitted, Task
+from consumer.image.plan import Image
+from consumer.task import FILTERED, NotAdmitted, Task
+from mesh.concurrency import all_of
 from mesh.errors import clean
-from mesh.rules.matching.compiled_rule import CompiledRule
+from mesh.registry.configs import Config, config_of, read_config
+from mesh.registry.port import Manifest, Registry
 from schemas.completions import Side, TaskError
 from schemas.names import Digest
 
-
-def takes_parts(task: Task) -> bool:
-    """What the destination's tag names does not tell alone whether all is there that the rule wants."""
-    return CompiledRule(task.rule).takes_parts
+_CONCURRENT_READS = 4
 
 
-async def choose(job: Job, digest: Digest) -> Image | None:
-    """None when the source does not have it (yet); `NotAdmitted` when a filter does not hold, and it says which.
+async def wanted_image(job: Job, digest: Digest) -> Image | None:
+    """Returns what the rule wants of `digest`, or None when the source does not have it (yet).
 
-    Configs are read only where a filter asks for them.
+    Configs of images are read only if a filter needs them.
+
+    Raises:
+        NotAdmitted: A filter of the rule does not match; the refusal names it.
+        ContentRefused: A manifest or config is not what it should be, or too large.
     """
-    rule = CompiledRule(job.task.rule)
+    rule = job.task.compiled
     image = await survey.read_image(job.source, job.task, digest, leave_out=partial(select.left_out, rule))
     if image is None:
         return None
-    configs = await examine.read_configs(job.source, job.task, select.asked(rule, image))
+    configs = await _read_configs(job.source, job.task, select.needs_config(rule, image))
     chosen = select.narrow(rule, image, configs)
     job.progress.resource = select.resource_of(chosen)
-    miss = select.miss(rule, image, chosen, configs)
-    if miss is not None:
+    if (miss := select.miss(rule, image, chosen, configs)) is not None:
         message = clean(f"rule {job.task.rule.name!r}: {miss}")
         raise NotAdmitted(TaskError(code=FILTERED, side=Side.MESH, message=message))
     return chosen
+
+
+async def _read_configs(
+    source: Registry, task: Task, manifests: Sequence[Manifest]
+) -> Mapping[Digest, Config]:
+    """By the manifest's digest. A config over 4 MiB is refused."""
+    permits = asyncio.Semaphore(_CONCURRENT_READS)
+
+    async def read(manifest: Manifest) -> Config:
+        async with permits, source.read_blob(task.repository, config_of(manifest)) as chunks:
+            return read_config(b"".join([chunk async for chunk in chunks]))
+
+    found = await all_of(read(manifest) for manifest in manifests)
+    return {manifest.digest: config for manifest, config in zip(manifests, found, strict=True)}

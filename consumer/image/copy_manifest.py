@@ -1,6 +1,7 @@
-"""Manifests as they are, children before what names them, then the tag, then a look that it is so."""
+"""Writes manifests unchanged, children before what names them, and the tag last."""
 
-from consumer.task import Image, Plan, Task
+from consumer.image.plan import Image, Plan
+from consumer.task import Task
 from mesh.errors import ContentMismatch, NotFound, RegistryError, Rejected, SparseRefused
 from mesh.registry.port import Manifest, Registry
 from schemas.completions import Side
@@ -9,11 +10,12 @@ from schemas.completions import Side
 async def copy_manifests(
     plan: Plan, task: Task, destination: Registry, *, resend: bool = False, root_is_missing: bool = False
 ) -> None:
-    """PUT each by digest unless it is there (with `resend`: in any case); the tag is not touched.
+    """Writes each manifest by digest unless the destination has it; with `resend` in any case.
 
-    `root_is_missing`: the last one was asked for and is not there.
+    `root_is_missing` says that the last one is known to be missing, which saves a request.
 
-    `SparseRefused` when the registry wants all below an index of which the rule copies parts.
+    Raises:
+        SparseRefused: The registry takes no index without all its children, and the rule copies parts of it.
     """
     for manifest in plan.manifests:
         is_missing = resend or (root_is_missing and manifest is plan.manifests[-1])
@@ -27,7 +29,11 @@ async def copy_manifests(
 
 
 async def write_tag(image: Image, task: Task, destination: Registry) -> None:
-    """Point the tag at the image, and see by HEAD that the destination answers its digest."""
+    """Writes the tag, and checks by HEAD that the destination answers the image's digest.
+
+    Raises:
+        ContentMismatch: It answers another digest or none.
+    """
     await destination.write_manifest(task.destination_repository, task.reference, image.root)
     found = await destination.resolve(task.destination_repository, task.reference)
     if found is None or found.digest != image.digest:
@@ -37,9 +43,7 @@ async def write_tag(image: Image, task: Task, destination: Registry) -> None:
 
 
 def _sparse_refused(error: RegistryError) -> SparseRefused:
-    advice = (
-        "it takes no index without all its images; use mode rebuilt or full, or let the registry allow it"
-    )
+    advice = "it takes no index without all its images; use mode rebuilt or full, or allow it in the registry"
     return SparseRefused(f"{advice}: {error}", side=Side.DESTINATION, status=error.status)
 
 

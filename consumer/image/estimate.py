@@ -1,55 +1,54 @@
-"""A dry run's end: what the copy would send. Asks the destination which blobs it has, and writes nothing anywhere."""
+"""Estimates what a copy would send, for dry runs. Only asks the destination which blobs it has."""
 
 import asyncio
-from collections import OrderedDict
 from collections.abc import Iterable
 
+from cachetools import LRUCache
+
+from consumer.image.plan import Plan
 from consumer.progress import TaskProgress
-from consumer.task import DRY_RUN, Plan, Task
+from consumer.task import DRY_RUN, Task
 from mesh.concurrency import all_of
 from mesh.registry.port import Descriptor, Registry
 from schemas.completions import Side, TaskError
 from schemas.names import Digest, PlaceName
 
 _CONCURRENT_REQUESTS = 4
-_MOST_REMEMBERED = 50_000
+_MOST_COUNTED = 50_000
 
 
-class Counted:
-    """Blobs that a dry run counted for one of its tags: with the others they would not be sent again.
+class CountedBlobs:
+    """Blobs that an agent counted for one tag of a dry run: other tags of it would not send them again.
 
-    Of one agent. Of more blobs than it remembers, and of several agents, some are counted twice.
+    The number is bounded. Beyond it, and among several agents, some blobs are counted twice.
     """
 
     def __init__(self) -> None:
-        self._by: OrderedDict[tuple[str, PlaceName, Digest], str] = OrderedDict()  # the task that counted it
+        self._task_ids = LRUCache[tuple[str, PlaceName, Digest], str](_MOST_COUNTED)
 
-    def is_anothers(self, task: Task, digest: Digest) -> bool:
-        """True when another task of the execution counted the blob; from now on it is counted."""
+    def count(self, task: Task, digest: Digest) -> bool:
+        """Counts the blob for a task; returns False when another task of its execution counted it before."""
         key = (task.execution_id, task.destination.name, digest)
-        by = self._by.setdefault(key, task.task_id)
-        self._by.move_to_end(key)
-        while len(self._by) > _MOST_REMEMBERED:
-            self._by.popitem(last=False)
-        return by != task.task_id
+        return self._task_ids.setdefault(key, task.task_id) == task.task_id
 
 
 async def estimate(
-    steps: Plan, task: Task, destination: Registry, progress: TaskProgress, counted: Counted
+    steps: Plan, task: Task, destination: Registry, progress: TaskProgress, counted: CountedBlobs
 ) -> TaskError:
-    """`bytes_skipped` becomes what is there already or comes with another tag of the execution.
+    """Returns what a dry run ends with, and sets `bytes_skipped` of its progress.
 
-    So the rest of `bytes_total` is what would be sent or mounted.
+    That is what the destination has and what another tag of the execution brings; the rest of `bytes_total` would be
+    sent or mounted.
     """
-    lanes = asyncio.Semaphore(_CONCURRENT_REQUESTS)
+    permits = asyncio.Semaphore(_CONCURRENT_REQUESTS)
 
     async def missing(blob: Descriptor) -> bool:
-        async with lanes:
+        async with permits:
             return await destination.blob_size(task.destination_repository, blob.digest) is None
 
     answers = await all_of(missing(blob) for blob in steps.blobs)
     absent = [blob for blob, is_missing in zip(steps.blobs, answers, strict=True) if is_missing]
-    sent = [blob for blob in absent if not counted.is_anothers(task, blob.digest)]
+    sent = [blob for blob in absent if counted.count(task, blob.digest)]
     progress.bytes_skipped = progress.bytes_total - _bytes(sent)
     text = (
         f"would copy {len(sent)} of {len(steps.blobs)} blobs, {_bytes(sent)} of {progress.bytes_total} bytes"

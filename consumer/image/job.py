@@ -1,32 +1,44 @@
-"""A task with all it needs, as the pages that run its steps hand it on."""
+"""One attempt of a task together with what its steps use."""
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, MutableMapping
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Self
 
 from consumer.blobs.copy_blobs import BlobCopier
-from consumer.image.estimate import Counted
-from consumer.image.subjects import Subjects
+from consumer.image.admission import Admission, Stage
+from consumer.image.estimate import CountedBlobs
 from consumer.progress import TaskControl, TaskProgress, TaskRun
 from consumer.task import Task
 from mesh.clock import Clock
 from mesh.registry.absence import resolve_confirmed
 from mesh.registry.port import Registry
-from schemas.names import Reference
+from mesh.retry import until_log_available
+from schemas.names import Digest, Reference
+
+
+@dataclass(frozen=True, slots=True)
+class Services:
+    """What all jobs of an agent share."""
+
+    copier: BlobCopier
+    admission: Admission
+    mark_in_progress: Callable[[TaskRun], Awaitable[None]]  # on the log
+    subjects: MutableMapping[
+        Digest, Digest | None
+    ]  # what untagged manifests are about, as far as it was read
+    counted: CountedBlobs
+    clock: Clock
 
 
 @dataclass(frozen=True, slots=True)
 class Job:
-    """One try of one task."""
+    """One attempt of one task."""
 
     run: TaskRun
     source: Registry
     destination: Registry
-    copier: BlobCopier
-    subjects: Subjects
-    counted: Counted
-    clock: Clock
-    begin: Callable[[], Awaitable[None]]  # told before the first write at the destination
+    services: Services
 
     @property
     def task(self) -> Task:
@@ -43,6 +55,11 @@ class Job:
         """Returns the control of this run."""
         return self.run.control
 
+    @property
+    def clock(self) -> Clock:
+        """Returns the agent's clock."""
+        return self.services.clock
+
     async def source_has(self, reference: Reference) -> bool:
         """Returns whether the source has the manifest; False only when the registry itself says so, twice.
 
@@ -56,3 +73,23 @@ class Job:
     def of(self, task: Task) -> Self:
         """Returns the same job for another task, counted in the same progress."""
         return replace(self, run=replace(self.run, task=task))
+
+    async def admit(self, stage: Stage) -> None:
+        """Checks that the task may go on to `stage`.
+
+        Raises:
+            NotAdmitted: It may not.
+        """
+        await self.services.admission.check(self.run, stage)
+
+    async def before_write(self, stage: Stage = Stage.WRITE) -> None:
+        """Checks that the task may write now, and marks it in progress on the log before its first write.
+
+        Raises:
+            NotAdmitted: It may not write.
+        """
+        await self.admit(stage)
+        if not self.progress.in_progress:
+            mark = partial(self.services.mark_in_progress, self.run)
+            await until_log_available(mark, self.clock)
+            self.progress.in_progress = True

@@ -1,4 +1,4 @@
-"""What stands at the destination under the task's tag and is not to be written over without being asked about."""
+"""Decides whether content that stands under the task's tag at the destination may be overwritten."""
 
 from consumer.task import NOT_OVERRIDDEN, OTHER_CONTENT, NotAdmitted, Task
 from mesh.clock import Clock
@@ -9,10 +9,13 @@ from schemas.names import Digest
 
 
 async def check(source: Registry, destination: Registry, task: Task, digest: Digest, *, clock: Clock) -> None:
-    """`NotAdmitted` when `digest` may not be written under the task's tag.
+    """Checks that `digest` may be written under the task's tag.
 
-    `override: false` leaves every other content alone. The fill of a replica leaves alone what cannot have come from
-    its instance: somebody used that registry before, and shall know before it is written over.
+    A rule with `override: false` overwrites nothing. The fill of a replica does not overwrite what cannot have come
+    from its instance: somebody used that registry before, and should decide.
+
+    Raises:
+        NotAdmitted: It may not be overwritten.
     """
     if task.rule.override and not task.is_fill:
         return
@@ -25,6 +28,6 @@ async def check(source: Registry, destination: Registry, task: Task, digest: Dig
     if await resolve_confirmed(source, task.repository, found.digest, clock=clock) is None:
         message = (
             f"the replica's registry holds {found.digest[:19]} here, which its instance does not have; "
-            f"`regmesh sync {task.rule.name} --repository {task.repository}` writes over it"
+            f"`regmesh sync {task.rule.name} --repository {task.repository}` overwrites it"
         )
         raise NotAdmitted(TaskError(code=OTHER_CONTENT, side=Side.MESH, message=message[:256]))

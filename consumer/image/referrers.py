@@ -1,11 +1,12 @@
-"""What is attached to an image (signatures, SBOMs, attestations) comes along: after its manifest, before its tag.
+"""Copies what is attached to an image (signatures, SBOMs, attestations): after its manifest, before its tag.
 
-A referrer follows its subject whatever the rule says of tags and types. Registries list referrers in two ways: by the
-referrers API, or where there is none in an index under the fallback tag, which clients keep. At the destination they
-are listed in the destination's way, ours beside what others listed there. A referrer's bytes are never changed.
+A referrer follows its subject whatever the rule's tag and type filters. Registries list referrers in two ways: by the
+referrers API (OCI distribution spec, "Listing Referrers"), or in an index under the fallback tag, which clients
+maintain. At the destination they are listed in the destination's way, beside what others listed there. A referrer's
+bytes are never changed.
 
-`bring` takes all that the source has about some manifests and about what it brought; `catch_up` looks whether anything
-is missing at a destination that has the image; `follow` is the task of what was pushed by itself.
+`bring` copies all that the source has about an image; `catch_up` copies what a destination that has the image lacks;
+`follow` is the task of a referrer that was pushed by itself.
 """
 
 from collections.abc import AsyncIterator, Iterable, Sequence
@@ -13,6 +14,7 @@ from dataclasses import dataclass, replace
 
 from consumer.image import copy_manifest, overwrite, plan, survey
 from consumer.image.job import Job
+from consumer.image.plan import Image, Plan
 from consumer.task import (
     ALREADY_THERE,
     DRY_RUN,
@@ -20,9 +22,7 @@ from consumer.task import (
     SOURCE_GONE,
     SUBJECT_NOT_THERE,
     SUPERSEDED,
-    Image,
     Outcome,
-    Plan,
     skipped,
 )
 from mesh.concurrency import all_of
@@ -34,15 +34,16 @@ from schemas.completions import Side, Status
 from schemas.names import Digest, Tag
 
 _DEEPEST = 4
-_MOST = 1000  # of one image, with all that is about what is about it
+_MOST = 1000  # of one image, with the referrers of referrers
 _CONCURRENT_REQUESTS = 8
-_LISTING_HOLDS = 300.0  # seconds
+_LISTING_VALID_SECONDS = 300.0
 
 
 async def bring(job: Job, image: Image, *, resend: bool = False) -> None:
-    """All that the source has about the image and its children, recursively; what is there already costs a look.
+    """Copies all that the source has about the image and its children, recursively.
 
-    `ContentRefused` when that is more, or nested deeper, than is believable.
+    Raises:
+        ContentRefused: There are more referrers, or deeper ones, than are copied.
     """
     walk = _Walk(job, image.digest, resend=resend)
     if subject := read_subject(image.root):
@@ -51,7 +52,7 @@ async def bring(job: Job, image: Image, *, resend: bool = False) -> None:
 
 
 async def catch_up(job: Job, digest: Digest) -> None:
-    """The destination has the image: bring what the source lists about it since. One question when that is nothing."""
+    """Copies what the source lists about an image that the destination has; one request when that is nothing."""
     if not job.task.is_dry_run and await job.source.referrers(
         job.task.repository, digest, has_no_tag=_saw_no_tag(job, digest)
     ):
@@ -61,19 +62,19 @@ async def catch_up(job: Job, digest: Digest) -> None:
 
 
 def _saw_no_tag(job: Job, digest: Digest) -> bool:
-    """The listing that found the image saw no list of referrers. What was pushed since finds its subject there."""
+    """Whether the listing that found the image saw no fallback tag; a later referrer has an event of its own."""
     event = job.task.event
     age = (job.clock.now() - event.time).total_seconds()
-    return event.has_referrers_tag is False and event.digest == digest and age < _LISTING_HOLDS
+    return event.has_referrers_tag is False and event.digest == digest and age < _LISTING_VALID_SECONDS
 
 
 async def follow(job: Job, *, resend: bool = False) -> Outcome:
-    """The task of a referrer that was pushed by itself. One that is there before its subject will come with that."""
+    """Runs the task of a referrer that was pushed by itself; without its subject, it is copied with that later."""
     job.progress.start_pass("artifact", ())
     try:
         subject = await _subject(job)
     except NotFound:
-        return _gone()
+        return _missing()
     if subject is None:
         return skipped(NO_REFERRER, "it is about nothing else")
     if not await survey.has_content(job.destination, job.task, subject):
@@ -82,13 +83,15 @@ async def follow(job: Job, *, resend: bool = False) -> Outcome:
 
 
 async def _bring_pushed(job: Job, subject: Digest, *, resend: bool) -> Outcome:
-    """What was pushed, and what is about it: that may have come first."""
-    task, newer = job.task, job.control.superseded.is_set
-    digest = await survey.settled_digest(job.source, task, task.digest, clock=job.clock, newer=newer)
-    if newer():
+    """Copies what was pushed, and what is about it, as that may have been pushed first."""
+    task, superseded = job.task, job.control.superseded.is_set
+    digest = await survey.settled_digest(
+        job.source, task, task.digest, clock=job.clock, superseded=superseded
+    )
+    if superseded():
         return skipped(SUPERSEDED, "a newer push of this is waiting behind this one")
     if digest is None:
-        return _gone()
+        return _missing()
     job.progress.digest, job.progress.subject = digest, subject
     walk = _Walk(job, subject, resend=resend)
     if task.is_dry_run:
@@ -96,20 +99,23 @@ async def _bring_pushed(job: Job, subject: Digest, *, resend: bool) -> Outcome:
             return skipped(ALREADY_THERE, "the destination has this", digest)
         return skipped(DRY_RUN, "it would be brought to its subject", digest)
     await walk.about(await walk.bring_pushed(digest, subject))
-    if walk.brought:
+    if walk.copied:
         return Outcome(Status.SUCCEED, digest)
     return skipped(ALREADY_THERE, "the destination has this", digest)
 
 
-def _gone() -> Outcome:
+def _missing() -> Outcome:
     return skipped(SOURCE_GONE, "the source does not have this any more")
 
 
 async def _subject(job: Job) -> Digest | None:
-    """Of a tag by its name; of an untagged push by reading it, once for all who ask."""
+    """Of a tag by its name; of an untagged push by reading it, once for all rules that want it."""
     if job.task.tag is not None:
         return subject_named(job.task.tag)
-    return await job.subjects.of(job.source, job.task.repository, Digest(job.task.reference))
+    digest, known = Digest(job.task.reference), job.services.subjects
+    if digest not in known:
+        known[digest] = read_subject(await job.source.read_manifest(job.task.repository, digest))
+    return known[digest]
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,17 +132,18 @@ class _Found:
 
 
 class _Walk:
-    """From subjects to what is about them, level by level: each is at the destination before what is about it."""
+    """Walks from subjects to their referrers, level by level, so that each is copied before its referrers."""
 
     def __init__(self, job: Job, image: Digest, *, resend: bool) -> None:
-        """`image`: what is about it is told in the completion."""
+        """The completion lists the referrers of `image`."""
         self._job, self._task, self._image, self._resend = job, job.task, image, resend
         self._source, self._destination = job.source, job.destination
         self._seen: set[Digest] = set()
         self._found = 0
-        self.brought = 0  # what was not at the destination, or not listed there
+        self.copied = 0  # referrers that the destination lacked or did not list
 
     async def about(self, subjects: Iterable[Digest]) -> None:
+        """Copies all referrers of these subjects, and theirs."""
         level = [digest for digest in subjects if digest not in self._seen]
         self._seen.update(level)
         for depth in range(_DEEPEST + 1):
@@ -152,7 +159,7 @@ class _Walk:
             level = list(following)
 
     async def bring_pushed(self, digest: Digest, subject: Digest) -> Sequence[Digest]:
-        """What the task is about, by the way it was pushed in; its digests."""
+        """Copies what was pushed, as a tag or as a referrer, and returns its digests."""
         if (tag := self._own_tag()) is not None:
             await overwrite.check(self._source, self._destination, self._task, digest, clock=self._job.clock)
             await self.copy_tag(tag, digest, subject)
@@ -162,7 +169,7 @@ class _Walk:
         return pushed
 
     async def is_there(self, digest: Digest, subject: Digest) -> bool:
-        """Whether the destination has what the task is about, and lists it; what is about that is not looked at."""
+        """Returns whether the destination has what was pushed, and lists it."""
         if self._own_tag() is not None:
             return await survey.holds(self._destination, self._task, digest)
         pushed, listed = await self._pushed(digest), await self._listed_there(subject)
@@ -171,7 +178,7 @@ class _Walk:
         )
 
     def _own_tag(self) -> Tag | None:
-        """One of cosign's, that is copied as a tag."""
+        """The tag, if it is one of cosign's, which are copied as tags."""
         tag = self._task.tag
         return None if tag is None or is_fallback(tag) else tag
 
@@ -182,7 +189,7 @@ class _Walk:
         return [entry.descriptor.digest for entry in read_index(index.body, Side.SOURCE)]
 
     async def attach(self, subject: Digest, referrers: Sequence[Digest]) -> None:
-        """Bring manifests that say they are about `subject`, and see to it that they are listed as that."""
+        """Copies manifests that name `subject`, and lists them at the destination."""
         listed = await self._listed_there(subject) if referrers else frozenset()
         unlisted: list[Manifest] = []
         for digest in referrers:
@@ -190,37 +197,37 @@ class _Walk:
                 continue
             image = await survey.read_image(self._source, self._task, digest)
             if image is None or read_subject(image.root) != subject:
-                continue  # listed by mistake, or gone since
+                continue  # wrongly listed, or deleted since
             if await self._put_referrer(image) is None:
                 unlisted.append(image.root)
-            self.brought += 1
-            self._tell(subject, [digest])
+            self.copied += 1
+            self._report(subject, [digest])
         if unlisted:
             await self._list_there(subject, unlisted)
-        self._tell(subject, listed)
+        self._report(subject, listed)
 
     async def copy_tag(self, tag: Tag, digest: Digest, subject: Digest) -> None:
-        """A tag of cosign's, as the source has it: another digest under it gives way, if the rule overrides."""
+        """Copies a tag of cosign's; another digest under it is overwritten if the rule overrides."""
         there = await self._destination.resolve(self._task.destination_repository, tag)
         if there is not None and there.digest == digest and not self._resend:
-            self._tell(subject, [digest])
+            self._report(subject, [digest])
             return
         if there is not None and there.digest != digest and not self._task.rule.override:
             return
         image = await survey.read_image(self._source, self._task, digest)
         if image is None:
-            return  # gone since
+            return  # deleted since
         await self._copy(plan.make_plan(image))
         await copy_manifest.write_tag(image, replace(self._task, tag=tag), self._destination)
-        self.brought += 1
-        self._tell(subject, [digest])
+        self.copied += 1
+        self._report(subject, [digest])
 
-    def _tell(self, subject: Digest, referrers: Iterable[Digest]) -> None:
+    def _report(self, subject: Digest, referrers: Iterable[Digest]) -> None:
         if subject == self._image:
             self._job.progress.attach(referrers)
 
     async def _put_referrer(self, image: Image) -> Digest | None:
-        """The subject, where the registry lists the referrer by itself: it says so only when it takes the manifest."""
+        """Returns the subject if the registry lists referrers itself, which it reports when it takes the manifest."""
         steps = plan.make_plan(image)
         await self._copy(Plan(steps.blobs, steps.manifests[:-1]))
         return await self._destination.write_manifest(
@@ -229,8 +236,8 @@ class _Walk:
 
     async def _copy(self, steps: Plan) -> None:
         self._job.progress.bytes_total += sum(blob.size for blob in steps.blobs)
-        await self._job.begin()
-        await self._job.copier.copy(
+        await self._job.before_write()
+        await self._job.services.copier.copy(
             steps.blobs, self._job.run, self._source, self._destination, resend=self._resend
         )
         await copy_manifest.copy_manifests(steps, self._task, self._destination, resend=self._resend)
@@ -242,7 +249,7 @@ class _Walk:
         return frozenset(referrer.descriptor.digest for referrer in found)
 
     async def _list_there(self, subject: Digest, unlisted: Sequence[Manifest]) -> None:
-        async with self._job.copier.locks.hold((self._task.destination.name, subject)):
+        async with self._job.services.copier.locks.hold((self._task.destination.name, subject)):
             await fallback_index.add(
                 self._destination,
                 self._task.destination_repository,

@@ -1,9 +1,9 @@
-"""Does the rule want what the manifests turned out to be, and how much of it? Pure."""
+"""Decides whether a rule wants what the manifests turned out to be, and how much of it. Pure."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
-from consumer.task import Image
+from consumer.image.plan import Image
 from mesh.registry import indexes
 from mesh.registry.configs import Config, annotations_of
 from mesh.registry.manifests import INDEX_TYPES, Parts, read_parts
@@ -19,7 +19,7 @@ Configs = Mapping[Digest, Config]  # by the manifest's digest
 
 
 def resource_of(image: Image) -> Resource:
-    """Decided by the real types in its manifests: an index is what its first decided child is, else an artifact."""
+    """Returns what the image is, by the media types in its manifests; an index is what its first typed child is."""
     own = _parts_of_root(image).resource
     if own is not None:
         return own
@@ -30,7 +30,7 @@ def resource_of(image: Image) -> Resource:
 
 
 def left_out(rule: CompiledRule, index: Manifest) -> frozenset[Digest]:
-    """Children that need not even be read, as the index itself says that they run on something else."""
+    """Returns the children that need not be read, as the index names another platform for them."""
     if not rule.takes_parts:
         return frozenset()
     found = indexes.children(index)
@@ -42,8 +42,8 @@ def left_out(rule: CompiledRule, index: Manifest) -> frozenset[Digest]:
     return frozenset(out | {child.digest for child in found if child.about in out})
 
 
-def asked(rule: CompiledRule, image: Image) -> Sequence[Manifest]:
-    """The images whose configs the filters need: for labels all, for platforms those of which no index says it."""
+def needs_config(rule: CompiledRule, image: Image) -> Sequence[Manifest]:
+    """Returns the images whose configs the filters need: all for labels, those without a platform in an index else."""
     if rule.platform is None and not rule.asks_for_labels:
         return ()
     children = {child.digest: child for child in _children(image)}
@@ -57,7 +57,7 @@ def asked(rule: CompiledRule, image: Image) -> Sequence[Manifest]:
 
 
 def narrow(rule: CompiledRule, image: Image, configs: Configs) -> Image:
-    """Of an index what runs on the rule's platforms, as its mode says; all of anything else."""
+    """Returns what the rule copies: of an index what runs on its platforms, in its mode; all of anything else."""
     if not rule.takes_parts or rule.platform is None:
         return image
     kept = _kept(rule, image, configs)
@@ -68,7 +68,7 @@ def narrow(rule: CompiledRule, image: Image, configs: Configs) -> Image:
 
 
 def miss(rule: CompiledRule, image: Image, chosen: Image, configs: Configs) -> str | None:
-    """The first filter that does not hold, for people: labels are those of what was chosen."""
+    """Returns which filter does not match, for people, or None. Labels are those of what was chosen."""
     return rule.late_miss(
         resource_of(chosen), _labels(chosen, configs), list(_platforms(image, configs).values())
     )
@@ -80,14 +80,16 @@ def _labels(image: Image, configs: Configs) -> list[Labels]:
 
 
 def _platforms(image: Image, configs: Configs) -> dict[Digest, Platform | None]:
-    """Of every image in it, read or not: what an index says, else its config."""
-    said = {child.digest: child.platform for child in _children(image) if not (child.is_index or child.about)}
+    """The platform of every image in it, read or not: from an index, else from its config."""
+    indexed = {
+        child.digest: child.platform for child in _children(image) if not (child.is_index or child.about)
+    }
     configured = {digest: config.platform for digest, config in configs.items()}
-    return {digest: said.get(digest) or configured.get(digest) for digest in {**said, **configured}}
+    return {digest: indexed.get(digest) or configured.get(digest) for digest in {**indexed, **configured}}
 
 
 def _kept(rule: CompiledRule, image: Image, configs: Configs) -> set[Digest]:
-    """What runs on the rule's platforms, attestations about that, and the indexes above."""
+    """What runs on the rule's platforms, the attestations about it, and the indexes above it."""
     kept = {digest for digest, found in _platforms(image, configs).items() if rule.wants_platform(found)}
     for manifest, _ in image.manifests:  # children first
         children = indexes.children(manifest)
@@ -98,7 +100,7 @@ def _kept(rule: CompiledRule, image: Image, configs: Configs) -> set[Digest]:
 
 
 def _rebuilt(image: Image) -> Image:
-    """The same with every index naming no more than what is here; a rebuilt root knows the original's digest."""
+    """The same image with indexes that name only what is copied; a rebuilt root keeps the original's digest."""
     now: dict[Digest, Manifest] = {}
     for manifest, _ in image.manifests:  # children first
         now[manifest.digest] = (

@@ -1,14 +1,15 @@
-"""What the source has: the digest to copy, and all that is below it.
+"""Asks the source for the digest to copy and reads all manifests below it; asks the destination what it holds.
 
 Registries announce a push before they store the tag (measured: 21 of 200), and events may be late. So the source is
-asked, and a tag that does not say what the event says gets a moment to settle.
+asked, and a tag that does not name the event's digest gets a moment to settle.
 """
 
 from collections.abc import Callable, Iterator, Sequence
 from collections.abc import Set as AbstractSet
 from itertools import islice
 
-from consumer.task import Image, Task
+from consumer.image.plan import Image
+from consumer.task import Task
 from mesh.clock import Clock
 from mesh.concurrency import all_of
 from mesh.errors import ContentRefused, NotFound
@@ -23,33 +24,31 @@ _FIRST_LOOK, _LONGEST_LOOK = 0.05, 0.5  # seconds between two looks at an unsett
 _CONCURRENT_READS = 8
 _DEEPEST = 4
 _MOST_MANIFESTS = 10_000
-_MOST_BYTES = (
-    64 * 1024 * 1024
-)  # of all manifests of one image together: they are held until the root is written
+_MOST_BYTES = 64 * 1024**2  # of all manifests of one image: they are in memory until the root is written
 
 
 async def holds(destination: Registry, task: Task, digest: Digest) -> bool:
-    """True when the destination's tag names `digest` already: by the promise of tag-last, all below it is there."""
+    """Returns whether the destination's tag names `digest`. As tags are written last, all below it is there then."""
     found = await destination.resolve(task.destination_repository, task.reference)
     return found is not None and found.digest == digest
 
 
 async def announced_digest(
-    source: Registry, task: Task, *, clock: Clock, newer: Callable[[], bool]
+    source: Registry, task: Task, *, clock: Clock, superseded: Callable[[], bool]
 ) -> Digest | None:
-    """The digest that the event named, or what the source's tag names when its registry names none; None = gone."""
+    """Returns the event's digest, or, where it has none, what the source's tag names; None when that is missing."""
     if task.digest is not None:
         return task.digest
-    return await settled_digest(source, task, None, clock=clock, newer=newer)
+    return await settled_digest(source, task, None, clock=clock, superseded=superseded)
 
 
 async def settled_digest(
-    source: Registry, task: Task, expected: Digest | None, *, clock: Clock, newer: Callable[[], bool]
+    source: Registry, task: Task, expected: Digest | None, *, clock: Clock, superseded: Callable[[], bool]
 ) -> Digest | None:
-    """What the source's tag names: `expected` as soon as it does, else after 5 s whatever it names then; None = gone.
+    """Returns the digest that the source's tag names once it has settled; None when the tag is missing.
 
-    Nothing expected: whatever it names, as soon as it names anything. Ends at once when a `newer` task for the tag
-    waits: that one will look for itself.
+    That is `expected` as soon as the tag names it, else whatever it names after 5 s. With nothing expected, it is
+    whatever the tag names first. Returns at once when the task is superseded, as the newer task asks for itself.
     """
     deadline = clock.monotonic() + SETTLE_SECONDS
     pause = _FIRST_LOOK
@@ -57,7 +56,7 @@ async def settled_digest(
         found = await source.resolve(task.repository, task.reference)
         digest = found.digest if found is not None else None
         settled = digest is not None and expected in (None, digest)
-        if settled or newer():
+        if settled or superseded():
             return digest
         if clock.monotonic() >= deadline:
             sure = found or await resolve_confirmed(source, task.repository, task.reference, clock=clock)
@@ -77,9 +76,12 @@ async def read_image(
     *,
     leave_out: Callable[[Manifest], AbstractSet[Digest]] = _nothing,
 ) -> Image | None:
-    """The manifest and all manifests below it, or None when the source does not have it (yet).
+    """Returns the manifest and all manifests below it, or None when the source does not have it (yet).
 
-    `leave_out` tells of an index which of its children nobody wants.
+    `leave_out` returns the children of an index that are not read.
+
+    Raises:
+        ContentRefused: The image is nested too deep or too large.
     """
     try:
         root = await source.read_manifest(task.repository, digest)
@@ -95,23 +97,23 @@ async def read_image(
 
 
 async def has_content(destination: Registry, task: Task, digest: Digest) -> bool:
-    """True when the destination has the manifest by digest: it took it because it had all below it."""
+    """Returns whether the destination has the manifest by digest; a registry takes it only with all below it."""
     return await destination.resolve(task.destination_repository, digest) is not None
 
 
 async def has_all(destination: Registry, task: Task, image: Image) -> bool:
-    """The same of an image that may be sparse: of those a root alone says nothing about what is below it."""
+    """Returns whether the destination has all manifests of an image; the root of a sparse one does not imply that."""
     asked = [manifest.digest for manifest, _ in image.manifests] if image.sparse else [image.digest]
     return all([await has_content(destination, task, digest) for digest in asked])
 
 
 async def holds_all(destination: Registry, task: Task, image: Image) -> bool:
-    """The destination's tag names the image, and what is wanted of it is there."""
+    """Returns whether the destination's tag names the image and what is wanted of it is there."""
     return await holds(destination, task, image.digest) and await has_all(destination, task, image)
 
 
 class _Walk:
-    """From a root down, level by level, each manifest once; refuses what is nested or grown beyond reason."""
+    """Walks from a root down, level by level, each manifest once; refuses what is nested too deep or too large."""
 
     def __init__(self, root: Manifest, leave_out: Callable[[Manifest], AbstractSet[Digest]]) -> None:
         self._leave_out = leave_out
@@ -122,6 +124,7 @@ class _Walk:
         self.add(root)
 
     def add(self, manifest: Manifest) -> None:
+        """Adds a manifest that was read."""
         self._bytes += len(manifest.body)
         if len(self._found) >= _MOST_MANIFESTS or self._bytes > _MOST_BYTES:
             limit = f"{_MOST_MANIFESTS} manifests or {_MOST_BYTES} bytes of them"
@@ -131,7 +134,7 @@ class _Walk:
         self._level.append(manifest.digest)
 
     def next_level(self) -> list[Descriptor]:
-        """The children of the last level that were not read yet; empty at the end."""
+        """Returns the children of the last level that were not read yet; empty at the end."""
         named = {
             child.digest: child for digest in self._level for child in self._wanted(*self._found[digest])
         }
@@ -140,7 +143,9 @@ class _Walk:
         if named and self._deepest > _DEEPEST:
             raise ContentRefused(f"an index nested deeper than {_DEEPEST} is not copied", side=Side.SOURCE)
         for digest in named.keys() & self._found.keys():
-            self._depth[digest] = self._deepest  # named again from below: it has to come before that too
+            self._depth[digest] = (
+                self._deepest
+            )  # also named from a lower level: it has to be written before that
             self._level.append(digest)
         return [child for digest, child in named.items() if digest not in self._found]
 
@@ -149,6 +154,7 @@ class _Walk:
         return (child for child in parts.children if child.digest not in unwanted)
 
     def children_first(self) -> tuple[tuple[Manifest, Parts], ...]:
+        """Returns what was read, children before what names them."""
         order = sorted(self._found, key=lambda digest: -self._depth[digest])
         return tuple(self._found[digest] for digest in order)
 

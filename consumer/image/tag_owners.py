@@ -1,25 +1,26 @@
-"""Which rule wrote a destination's tag: where artifacts of several sources come to one name, the first keeps it.
+"""Which rule owns a destination's tag: where several rules lead to one name, the first that wrote the tag keeps it.
 
-Read from this region's completions, and only for destinations where that can happen. It is kept in a temporary file
-of SQLite's, so that memory stays bounded whatever the number of tags.
+The owners are read from this region's completions, for those destinations only where that can happen, into a temporary
+SQLite file, so that memory stays bounded whatever the number of tags.
 """
 
 import asyncio
 import sqlite3
 from collections.abc import AsyncIterator, Awaitable, Callable, Collection
 from contextlib import asynccontextmanager
+from functools import partial
 
+from consumer.ports import AgentPorts
 from consumer.task import ALREADY_THERE, OWNED, Task
-from mesh.clock import Clock
 from mesh.concurrency import KeyedLock
-from mesh.log.port import Log, Record
+from mesh.log.port import Record
 from mesh.log.table import Table
 from mesh.rules import consent, naming
 from mesh.rules.state import MeshState
 from mesh.rules.validation import conflicts
 from schemas import codec, topics
 from schemas.completions import Completion, Side, Status, TaskError
-from schemas.names import PlaceName, Region, Repository, Tag
+from schemas.names import PlaceName, Repository, Tag
 from schemas.rules import Rule
 
 _SCHEMA = """
@@ -36,39 +37,34 @@ _RELEASED = "DELETE FROM owners WHERE place = ? AND repository = ? AND tag = ?"
 
 
 class TagOwners:
-    """Follows, while `run` runs, the completions of each destination that was asked about."""
+    """The owners of contested tags. While `run` runs, it follows the completions of each contested destination."""
 
-    def __init__(
-        self,
-        *,
-        log: Log,
-        region: Region,
-        state: MeshState,
-        unreadable: Callable[[Record, str], Awaitable[None]],
-        clock: Clock,
-        random: Callable[[], float],
-    ) -> None:
-        self._log, self._region, self._state = log, region, state
-        self._unreadable, self._clock, self._random = unreadable, clock, random
-        self._ways = _Routes(state)
+    def __init__(self, ports: AgentPorts, unreadable: Callable[[Record, str], Awaitable[None]]) -> None:
+        self._ports, self._state, self._unreadable = ports, ports.state, unreadable
+        self._routes = _Routes(ports.state)
         self._tables: dict[PlaceName, Table] = {}
         self._new: asyncio.Queue[Table] = asyncio.Queue()
         self._locks = KeyedLock[tuple[str, str, str]]()
-        self._rows = sqlite3.connect("", isolation_level=None)  # a temporary file, gone when it is closed
+        self._rows = sqlite3.connect("", isolation_level=None)  # a temporary file, deleted when it is closed
         self._rows.executescript(_SCHEMA)
 
     async def run(self) -> None:
+        """Follows completions until cancelled."""
         async with asyncio.TaskGroup() as group:
             while True:
                 table = await self._new.get()
                 group.create_task(table.run(), name=f"owners {table.topic}")
 
     async def close(self) -> None:
-        """After the last task."""
+        """Deletes the temporary file, after the last task."""
         self._rows.close()
 
     async def refusal(self, task: Task) -> TaskError | None:
-        """Why the tag is another rule's, or None when it is free or ours. `LogUnavailable` when nobody can tell now."""
+        """Returns why the tag is another rule's, or None when the task may write it.
+
+        Raises:
+            LogUnavailable: The completions cannot be read now.
+        """
         if not self._is_contested(task):
             return None
         await self._table(task.destination.name).caught_up()
@@ -85,8 +81,8 @@ class TagOwners:
         return TaskError(code=OWNED, side=Side.MESH, message=message)
 
     @asynccontextmanager
-    async def turn(self, task: Task) -> AsyncIterator[None]:
-        """One at a time of this agent's tasks that could write one contested tag, until its end is on the log."""
+    async def lock(self, task: Task) -> AsyncIterator[None]:
+        """Lets one of the agent's tasks at a time work on a contested tag, until the task's end is on the log."""
         if not self._is_contested(task):
             yield
             return
@@ -94,17 +90,16 @@ class TagOwners:
             yield
 
     def _is_contested(self, task: Task) -> bool:
-        """What follows an image is about one digest, whoever brings it: only the image's own tag can be fought over."""
+        """Whether several rules lead to the tag. Tags of referrers name a digest, so any rule writes the same there."""
         return not task.is_referrer and conflicts.is_contested(
-            self._ways.to(task.destination.name), task.destination_repository
+            self._routes.to(task.destination.name), task.destination_repository
         )
 
     def _table(self, place: PlaceName) -> Table:
         if place not in self._tables:
-            self._tables[place] = Table(
-                self._log, topics.completions(self._region), lambda record: self._apply(place, record),
-                unreadable=self._unreadable, clock=self._clock, random=self._random,
-            )  # fmt: skip
+            self._tables[place] = self._ports.table(
+                topics.completions(self._ports.region), partial(self._apply, place), self._unreadable
+            )
             self._new.put_nowait(self._tables[place])
         return self._tables[place]
 
@@ -118,13 +113,13 @@ class TagOwners:
             if end.status is Status.SUCCEED:
                 self._rows.execute(_RELEASED, (place, end.destination_repository, end.tag))
             return
-        found = end.error is not None and end.error.code == ALREADY_THERE
-        if end.status is Status.SUCCEED or found:
+        was_there = end.error is not None and end.error.code == ALREADY_THERE
+        if end.status is Status.SUCCEED or was_there:
             row = (place, end.destination_repository, end.tag, end.source_place, end.repository)
-            self._rows.execute(_FOUND if found else _WROTE, row)
+            self._rows.execute(_FOUND if was_there else _WROTE, row)
 
     def _still_leading(self, task: Task, source: PlaceName, repository: Repository) -> Rule | None:
-        """A rule by which the tag's owner may write it again; without one the tag is free."""
+        """A rule by which the tag's owner may still write it; without one the tag is free."""
         tag = Tag(str(task.tag))
         for compiled in self._state.candidate_rules(source, repository, tag):
             rule = compiled.rule
@@ -146,7 +141,7 @@ class TagOwners:
 
 
 class _Routes:
-    """The ways of enabled rules to a destination, gathered again when something else is declared."""
+    """The routes of enabled rules to each destination, gathered again after each change of the declared state."""
 
     def __init__(self, state: MeshState) -> None:
         self._state = state
@@ -154,6 +149,7 @@ class _Routes:
         self._to: dict[str, set[conflicts.Route]] = {}
 
     def to(self, destination: PlaceName) -> Collection[conflicts.Route]:
+        """Returns the routes to a destination."""
         if self._changes != self._state.changes:
             self._changes, self._to = self._state.changes, {}
             for rule in self._state.rules():

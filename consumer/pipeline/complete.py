@@ -1,4 +1,4 @@
-"""What the log is told when a task ends: the completion, and what follows from an arrival. Pure, but for the append."""
+"""What is written to the log when a task ends: its completion, and the event by which chains of rules continue."""
 
 from datetime import datetime, timedelta
 
@@ -17,7 +17,11 @@ from schemas.parked import Parked
 async def complete(
     run: TaskRun, outcome: Outcome, now: datetime, log: Log, *, was_parked: bool = False
 ) -> Completion:
-    """Write the end of a task, durably. Raises `LogUnavailable`; writing it again is harmless, ids are the same."""
+    """Writes the end of a task, durably, and returns its completion. Writing it again is harmless: ids are the same.
+
+    Raises:
+        LogUnavailable: The log cannot be written now.
+    """
     task, completion = run.task, make_completion(run, outcome, now)
     region = task.destination.region
     records = [Append(topics.completions(region), completion.key, codec.encode(completion))]
@@ -33,7 +37,11 @@ async def complete(
 
 
 async def complete_parked(parked: Parked, outcome: Outcome, now: datetime, log: Log) -> None:
-    """The same of a task that is parked and does not run."""
+    """Writes the end of a parked task that does not run.
+
+    Raises:
+        LogUnavailable: The log cannot be written now.
+    """
     completion = parked.ended(outcome.status, outcome.error, now)
     region = parked.destination_region
     await log.append(
@@ -48,7 +56,7 @@ def make_parked(
     run: TaskRun, error: TaskError, agent: str, now: datetime, *,
     rounds: int, first_parked: datetime, not_before: datetime,
 ) -> Parked:  # fmt: skip
-    """The record of a task that is tried again later, or goes on though its event is finished."""
+    """Returns the record of a task that runs again later, or that still runs though its event is finished."""
     task, progress = run.task, run.progress
     return Parked(
         **_work(task, progress, Status.PENDING, progress.digest),
@@ -65,6 +73,7 @@ def make_parked(
 
 
 def make_completion(run: TaskRun, outcome: Outcome, now: datetime) -> Completion:
+    """Returns the record of a task's end."""
     task, progress = run.task, run.progress
     return Completion(
         **_work(task, progress, outcome.status, outcome.digest or progress.digest),
@@ -83,7 +92,7 @@ def make_completion(run: TaskRun, outcome: Outcome, now: datetime) -> Completion
 
 
 def make_progress(run: TaskRun, agent: str, now: datetime) -> Progress:
-    """The record of a task that runs."""
+    """Returns the record of a running task."""
     task, progress = run.task, run.progress
     work = _work(task, progress, Status.IN_PROGRESS, progress.digest)
     return Progress(**work, id=make_id("progress", task.task_id), time=now, agent=agent)
@@ -126,15 +135,15 @@ def _work(task: Task, progress: TaskProgress, status: Status, digest: Digest | N
 
 
 def _departure(task: Task, outcome: Outcome, now: datetime) -> list[Append]:
-    """What the destination does not hold any more, and the event by which chains of rules go on."""
-    was_gone = outcome.error is not None and outcome.error.code == ALREADY_GONE
-    if outcome.status is not Status.SUCCEED and not was_gone:
+    """What the destination no longer holds, and the event by which chains of rules continue."""
+    was_missing = outcome.error is not None and outcome.error.code == ALREADY_GONE
+    if outcome.status is not Status.SUCCEED and not was_missing:
         return []
     place, region = task.destination.name, task.destination.region
     records: list[Append] = []
     if task.tag is not None:
         records.append(Append(topics.tags(region), f"{place}/{task.destination_repository}:{task.tag}", None))
-    if task.event.hops < MAX_HOPS and not was_gone:
+    if task.event.hops < MAX_HOPS and not was_missing:
         event = Event(
             id=make_id("departure", task.task_id), time=now, origin=task.event.origin or task.event.place,
             hops=task.event.hops + 1, cause=Cause.ARRIVAL, place=place, region=region,
@@ -147,13 +156,11 @@ def _departure(task: Task, outcome: Outcome, now: datetime) -> list[Append]:
 
 
 def _arrival(task: Task, digest: Digest, now: datetime) -> list[Append]:
-    """What the destination now holds, and the event by which chains go on where a registry sends no notifications."""
+    """What the destination now holds, and the event by which chains continue if its registry sends no notifications."""
     place, region = task.destination.name, task.destination.region
     origin = task.event.origin or task.event.place
     records: list[Append] = []
-    if task.tag is not None and not is_fallback(
-        task.tag
-    ):  # a list of referrers is merged: it has another digest
+    if task.tag is not None and not is_fallback(task.tag):  # a fallback index is merged: its digest differs
         held = TagState(
             id=make_id("tag", task.task_id, digest), time=now, origin=origin, hops=task.event.hops, place=place,
             repository=task.destination_repository, tag=task.tag, digest=digest, written_by=Cause.ARRIVAL,

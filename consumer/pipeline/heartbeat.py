@@ -1,66 +1,83 @@
-"""What an agent says of itself on `mesh.<region>.status`: that it lives, what its places are like, what runs."""
+"""What an agent reports on `mesh.<region>.status`: that it is live, the state of its places, and what is running."""
 
 import asyncio
+from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping
-from datetime import datetime
 
 from consumer.pipeline.complete import make_progress
+from consumer.pipeline.lanes import Entry
+from consumer.ports import AgentPorts
 from consumer.progress import TaskRun
-from mesh.log.port import Append, Log
+from mesh.log.port import Append
 from schemas import codec, topics
 from schemas.completions import Heartbeat, Waiting
-from schemas.envelope import make_id
-from schemas.names import PlaceName, Region
+from schemas.envelope import Time, make_id
+from schemas.names import PlaceName
+from schemas.parked import Parked
 
 
 class Reporter:
-    """Writes the agent's records; the agent decides when."""
+    """Writes the agent's status records; the agent decides when."""
 
-    def __init__(
-        self,
-        *,
-        agent: str,
-        region: Region,
-        log: Log,
-        relay: Callable[[], str | None],
-        now: Callable[[], datetime],
-    ) -> None:
-        self._agent, self._region, self._log, self._relay, self._now = agent, region, log, relay, now
-        self._topic = topics.status(region)
+    def __init__(self, ports: AgentPorts, relay: Callable[[], str | None]) -> None:
+        """`relay` returns the address of the agent's relay, if it has one."""
+        self._ports, self._relay = ports, relay
+        self._topic = topics.status(ports.region)
         self._writing = asyncio.Lock()
 
-    async def beat(
-        self,
-        *,
-        rules_rev: int,
-        running: int,
-        places: Mapping[PlaceName, str],
-        waiting: Mapping[PlaceName, Waiting],
-    ) -> None:
-        now = self._now()
+    async def heartbeat(self, running: int, waiting: Mapping[PlaceName, Waiting]) -> None:
+        """Writes a heartbeat with the number of running tasks and the backlog of each destination."""
+        ports = self._ports
+        now = ports.clock.now()
         heartbeat = Heartbeat(
-            id=make_id("heartbeat", self._agent, now.isoformat()), time=now, agent=self._agent, region=self._region,
-            rules_rev=rules_rev, running=running, places={str(place): state for place, state in places.items()},
-            relay=self._relay(), waiting={str(place): one for place, one in waiting.items()},
+            id=make_id("heartbeat", ports.agent, now.isoformat()), time=now, agent=ports.agent, region=ports.region,
+            rules_rev=ports.rules.rev, running=running, relay=self._relay(),
+            places={str(place): state for place, state in ports.places.states().items()},
+            waiting={str(place): backlog for place, backlog in waiting.items()},
         )  # fmt: skip
-        await self._log.append([Append(self._topic, self._agent, codec.encode(heartbeat))])
+        await ports.log.append([Append(self._topic, ports.agent, codec.encode(heartbeat))])
 
     async def progress(self, running: Iterable[TaskRun]) -> None:
-        """One record for each running task; its end writes a tombstone over it."""
+        """Writes one record for each running task; the task's end writes a tombstone over it."""
         async with self._writing:
-            now = self._now()
+            now = self._ports.clock.now()
             records = [
-                Append(self._topic, run.task.task_id, codec.encode(make_progress(run, self._agent, now)))
+                Append(
+                    self._topic, run.task.task_id, codec.encode(make_progress(run, self._ports.agent, now))
+                )
                 for run in running
             ]
             if records:
-                await self._log.append(records)
+                await self._ports.log.append(records)
 
-    async def written(self) -> None:
-        """Return when no progress is being written: a tombstone that is written then comes after it."""
+    async def settled(self) -> None:
+        """Waits until no progress is being written, so that a tombstone written now comes after it."""
         async with self._writing:
             return
 
     async def leave(self) -> None:
-        """A clean end: the agent is gone, and not merely silent."""
-        await self._log.append([Append(self._topic, self._agent, None)])
+        """Removes the heartbeat, so that the others need not wait until it is too old."""
+        await self._ports.log.append([Append(self._topic, self._ports.agent, None)])
+
+
+def count_backlog(entries: Iterable[Entry], parked: Iterable[Parked]) -> Mapping[PlaceName, Waiting]:
+    """Returns what the agent has left to do for each destination.
+
+    That is what is queued or running in lanes and what is parked; a parked task that runs again counts once.
+    """
+    since: dict[PlaceName, dict[str, Time]] = defaultdict(dict)
+    bytes_left: dict[PlaceName, int] = defaultdict(int)
+    for one in parked:
+        since[one.destination_place][one.task_id] = one.event.occurred_at
+    for entry in entries:
+        if entry.task.is_dry_run:
+            continue
+        place, progress = entry.task.destination.name, entry.run.progress
+        since[place][entry.task.task_id] = entry.task.event.occurred_at
+        bytes_left[place] += max(
+            0, progress.bytes_total - progress.bytes_transferred - progress.bytes_skipped
+        )
+    return {
+        place: Waiting(tasks=len(times), oldest=min(times.values()), bytes_left=bytes_left[place])
+        for place, times in since.items()
+    }

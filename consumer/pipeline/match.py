@@ -1,4 +1,4 @@
-"""Which tasks an event asks of this region. Pure: default deny, so nothing matches that no rule names."""
+"""Which tasks an event leads to in a region: none, unless a rule matches (default deny). Pure."""
 
 from collections.abc import Iterable
 
@@ -18,21 +18,21 @@ from schemas.topology import Place
 
 
 def match(event: Event, state: MeshState, region: Region) -> list[Task]:
-    """The tasks for destinations in `region`.
+    """Returns the tasks for destinations in `region`.
 
-    A referrer follows its subject, so of rules that want its repository all want it, whatever they say of tags. What
-    was pushed by digest alone may be one; if it is not, it travels as a child of what names it. Deletions are for rules
-    that follow them. Blob events and the deletion of a whole repository ask for nothing.
+    A referrer follows its subject: every rule that wants its repository wants it, whatever its tag filters. What was
+    pushed by digest alone may be a referrer; if it is not, it is copied as a child of what names it. Deletions are for
+    rules that follow them. Blob events and the deletion of a whole repository lead to no task.
     """
     source = state.place(event.place)
     if not (_may_be_copied(event) or _is_deletion(event)):
         return []
     if source is None or event.hops >= MAX_HOPS:
         return []
-    tag = _judged_tag(event)
+    tag = _filtered_tag(event)
     return [
         task
-        for compiled in _asked(event, state, tag)
+        for compiled in _candidates(event, state, tag)
         if ((wanted := _wants(compiled, event, tag)) or event.part_of is not None)
         and (destination := _destination(compiled, state, region)) is not None
         and (task := _task(event, compiled, source, destination, state, wanted=wanted)) is not None
@@ -40,7 +40,7 @@ def match(event: Event, state: MeshState, region: Region) -> list[Task]:
 
 
 def match_prefetch(event: Event, state: MeshState, region: Region) -> list[Task]:
-    """The copies of a blob, by its own event, for destinations in `region` that take layers ahead."""
+    """Returns the copies of a pushed blob to destinations in `region` whose rules prefetch."""
     source = state.place(event.place)
     if event.action not in (Action.BLOB_PUSH, Action.BLOB_MOUNT) or event.digest is None or source is None:
         return []
@@ -63,7 +63,7 @@ def _task(
     *,
     wanted: bool,
 ) -> Task | None:
-    """None for an untagged push whose repository has no name there: the tag that names it says so."""
+    """None for an untagged push whose repository cannot be mapped: the task of a tag that names it reports that."""
     rule, repository = compiled.rule, event.repository
     refusal = None if wanted else _not_wanted(event, compiled)
     if (border := boundary.refusal(state, rule, source, destination)) is not None:
@@ -76,7 +76,7 @@ def _task(
         refusal = refusal or TaskError(code=UNMAPPABLE, side=Side.MESH, message=clean(str(error)))
     return Task(
         event=event,
-        rule=rule,
+        compiled=compiled,
         source=source,
         destination=destination,
         repository=event.repository,
@@ -94,14 +94,14 @@ def _may_be_copied(event: Event) -> bool:
 
 
 def _is_deletion(event: Event) -> bool:
-    """One that can be followed. Lists of referrers are merged at the destination, and none goes for its tag's sake."""
+    """Whether it is a deletion that can be followed. Fallback indexes are merged, so theirs cannot."""
     if event.action is Action.TAG_DELETE:
         return event.tag is not None and not is_fallback(event.tag)
     return event.action is Action.MANIFEST_DELETE and event.digest is not None and event.tag is None
 
 
 def _may_have_subject(event: Event) -> bool:
-    """Docker's own types know no subject, and most of what is pushed by digest alone is of those or is a child."""
+    """Docker's own media types have no subject; most untagged pushes have those types or are children."""
     return event.digest is not None and event.media_type not in (DOCKER_MANIFEST, DOCKER_LIST)
 
 
@@ -113,13 +113,13 @@ def _wants(compiled: CompiledRule, event: Event, tag: Tag | None) -> bool:
     )
 
 
-def _judged_tag(event: Event) -> Tag | None:
-    """None of what may follow a subject: only its repository is judged."""
+def _filtered_tag(event: Event) -> Tag | None:
+    """The tag that filters apply to; None for what may be a referrer, where only the repository counts."""
     return None if event.tag is None or subject_named(event.tag) is not None else event.tag
 
 
 def _not_wanted(event: Event, compiled: CompiledRule) -> TaskError:
-    """The rule wanted it when it was listed, and its execution counts on its end."""
+    """Why a listed artifact is not wanted any more; its execution still waits for the end of its task."""
     miss = compiled.early_miss(event.repository, event.tag) if event.tag is not None else None
     if miss is None and _is_deletion(event) and not compiled.rule.deletion:
         miss = "it does not follow deletions"
@@ -127,8 +127,8 @@ def _not_wanted(event: Event, compiled: CompiledRule) -> TaskError:
     return TaskError(code=FILTERED, side=Side.MESH, message=clean(text))
 
 
-def _asked(event: Event, state: MeshState, tag: Tag | None) -> Iterable[CompiledRule]:
-    """What a listing found is for its own rule alone; what happened is for every rule that waits for events."""
+def _candidates(event: Event, state: MeshState, tag: Tag | None) -> Iterable[CompiledRule]:
+    """What a listing found is for the rule of that listing; what happened is for every event-based rule."""
     if event.part_of is not None:
         found = state.rule(event.part_of.rule)
         return [found] if found is not None and str(found.rule.source) == event.place else []
@@ -137,6 +137,6 @@ def _asked(event: Event, state: MeshState, tag: Tag | None) -> Iterable[Compiled
 
 
 def _destination(compiled: CompiledRule, state: MeshState, region: Region) -> Place | None:
-    """The rule's destination when it is this region's work. Whether the accounts allow it is asked when it runs."""
+    """The rule's destination if it is in `region`. Grants are checked when the task runs."""
     found = state.place(compiled.rule.destination)
     return found if found is not None and found.region == region else None

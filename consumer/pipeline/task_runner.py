@@ -1,28 +1,26 @@
-"""The life of one task: begun on the log, tried until it ends, its end on the log before anybody calls it done."""
+"""Runs one task from its lane to the log: ownership lock, admission, attempts, then park or complete."""
 
 import asyncio
-from collections.abc import Awaitable, Callable, Coroutine, Sequence
-from dataclasses import replace
-from typing import TypeVar
+from collections.abc import Coroutine, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from functools import partial
 
 import structlog
 
-from consumer.blobs.copy_blobs import BlobCopier
 from consumer.deletion import after_copy
 from consumer.deletion.delete import Deletion, delete
 from consumer.deletion.rate_limit import DeletionRateLimit
-from consumer.image.admission import Admission
-from consumer.image.estimate import Counted
-from consumer.image.job import Job
+from consumer.image.admission import Stage
+from consumer.image.job import Job, Services
 from consumer.image.replicate import replicate
-from consumer.image.subjects import Subjects
-from consumer.pipeline.attempts import until_it_ends
+from consumer.image.tag_owners import TagOwners
+from consumer.pipeline.attempts import attempt_until_end
 from consumer.pipeline.complete import complete
 from consumer.pipeline.heartbeat import Reporter
-from consumer.pipeline.in_progress import InProgressTasks
 from consumer.pipeline.park import Parking
-from consumer.pipeline.retry_policy import Patience
-from consumer.places import Places
+from consumer.pipeline.region_status import RegionStatus
+from consumer.ports import AgentPorts
 from consumer.progress import ExecutionStopped, Phase, TaskRun
 from consumer.task import (
     ALREADY_GONE,
@@ -34,169 +32,160 @@ from consumer.task import (
     Task,
     skipped,
 )
-from mesh.clock import Clock
-from mesh.errors import LogUnavailable
-from mesh.log.port import Log
-from mesh.metrics import Metrics
+from mesh.retry import RetryPolicy, until_log_available
 from schemas.completions import Completion, Operation, Side, Status
+from schemas.parked import Parked
 
-LOG = structlog.get_logger()
+log = structlog.get_logger()
 
-_LOG_AGAIN_SECONDS = 1.0
-_LAST_WORDS_SECONDS = 5.0
-
-T = TypeVar("T")
+_LAST_WRITE_SECONDS = 5.0
 
 
-class Worker:
-    """Runs tasks, one call each. What runs now is in `running`, an untagged push only when it proved to be a task."""
+@dataclass(frozen=True, slots=True)
+class _History:
+    """What the log holds of earlier runs of a task."""
+
+    failed: Parked | None  # its last run was parked because it failed
+    interrupted: Operation | None  # an earlier run may have written this at the destination
+
+
+class TaskRunner:
+    """Runs tasks, one call of `run` each."""
 
     def __init__(
         self,
+        ports: AgentPorts,
+        services: Services,
         *,
-        log: Log,
-        places: Places,
-        copier: BlobCopier,
+        owners: TagOwners,
+        status: RegionStatus,
         reporter: Reporter,
-        begun: InProgressTasks,
-        admission: Admission,
         parking: Parking,
-        patience: Patience,
-        clock: Clock,
-        metrics: Metrics,
-        random: Callable[[], float],
+        retry_policy: RetryPolicy,
     ) -> None:
-        self._log, self._places, self._copier = log, places, copier
-        self._reporter, self._in_progress, self._patience = reporter, begun, patience
-        self._admission, self._parking = admission, parking
-        self._clock, self._metrics, self._random = clock, metrics, random
-        self._subjects, self._bursts, self._counted = Subjects(), DeletionRateLimit(), Counted()
+        self._ports, self._services, self._owners = ports, services, owners
+        self._status, self._reporter, self._parking = status, reporter, parking
+        self._retry_policy = retry_policy
+        self._rate_limit = DeletionRateLimit()
         self._running: dict[str, TaskRun] = {}
 
     @property
     def running(self) -> Sequence[TaskRun]:
+        """Returns what runs now; an untagged push only once it has proved to be a task."""
         return tuple(
-            it for it in self._running.values() if it.task.tag is not None or it.progress.in_progress
+            run for run in self._running.values() if run.task.tag is not None or run.progress.in_progress
         )
 
     async def run(self, run: TaskRun) -> None:
-        """Raises nothing but its cancellation: what goes wrong is the task's end."""
-        task, progress = run.task, run.progress
-        self._running[task.task_id] = run
-        self._metrics.running_tasks.labels(task.destination.name).inc()
-        parked, failed = self._parking.get(task.task_id), self._parking.failed(task)
-        had_begun = (
-            parked.operation if parked is not None and parked.begun else self._in_progress.get(task.task_id)
-        )
-        progress.attempts = failed.attempts + 1 if failed is not None else progress.attempts
-        try:
-            outcome = await self._to_its_end(run, had_begun)
-            if (deletion := after_copy.deletion_of(task, outcome)) is not None:
-                run, outcome = await self._instead(run, outcome, deletion, had_begun)
-            run.control.phase = Phase.ENDING
-            if self._parking.wants(run.task, outcome):
-                await _whole(self._park(run, outcome))
-            elif not outcome.is_untold or failed is not None:
-                await _whole(self._end(run, outcome))
-            else:
-                await _whole(self._patiently(lambda: self._parking.forget(run.task)))
-        finally:
-            self._running.pop(task.task_id, None)
-            self._metrics.running_tasks.labels(task.destination.name).dec()
+        """Runs a task to its end and writes that to the log. Raises only its cancellation: errors are outcomes."""
+        async with self._owners.lock(run.task):
+            with self._listed_as_running(run):
+                history = self._history(run.task)
+                if history.failed is not None:
+                    run.progress.attempts = history.failed.attempts + 1
+                run, outcome = await self._outcome(run, history)
+                run.control.phase = Phase.ENDING
+                await _uncut(self._park_or_complete(run, outcome, history))
 
     async def supersede(self, run: TaskRun) -> None:
-        """End what only waits, and what a newer task makes needless. Raises nothing but its cancellation."""
+        """Ends a queued task that a newer one makes needless. Raises only its cancellation."""
         run.control.phase = Phase.ENDING
-        outcome = skipped(SUPERSEDED, "a newer push of this tag came while this one waited for its turn")
+        outcome = skipped(SUPERSEDED, "a newer push of this tag came while this one was queued")
         if run.control.is_stopped():
-            stopped = ExecutionStopped("the execution was stopped")
-            outcome = Outcome(Status.STOPPED, None, stopped.as_task_error())
-        await _whole(self._end(run, outcome))
+            error = ExecutionStopped("the execution was stopped").as_task_error()
+            outcome = Outcome(Status.STOPPED, None, error)
+        await _uncut(self._complete(run, outcome))
 
-    async def _to_its_end(self, run: TaskRun, had_begun: Operation | None) -> Outcome:
-        """`had_begun`: what an earlier try of it, that was cut, had begun to do."""
-        outcome = await until_it_ends(
-            run, lambda resend: self._try(run, resend=resend), patience=self._patience,
-            clock=self._clock, metrics=self._metrics, random=self._random,
-        )  # fmt: skip
-        run.progress.in_progress |= had_begun == run.task.operation
-        return _as_our_own_work(outcome) if run.progress.in_progress else outcome
+    @contextmanager
+    def _listed_as_running(self, run: TaskRun) -> Iterator[None]:
+        gauge = self._ports.metrics.running_tasks.labels(run.task.destination.name)
+        self._running[run.task.task_id] = run
+        gauge.inc()
+        try:
+            yield
+        finally:
+            self._running.pop(run.task.task_id, None)
+            gauge.dec()
 
-    async def _instead(
-        self, copy: TaskRun, copied: Outcome, deletion: Task, had_begun: Operation | None
-    ) -> tuple[TaskRun, Outcome]:
-        """The deletion that a copy became, and how it ended; the copy and its end where there was nothing to do."""
-        progress, run = copy.progress, replace(copy, task=deletion)
+    def _history(self, task: Task) -> _History:
+        parked = self._parking.get(task.task_id)
+        if parked is not None and parked.begun:
+            interrupted: Operation | None = parked.operation
+        else:
+            interrupted = self._status.operation_in_progress(task.task_id)
+        return _History(self._parking.failed(task), interrupted)
+
+    async def _outcome(self, run: TaskRun, history: _History) -> tuple[TaskRun, Outcome]:
+        """Runs the task, and the deletion that a copy becomes when the source lost its tag; returns which counts."""
+        copied = await self._attempts(run, history)
+        deletion = after_copy.deletion_of(run.task, copied)
+        if deletion is None:
+            return run, copied
+        progress, delete_run = run.progress, replace(run, task=deletion)
         digest, was_in_progress, progress.in_progress = progress.digest, progress.in_progress, False
-        self._running[deletion.task_id] = run
-        outcome = await self._to_its_end(run, had_begun)
-        if (end := after_copy.stays(copied, outcome, digest)) is not None:
+        self._running[deletion.task_id] = delete_run
+        deleted = await self._attempts(delete_run, history)
+        if (outcome := after_copy.outcome_of_copy(copied, deleted, digest)) is not None:
             progress.in_progress = was_in_progress
-            return copy, end
-        return run, outcome
+            return run, outcome
+        return delete_run, deleted
 
-    async def _try(self, run: TaskRun, *, resend: bool) -> Outcome:
-        task, progress = run.task, run.progress
-        source = self._places.registry(task.source, Side.SOURCE)
-        destination = self._places.registry(task.destination, Side.DESTINATION, task.chain)
+    async def _attempts(self, run: TaskRun, history: _History) -> Outcome:
+        outcome = await attempt_until_end(
+            run, partial(self._attempt, run), policy=self._retry_policy, ports=self._ports
+        )
+        run.progress.in_progress |= history.interrupted == run.task.operation
+        return _as_own_work(outcome) if run.progress.in_progress else outcome
 
-        async def admit(one: Task) -> None:
-            await self._patiently(lambda: self._admission.check(one, run.control))
-
-        async def begin() -> None:
-            await admit(task)
-            if not progress.in_progress:
-                await self._patiently(lambda: self._reporter.progress([run]))
-                progress.in_progress = True
-
-        job = Job(
-            run, source, destination, self._copier, self._subjects, self._counted, self._clock, begin
-        )  # fmt: skip
+    async def _attempt(self, run: TaskRun, resend: bool) -> Outcome:
+        places, task = self._ports.places, run.task
+        source = places.registry(task.source, Side.SOURCE)
+        destination = places.registry(task.destination, Side.DESTINATION, task.chain)
+        job = Job(run, source, destination, self._services)
         try:
             run.control.raise_if_stopped()
-            if task.tag is not None:  # an untagged push is a task only when it proves to be one
-                await admit(task)
+            await job.admit(Stage.START)
             if task.operation == "delete":
-                return await delete(Deletion(job, admit, self._bursts))
+                return await delete(Deletion(job, self._rate_limit))
             return await replicate(job, resend=resend)
         except NotAdmitted as error:
-            return Outcome(Status.SKIPPED, progress.digest, error.refusal)
+            return Outcome(Status.SKIPPED, run.progress.digest, error.refusal)
         except ExecutionStopped as error:
-            return Outcome(Status.STOPPED, progress.digest, error.as_task_error())
+            return Outcome(Status.STOPPED, run.progress.digest, error.as_task_error())
 
-    async def _end(self, run: TaskRun, outcome: Outcome) -> None:
-        task = run.task
-        self._running.pop(
-            task.task_id, None
-        )  # no progress from here on: it would stand for ever over the tombstone
-        await self._reporter.written()
-        was_parked = await self._parking.is_parked(task)
-        completion = await self._patiently(
-            lambda: complete(run, outcome, self._clock.now(), self._log, was_parked=was_parked)
-        )
-        self._tell(completion)
-        await self._patiently(lambda: self._parking.supersede(task))
+    async def _park_or_complete(self, run: TaskRun, outcome: Outcome, history: _History) -> None:
+        if self._parking.wants(run.task, outcome):
+            await self._park(run, outcome)
+        elif outcome.is_unreported and history.failed is None:
+            await until_log_available(partial(self._parking.forget, run.task), self._ports.clock)
+        else:
+            await self._complete(run, outcome)
 
     async def _park(self, run: TaskRun, outcome: Outcome) -> None:
+        await self._stop_reporting(run)
+        await until_log_available(partial(self._parking.park, run, outcome), self._ports.clock)
+        await until_log_available(partial(self._parking.supersede, run.task), self._ports.clock)
+
+    async def _complete(self, run: TaskRun, outcome: Outcome) -> None:
+        await self._stop_reporting(run)
+        was_parked = await self._parking.is_parked(run.task)
+        ports = self._ports
+        completion = await until_log_available(
+            lambda: complete(run, outcome, ports.clock.now(), ports.log, was_parked=was_parked), ports.clock
+        )
+        self._report(completion)
+        await until_log_available(partial(self._parking.supersede, run.task), self._ports.clock)
+
+    async def _stop_reporting(self, run: TaskRun) -> None:
+        """No progress record may follow the tombstone of the task's end: it would stay for ever."""
         self._running.pop(run.task.task_id, None)
-        await self._reporter.written()
-        await self._patiently(lambda: self._parking.park(run, outcome))
-        await self._patiently(lambda: self._parking.supersede(run.task))
+        await self._reporter.settled()
 
-    async def _patiently(self, write: Callable[[], Awaitable[T]]) -> T:
-        """The log may be away for long; no task fails for that."""
-        while True:
-            try:
-                return await write()
-            except LogUnavailable as error:
-                LOG.warning("a task waits for the log", action="log_away", error=str(error))
-                await self._clock.sleep(_LOG_AGAIN_SECONDS)
-
-    def _tell(self, completion: Completion) -> None:
-        self._metrics.tasks.labels(completion.by, completion.status).inc()
+    def _report(self, completion: Completion) -> None:
+        self._ports.metrics.tasks.labels(completion.by, completion.status).inc()
         if completion.status is Status.SUCCEED:
-            self._metrics.lag_seconds.labels(completion.by).observe(completion.lag_ms / 1000)
-        LOG.info(
+            self._ports.metrics.lag_seconds.labels(completion.by).observe(completion.lag_ms / 1000)
+        log.info(
             "task", action="task_ended", task=completion.task_id, rule=completion.by, status=completion.status,
             source=completion.source, destination=completion.destination, digest=completion.digest,
             rebuilt_from=completion.rebuilt_from, bytes=completion.bytes_transferred,
@@ -205,19 +194,19 @@ class Worker:
         )  # fmt: skip
 
 
-def _as_our_own_work(outcome: Outcome) -> Outcome:
-    """Found so already by a task that had begun to bring it about: an earlier try did, and was cut before it knew."""
+def _as_own_work(outcome: Outcome) -> Outcome:
+    """A task in progress that finds nothing left to do has succeeded: an interrupted run of it did the work."""
     if outcome.error is not None and outcome.error.code in (ALREADY_THERE, ALREADY_GONE, NOT_HELD):
         return replace(outcome, status=Status.SUCCEED, error=None)
     return outcome
 
 
-async def _whole(writing: Coroutine[None, None, None]) -> None:
-    """Not cut in between: when we are cancelled, the write gets a last moment, and then we are."""
-    task = asyncio.ensure_future(writing)
+async def _uncut(write: Coroutine[None, None, None]) -> None:
+    """Awaits a write of a task's end. When the caller is cancelled, the write has a moment left to finish."""
+    task = asyncio.ensure_future(write)
     try:
         await asyncio.shield(task)
     except asyncio.CancelledError:
-        await asyncio.wait([task], timeout=_LAST_WORDS_SECONDS)
+        await asyncio.wait([task], timeout=_LAST_WRITE_SECONDS)
         task.cancel()
         raise

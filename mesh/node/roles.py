@@ -6,10 +6,12 @@ import platform
 import secrets as randomness
 from dataclasses import dataclass, field
 
-from consumer.agent import Agent, AgentSettings
+from consumer.agent import Agent
 from consumer.blobs.relay.serve import Relays
-from consumer.blobs.transfers import RelayAccess, TransferLimits
+from consumer.blobs.transfers import RelayAccess
 from consumer.places import Places
+from consumer.ports import AgentPorts
+from consumer.settings import AgentSettings, TransferLimits
 from mesh.control import Control
 from mesh.control.storage.database import check as check_database
 from mesh.errors import InvalidInput
@@ -74,12 +76,12 @@ def agent(
 ) -> Agent:
     """An agent whose relay is one of `relays`, reached by others at `url`; without one it sends nothing on."""
     name = f"{region}.{platform.node() or 'host'}.{os.getpid()}.{randomness.token_hex(3)}"
-    made = Agent(
-        name=name,
+    ports = AgentPorts(
+        agent=name,
         region=region,
-        mesh_log=node.log,
+        log=node.log,
         state=node.state,
-        table=node.table,
+        rules=node.table,
         places=Places(
             registries.opener(node),
             open_anonymous=registries.opener(node, anonymous=True),
@@ -89,9 +91,8 @@ def agent(
         clock=node.clock,
         metrics=node.metrics,
         random=node.random,
-        settings=settings or AgentSettings(),
-        access=_relay_access(node, region, url),
     )
+    made = Agent(ports, settings or AgentSettings(), _relay_access(node, region, url))
     if relays is not None:
         relays.add(region, made.relay)
     return made

@@ -3,7 +3,6 @@
 import asyncio
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import aclosing, asynccontextmanager
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 from unittest.mock import ANY
@@ -11,14 +10,14 @@ from unittest.mock import ANY
 import pytest
 from prometheus_client import CollectorRegistry
 
-from consumer.agent import Agent, AgentSettings
-from consumer.blobs.transfers import TransferLimits
+from consumer.agent import Agent
 from consumer.image import plan
-from consumer.image.admission import Admission
-from consumer.pipeline.retry_policy import Patience
+from consumer.image.admission import Admission, Stage
+from consumer.image.plan import Image, Plan
 from consumer.places import Places
-from consumer.progress import TaskControl
-from consumer.task import Image, Plan, Task
+from consumer.ports import AgentPorts
+from consumer.progress import TaskRun
+from consumer.settings import AgentSettings, ParkingPolicy, TaskRetries, TransferLimits
 from mesh.clock import SystemClock
 from mesh.errors import LogError
 from mesh.log.port import Append, Log, Record
@@ -44,7 +43,8 @@ BEIJING, FRANKFURT = Region("beijing"), Region("frankfurt")
 APP = Repository("game/app")
 EVENTS = topics.events(BEIJING)
 QUICK = AgentSettings(
-    patience=Patience(tries=3, first_wait=0.02, longest_wait=0.05, parked_for=0),
+    retries=TaskRetries(attempts=3, first_wait=0.02, longest_wait=0.05),
+    parking=ParkingPolicy(give_up_after=0),
     regions_every=0.05,
     drain=5,
     progress_every=0.05,
@@ -81,10 +81,11 @@ class Site:
             self.log, topics.STATE, lambda it: state.apply(it.key, it.value, it.offset), unreadable=unreadable
         )
         places = Places(self.open_place, open_anonymous=Site.open_place, metrics=metrics, clock=CLOCK)
-        agent = Agent(
-            name=f"agent-{self._pushes}", region=FRANKFURT, mesh_log=self.log, state=state, table=table,
-            places=places, clock=CLOCK, metrics=metrics, random=lambda: 0.5, settings=self.settings,
+        ports = AgentPorts(
+            agent=f"agent-{self._pushes}", region=FRANKFURT, log=self.log, state=state, rules=table,
+            places=places, clock=CLOCK, metrics=metrics, random=lambda: 0.5,
         )  # fmt: skip
+        agent = Agent(ports, self.settings)
         self._agents.append((agent, asyncio.create_task(agent.run()), asyncio.create_task(table.run())))
         return agent
 
@@ -245,7 +246,7 @@ async def test_a_topic_that_is_joined_while_the_agent_tells_its_lag_is_no_error(
 
 async def test_a_region_whose_log_does_not_tell_its_lag_keeps_no_heartbeat_back(site: Site) -> None:
     await site.kill()
-    site.settings = replace(QUICK, heartbeat_every=0.05)
+    site.settings = QUICK.model_copy(update={"heartbeat_every": 0.05})
     agent = await site.start()
     await until(lambda: EVENTS in agent._consumers)
 
@@ -311,9 +312,7 @@ async def until(look: Callable[[], bool]) -> None:
             await asyncio.sleep(0.02)
 
 
-async def test_a_task_that_meets_a_mistake_of_ours_fails_alone(
-    site: Site, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_a_task_that_meets_a_bug_fails_alone(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
     real = plan.make_plan
     unlucky, lucky = images.image(layers=[b"unlucky"]), images.image(layers=[b"lucky"])
 
@@ -379,10 +378,10 @@ async def test_a_tag_that_moves_while_the_agent_asks_whether_it_may_write_is_not
     old, new = images.image(layers=[b"old"]), images.image(layers=[b"new"])
     real, asked = Admission.check, 0
 
-    async def slow(self: Admission, task: Task, control: TaskControl) -> None:
+    async def slow(self: Admission, run: TaskRun, stage: Stage) -> None:
         nonlocal asked
         asked += 1
-        await real(self, task, control)
+        await real(self, run, stage)
         if asked == 3:  # when it started, before its content, and now before its tag
             for registry in (site.source, site.destination):
                 async with client(registry) as there:
@@ -599,7 +598,7 @@ async def test_cut_between_the_tag_and_the_completion_it_has_still_succeeded(sit
 
 async def test_no_progress_outlives_its_task(site: Site) -> None:
     await site.stop()
-    site.settings = replace(QUICK, progress_every=0.0005)
+    site.settings = QUICK.model_copy(update={"progress_every": 0.0005})
     await site.start()
     names = [Repository(f"game/app{number}") for number in range(60)]
     image = images.image(layers=[b"quick"])
@@ -625,7 +624,7 @@ async def test_a_stop_lets_the_copy_finish_and_commits_it(site: Site) -> None:
 
 async def test_a_drain_that_takes_too_long_is_cut_and_the_event_comes_again(site: Site) -> None:
     await site.stop()
-    site.settings = replace(QUICK, drain=0.1)
+    site.settings = QUICK.model_copy(update={"drain": 0.1})
     await site.start()
     site.source.faults.slow = 20_000
     image = images.image(layers=[b"t" * 200_000])
@@ -674,7 +673,7 @@ async def _left(log: Log, topic: str) -> set[str]:
 async def test_no_more_sources_are_open_than_blobs_may_be_on_their_way(site: Site) -> None:
     """What waits for its turn holds no connection, and no bytes in memory."""
     await site.kill()
-    site.settings = replace(QUICK, transfers=TransferLimits(blobs_per_task=4, transfers=2))
+    site.settings = QUICK.model_copy(update={"transfers": TransferLimits(blobs_per_task=4, transfers=2)})
     site.source.faults.stall = Stall(ANY)
     await site.start()
     digest = await site.push("v1", images.image(layers=[b"%d" % number for number in range(6)]))

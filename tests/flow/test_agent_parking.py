@@ -3,12 +3,11 @@
 import asyncio
 from collections.abc import AsyncIterator, Callable
 from contextlib import aclosing, asynccontextmanager
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from consumer.pipeline.retry_policy import Patience
+from consumer.settings import ParkingPolicy, TaskRetries
 from mesh.log.port import Append
 from mesh.registry.builtin.faults import Fail
 from schemas import codec, topics
@@ -20,23 +19,21 @@ from tests.flow.test_agent import FRANKFURT, QUICK, Site, open_site
 from tests.support import images
 
 RETRY = topics.retry(FRANKFURT)
-PATIENCE = Patience(
-    tries=2,
-    first_wait=0.01,
-    longest_wait=0.02,
-    first_park=0.3,
-    longest_park=0.6,
-    parked_for=60,
-    look_at_parked=0.02,
+PARKING = ParkingPolicy(first_wait=0.3, longest_wait=0.6, give_up_after=60, check_every=0.02)
+NEVER_DUE = PARKING.model_copy(update={"first_wait": 3600.0, "longest_wait": 3600.0})
+SETTINGS = QUICK.model_copy(
+    update={
+        "retries": TaskRetries(attempts=2, first_wait=0.01, longest_wait=0.02),
+        "parking": PARKING,
+    }
 )
-NEVER = replace(PATIENCE, first_park=3600, longest_park=3600)
 
 
 @asynccontextmanager
-async def parking(folder: Path, patience: Patience = PATIENCE) -> AsyncIterator[Site]:
+async def parking(folder: Path, policy: ParkingPolicy = PARKING) -> AsyncIterator[Site]:
     async with open_site(folder) as site:
         await site.kill()
-        site.settings = replace(QUICK, patience=patience)
+        site.settings = SETTINGS.model_copy(update={"parking": policy})
         await site.start()
         yield site
 
@@ -85,7 +82,7 @@ async def test_a_task_that_failed_is_parked_and_ends_by_itself_when_its_destinat
 
 
 async def test_what_is_parked_holds_up_nobody(tmp_path: Path) -> None:
-    async with parking(tmp_path, NEVER) as site:
+    async with parking(tmp_path, NEVER_DUE) as site:
         broken(site, times=2)  # both tries of the first
         await site.push("v1", images.image(layers=[b"one"]))
         await parked(site, lambda found: len(found) == 1)
@@ -97,7 +94,7 @@ async def test_what_is_parked_holds_up_nobody(tmp_path: Path) -> None:
 
 async def test_its_event_is_finished_and_another_agent_takes_it_over(tmp_path: Path) -> None:
     """The event is not read again: what the next agent knows of the task is what was parked."""
-    async with parking(tmp_path, NEVER) as site:
+    async with parking(tmp_path, NEVER_DUE) as site:
         broken(site)
         image = images.image(layers=[b"kept"])
         await site.push("v1", image)
@@ -129,7 +126,7 @@ async def test_a_killed_agents_task_is_taken_over_too(tmp_path: Path) -> None:
 
 
 async def test_a_newer_push_supersedes_what_is_parked(tmp_path: Path) -> None:
-    async with parking(tmp_path, NEVER) as site:
+    async with parking(tmp_path, NEVER_DUE) as site:
         broken(site, times=2)
         await site.push("v1", images.image(layers=[b"old"]))
         (old,) = (await parked(site, lambda found: len(found) == 1)).values()
@@ -143,7 +140,7 @@ async def test_a_newer_push_supersedes_what_is_parked(tmp_path: Path) -> None:
 
 
 async def test_a_deletion_supersedes_a_copy_that_is_parked(tmp_path: Path) -> None:
-    async with parking(tmp_path, NEVER) as site:
+    async with parking(tmp_path, NEVER_DUE) as site:
         filters = [{"type": "name", "value": "game/**"}]
         rev = await site.declare(
             "rule", "release", source="cn", destination="eu", filters=filters, deletion=True
@@ -171,7 +168,7 @@ async def test_what_no_rule_wants_any_more_ends_as_skipped(tmp_path: Path) -> No
 
 
 async def test_after_a_day_it_ends_as_failed(tmp_path: Path) -> None:
-    async with parking(tmp_path, replace(PATIENCE, parked_for=1.0)) as site:
+    async with parking(tmp_path, PARKING.model_copy(update={"give_up_after": 1.0})) as site:
         broken(site)
         await site.push("v1", images.image(layers=[b"never"]))
         (end,) = await site.ends(1)

@@ -3,16 +3,17 @@
 import asyncio
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import pytest
 from prometheus_client import CollectorRegistry
 
-from consumer.agent import Agent, AgentSettings
-from consumer.pipeline.retry_policy import Patience
+from consumer.agent import Agent
 from consumer.places import Places
+from consumer.ports import AgentPorts
+from consumer.settings import AgentSettings, ParkingPolicy, TaskRetries
 from mesh.clock import SystemClock
 from mesh.log.port import Append
 from mesh.metrics import Metrics
@@ -37,7 +38,8 @@ LISTING = ProducerSettings(listing_attempts=2, listing_first_wait=0.01, listing_
 CLOCK = SystemClock()
 APP = Repository("game/app")
 QUICK = AgentSettings(
-    patience=Patience(tries=2, first_wait=0.02, longest_wait=0.05, parked_for=0),
+    retries=TaskRetries(attempts=2, first_wait=0.02, longest_wait=0.05),
+    parking=ParkingPolicy(give_up_after=0),
     regions_every=0.05,
     drain=5,
     progress_every=0.05,
@@ -109,12 +111,13 @@ class Mesh:
 
     def agent(self, settings: AgentSettings = QUICK) -> None:
         metrics = Metrics(CollectorRegistry())
-        agent = Agent(
-            name="agent", region=Region("frankfurt"), mesh_log=self.control.log, state=self.control.state,
-            table=self.control.table, clock=CLOCK,
+        ports = AgentPorts(
+            agent="agent", region=Region("frankfurt"), log=self.control.log, state=self.control.state,
+            rules=self.control.table, clock=CLOCK,
             places=Places(_open, open_anonymous=_open, metrics=metrics, clock=CLOCK),
-            metrics=metrics, random=lambda: 0.5, settings=settings,
+            metrics=metrics, random=lambda: 0.5,
         )  # fmt: skip
+        agent = Agent(ports, settings)
         self.tasks.append(asyncio.create_task(agent.run()))
 
     def producer(self) -> asyncio.Task[None]:
@@ -642,7 +645,7 @@ async def test_a_held_deletion_of_a_digest_goes_with_all_its_tags(running: Mesh)
 
 async def test_what_is_parked_is_listed_tried_at_once_and_closed(mesh: Mesh) -> None:
     mesh.producer()
-    mesh.agent(replace(QUICK, patience=replace(QUICK.patience, parked_for=600, first_park=600)))
+    mesh.agent(QUICK.model_copy(update={"parking": ParkingPolicy(give_up_after=600, first_wait=600)}))
     await mesh.rule()
     await mesh.push("v1", b"one")
     await mesh.push("v2", b"two")

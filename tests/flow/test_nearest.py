@@ -2,13 +2,12 @@
 
 import os
 from collections.abc import AsyncIterator
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from consumer.blobs.transfers import TransferLimits
+from consumer.settings import TransferLimits
 from mesh.control.declare import InvalidDocument
 from tests.support import images
 from tests.support.mesh_site import APP, QUICK, MeshSite, client, mesh_site, until
@@ -161,7 +160,7 @@ async def test_prefetch_is_refused_where_it_could_leak(
 
 
 async def test_what_is_over_the_budget_waits_for_its_manifest(tmp_path: Path) -> None:
-    settings = replace(QUICK, transfers=TransferLimits(prefetch_bytes=MIB))
+    settings = QUICK.model_copy(update={"transfers": TransferLimits(prefetch_bytes=MIB)})
     async with mesh_site(tmp_path, settings) as site:
         for place in ("cn", "cn@shanghai", "eu", "eu@virginia"):
             await site.registry(place)
@@ -177,7 +176,7 @@ async def test_what_is_over_the_budget_waits_for_its_manifest(tmp_path: Path) ->
             await until(lambda: there.blob_size(APP, small.digest))
             await site.registries["cn"].drained()
             assert await there.blob_size(APP, large.digest) is None
-            assert site.agents["shanghai"][0]._metrics.prefetch_bytes._value.get() == small.size
+            assert site.agents["shanghai"][0]._ports.metrics.prefetch_bytes._value.get() == small.size
         digest = await site.push("cn", "v1", image)
         await until(lambda: at(site, "cn@shanghai", "v1", digest))
         (entry,) = await until(lambda: _of(site, "v1", 1))

@@ -69,7 +69,7 @@ async def test_a_place_whose_helper_fails_says_so_and_delays_no_other(
         places = Places(
             opener(node), open_anonymous=opener(node, anonymous=True), metrics=metrics, clock=node.clock
         )
-        await places.look([_place(name, registry.url) for name, registry in three.items()])
+        await places.check([_place(name, registry.url) for name, registry in three.items()])
         states = places.states()
         await places.close()
     lost = f"docker-credential-nobody, which config.json names for {hosts['lost']}, is not on PATH"

@@ -12,9 +12,9 @@ from typing import Any
 
 from prometheus_client import CollectorRegistry
 
-from consumer.agent import Agent, AgentSettings
+from consumer.agent import Agent
 from consumer.blobs.relay.serve import Relays
-from consumer.pipeline.retry_policy import Patience
+from consumer.settings import AgentSettings, ParkingPolicy, TaskRetries
 from mesh.clock import SystemClock
 from mesh.control import Control
 from mesh.metrics import Metrics
@@ -30,11 +30,10 @@ from tests.support import images
 
 CLOCK = SystemClock()
 QUICK = AgentSettings(
-    patience=Patience(
-        tries=3, first_wait=0.02, longest_wait=0.05, first_park=0.5, longest_park=0.5, look_at_parked=0.1
-    ),
+    retries=TaskRetries(attempts=3, first_wait=0.02, longest_wait=0.05),
+    parking=ParkingPolicy(first_wait=0.5, longest_wait=0.5, check_every=0.1),
     regions_every=0.05,
-    look_every=0.5,
+    places_every=0.5,
     drain=5,
     heartbeat_every=0.2,
     progress_every=0.05,

@@ -8,8 +8,8 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from consumer.agent import AgentSettings
 from consumer.blobs.relay.serve import Relays
+from consumer.settings import AgentSettings
 from mesh.clock import SystemClock
 from mesh.gateway import GatewayOptions
 from mesh.node import roles, serve

@@ -10,9 +10,8 @@ import pytest
 
 from consumer.deletion import untag
 from consumer.image import estimate, survey
-from consumer.image.plan import make_plan
+from consumer.image.plan import Image, make_plan
 from consumer.progress import TaskProgress
-from consumer.task import Image
 from mesh.errors import ServerFault
 from mesh.registry.manifests import read_parts
 from mesh.registry.port import Manifest
@@ -65,7 +64,7 @@ class Failing:
 async def _estimate(registry: Any) -> None:
     manifest = LARGE.manifest
     plan = make_plan(Image(manifest, ((manifest, read_parts(manifest, Side.SOURCE)),)))
-    await estimate.estimate(plan, task(), registry, TaskProgress(started=NOW), estimate.Counted())
+    await estimate.estimate(plan, task(), registry, TaskProgress(started=NOW), estimate.CountedBlobs())
 
 
 async def _survey(registry: Any) -> None:

@@ -21,6 +21,7 @@ from mesh.clock import ManualClock
 from mesh.errors import NotFound, RegistryError, Unreachable
 from mesh.metrics import Metrics
 from mesh.registry.port import Descriptor, digest_of
+from mesh.rules.matching.compiled_rule import CompiledRule
 from mesh.rules.state import MeshState
 from schemas import codec
 from schemas.completions import Side
@@ -65,8 +66,9 @@ def task(instance: str = "cn") -> Task:
     assert destination is not None
     rule = ReplicaRule(name=destination.name, source=instance, destination=destination.name)  # type: ignore[arg-type]
     return Task(
-        event=event, rule=rule, source=source, destination=destination, repository=Repository("game/app"),
-        destination_repository=Repository("game/app"), tag=Tag("v1"), digest=event.digest, rules_rev=0,
+        event=event, compiled=CompiledRule(rule), source=source, destination=destination,
+        repository=Repository("game/app"), destination_repository=Repository("game/app"), tag=Tag("v1"),
+        digest=event.digest, rules_rev=0,
     )  # fmt: skip
 
 

@@ -15,6 +15,7 @@ from consumer.deletion.rate_limit import (
     prune_refusal,
 )
 from consumer.task import Task
+from mesh.rules.matching.compiled_rule import CompiledRule
 from schemas.events import Action, Event, PartOf, Surplus
 from schemas.names import Account, ObjectName, PlaceName, Region, Repository, Tag
 from schemas.rules import Rule
@@ -44,21 +45,21 @@ def task(number: int, *, rule: str = "r", share: int = 20, repository: Repositor
         deletion_share=share,
     )
     return Task(
-        event=event, rule=declared, source=place("a"), destination=place("b"), repository=repository,
+        event=event, compiled=CompiledRule(declared), source=place("a"), destination=place("b"), repository=repository,
         destination_repository=repository, tag=tag, digest=None, rules_rev=0, operation="delete",
     )  # fmt: skip
 
 
-def gone(bursts: DeletionRateLimit, tasks, *, at: float = 0.0) -> int:
+def allowed(limit: DeletionRateLimit, tasks, *, at: float = 0.0) -> int:
     """How many of the tasks were let through."""
-    return sum(bursts.refusal(one, at) is None for one in tasks)
+    return sum(limit.refusal(one, at) is None for one in tasks)
 
 
 @given(matched=st.integers(0, 200), share=st.integers(0, 100), wanted=st.integers(0, 200))
 def test_what_goes_is_within_the_share_or_within_twenty(matched: int, share: int, wanted: int) -> None:
-    bursts = DeletionRateLimit()
-    bursts.count(task(0, share=share), matched)
-    went = gone(bursts, [task(number, share=share) for number in range(wanted)])
+    limit = DeletionRateLimit()
+    limit.count(task(0, share=share), matched)
+    went = allowed(limit, [task(number, share=share) for number in range(wanted)])
     assert went <= max(ALWAYS, share * matched // 100)
     assert went == min(wanted, max(ALWAYS, share * matched // 100))
 
@@ -71,46 +72,46 @@ def test_a_larger_share_and_fewer_deletions_never_hold_more(before: int, matched
 
 
 def test_a_held_one_says_what_to_do() -> None:
-    bursts = DeletionRateLimit()
-    bursts.count(task(0), 50)
-    assert gone(bursts, [task(number) for number in range(20)]) == 20
-    message = bursts.refusal(task(20), 0.0)
+    limit = DeletionRateLimit()
+    limit.count(task(0), 50)
+    assert allowed(limit, [task(number) for number in range(20)]) == 20
+    message = limit.refusal(task(20), 0.0)
     assert message is not None
     assert "20 of 50 tags" in message
     assert f"regmesh retry {task(20).task_id}" in message
 
 
 def test_another_try_of_one_counts_once() -> None:
-    bursts = DeletionRateLimit()
-    bursts.count(task(0), 30)
-    assert gone(bursts, [task(1)] * 50) == 50
-    assert gone(bursts, [task(number) for number in range(2, 40)]) == 19
+    limit = DeletionRateLimit()
+    limit.count(task(0), 30)
+    assert allowed(limit, [task(1)] * 50) == 50
+    assert allowed(limit, [task(number) for number in range(2, 40)]) == 19
 
 
 def test_rules_are_counted_apart_and_repositories_together() -> None:
-    bursts = DeletionRateLimit()
+    limit = DeletionRateLimit()
     other = Repository("game/web")
-    bursts.count(task(0), 100)
-    bursts.count(task(0, repository=other), 100)
-    assert gone(bursts, [task(number) for number in range(60)]) == 40
-    assert bursts.refusal(task(1, rule="another"), 0.0) is None
+    limit.count(task(0), 100)
+    limit.count(task(0, repository=other), 100)
+    assert allowed(limit, [task(number) for number in range(60)]) == 40
+    assert limit.refusal(task(1, rule="another"), 0.0) is None
 
 
 def test_ten_minutes_later_it_is_another_burst() -> None:
-    bursts = DeletionRateLimit()
-    bursts.count(task(0), 30)
-    assert gone(bursts, [task(number) for number in range(30)]) == 20
-    assert bursts.knows(task(0), WINDOW_SECONDS - 1)
-    assert not bursts.knows(task(0), WINDOW_SECONDS)  # counted anew
-    bursts.count(task(0), 10)
-    assert gone(bursts, [task(number) for number in range(30)], at=WINDOW_SECONDS) == 20
+    limit = DeletionRateLimit()
+    limit.count(task(0), 30)
+    assert allowed(limit, [task(number) for number in range(30)]) == 20
+    assert limit.has_counted(task(0), WINDOW_SECONDS - 1)
+    assert not limit.has_counted(task(0), WINDOW_SECONDS)  # counted anew
+    limit.count(task(0), 10)
+    assert allowed(limit, [task(number) for number in range(30)], at=WINDOW_SECONDS) == 20
 
 
 def test_a_digests_tags_are_counted_one_by_one() -> None:
-    bursts = DeletionRateLimit()
-    bursts.count(task(0), 10)
+    limit = DeletionRateLimit()
+    limit.count(task(0), 10)
     named = [replace(task(0), tag=Tag(f"t{number}")) for number in range(25)]
-    assert gone(bursts, named) == 20
+    assert allowed(limit, named) == 20
 
 
 counted = st.tuples(st.integers(1, 5000), st.integers(0, 5000)).map(

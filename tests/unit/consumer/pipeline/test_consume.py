@@ -10,9 +10,11 @@ from typing import Any
 import pytest
 from prometheus_client import CollectorRegistry
 
-from consumer.pipeline.consume import Consume, Window
+from consumer.pipeline.consume import Consume
 from consumer.pipeline.lanes import Lanes
+from consumer.ports import AgentPorts
 from consumer.progress import TaskRun
+from consumer.settings import ReadWindow
 from mesh.clock import SystemClock
 from mesh.errors import LogUnavailable
 from mesh.log.port import Append, Group, Log, Partition, Record
@@ -30,7 +32,7 @@ from schemas.state import StateRecord
 CLOCK = SystemClock()
 BEIJING, FRANKFURT = Region("beijing"), Region("frankfurt")
 EVENTS = topics.events(BEIJING)
-WINDOW = Window(records_per_partition=2, commit_every=0.0, poll=0.02, poll_while_holding=0.01)
+WINDOW = ReadWindow(records_per_partition=2, commit_every=0.0, poll=0.02, poll_while_holding=0.01)
 
 
 def declared() -> MeshState:
@@ -75,27 +77,30 @@ class Reading:
     state: MeshState = field(default_factory=declared)
     lanes: Lanes = field(init=False)
     go: defaultdict[str, asyncio.Event] = field(default_factory=lambda: defaultdict(asyncio.Event))
-    begun: list[str] = field(default_factory=list)
+    started: list[str] = field(default_factory=list)
     stopping: asyncio.Event = field(default_factory=asyncio.Event)
-    burials: int = 0
+    dlq_calls: int = 0
     sent_to_dlq: list[tuple[str, str]] = field(default_factory=list)
     running: list[asyncio.Task[None]] = field(default_factory=list)
 
     async def run(self, run: TaskRun) -> None:  # as the lanes call it
         task = run.task
-        self.begun.append(task.repository)
+        self.started.append(task.repository)
         await self.go[task.destination.name].wait()
 
     def start(self, group: Group) -> Consume:
         self.lanes = Lanes(
             self.run, supersede=self.run, stops=Stops(), permits_per_destination=50, clock=CLOCK
         )
-        table: Any = type("UpToDate", (), {"rev": 10})
+        rules: Any = type("UpToDate", (), {"rev": 10})
+        unused: Any = None
+        ports = AgentPorts(
+            agent="agent", region=FRANKFURT, log=self.log, state=self.state, rules=rules, places=unused, clock=CLOCK,
+            metrics=Metrics(CollectorRegistry()), random=lambda: 0.5,
+        )  # fmt: skip
         consume = Consume(
-            region=FRANKFURT, source_region=BEIJING, group=group, send_to_dlq=self._send_to_dlq,
-            state=self.state, table=table,
-            lanes=self.lanes, ahead=lambda _: None, park_running=self._never, clock=CLOCK,
-            metrics=Metrics(CollectorRegistry()), window=WINDOW,
+            ports, source_region=BEIJING, group=group, lanes=self.lanes, prefetch=lambda _: None,
+            park_running=self._never, send_to_dlq=self._send_to_dlq, window=WINDOW,
         )  # fmt: skip
         self.running.append(asyncio.create_task(consume.run(self.stopping)))
         return consume
@@ -111,8 +116,8 @@ class Reading:
         await self.lanes.drain(0)
 
     async def _send_to_dlq(self, record: Record, reason: str) -> None:
-        self.burials += 1
-        if self.burials == 1:
+        self.dlq_calls += 1
+        if self.dlq_calls == 1:
             raise LogUnavailable("away")
         self.sent_to_dlq.append((record.position, reason))
 
@@ -159,7 +164,7 @@ async def test_a_partition_that_went_while_it_was_full_is_read_when_it_comes_bac
     count = partitions * 6
     await reading.push(count)
     reading.start(group)
-    await until(lambda: len(reading.begun) >= 2 * partitions)  # every window is full
+    await until(lambda: len(reading.started) >= 2 * partitions)  # every window is full
     await take_some_away(reading, group)
     reading.go["eu"].set()
 
@@ -167,7 +172,7 @@ async def test_a_partition_that_went_while_it_was_full_is_read_when_it_comes_bac
         return sum((await group.lag()).values()) == 0
 
     await until(all_finished)
-    assert len(set(reading.begun)) == count
+    assert len(set(reading.started)) == count
 
 
 async def test_the_end_of_what_was_read_before_a_loss_finishes_nothing_that_was_read_after_it(
@@ -177,14 +182,14 @@ async def test_the_end_of_what_was_read_before_a_loss_finishes_nothing_that_was_
     group = await reading.log.group("agents", [EVENTS])
     consume = reading.start(group)
     await reading.push(1)
-    await until(lambda: len(reading.begun) == 1)
-    ((partition, offset),) = consume._tasks
+    await until(lambda: len(reading.started) == 1)
+    ((partition, offset),) = consume._entries
     declare_another_rule(reading.state)
     await take_some_away(reading, group, partition.number)
-    await until(lambda: len(reading.begun) == 2)
+    await until(lambda: len(reading.started) == 2)
     reading.go["eu"].set()
     await until(lambda: len(list(reading.lanes.entries())) == 1)
-    assert (partition, offset) in consume._tasks
+    assert (partition, offset) in consume._entries
     assert consume._offsets.in_flight(partition) == 1
     reading.go["us"].set()
     await until(lambda: consume._offsets.in_flight(partition) == 0)
@@ -206,6 +211,6 @@ async def test_records_that_the_log_lost_are_told_once_and_those_that_are_left_a
     group.truncated = lambda: lost.pop() if lost else {}  # type: ignore[method-assign]
     await reading.push(2)
     reading.start(group)
-    await until(lambda: len(reading.begun) == 2)
+    await until(lambda: len(reading.started) == 2)
     assert [position for position, _ in reading.sent_to_dlq] == [f"{EVENTS}[3]@7"]
     assert "gone before they were read" in reading.sent_to_dlq[0][1]

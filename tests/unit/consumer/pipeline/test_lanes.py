@@ -11,6 +11,7 @@ from consumer.progress import TaskControl, TaskRun
 from consumer.task import Task
 from mesh.clock import SystemClock
 from mesh.registry.port import digest_of
+from mesh.rules.matching.compiled_rule import CompiledRule
 from mesh.rules.stops import Stops
 from schemas.events import Action, Event, PartOf
 from schemas.names import ObjectName, PlaceName, Region, Repository, Tag
@@ -18,7 +19,7 @@ from schemas.rules import ReplicaRule, Rule, TriggerKind
 from schemas.topology import Instance, Place
 
 CLOCK = SystemClock()
-RULE = Rule.model_validate({"name": "release", "source": "cn", "destination": "eu"})
+RULE = CompiledRule(Rule.model_validate({"name": "release", "source": "cn", "destination": "eu"}))
 REPLICA = ReplicaRule.model_validate({"name": "cn@shanghai", "source": "cn", "destination": "cn@shanghai"})
 
 
@@ -38,7 +39,7 @@ def _task(name: str, tag: str, *, bulk: bool, dry_run: bool = False) -> Task:
         part_of=part_of if bulk else None,
     )  # fmt: skip
     return Task(
-        event=event, rule=RULE, source=_instance("cn"), destination=_instance("eu"), tag=Tag(tag), digest=digest,
+        event=event, compiled=RULE, source=_instance("cn"), destination=_instance("eu"), tag=Tag(tag), digest=digest,
         repository=event.repository, destination_repository=event.repository, rules_rev=0,
     )  # fmt: skip
 
@@ -80,7 +81,9 @@ class Work:
         task = _task(name, tag, bulk=True)
         part_of = PartOf(execution_id=name, rule=REPLICA.name, trigger=trigger)
         event = task.event.model_copy(update={"part_of": part_of})
-        self.lanes.put(replace(task, event=event, rule=REPLICA), lambda: self.told.append(name))
+        self.lanes.put(
+            replace(task, event=event, compiled=CompiledRule(REPLICA)), lambda: self.told.append(name)
+        )
 
     async def settle(self) -> set[str]:
         for _ in range(20):

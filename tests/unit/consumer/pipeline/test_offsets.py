@@ -15,7 +15,7 @@ def test_any_order_of_ends_commits_the_right_prefix(offsets: set[int], random: o
     tracker = Offsets()
     ordered = sorted(offsets)
     for offset in ordered:
-        tracker.begin(P, offset)
+        tracker.start(P, offset)
     shuffled = ordered[:]
     random.shuffle(shuffled)  # type: ignore[attr-defined]
     done: set[int] = set()
@@ -40,7 +40,7 @@ class Machine(RuleBasedStateMachine):
     @rule(hole=st.integers(1, 3))
     def begin(self, hole: int) -> None:
         self.next += hole
-        self.tracker.begin(P, self.next)
+        self.tracker.start(P, self.next)
         self.unfinished.add(self.next)
 
     @rule(pick=st.integers(0, 1000))
@@ -63,7 +63,7 @@ class Machine(RuleBasedStateMachine):
         again = [at for at in range(self.committed, self.next + 1) if at in self.unfinished]
         self.tracker.forget(P)
         for offset in again:
-            self.tracker.begin(P, offset)
+            self.tracker.start(P, offset)
 
     @invariant()
     def nothing_unfinished_is_passed(self) -> None:
@@ -80,20 +80,20 @@ def test_a_head_is_in_the_way_when_the_window_is_full_and_most_behind_it_is_fini
 ) -> None:
     tracker = Offsets()
     for offset in range(len(finished) + 1):
-        tracker.begin(P, offset)
+        tracker.start(P, offset)
     for offset, done in enumerate(finished, 1):
         if done:
             tracker.finish(P, offset)
     is_full = 10 * (len(finished) + 1) >= 9 * window
     most = finished.count(True) > finished.count(False)
-    assert list(tracker.heads_in_the_way(window)) == ([(P, 0)] if is_full and most else [])
+    assert list(tracker.blocking_heads(window)) == ([(P, 0)] if is_full and most else [])
     tracker.finish(P, 0)
-    assert (P, 0) not in list(tracker.heads_in_the_way(window))
+    assert (P, 0) not in list(tracker.blocking_heads(window))
 
 
 def test_an_end_after_the_partition_was_lost_changes_nothing() -> None:
     tracker = Offsets()
-    tracker.begin(P, 3)
+    tracker.start(P, 3)
     tracker.forget(P)
     tracker.finish(P, 3)
     assert tracker.committable() == {}

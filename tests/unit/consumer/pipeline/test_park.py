@@ -10,16 +10,18 @@ from prometheus_client import CollectorRegistry
 
 from consumer.pipeline import park as park_module
 from consumer.pipeline.complete import make_parked
-from consumer.pipeline.live_agents import LiveAgents
 from consumer.pipeline.match import match
 from consumer.pipeline.park import Parking
-from consumer.pipeline.retry_policy import Patience
+from consumer.pipeline.region_status import RegionStatus
+from consumer.ports import AgentPorts
 from consumer.progress import TaskProgress, TaskRun
+from consumer.settings import ParkingPolicy
 from consumer.task import Task
 from mesh.clock import SystemClock
 from mesh.log.port import Partition, Record
 from mesh.metrics import Metrics
 from mesh.registry.port import digest_of
+from mesh.rules.matching.compiled_rule import CompiledRule
 from mesh.rules.state import MeshState
 from mesh.rules.stops import Stops
 from schemas import codec, topics
@@ -93,11 +95,12 @@ def park(parking: Parking, task: Task, *, minutes_ago: int) -> None:
 
 
 def parking_of(state: MeshState) -> Parking:
-    log: Any = None
-    return Parking(
-        agent="agent", region=FRANKFURT, log=log, state=state, live_agents=LiveAgents(), stops=Stops(),
-        patience=Patience(look_at_parked=0.01), clock=CLOCK, metrics=Metrics(CollectorRegistry()), random=lambda: 0.5,
+    unused: Any = None
+    ports = AgentPorts(
+        agent="agent", region=FRANKFURT, log=unused, state=state, rules=unused, places=unused, clock=CLOCK,
+        metrics=Metrics(CollectorRegistry()), random=lambda: 0.5,
     )  # fmt: skip
+    return Parking(ports, status=RegionStatus(), stops=Stops(), policy=ParkingPolicy(check_every=0.01))
 
 
 async def test_however_much_is_due_for_a_dead_destination_the_others_have_their_turn() -> None:
@@ -122,13 +125,13 @@ async def test_the_end_of_a_task_looks_at_what_is_parked_of_its_own_tag_alone(
 ) -> None:
     """A destination that is away for a day has some hundred thousand parked, and every end of a task asks."""
     looked: list[str] = []
-    real = park_module._is_older
+    real = park_module._is_superseded
 
     def counting(parked: Parked, task: Task) -> bool:
         looked.append(parked.repository)
         return real(parked, task)
 
-    monkeypatch.setattr(park_module, "_is_older", counting)
+    monkeypatch.setattr(park_module, "_is_superseded", counting)
     state = declared()
     parking, wrote = parking_of(state), list[str]()
 
@@ -174,4 +177,4 @@ def of_replica(name: str, trigger: TriggerKind) -> Task:
     task = task_of(declared(), "eu/app")
     part_of = PartOf(execution_id=name, rule=REPLICA.name, trigger=trigger)
     event = task.event.model_copy(update={"id": name, "time": CLOCK.now(), "part_of": part_of})
-    return replace(task, event=event, rule=REPLICA)
+    return replace(task, event=event, compiled=CompiledRule(REPLICA))

@@ -4,18 +4,17 @@ import asyncio
 import zlib
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from dataclasses import replace
 from pathlib import Path
 
-from consumer.pipeline.consume import Window
+from consumer.settings import ReadWindow
 from mesh.log.port import Append
 from mesh.registry.builtin.faults import Fail, Stall
 from schemas import topics
 from schemas.completions import Completion, Status
 from schemas.names import Repository
 from schemas.parked import STILL_QUEUED, STILL_RUNNING
-from tests.flow.test_agent import APP, BEIJING, FRANKFURT, QUICK, Site, open_site
-from tests.flow.test_agent_parking import PATIENCE, RETRY, parked
+from tests.flow.test_agent import APP, BEIJING, FRANKFURT, Site, open_site
+from tests.flow.test_agent_parking import PARKING, RETRY, SETTINGS, parked
 from tests.support import images
 
 LAYER = b"a huge one" * 1000
@@ -41,10 +40,8 @@ async def stalled(folder: Path, window: int = WINDOW) -> AsyncIterator[Site]:
     """A site whose agent copies `APP:v1`, which does not come to its end."""
     async with open_site(folder) as site:
         await site.kill()
-        site.settings = replace(
-            QUICK, patience=PATIENCE, heartbeat_every=0.1,
-            window=Window(records_per_partition=window, commit_every=0.05),
-        )  # fmt: skip
+        read_window = ReadWindow(records_per_partition=window, commit_every=0.05)
+        site.settings = SETTINGS.model_copy(update={"heartbeat_every": 0.1, "window": read_window})
         site.source.faults.stall = Stall(BLOB)
         await site.start()
         await site.push("v1", HUGE)
@@ -88,7 +85,7 @@ async def test_a_copy_that_takes_long_holds_up_nobody_and_ends_by_itself(tmp_pat
         (one,) = (await parked(site, lambda found: len(found) == 1)).values()
         assert (one.repository, one.status, one.error.code) == (APP, Status.PENDING, STILL_RUNNING)
         await until(lambda: lag(site) == 0)
-        await asyncio.sleep(10 * PATIENCE.look_at_parked)
+        await asyncio.sleep(10 * PARKING.check_every)
         let_go(site)
         end = await ended(site, 21)
         assert (end.task_id, end.status, end.attempts) == (one.task_id, Status.SUCCEED, 1)

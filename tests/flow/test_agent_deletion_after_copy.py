@@ -5,7 +5,6 @@ The source announces that deletion by the digest alone, which the destination ne
 
 import asyncio
 from collections.abc import AsyncIterator
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -22,9 +21,9 @@ from schemas.envelope import make_id
 from schemas.events import Action, Event, PartOf
 from schemas.names import Digest, PlaceName, Tag
 from schemas.rules import TriggerKind
-from tests.flow.test_agent import APP, BEIJING, CLOCK, QUICK, client
+from tests.flow.test_agent import APP, BEIJING, CLOCK, client
 from tests.flow.test_agent_deletion import Deleting, deleting
-from tests.flow.test_agent_parking import PATIENCE, broken, parked
+from tests.flow.test_agent_parking import SETTINGS, broken, parked
 from tests.support import images
 from tests.support.mesh_site import mesh_site, until
 
@@ -225,7 +224,7 @@ async def test_a_copy_that_was_parked_is_followed_too(mesh: Deleting) -> None:
     """It had begun at the destination; what was never there has not been deleted."""
     await mesh.copied(v1=A)
     await mesh.site.stop()
-    mesh.site.settings = replace(QUICK, patience=PATIENCE)
+    mesh.site.settings = SETTINGS
     await mesh.site.start()
     broken(mesh.site)
     async with client(mesh.site.source) as source:

@@ -6,11 +6,12 @@ from typing import Any, cast
 
 import pytest
 
-from consumer.image.public_only import PublicView
+from consumer.image.admission import PublicView
 from consumer.task import Task
 from mesh.clock import ManualClock
 from mesh.errors import Denied, Unreachable
 from mesh.registry.port import Descriptor, Registry
+from mesh.rules.matching.compiled_rule import CompiledRule
 from schemas.completions import Side
 from schemas.events import Action, Event
 from schemas.names import Digest, MediaType, Repository, Tag
@@ -44,7 +45,7 @@ def _task(repository: str = "team/app", *, public_only: bool = True) -> Task:
         digest=DIGEST, occurred_at=NOW, rules_rev=0,
     )  # fmt: skip
     return Task(
-        event=event, rule=rule, source=Instance(name="cn", **fields).as_place(),
+        event=event, compiled=CompiledRule(rule), source=Instance(name="cn", **fields).as_place(),
         destination=Instance(name="eu", **fields).as_place(),
         repository=Repository(repository), destination_repository=Repository(repository), tag=Tag("1"), digest=DIGEST,
         rules_rev=0,

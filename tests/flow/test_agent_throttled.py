@@ -1,4 +1,4 @@
-"""A registry that asks for patience holds up what goes to it or comes from it, and nothing else."""
+"""A registry that throttles holds up what goes to it or comes from it, and nothing else."""
 
 from pathlib import Path
 
@@ -10,7 +10,7 @@ from tests.support.mesh_site import mesh_site, until
 MANY = 30  # more than tasks run for a destination at once
 
 
-async def test_a_source_that_asks_for_patience_holds_up_no_other_source(tmp_path: Path) -> None:
+async def test_a_source_that_throttles_holds_up_no_other_source(tmp_path: Path) -> None:
     async with mesh_site(tmp_path) as site:
         for place in ("cn", "shop", "eu"):
             await site.registry(place, faults=Faults())
@@ -35,7 +35,7 @@ async def test_a_source_that_asks_for_patience_holds_up_no_other_source(tmp_path
         agent = await site.start_agent("beijing")
 
         async def wait() -> bool:
-            return len(agent._worker.running) == MANY
+            return len(agent._runner.running) == MANY
 
         await until(wait)
         await site.push("shop", "v1", images.image(layers=[b"other"]))

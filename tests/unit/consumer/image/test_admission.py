@@ -9,7 +9,7 @@ import pytest
 from consumer.image.admission import PublicView
 from consumer.task import Task
 from mesh.clock import ManualClock
-from mesh.errors import Denied, Unreachable
+from mesh.errors import ConfirmedNotFound, Denied, Unreachable
 from mesh.registry.port import Descriptor, Registry
 from mesh.rules.matching.compiled_rule import CompiledRule
 from schemas.completions import Side
@@ -35,6 +35,12 @@ class Answers:
         if isinstance(self.answer, Exception):
             raise self.answer
         return self.answer
+
+    async def read_manifest(self, repository: Repository, reference: object) -> None:
+        raise ConfirmedNotFound("it has nothing", side=Side.SOURCE, status=404)
+
+    async def ping(self) -> None:
+        """It answers."""
 
 
 def _task(repository: str = "team/app", *, public_only: bool = True) -> Task:

@@ -1,4 +1,4 @@
-"""The console script. Ctrl-C while the rest is still being imported is no traceback either."""
+"""The console script. Ctrl-C during its imports ends it without a traceback too."""
 
 import sys
 
@@ -6,8 +6,9 @@ from mesh.node import INTERRUPTED
 
 
 def main() -> None:
+    """Runs the command of the process and exits with its code."""
     try:
-        from mesh.node.cli import app  # noqa: PLC0415  # it takes a good part of a second
+        from mesh.node.cli import app  # noqa: PLC0415  # importing takes a good part of a second
 
         sys.exit(app.run(sys.argv[1:]))
     except KeyboardInterrupt:

@@ -1,4 +1,4 @@
-"""The one place that turns URLs into engines and instances into registry clients."""
+"""The log engines by URL: only here is one chosen."""
 
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -10,10 +10,15 @@ from mesh.log.port import Log
 
 
 async def open_log(url: str, *, clock: Clock, secrets: Secrets) -> Log:
-    """The log at `url`: `sqlite:///path` or `kafka://host:9092,...`. `InvalidInput` for anything else."""
+    """Opens the log at `url`: `sqlite:///path` or `kafka://host:9092,...`.
+
+    Raises:
+        InvalidInput: The URL is of another kind, or wrong for its kind.
+        LogError: The log cannot be opened.
+    """
     scheme = urlsplit(url).scheme
     if scheme == "sqlite":
-        from mesh.log import sqlite  # noqa: PLC0415  # an agent on Kafka needs no SQLite, nor the other way round
+        from mesh.log import sqlite  # noqa: PLC0415  # only the engine in use is imported
 
         return await sqlite.open_log(sqlite_path(url), clock=clock)
     if scheme == "kafka":
@@ -21,17 +26,23 @@ async def open_log(url: str, *, clock: Clock, secrets: Secrets) -> Log:
 
         return await kafka.open_log(url, clock=clock, secrets=secrets.find)
     raise InvalidInput(
-        f"{url.split('?', maxsplit=1)[0]!r} is no log: use sqlite:///PATH or kafka://HOST:PORT[,HOST:PORT]"
+        f"{url.split('?', maxsplit=1)[0]!r} is not a log: use sqlite:///PATH or kafka://HOST:PORT[,HOST:PORT]"
     )
 
 
 def is_new(url: str) -> bool:
-    """Whether this log certainly holds nothing: an embedded one whose file is not there."""
+    """Checks whether the log is certainly empty: an embedded one whose file does not exist."""
     return urlsplit(url).scheme == "sqlite" and not sqlite_path(url).exists()
 
 
 def sqlite_path(url: str) -> Path:
-    """`sqlite:///var/lib/x.db` is absolute, `sqlite://x.db` and `sqlite:x.db` are below the working directory."""
+    """Returns the file of an embedded log.
+
+    `sqlite:///var/lib/x.db` is absolute, `sqlite://x.db` and `sqlite:x.db` are relative to the working directory.
+
+    Raises:
+        InvalidInput: The URL names no file.
+    """
     path = url.removeprefix("sqlite:").removeprefix("//")
     if not path or path.endswith("/"):
         raise InvalidInput(f"{url!r} names no file: use sqlite:///PATH/mesh.db")

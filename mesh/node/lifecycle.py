@@ -1,21 +1,24 @@
-"""How a process of ours lives: on uvloop, until a signal; the first asks it to stop, the second does not wait."""
+"""The life of a process: it runs on uvloop until a signal; the first one stops it in order, the second at once."""
 
 import asyncio
 import signal
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
+from contextlib import asynccontextmanager
 
 import structlog
 import uvloop
 
 log = structlog.get_logger()
 
-_SAME_SIGNAL_SECONDS = 0.5  # terminals, make and timeout signal the process and its group: that is one wish
+_SAME_SIGNAL_SECONDS = (
+    0.5  # a terminal, make and timeout all signal the process and its group: that is one request
+)
 
 Main = Callable[[asyncio.Event], Awaitable[None]]
 
 
 def run(main: Main) -> None:
-    """Run `main(stopping)` to its end. Errors pass through, out of the groups they may come in."""
+    """Runs `main(stopping)` to its end; a signal sets `stopping`. Raises the first error out of exception groups."""
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         try:
             runner.run(_with_signals(main))
@@ -24,11 +27,21 @@ def run(main: Main) -> None:
 
 
 def first_of(group: BaseExceptionGroup[BaseException]) -> BaseException:
-    """The first error that is not a group: what a person should read."""
+    """Returns the first error that is not a group: the one to show to a person."""
     error: BaseException = group
     while isinstance(error, BaseExceptionGroup):
         error = error.exceptions[0]
     return error
+
+
+@asynccontextmanager
+async def background(*work: Coroutine[None, None, object]) -> AsyncIterator[None]:
+    """Runs coroutines while the block runs and cancels them at its end; an error of one cancels the block."""
+    async with asyncio.TaskGroup() as group:
+        tasks = [group.create_task(one) for one in work]
+        yield
+        for task in tasks:
+            task.cancel()
 
 
 async def _with_signals(main: Main) -> None:

@@ -1,4 +1,4 @@
-"""`mesh.yaml`: read, judged whole, and every problem told with its line."""
+"""`mesh.yaml`: read and checked as a whole, with the line of every problem."""
 
 import sys
 from collections.abc import Hashable, Sequence
@@ -14,18 +14,18 @@ from mesh.rules.problems import FieldPath, Problem
 from mesh.rules.validation import declarations
 
 _TAG = "tag:yaml.org,2002:"
-_OF_JSON = frozenset(_TAG + name for name in ("map", "seq", "str", "int", "float", "bool", "null"))
+_JSON_TAGS = frozenset(_TAG + name for name in ("map", "seq", "str", "int", "float", "bool", "null"))
 
 
 class MeshFile(NamedTuple):
-    """A document and where its parts stand."""
+    """A document with the lines of its parts."""
 
     path: str
     document: dict[str, Any]
     root: yaml.Node | None
 
     def line(self, path: FieldPath) -> int:
-        """The line (from 1) of the nearest thing that `path` names."""
+        """Returns the line (from 1) of the part at `path`, or of the nearest part that exists around it."""
         node = self.root
         line = node.start_mark.line + 1 if node is not None else 1
         for part in path:
@@ -35,8 +35,8 @@ class MeshFile(NamedTuple):
             line = mark.line + 1
         return line
 
-    def told(self, problems: Sequence[Problem]) -> list[str]:
-        """The problems for people, by line: `mesh.yaml:12: rules[0].source: no instance is named ...`."""
+    def format_problems(self, problems: Sequence[Problem]) -> list[str]:
+        """Returns a message for each problem, by line: `mesh.yaml:12: rules[0].source: no instance is named ...`."""
         lines = sorted(((self.line(problem.path), problem) for problem in problems), key=itemgetter(0))
         return [
             f"{self.path}:{line}: {problem.where or 'document'}: {problem.message}" for line, problem in lines
@@ -44,7 +44,7 @@ class MeshFile(NamedTuple):
 
 
 class InvalidFile(InvalidInput):
-    """A file with problems, all of them."""
+    """A file with problems; one line for each."""
 
     def __init__(self, problems: list[str]) -> None:
         super().__init__(problems[0])
@@ -52,9 +52,10 @@ class InvalidFile(InvalidInput):
 
 
 def read(path: Path) -> MeshFile:
-    """Parse the file, or standard input for `-`.
+    """Parses the file, or standard input for `-`.
 
-    `InvalidFile` when it is not there, or no YAML, or more than JSON, or names a key twice.
+    Raises:
+        InvalidFile: It cannot be read, is not YAML, has a type that JSON does not have, or a key twice.
     """
     try:
         text = path.read_text() if str(path) != "-" else sys.stdin.read()
@@ -70,37 +71,41 @@ def read(path: Path) -> MeshFile:
     except yaml.YAMLError as error:
         raise InvalidFile([f"{path}: not YAML: {error}"]) from error
     except RecursionError as error:
-        raise InvalidFile([f"{path}:1: nested too deep"]) from error
+        raise InvalidFile([f"{path}:1: nested too deeply"]) from error
     return MeshFile(str(path), {} if document is None else document, root)
 
 
 def check(file: MeshFile) -> None:
-    """Judge the file by itself; `InvalidFile` with every problem."""
+    """Checks the file by itself, without what is declared already.
+
+    Raises:
+        InvalidFile: It has problems; the error holds all of them.
+    """
     _, problems = declarations.judge(file.document)
     if problems:
-        raise InvalidFile(file.told(problems))
+        raise InvalidFile(file.format_problems(problems))
 
 
 class _Loader(yaml.SafeLoader):
-    """YAML as far as JSON goes: the API takes no more. Dates stay text.
+    """Accepts the YAML that has a form in JSON, as the API does; dates stay text.
 
-    YAML lets a key stand twice and takes the last in silence; here that is an error.
+    A key that is given twice is an error; YAML itself silently takes the last one.
     """
 
-    yaml_implicit_resolvers = {  # noqa: RUF012  # as its base class has it
+    yaml_implicit_resolvers = {  # noqa: RUF012  # as in its base class
         first: [(tag, looks) for tag, looks in known if tag != f"{_TAG}timestamp"]
         for first, known in yaml.SafeLoader.yaml_implicit_resolvers.items()
     }
 
-    def construct_object(self, node: yaml.Node, deep: bool = True) -> Any:  # noqa: ARG002  # deep finds what holds itself
-        if node.tag not in _OF_JSON:
-            raise _wrong(node, f"{node.tag.removeprefix(_TAG)!r} is no type of JSON")
+    def construct_object(self, node: yaml.Node, deep: bool = True) -> Any:  # noqa: ARG002  # always deep, which finds recursive structures
+        if node.tag not in _JSON_TAGS:
+            raise _error(node, f"{node.tag.removeprefix(_TAG)!r} is not a type of JSON")
         try:
             found = super().construct_object(node, deep=True)
             if isinstance(node, yaml.ScalarNode):
                 orjson.dumps(found)
         except (TypeError, ValueError) as error:
-            raise _wrong(node, str(error)) from error
+            raise _error(node, str(error)) from error
         return found
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, Any]:
@@ -109,14 +114,14 @@ class _Loader(yaml.SafeLoader):
             if key.tag == f"{_TAG}merge":
                 continue
             if key.tag != f"{_TAG}str" or not isinstance(key, yaml.ScalarNode):
-                raise _wrong(key, "a key must be text; quotes make it that")
+                raise _error(key, "a key must be text: put it in quotes")
             if key.value in seen:
-                raise _wrong(key, f"{key.value!r} stands here twice")
+                raise _error(key, f"{key.value!r} is given twice")
             seen.add(key.value)
         return super().construct_mapping(node, deep)
 
 
-def _wrong(node: yaml.Node, problem: str) -> yaml.MarkedYAMLError:
+def _error(node: yaml.Node, problem: str) -> yaml.MarkedYAMLError:
     return yaml.MarkedYAMLError(problem=problem, problem_mark=node.start_mark)
 
 

@@ -1,4 +1,4 @@
-"""What every role of a process stands on: the log, what is declared, time, metrics, secrets."""
+"""The node: the ports that all roles of a process share, such as the log, declared state, clock and secrets."""
 
 import asyncio
 import os
@@ -27,19 +27,19 @@ LOG = structlog.get_logger()
 
 @dataclass(frozen=True, slots=True)
 class Trust:
-    """What registries may send us to beyond themselves and public addresses: the operator's word, not theirs."""
+    """Where registries may redirect to, besides their own host and public addresses; chosen by the operator."""
 
     networks: tuple[str, ...] = ()  # CIDRs
-    realms: tuple[str, ...] = ()  # token servers, as origins
+    realms: tuple[str, ...] = ()  # origins of token servers
 
 
 @dataclass(frozen=True, slots=True)
 class Node:
-    """The ports that roles are given."""
+    """The ports of one process."""
 
     log: Log
     state: MeshState
-    table: Table  # of `mesh.state`, feeding `state`
+    table: Table  # follows the topic `mesh.state` and fills `state`
     clock: Clock
     metrics: Metrics
     secrets: Secrets
@@ -48,20 +48,29 @@ class Node:
     settings: NodeSettings
 
     def random(self) -> float:
-        return random.random()  # noqa: S311  # jitter, no secret
+        """Returns a number from [0, 1) for jitter."""
+        return random.random()  # noqa: S311
 
     def not_ready(self) -> list[str]:
-        """Why this process is not ready to work; empty when it is."""
-        return [] if self.table.ready else ["what is declared was not read to its end yet"]
+        """Returns the reasons why this process is not ready, if any."""
+        return [] if self.table.ready else ["the declared state has not been read to its end yet"]
 
 
 @asynccontextmanager
 async def open_node(
     log_url: str | None, data: Path, trust: Trust = Trust(), metrics: Metrics | None = None
 ) -> AsyncIterator[Node]:
-    """Open the log and follow `mesh.state`. Without `metrics` they are the process's, of which there is one.
+    """Opens the log and follows `mesh.state` until the block ends.
 
-    `LogError` or `InvalidInput` when the log cannot be opened.
+    Args:
+        log_url: The log; None for the embedded one in `data`.
+        data: The directory of the node's files; it is created if it is missing.
+        metrics: Those of the process by default, of which there can be only one.
+
+    Raises:
+        InvalidInput: An environment variable, the URL or a secret that it names is wrong.
+        LogError: The log cannot be opened.
+        NoFolder: The data directory cannot be created.
     """
     settings = from_environment(NodeSettings, os.environ)
     clock, metrics, secrets = SystemClock(), metrics or Metrics(), Secrets(os.environ)
@@ -87,7 +96,7 @@ async def open_node(
 
 
 def default_log(data: Path) -> str:
-    """The embedded log in the data directory."""
+    """Returns the URL of the embedded log in the data directory."""
     return f"sqlite://{data / 'mesh.db'}"
 
 
@@ -96,11 +105,13 @@ def _make_folder(data: Path) -> None:
         data.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise NoFolder(
-            f"cannot make the data directory {data}: {error.strerror or error}; name another with --data"
+            f"cannot create the data directory {data}: {error.strerror or error}; name another with --data"
         ) from error
 
 
 class NoFolder(RegmeshError):
+    """The data directory cannot be created."""
+
     code = "no_folder"
 
 
@@ -110,14 +121,16 @@ async def _make_state_topic(log: Log) -> None:
     except LogUnavailable:
         raise
     except LogError as error:
-        raise LogError(f"{error}; `regmesh topics create` makes the topics of a mesh") from error
+        raise LogError(f"{error}; `regmesh topics create` creates the topics of a mesh") from error
 
 
 async def _send_to_dlq(
     record: Record, reason: str, state: MeshState, log: Log, clock: Clock, metrics: Metrics
 ) -> None:
-    """Put a record of `mesh.state` that this version cannot read where a human finds it, and go on without it."""
+    """Sends a record of `mesh.state` that this version cannot read to the dead-letter queue of the first region."""
     metrics.dead_letters.labels(record.partition.topic).inc()
-    LOG.error("cannot read what is declared", action="state_unreadable", key=record.key, reason=reason)
+    LOG.error(
+        "cannot read a record of the declared state", action="state_unreadable", key=record.key, reason=reason
+    )
     for region in state.regions()[:1]:
         await send_record_to_dlq(log, region.name, record, reason, clock)

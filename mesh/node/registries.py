@@ -1,4 +1,4 @@
-"""From a place to a client of its registry, with the credentials and networks that the operator gave."""
+"""Clients for the registries of places, with the operator's credentials and allowed networks."""
 
 from collections.abc import Callable
 from urllib.parse import urlsplit
@@ -13,9 +13,12 @@ from schemas.topology import Place
 
 
 def opener(node: Node, *, anonymous: bool = False) -> Callable[[Place], RegistryEndpoint]:
-    """Opens endpoints on the running loop; `InvalidInput` when a place names a secret that has no value.
+    """Returns a function that opens a place's registry on the running event loop.
 
-    `anonymous`: without any credentials, whatever is configured; what everybody sees.
+    The function raises `InvalidInput` when the place names a secret without a value.
+
+    Args:
+        anonymous: Use no credentials, whatever is configured, to see what everybody can see.
     """
 
     def open_one(place: Place) -> RegistryEndpoint:
@@ -34,7 +37,7 @@ def opener(node: Node, *, anonymous: bool = False) -> Callable[[Place], Registry
 
 
 def upstream_clients(node: Node) -> Callable[[Place], UpstreamClient]:
-    """Opens ways for the requests of clients, on the running loop. No secret is looked up for them."""
+    """Returns a function that opens a client for passing on requests, which carry their own credentials."""
     networks, realms = egress.parse_networks(node.trust.networks), auth.parse_realms(node.trust.realms)
 
     def open_one(place: Place) -> UpstreamClient:

@@ -1,4 +1,4 @@
-"""The composition roots: each role built from the node's ports."""
+"""The composition roots: each role, built from the node's ports and its settings."""
 
 import asyncio
 import os
@@ -22,10 +22,11 @@ from producer import Intake, Reconcile
 from schemas.names import Region
 from schemas.topology import Relay
 
-_LOOK_FOR_REGIONS_SECONDS = 0.5
+_REGIONS_POLL_SECONDS = 0.5
 
 
 def intake(node: Node) -> Intake:
+    """Returns the half of the producer that receives notifications."""
     return Intake(
         log=node.log,
         state=node.state,
@@ -38,7 +39,7 @@ def intake(node: Node) -> Intake:
 
 
 def reconcile(node: Node) -> Reconcile:
-    """The producer's other half: it lists what executions ask for."""
+    """Returns the half of the producer that lists registries for executions."""
     return Reconcile(
         log=node.log,
         state=node.state,
@@ -50,8 +51,16 @@ def reconcile(node: Node) -> Reconcile:
 
 
 def control(node: Node, database: str | None) -> Control:
-    """The control role; its sync log is in `database`, or in the data directory. `InvalidInput` when it cannot be."""
-    if database is None:  # one that is given was looked at before anything was opened
+    """Returns the control role.
+
+    Args:
+        node: The ports.
+        database: The URL of the sync log's database, checked already; None for a file in the data directory.
+
+    Raises:
+        InvalidInput: The file in the data directory cannot be a database.
+    """
+    if database is None:
         database = f"sqlite:///{node.data / 'control.db'}"
         check_database(database)
     return Control(
@@ -74,7 +83,15 @@ def agent(
     relays: Relays | None = None,
     url: str | None = None,
 ) -> Agent:
-    """An agent whose relay is one of `relays`, reached by others at `url`; without one it sends nothing on."""
+    """Returns an agent of a region.
+
+    Args:
+        node: The ports.
+        region: The region whose registries it fills.
+        settings: Its limits.
+        relays: Gets the agent's relay, which serves blobs to agents of other regions.
+        url: Where other agents reach that relay, unless the region declares a URL; without either it relays nothing.
+    """
     name = f"{region}.{platform.node() or 'host'}.{os.getpid()}.{randomness.token_hex(3)}"
     ports = AgentPorts(
         agent=name,
@@ -98,13 +115,17 @@ def agent(
     return made
 
 
-def settings(prefetch_bytes: int) -> AgentSettings:
-    """An agent's, with what a command line says of them."""
-    return AgentSettings(transfers=TransferLimits(prefetch_bytes=prefetch_bytes))
+def agent_settings(prefetch_bytes: int | None) -> AgentSettings:
+    """Returns an agent's limits, with the value of --prefetch-bytes if there is one."""
+    return (
+        AgentSettings()
+        if prefetch_bytes is None
+        else AgentSettings(transfers=TransferLimits(prefetch_bytes=prefetch_bytes))
+    )
 
 
 def _relay_access(node: Node, region: Region, own_url: str | None) -> RelayAccess:
-    """As the region declares it: its address, or else this process's own, and the mesh's secret."""
+    """Returns the relay's URL and secret as the region declares them; `own_url` is for a region without a URL."""
 
     def declared() -> Relay | None:
         found = node.state.region(region)
@@ -114,7 +135,7 @@ def _relay_access(node: Node, region: Region, own_url: str | None) -> RelayAcces
         try:
             return node.secrets.get(relay.secret) if (relay := declared()) is not None else None
         except InvalidInput:
-            return None  # without one everything is read from registries
+            return None  # without a secret, blobs are read from registries only
 
     def url() -> str | None:
         relay = declared()
@@ -142,7 +163,7 @@ def gateway(
 
 @dataclass(slots=True)
 class EveryRegion:
-    """An agent for each declared region, in one process; a region that is declared later gets one too."""
+    """Runs an agent for each declared region in one process; a region that is declared later gets one too."""
 
     node: Node
     relays: Relays
@@ -151,7 +172,7 @@ class EveryRegion:
     agents: dict[Region, Agent] = field(default_factory=dict)
 
     async def run(self, stopping: asyncio.Event) -> None:
-        """Until `stopping`; then every agent drains."""
+        """Runs until `stopping` is set, then lets every agent drain."""
         async with asyncio.TaskGroup() as group:
             while not stopping.is_set():
                 for region in self.node.state.regions():
@@ -161,7 +182,7 @@ class EveryRegion:
                         )
                         group.create_task(started.run(), name=f"agent {region.name}")
                 try:
-                    async with asyncio.timeout(_LOOK_FOR_REGIONS_SECONDS):
+                    async with asyncio.timeout(_REGIONS_POLL_SECONDS):
                         await stopping.wait()
                 except TimeoutError:
                     continue

@@ -1,4 +1,4 @@
-"""HTTP for a process: one listener for all its roles, with health, readiness and metrics."""
+"""The HTTP server of a process: one listener for all its roles, with health, readiness and metrics."""
 
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
@@ -13,10 +13,12 @@ from mesh.node.node import Node
 
 LOG = structlog.get_logger()
 
-_MAX_BODY = 16 * 1024 * 1024  # each route has its own, smaller cap
+_MAX_BODY = 16 * 1024 * 1024  # bytes; each route has its own, smaller limit
 
 
 class PortTaken(RegmeshError):
+    """The address cannot be listened on."""
+
     code = "port_taken"
 
 
@@ -24,9 +26,11 @@ class PortTaken(RegmeshError):
 async def listening(
     listen: str, node: Node, routes: list[Callable[[web.Application], None]], *, option: str = "--listen"
 ) -> AsyncIterator[str]:
-    """Serve until the block ends; gives the URL (with the real port when 0 was asked for).
+    """Serves until the block ends; yields the URL, with the real port for port 0.
 
-    `PortTaken` names the `option` that chooses another address.
+    Raises:
+        InvalidInput: `listen` is not HOST:PORT.
+        PortTaken: The address cannot be listened on; the error names the `option` that sets it.
     """
     host, port = parse_address(listen)
     app = web.Application(client_max_size=_MAX_BODY)
@@ -50,5 +54,5 @@ async def _bind(runner: web.AppRunner, host: str, port: int, option: str) -> Non
     try:
         await web.TCPSite(runner, host, port).start()
     except OSError as error:
-        reason = (error.strerror or str(error)).rpartition("): ")[2]  # asyncio names the address once more
+        reason = (error.strerror or str(error)).rpartition("): ")[2]  # asyncio repeats the address
         raise PortTaken(f"cannot listen on {host}:{port}: {reason}; choose another with {option}") from error

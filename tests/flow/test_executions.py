@@ -499,7 +499,7 @@ async def test_the_commands_show_progress_and_say_how_it_ended(
     assert f"{execution_id}  release  manual" in (await regmesh("get", "executions"))[1]
     assert "cn/game/app:v1" in (await regmesh("logs", "--execution", execution_id))[1]
     assert "had ended: Succeed" in (await regmesh("stop", execution_id))[1]
-    assert (await regmesh("retry", "--failed"))[:2] == (0, "nothing to try again\n")
+    assert (await regmesh("retry", "--failed"))[:2] == (0, "nothing to retry\n")
     assert (await regmesh("retry"))[0] == 2
     running.source.faults.fail = Fail(1000, "GET", "/v2/_catalog", 403)
     code, _, err = await regmesh("sync", "release", "--wait")

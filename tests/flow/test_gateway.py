@@ -412,7 +412,7 @@ async def test_an_unknown_host_is_told_and_a_named_domain_is_served_whatever_the
 
 async def test_a_place_that_is_declared_no_more_is_asked_no_more(site: MeshSite, hub: GatewaySite) -> None:
     await both(site, "v1", images.image(layers=[b"one"]))
-    await site.remote.ask("DELETE", "/api/v1/replicas/cn@shanghai")
+    await site.api.request("DELETE", "/api/v1/replicas/cn@shanghai")
     await hub.ask(f"{APP}/manifests/v1")
     assert hub.count("requests_total", place="cn", status="200") == 1
 

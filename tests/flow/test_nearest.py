@@ -92,7 +92,7 @@ async def test_a_task_reads_from_the_replica_beside_it_instead_of_the_source_far
         "instances": [{"name": "team", "account": "game", "region": "shanghai", "url": near.url}],
         "rules": [{"name": "to-team", "source": "cn", "destination": "team", "trigger": {"type": "manual"}}],
     })  # fmt: skip
-    await site.remote.ask("POST", "/api/v1/executions", body={"rule": "to-team"})
+    await site.api.request("POST", "/api/v1/executions", body={"rule": "to-team"})
     await until(lambda: at(site, "team", "v1", digest))
     (entry,) = await until(lambda: _by(site, "to-team"))
     assert entry["bytes_from"] == {"shanghai": entry["bytes_total"]}
@@ -112,7 +112,7 @@ async def test_a_near_place_that_fails_is_passed_over_for_the_origin_at_once(sit
         "rules": [{"name": "to-team", "source": "cn", "destination": "team", "trigger": {"type": "manual"}}],
     })  # fmt: skip
     await site.registries["cn@shanghai"].stop()
-    await site.remote.ask("POST", "/api/v1/executions", body={"rule": "to-team"})
+    await site.api.request("POST", "/api/v1/executions", body={"rule": "to-team"})
     await until(lambda: at(site, "team", "v1", digest))
     (entry,) = await until(lambda: _by(site, "to-team"))
     assert (entry["status"], entry["bytes_from"]) == ("Succeed", {"beijing": entry["bytes_total"]})

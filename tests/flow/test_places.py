@@ -11,9 +11,9 @@ import pytest
 from typer import BadParameter
 
 from mesh.clock import SystemClock
-from mesh.node.cli.image_argument import parse_tagged
-from mesh.node.cli.remote import Refused
-from mesh.node.cli.wait import Waiting
+from mesh.node.cli.control_client import ApiError
+from mesh.node.cli.images import parse_tagged_image
+from mesh.node.cli.wait import ArrivalWaiter
 from tests.support import images
 from tests.support.attached import SBOM, attachment
 from tests.support.mesh_site import APP, MeshSite, client, mesh_site, until
@@ -68,8 +68,8 @@ async def replica(site: MeshSite, region: str) -> dict[str, Any]:
     return found
 
 
-def wait_for(site: MeshSite, tag: str, *regions: str, digest: str | None = None) -> Waiting:
-    return Waiting(site.remote, *parse_tagged(f"cn/{APP}:{tag}"), regions, digest, SystemClock())
+def wait_for(site: MeshSite, tag: str, *regions: str, digest: str | None = None) -> ArrivalWaiter:
+    return ArrivalWaiter(site.api, *parse_tagged_image(f"cn/{APP}:{tag}"), regions, digest, SystemClock())
 
 
 async def test_every_place_of_an_image_is_told_with_what_it_holds(site: MeshSite) -> None:
@@ -194,7 +194,7 @@ async def test_an_unreachable_replica_stays_failed_with_growing_lag_and_holds_up
     assert port is not None
     await site.registries["cn@shanghai"].stop()
     digest = await site.push("cn", "v1", images.image(layers=[b"one"]))
-    await wait_for(site, "v1", "chengdu", digest=digest).until(20)
+    await wait_for(site, "v1", "chengdu", digest=digest).wait(20)
     assert await site.digest("cn@chengdu", "v1") == digest
 
     async def behind() -> Any:
@@ -209,12 +209,12 @@ async def test_an_unreachable_replica_stays_failed_with_growing_lag_and_holds_up
     assert later["lag_seconds"] > first["lag_seconds"] > 0
     (told,) = [it for it in (await site.get("doctor"))["items"] if it["about"] == "replica/cn@shanghai"]
     assert (told["severity"], told["message"]) == ("problem", later["reason"])
-    left = await wait_for(site, "v1", "shanghai", digest=digest).until(0)
+    left = await wait_for(site, "v1", "shanghai", digest=digest).wait(0)
     assert left == [f"shanghai: cn@shanghai does not have it: Failed: {later['reason']}"]
     assert (await replica(site, "chengdu"))["state"] == "Synced"
 
     await site.registries["cn@shanghai"].start(port=port)
-    assert await wait_for(site, "v1", "shanghai", digest=digest).until(20) == []
+    assert await wait_for(site, "v1", "shanghai", digest=digest).wait(20) == []
     synced = await until(lambda: _in_state(site, "shanghai", "Synced"))
     assert (synced["lag_seconds"], synced["tasks_left"], synced["reason"]) == (0.0, 0, None)
 
@@ -234,10 +234,10 @@ async def test_a_region_without_an_agent_is_told_and_its_lag_grows(site: MeshSit
     assert (agents["shanghai"], agents["chengdu"]) == (0, 1)
     await asyncio.sleep(0.1)
     assert (await replica(site, "shanghai"))["lag_seconds"] > failed["lag_seconds"]
-    (left,) = await wait_for(site, "v1", "shanghai").until(0.3)
+    (left,) = await wait_for(site, "v1", "shanghai").wait(0.3)
     assert left == "shanghai: cn@shanghai does not have it: no agent runs in region shanghai"
     await site.start_agent("shanghai")
-    assert await wait_for(site, "v1", digest=digest).until(20) == []
+    assert await wait_for(site, "v1", digest=digest).wait(20) == []
     await until(lambda: _in_state(site, "shanghai", "Synced"))
 
 
@@ -251,16 +251,16 @@ async def test_a_replicas_history_is_its_part_of_the_sync_log(site: MeshSite) ->
     assert (entry["replica"], entry["rule"], entry["tag"]) == ("cn@shanghai", None, "v1")
     synced = await until(lambda: _in_state(site, "shanghai", "Synced"))
     assert (synced["fill"]["status"], synced["fill"]["total"]) in (("Succeed", 0), ("Succeed", 1))
-    with pytest.raises(Refused, match="is not declared"):
+    with pytest.raises(ApiError, match="is not declared"):
         await site.get("replicas/cn@nowhere/tasks")
-    with pytest.raises(Refused, match="unknown parameter"):
+    with pytest.raises(ApiError, match="unknown parameter"):
         await site.get("replicas/cn@shanghai/tasks", replica="cn@chengdu")
 
 
 async def test_usage_sums_up_what_was_sent(site: MeshSite) -> None:
     image = images.image(layers=[b"x" * 5000])
     await site.push("cn", "v1", image)
-    assert await wait_for(site, "v1", digest=image.digest).until(20) == []
+    assert await wait_for(site, "v1", digest=image.digest).wait(20) == []
 
     async def all_ended() -> Any:
         found = await site.get("usage", since="1h")
@@ -280,7 +280,7 @@ async def test_usage_sums_up_what_was_sent(site: MeshSite) -> None:
 
 async def test_what_get_shows_of_a_replica_is_put_back_as_it_is_and_gauges_follow(site: MeshSite) -> None:
     shown = await until(lambda: _in_state(site, "shanghai", "Synced"))
-    again = await site.remote.ask("PUT", "/api/v1/replicas/cn@shanghai", body=shown)
+    again = await site.api.request("PUT", "/api/v1/replicas/cn@shanghai", body=shown)
     assert again["url"] == shown["url"]
     replicas, gauges = site.control._replicas, site.node.metrics.registry
     told = replicas._show(await replicas.statuses(), set())
@@ -291,7 +291,7 @@ async def test_what_get_shows_of_a_replica_is_put_back_as_it_is_and_gauges_follo
         state: gauges.get_sample_value("regmesh_replica_state", {**labels, "state": state})
         for state in ("Syncing", "Synced", "Failed")
     } == {"Syncing": 0, "Synced": 1, "Failed": 0}
-    await site.remote.ask("DELETE", "/api/v1/replicas/cn@shanghai")
+    await site.api.request("DELETE", "/api/v1/replicas/cn@shanghai")
     assert replicas._show(await replicas.statuses(), told) == {"cn@chengdu"}
     assert gauges.get_sample_value("regmesh_replica_lag_seconds", labels) is None
 
@@ -305,11 +305,11 @@ async def test_what_is_asked_wrongly_is_said(site: MeshSite) -> None:
         ("images/cn/UPPER", {}, "not a repository name"),
         ("usage", {"since": "soon"}, "since: "),
     ):
-        with pytest.raises(Refused, match=why):
+        with pytest.raises(ApiError, match=why):
             await site.get(path, **query)
-    with pytest.raises(BadParameter, match="no place in oslo is to hold it"):
-        await wait_for(site, "v1", "oslo").until(0)
-    (left,) = await wait_for(site, "none", "shanghai").until(0)
+    with pytest.raises(BadParameter, match="no place in oslo should hold the image"):
+        await wait_for(site, "v1", "oslo").wait(0)
+    (left,) = await wait_for(site, "none", "shanghai").wait(0)
     assert left == (
         "shanghai: cn@shanghai does not have it: it is not known which digest the instance's tag names; "
         "name one with --digest"
@@ -321,11 +321,11 @@ async def test_on_a_terminal_the_progress_of_waiting_is_one_line(
 ) -> None:
     digest = await site.push("cn", "v1", images.image(layers=[b"one"]))
     monkeypatch.setattr("sys.stderr.isatty", lambda: True)
-    assert await wait_for(site, "v1", "chengdu", "shanghai", digest=digest).until(20) == []
+    assert await wait_for(site, "v1", "chengdu", "shanghai", digest=digest).wait(20) == []
     shown = capsys.readouterr().err
     assert shown.endswith("\r\x1b[K3 of 3 places have it\n")
     assert shown.count("\n") == 1
     await until(lambda: _in_state(site, "shanghai", "Synced"))
-    (left,) = await wait_for(site, "v2", "shanghai", digest=digest).until(0)
-    assert "nothing is there under this tag" in left
+    (left,) = await wait_for(site, "v2", "shanghai", digest=digest).wait(0)
+    assert "it has no such tag" in left
     assert capsys.readouterr().err == "\r\x1b[K0 of 1 places have it; waiting for cn@shanghai unknown\n"

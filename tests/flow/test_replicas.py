@@ -111,7 +111,7 @@ async def test_a_replica_that_is_not_declared_any_more_gets_nothing_and_keeps_wh
     await site.apply({"replicas": [replica(site)]})
     pushed = await site.push("cn", "v1", images.image(layers=[b"one"]))
     await until(lambda: site.digest("cn@shanghai", "v1"))
-    await site.remote.ask("DELETE", "/api/v1/replicas/cn@shanghai")
+    await site.api.request("DELETE", "/api/v1/replicas/cn@shanghai")
     await site.push("cn", "v2", images.image(layers=[b"two"]))
     await site.apply(
         {"rules": [], "instances": [instance(site) | {"name": "other", "url": "http://127.0.0.1:9"}]}
@@ -133,7 +133,7 @@ async def test_what_was_there_before_is_told_of_and_written_over_only_on_demand(
     assert told["reason"].startswith("1 tag holds what its instance does not have")
     (finding,) = [one for one in (await site.get("doctor"))["items"] if one["about"] == "replica/cn@shanghai"]
     assert "`regmesh sync cn@shanghai --repository NAME` writes over them" in finding["advice"]
-    await site.remote.ask("POST", "/api/v1/executions", body={"rule": "cn@shanghai", "repository": str(APP)})
+    await site.api.request("POST", "/api/v1/executions", body={"rule": "cn@shanghai", "repository": str(APP)})
 
     async def ours_is_there() -> bool:
         return await site.digest("cn@shanghai", "v1") == ours

@@ -75,7 +75,7 @@ def emptied(site: MeshSite, repository: Repository) -> None:
 
 async def looked_through(site: MeshSite, **asked: Any) -> dict[str, Any]:
     """The execution of a look through the replica, compared."""
-    execution = await site.remote.ask("POST", "/api/v1/executions", body={"rule": REPLICA, **asked})
+    execution = await site.api.request("POST", "/api/v1/executions", body={"rule": REPLICA, **asked})
     return await ended(site, execution["id"], compared=not asked)
 
 
@@ -167,7 +167,7 @@ async def test_an_emptied_instance_empties_nothing_and_a_human_lets_one_through(
     assert [it["message"] for it in notes if it["about"] == f"replica/{REPLICA}"] == [
         "2 deletions wait for a human"
     ]
-    again = await site.remote.ask("POST", f"/api/v1/tasks/{entries[0]['task_id']}/retry", body={})
+    again = await site.api.request("POST", f"/api/v1/tasks/{entries[0]['task_id']}/retry", body={})
     assert (await ended(site, again["id"]))["succeed"] == 1
     assert await site.digest(REPLICA, entries[0]["tag"]) is None
     assert await site.digest(REPLICA, entries[1]["tag"]) is not None
@@ -198,7 +198,7 @@ async def test_a_listing_that_is_not_whole_is_compared_with_nothing(site: MeshSi
     await pushed(site, "w1", repository=WEB)
     lost(site, "v1")
     site.registries["cn"].faults.fail = Fail(times=1, method="GET", path=f"/v2/{WEB}/tags", status=403)
-    execution = await site.remote.ask("POST", "/api/v1/executions", body={"rule": REPLICA})
+    execution = await site.api.request("POST", "/api/v1/executions", body={"rule": REPLICA})
     found = await ended(site, execution["id"])
     assert (found["status"], found["error"]["code"]) == ("Failed", "denied")
     later = await looked_through(site)  # begun after it, and compared
@@ -217,7 +217,7 @@ async def test_a_look_that_met_a_name_that_nobody_can_read_is_compared_with_noth
     store = site.registries["cn"]._store
     real = getattr(store, listed)
     monkeypatch.setattr(store, listed, lambda *of: [*real(*of), "-Strange"])
-    execution = await site.remote.ask("POST", "/api/v1/executions", body={"rule": REPLICA})
+    execution = await site.api.request("POST", "/api/v1/executions", body={"rule": REPLICA})
     found = await ended(site, execution["id"])
     assert (found["status"], found["error"]["code"], found["total"]) == ("Failed", "unreadable_names", 1)
     monkeypatch.setattr(store, listed, real)
@@ -232,8 +232,8 @@ async def test_a_look_that_was_stopped_is_compared_with_nothing(site: MeshSite) 
     await pushed(site, "v1", "v2")
     lost(site, "v1")
     await site.stop_agent("shanghai")
-    stopped = await site.remote.ask("POST", "/api/v1/executions", body={"rule": REPLICA})
-    await site.remote.ask("POST", f"/api/v1/executions/{stopped['id']}/stop", body={})
+    stopped = await site.api.request("POST", "/api/v1/executions", body={"rule": REPLICA})
+    await site.api.request("POST", f"/api/v1/executions/{stopped['id']}/stop", body={})
     await site.start_agent("shanghai")
     assert (await ended(site, stopped["id"]))["status"] == "Stopped"
     assert (await looked_through(site))["surplus"] == 1

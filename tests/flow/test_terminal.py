@@ -12,9 +12,9 @@ import pytest
 from aiohttp import ClientSession
 
 from mesh.node.cli import executions as cli_executions
-from mesh.node.cli import sync_log
+from mesh.node.cli import logs as cli_logs
+from mesh.node.cli.control_client import ApiUnreachable, ControlClient
 from mesh.node.cli.output import Format
-from mesh.node.cli.remote import Remote, Unanswered
 from schemas.names import Tag
 from tests.support import images
 from tests.support.mesh_site import APP, MeshSite, client, mesh_site, until
@@ -135,7 +135,7 @@ async def test_a_password_in_the_servers_url_is_not_shown(terminal: Terminal) ->
 async def test_trying_again_what_failed_of_a_rule_that_is_not_there_is_told(terminal: Terminal) -> None:
     done = await terminal("retry", "--failed", "--rule", "tow")
     assert (done.code, done.out, "is named 'tow'" in done.err) == (1, "", True), done
-    assert (await terminal("retry", "--failed", "--rule", "two")).out == "nothing to try again\n"
+    assert (await terminal("retry", "--failed", "--rule", "two")).out == "nothing to retry\n"
 
 
 async def test_a_gateway_that_is_no_url_makes_no_file(terminal: Terminal) -> None:
@@ -149,7 +149,7 @@ def silent_at_times(call: Callable[..., Awaitable[Any]]) -> Callable[..., Awaita
 
     async def ask(*parts: Any, **more: Any) -> Any:
         if next(asked) % 2:
-            raise Unanswered("control does not answer")
+            raise ApiUnreachable("control does not answer")
         return await call(*parts, **more)
 
     return ask
@@ -163,7 +163,7 @@ async def test_who_waits_for_an_execution_waits_while_control_starts_again(
         url = site.registries[place].url
         declared = {"name": place, "account": "game", "region": "beijing", "url": url}
         await site.apply({"instances": [declared]})
-    monkeypatch.setattr(Remote, "_call", silent_at_times(Remote._call))
+    monkeypatch.setattr(ControlClient, "_call", silent_at_times(ControlClient._call))
     done = await terminal("sync", "two", "--wait")
     assert (done.code, "Succeed: 0 tags" in done.err) == (0, True), done
 
@@ -186,8 +186,8 @@ async def test_who_follows_the_log_misses_nothing_of_a_burst(
         }
     )
     await site.start_agent("beijing")
-    remote = site.remote
-    monkeypatch.setattr(remote, "_call", silent_at_times(remote._call))
+    client = site.api
+    monkeypatch.setattr(client, "_call", silent_at_times(client._call))
     tags = [f"v{number}" for number in range(8)]
     shown = ""
 
@@ -202,7 +202,7 @@ async def test_who_follows_the_log_misses_nothing_of_a_burst(
     image = images.image(layers=[b"one"])
     await site.push("cn", tags[0], image)
     following = asyncio.create_task(
-        sync_log._logs(remote, {"limit": "1"}, 1, Format.TABLE, sync_log._COLUMNS, follow=True)
+        cli_logs._follow(client, {"limit": "1"}, 1, Format.TABLE, cli_logs._COLUMNS)
     )
 
     async def begun() -> bool:
@@ -253,10 +253,10 @@ async def test_a_wrong_name_is_told_with_what_was_meant(
         (["stop", "nothing"], 1, "there is no execution nothing; `regmesh get executions` shows them"),
         (["where", "cn/game/app@sha256:" + "ab" * 32], 2, "has a digest: name the image by its tag"),
         (["wait", "cn/game/app:v1@sha256:" + "ab" * 32], 2, "has a digest: name the image by its tag"),
-        (["where", "docker://cn/app:v1"], 2, "is no INSTANCE/REPOSITORY[:TAG]"),
-        (["where", "127.0.0.1:5000/app:v1"], 2, "is no INSTANCE/REPOSITORY[:TAG]"),
+        (["where", "docker://cn/app:v1"], 2, "is not INSTANCE/REPOSITORY[:TAG]"),
+        (["where", "127.0.0.1:5000/app:v1"], 2, "is not INSTANCE/REPOSITORY[:TAG]"),
         (["logs", "--repository"], 2, "(see `regmesh logs --help`)"),
-        (["delete", "rule"], 2, "say which: `regmesh delete rule NAME`"),
+        (["delete", "rule"], 2, "a name is missing: `regmesh delete rule NAME`"),
         (["apply", "-f", "one.yaml", "-f", "two.yaml"], 2, "one file at a time"),
     ],
 )
@@ -283,7 +283,7 @@ async def test_a_file_is_read_from_standard_input(
     assert (await terminal("apply", "-f", "-")) == (
         0,
         "0 changed, 0 unchanged\n",
-        "regmesh: - names nothing\n",
+        "regmesh: - declares nothing\n",
     )
 
 
@@ -340,7 +340,7 @@ async def test_the_log_says_what_was_deleted(site: MeshSite, terminal: Terminal)
 async def test_an_execution_that_finds_nothing_says_so(site: MeshSite, terminal: Terminal) -> None:
     await _two_registries(site)
     done = await terminal("sync", "two", "--repository", "game/*", "--wait")
-    assert (done.code, "nothing at its source is matched with --repository game/*" in done.err) == (
+    assert (done.code, "nothing matches at the source with --repository game/*" in done.err) == (
         0,
         True,
     ), done
@@ -378,7 +378,10 @@ async def test_who_stops_waiting_is_told_that_the_execution_goes_on(
 
     monkeypatch.setattr(cli_executions, "_until_ended", interrupted)
     done = await terminal("sync", "two", "--wait")
-    assert (done.code, done.err) == (130, f"regmesh: it goes on; `regmesh stop {done.out.strip()}` ends it\n")
+    assert (done.code, done.err) == (
+        130,
+        f"regmesh: the execution continues; `regmesh stop {done.out.strip()}` stops it\n",
+    )
 
 
 async def test_the_doctor_tells_of_notifications_that_the_intake_refused(

@@ -111,13 +111,13 @@ async def test_a_wide_table_has_what_other_commands_ask_for(terminal: Terminal) 
     assert [DIGEST in line for line in (narrow[3], wide[3])] == [False, True]
     assert wide[0].split()[:9] == narrow[0].split()[:9]
     (first, failed, replica) = (_cells(wide[0], line) for line in reversed(wide[1:]))
-    assert (first["TASK"], first["DIGEST"], first["BY"], first["THERE"]) == (
+    assert (first["TASK"], first["DIGEST"], first["RULE"], first["SKIPPED"]) == (
         "task-0001", DIGEST, "release-to-eu", "3 B",
     )  # fmt: skip
-    assert (failed["DIGEST"], failed["TRIES"], failed["WHY"]) == (
+    assert (failed["DIGEST"], failed["ATTEMPTS"], failed["REASON"]) == (
         OTHER, "3", "unreachable (source): no answer",
     )  # fmt: skip
-    told = [replica[name] for name in ("BY", "EXECUTION", "FROM", "TO", "ORIGIN", "HOPS")]
+    told = [replica[name] for name in ("RULE", "EXECUTION", "FROM", "TO", "ORIGIN", "HOPS")]
     assert told == ["game-cn@shanghai", "execution-2", "beijing", "shanghai", "game-cn", "0"]
 
 
@@ -284,12 +284,15 @@ async def test_dead_letters_are_dealt_with_by_age_or_all_at_once(site: Site, ter
 @pytest.mark.parametrize(
     ("arguments", "what"),
     [
-        (["dead-letters"], "say which: `regmesh delete dead-letters NAME`, `--before TIME` or `--all`"),
-        (["dead-letters", "x", "--all"], "--before TIME, or --all, stands in place of a dead letter's name"),
-        (["dead-letters", "--before", "1h", "--all"], "stands in place of"),
-        (["rules", "--all"], "stands in place of"),
+        (
+            ["dead-letters"],
+            "a name is missing: `regmesh delete dead-letters NAME`, `--before TIME` or `--all`",
+        ),
+        (["dead-letters", "x", "--all"], "use --before TIME or --all with dead-letters and without a name"),
+        (["dead-letters", "--before", "1h", "--all"], "use --before TIME or --all with dead-letters"),
+        (["rules", "--all"], "use --before TIME or --all with dead-letters"),
         (["dead-letters", "--before", "soon"], "before: 'soon' is neither"),
-        (["agents", "x"], "'agents' is no kind: use one of"),
+        (["agents", "x"], "'agents' is not a kind: use one of"),
     ],
 )
 async def test_what_is_deleted_has_to_be_said_clearly(

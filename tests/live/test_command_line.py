@@ -116,7 +116,7 @@ def _fails_in_one_line(*arguments: str, code: int = 1) -> str:
 
 def test_wrong_log_urls(sound: Path, tmp_path: Path) -> None:
     up = ("up", "-f", str(sound), "--data", str(tmp_path / "data"), "--log")
-    assert "is no log: use sqlite:///PATH or kafka://" in _fails_in_one_line(*up, "redis://x", code=2)
+    assert "is not a log: use sqlite:///PATH or kafka://" in _fails_in_one_line(*up, "redis://x", code=2)
     assert "names no file" in _fails_in_one_line(*up, "sqlite:///", code=2)
     port = parts.free_port()
     assert f"127.0.0.1:{port}" in _fails_in_one_line(

@@ -78,13 +78,13 @@ def test_a_rule_run_by_hand_copies_what_is_there_and_says_so(line: Line, tmp_pat
     failed = parts.run_regmesh("sync", "by-hand", "--tag", "v1", "--wait", *server)
     assert failed.returncode == 1
     assert "1 parked" in failed.stderr
-    assert "1 failed for now and will be tried again" in failed.stderr
+    assert "1 failed for now and will be retried" in failed.stderr
     parked = parts.run_regmesh("get", "parked", "-o", "json", *server)
     (waiting,) = json.loads(parked.stdout)
     assert (waiting["tag"], waiting["status"], waiting["error"]["code"]) == ("v1", "Pending", "unreachable")
     line.destination.start()
     again = parts.run_regmesh("retry", "--failed", *server)
-    assert "1 parked: tried now" in again.stdout
+    assert "1 parked: retried now" in again.stdout
     until("nothing is parked", lambda: parts.get(f"{line.api}/api/v1/parked")["items"] == [])
     # Two topics, and on Kafka the end of the parking may be read before the end of the task.
     ended = {"repository": "tools/app", "tag": "v1", "execution": waiting["execution_id"]}

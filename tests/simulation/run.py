@@ -26,7 +26,7 @@ async def simulate(seed: int, steps: int, say: Callable[[str], None]) -> list[st
 
 async def _calm(mesh: World) -> list[str]:
     asked = [
-        await mesh.site.remote.ask("POST", "/api/v1/executions", body={"rule": it})
+        await mesh.site.api.request("POST", "/api/v1/executions", body={"rule": it})
         for it in (RULE, *REPLICAS)
     ]
     left: list[str] = []

@@ -12,7 +12,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from mesh.node.cli.remote import Refused
+from mesh.node.cli.control_client import ApiError
 from mesh.registry.builtin import BuiltinRegistry
 from mesh.registry.builtin.faults import Cut, Fail, Faults, HalfWritten, Lie, Throttle
 from mesh.registry.builtin.store import Store
@@ -174,8 +174,8 @@ class World:
         path = f"rules/{RULE}" if place == "eu" else f"replicas/{place}"
         self.say(f"{path} is declared no more")
         self.unwatched |= {place, "eu@virginia"} if place == "eu" else {place}
-        with contextlib.suppress(Refused):  # it is gone already
-            await self.site.remote.ask("DELETE", f"/api/v1/{path}")
+        with contextlib.suppress(ApiError):  # it is gone already
+            await self.site.api.request("DELETE", f"/api/v1/{path}")
 
     async def _lose_notifications(self) -> None:
         """A tag goes, and nobody is told. None that goes abroad: a rule deletes only what was announced."""
@@ -186,8 +186,8 @@ class World:
 
     async def _sync(self) -> None:
         name = self.chance.choice([RULE, *REPLICAS])
-        with contextlib.suppress(Refused):  # it is not declared now
-            await self.site.remote.ask("POST", "/api/v1/executions", body={"rule": name})
+        with contextlib.suppress(ApiError):  # it is not declared now
+            await self.site.api.request("POST", "/api/v1/executions", body={"rule": name})
             self.say(f"sync {name}")
 
     def _tag(self) -> Tag:

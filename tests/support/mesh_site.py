@@ -19,7 +19,7 @@ from mesh.clock import SystemClock
 from mesh.control import Control
 from mesh.metrics import Metrics
 from mesh.node import roles, serve
-from mesh.node.cli.remote import Remote
+from mesh.node.cli.control_client import ControlClient
 from mesh.node.node import Node, open_node
 from mesh.registry.builtin import BuiltinRegistry
 from mesh.registry.builtin.notify import Notify
@@ -56,9 +56,9 @@ class MeshSite:
     agents: dict[str, tuple[Agent, asyncio.Task[None]]] = field(default_factory=dict)
 
     @property
-    def remote(self) -> Remote:
+    def api(self) -> ControlClient:
         """The client of its API that the command line uses."""
-        return Remote(self.url)
+        return ControlClient(self.url)
 
     async def registry(self, place: str, **how: Any) -> BuiltinRegistry:
         """Starts the registry of a place. That of an instance notifies the intake, that of a replica nobody."""
@@ -122,7 +122,7 @@ class MeshSite:
 
     async def get(self, path: str, **query: str) -> Any:
         """Returns the JSON at `path` of the API."""
-        return await self.remote.ask("GET", f"/api/v1/{path}", query=query)
+        return await self.api.request("GET", f"/api/v1/{path}", query=query)
 
     async def logs(self, **query: str) -> list[dict[str, Any]]:
         """Returns sync log entries."""

@@ -1,6 +1,6 @@
-"""`regmesh`: one command for the daemons and for the people at a terminal.
+"""`regmesh`: one program for the daemons and for the commands of operators and users.
 
-Exit codes: 0 done, 1 failed, 2 wrong use, 130 interrupted. Errors go to stderr, one line each, saying what to do.
+Exit codes: 0 done, 1 failed, 2 wrong use, 130 interrupted. Errors go to stderr, one line each, with what to do.
 """
 
 import errno
@@ -14,33 +14,35 @@ import typer
 
 from mesh.errors import InvalidInput, RegmeshError
 from mesh.node import INTERRUPTED
-from mesh.node.cli.remote import Refused
+from mesh.node.cli.control_client import ApiError
 
 # Typer carries its own copy of click, whose names are private; this is that copy's UsageError.
 _UsageError: Any = typer.BadParameter.__base__
 
-_CANNOT_TAKE_MORE = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})  # a file that stdout goes to
+_OUTPUT_FULL = frozenset(
+    {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
+)  # of the file that stdout is redirected to
 
-# Commands by the module of this package that registers them, in the order of the help. Only the module of the command
-# that was asked for is imported: a question to the API shall not wait for all that the daemons are made of.
+# Commands by the module of this package that defines them, in the order of the help. Only the module of the requested
+# command is imported: a client of the API starts without what the daemons import.
 COMMANDS = {
     "daemons": ("up", "demo", "producer", "agent", "control"),
-    "topics": ("topics",),
-    "state": ("apply", "get", "delete"),
-    "executions": ("sync", "stop", "retry"),
-    "sync_log": ("logs",),
-    "explain": ("explain",),
-    "doctor": ("doctor",),
     "gateway": ("gateway",),
-    "nearby": ("nearby",),
-    "where": ("where",),
+    "topics": ("topics",),
+    "declare": ("apply", "delete"),
+    "get": ("get",),
+    "executions": ("sync", "stop", "retry"),
+    "logs": ("logs",),
+    "images": ("explain", "where"),
     "wait": ("wait",),
     "usage": ("usage",),
+    "doctor": ("doctor",),
+    "nearby": ("nearby",),
 }
 
 
 def make_app(command: str | None = None) -> typer.Typer:
-    """With this command alone; with all where it is none of ours."""
+    """Returns the program with one command, or with all of them when none has that name."""
     app = typer.Typer(
         name="regmesh",
         no_args_is_help=True,
@@ -50,9 +52,15 @@ def make_app(command: str | None = None) -> typer.Typer:
         context_settings={"help_option_names": ["-h", "--help"]},
     )
     app.callback()(regmesh)  # without one, Typer takes a lone command for the whole program
-    wanted = [module for module, names in COMMANDS.items() if command in names]
-    for module in wanted or COMMANDS:
-        import_module(f"mesh.node.cli.{module}").register(app)
+    wanted = {module: names for module, names in COMMANDS.items() if command in names}
+    for module, names in (wanted or COMMANDS).items():
+        defined = import_module(f"mesh.node.cli.{module}")
+        for name in names:
+            found = getattr(defined, name)
+            if isinstance(found, typer.Typer):
+                app.add_typer(found, name=name)
+            else:
+                app.command()(found)
     return app
 
 
@@ -72,19 +80,19 @@ def regmesh(
 
 
 def run(arguments: list[str]) -> int:
-    """Run one command; its exit code."""
+    """Runs one command and returns its exit code."""
     try:
         code = _run(arguments)
         if sys.stdout is not None:  # as `>&-` leaves it
-            sys.stdout.flush()  # what cannot be written is told here, not by the interpreter as it goes
+            sys.stdout.flush()  # so that a failed write is reported here, not by the interpreter as it exits
     except BrokenPipeError:
-        sys.stderr.close()  # the reader of our output went away, as `| head` does
+        sys.stderr.close()  # the reader of the output has closed it, as `| head` does
         return 1
     except OSError as error:
-        if error.errno not in _CANNOT_TAKE_MORE:
+        if error.errno not in _OUTPUT_FULL:
             raise
         print(f"regmesh: the output cannot be written: {error.strerror}", file=sys.stderr)
-        _give_up_stdout()
+        _discard_stdout()
         return 1
     return code
 
@@ -96,8 +104,8 @@ def _run(arguments: list[str]) -> int:
     except typer.Exit as error:
         return error.exit_code
     except (RegmeshError, _UsageError) as error:
-        if (missing := _help_instead(error)) is not None:
-            print(missing, file=sys.stderr)
+        if (text := _help_of_group(error)) is not None:
+            print(text, file=sys.stderr)
             return 2
         for line in _lines(error, arguments):
             print(f"regmesh: {line}", file=sys.stderr)
@@ -106,32 +114,31 @@ def _run(arguments: list[str]) -> int:
         return INTERRUPTED
 
 
-def _help_instead(error: Exception) -> str | None:
-    """The help of a command that was typed without its subcommand: that is what its error holds."""
+def _help_of_group(error: Exception) -> str | None:
+    """Returns the help of a group that was called without its subcommand: the error's message is that help."""
     if not isinstance(error, _UsageError) or error.ctx is None:
         return None
     text = str(error.ctx.get_help())
     return text if error.message == text else None
 
 
-def _give_up_stdout() -> None:
-    """Nobody takes what is left in it; the interpreter would try once more, and complain."""
+def _discard_stdout() -> None:
+    """Drops what is left in the buffer: the interpreter would try to write it again as it exits."""
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _lines(error: Exception, arguments: list[str]) -> list[str]:
     if isinstance(error, _UsageError):
-        where = error.ctx.command_path if error.ctx is not None else _command(arguments)
-        return [f"{error.format_message()} (see `{where} --help`)"]
+        command = error.ctx.command_path if error.ctx is not None else _command(arguments)
+        return [f"{error.format_message()} (see `{command} --help`)"]
     return error.lines if isinstance(error, RegmeshError) else [str(error)]
 
 
 def _command(arguments: list[str]) -> str:
-    """Of an error that does not know it."""
-    return " ".join(
-        ["regmesh", *(it for it in arguments[:1] if any(it in names for names in COMMANDS.values()))]
-    )
+    """Returns the command, for an error that has no context of its own."""
+    known = {name for names in COMMANDS.values() for name in names}
+    return " ".join(["regmesh", *(name for name in arguments[:1] if name in known)])
 
 
 def _is_wrong_use(error: Exception) -> bool:
-    return isinstance(error, (InvalidInput, _UsageError)) or (isinstance(error, Refused) and error.wrong_use)
+    return isinstance(error, (InvalidInput, _UsageError)) or (isinstance(error, ApiError) and error.wrong_use)

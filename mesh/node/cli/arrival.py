@@ -1,33 +1,32 @@
-"""Whether an image has come to regions, and if not, why. Pure: from what control's API answers."""
+"""Decides whether an image has arrived in regions, and if not, why; pure, from answers of control's API."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-Row = Mapping[str, Any]
+Row = Mapping[str, Any]  # a place of an item of `/api/v1/images`
 
 
-def waited_for(item: Row, instance: str, regions: Sequence[str]) -> list[Row]:
-    """The places to wait for: those of `regions`, or of all that are filled from the instance."""
+def expected_places(item: Row, instance: str, regions: Sequence[str]) -> list[Row]:
+    """Returns the places to wait for: those in `regions`, or without any all but the instance itself."""
     if regions:
         return [row for row in item["places"] if row["region"] in regions]
     return [row for row in item["places"] if row["place"] != instance]
 
 
-def without_place(item: Row, regions: Iterable[str]) -> list[str]:
-    """Of `regions` those in which no place is to hold the image."""
-    there = {row["region"] for row in item["places"]}
-    return sorted(set(regions) - there)
+def regions_without_place(item: Row, regions: Iterable[str]) -> list[str]:
+    """Returns the regions in which no place should hold the image."""
+    return sorted(set(regions) - {row["region"] for row in item["places"]})
 
 
-def has_come(row: Row, instance: str, digest: str | None) -> bool:
-    """An agent saw the digest at the place by HEAD; of the instance itself its registry's word is enough."""
+def has_arrived(row: Row, instance: str, digest: str | None) -> bool:
+    """Checks whether an agent has read the digest from the place; for the instance a notification is enough."""
     if digest is None or digest not in (row["digest"], row["rebuilt_from"]):
         return False
     return bool(row["place"] == instance or row["seen_by"] == "agent")
 
 
-def why_not(row: Row, digest: str | None, agents: Sequence[Row], ends: Sequence[Row]) -> str:
-    """One reason, the first that somebody has to see to. `ends` are of the sync log, the newest first."""
+def missing_reason(row: Row, digest: str | None, agents: Sequence[Row], entries: Sequence[Row]) -> str:
+    """Returns the first reason that needs action. `entries` are of the sync log, the newest first."""
     if digest is None:
         return "it is not known which digest the instance's tag names; name one with --digest"
     here = [agent for agent in agents if agent["region"] == row["region"]]
@@ -38,23 +37,23 @@ def why_not(row: Row, digest: str | None, agents: Sequence[Row], ends: Sequence[
         return str(states[0])
     waiting = sum(agent["waiting"].get(row["place"], {"tasks": 0})["tasks"] for agent in here)
     if waiting:
-        return f"still {waiting} task{'s' if waiting > 1 else ''} before it or its own"
+        return f"{waiting} task{'s' if waiting > 1 else ''} for this place still waiting or running"
     if row["digest"] is not None and row["state"] == "current" and row["seen_by"] == "agent":
-        return f"{row['digest'][:19]} is there, as at the instance"  # and another digest was asked for
-    return _last_end(row, ends) or _what_is_there(row)
+        return f"it holds {row['digest'][:19]}, as the instance does"  # and --digest names another one
+    return _failed_task(row, entries) or _what_it_holds(row)
 
 
-def _last_end(row: Row, ends: Sequence[Row]) -> str | None:
-    """What became of the newest task that was to bring it, when it brought nothing."""
+def _failed_task(row: Row, entries: Sequence[Row]) -> str | None:
+    """Returns how the newest task of the image ended at the place, unless it succeeded."""
     name = f"{row['place']}/{row['repository']}"
-    found = next((end for end in ends if end["destination"].startswith((f"{name}:", f"{name}@"))), None)
-    if found is None or found["error"] is None:
+    newest = next((it for it in entries if it["destination"].startswith((f"{name}:", f"{name}@"))), None)
+    if newest is None or newest["error"] is None:
         return None
-    return f"its task ended {found['status']}: {found['error']['code']}: {found['error']['message']}"
+    return f"its task ended {newest['status']}: {newest['error']['code']}: {newest['error']['message']}"
 
 
-def _what_is_there(row: Row) -> str:
+def _what_it_holds(row: Row) -> str:
     if row["digest"] is None:
-        return "nothing is there under this tag, and no task is known that would bring it"
-    by = " by its registry's word alone" if row["seen_by"] != "agent" else ""
-    return f"{row['digest'][:19]} is there{by}, and no task is known that would bring another"
+        return "it has no such tag, and no task is known that would copy it"
+    source = " according to its registry" if row["seen_by"] != "agent" else ""
+    return f"it holds {row['digest'][:19]}{source}, and no task is known that would copy another digest"

@@ -1,4 +1,4 @@
-"""What the daemons' commands make of their options, before anything runs."""
+"""Checks and parses options of the daemons before anything is opened."""
 
 import sys
 
@@ -15,30 +15,49 @@ from schemas.names import Region
 from schemas.topology import Domain
 
 
-def trust(networks: list[str] | None, realms: list[str] | None) -> Trust:
-    """Both come from options, or from the environment with blanks between several."""
-    parse_networks(networks or ())  # what is wrong is said at the start, not at the first redirect
+def parse_trust(networks: list[str] | None, realms: list[str] | None) -> Trust:
+    """Returns the values of --allow-network and --token-realm.
+
+    Raises:
+        InvalidInput: One is not a CIDR, or not a URL.
+    """
+    parse_networks(networks or ())
     parse_realms(realms or ())
     return Trust(tuple(networks or ()), tuple(realms or ()))
 
 
-def shared(log: str | None) -> str:
+def require_shared_log(log: str | None) -> str:
+    """Returns the URL of the log.
+
+    Raises:
+        InvalidInput: There is none. The help of --log says so too: Typer's own error would name no example.
+    """
     if log is None:
         raise InvalidInput(
-            "a daemon needs the log it shares with the others: --log kafka://HOST:PORT "
-            "(for everything in one process on an embedded log there is `regmesh up`)"
+            "a daemon needs the log that all daemons share: --log kafka://HOST:PORT "
+            "(`regmesh up` runs everything in one process on an embedded log)"
         )
     return log
 
 
-def region(name: str) -> Region:
+def parse_region(name: str) -> Region:
+    """Returns the name as a region's.
+
+    Raises:
+        typer.BadParameter: It is not a valid name.
+    """
     try:
         return Region(name)
     except ValueError as error:
         raise typer.BadParameter(str(error)) from error
 
 
-def domain(name: str | None) -> str | None:
+def check_domain(name: str | None) -> str | None:
+    """Returns the value of --domain.
+
+    Raises:
+        typer.BadParameter: It is not a host name.
+    """
     try:
         return name if name is None else TypeAdapter(Domain).validate_python(name)
     except ValidationError as error:
@@ -46,13 +65,22 @@ def domain(name: str | None) -> str | None:
         raise typer.BadParameter(f"--domain {name!r}: {reason}") from error
 
 
-def http_url(option: str, text: str | None) -> str | None:
+def check_http_url(option: str, text: str | None) -> None:
+    """Checks the URL that an option names, if any.
+
+    Raises:
+        typer.BadParameter: It is not an HTTP URL.
+    """
     if text is not None and not is_http_url(text):
-        raise typer.BadParameter(f"{option} {text!r} is no URL: use http://HOST:PORT")
-    return text
+        raise typer.BadParameter(f"{option} {text!r} is not a URL: use http://HOST:PORT")
 
 
 def set_up_logging(style: str) -> None:
+    """Sets up the log lines of the process as --log-format says.
+
+    Raises:
+        typer.BadParameter: There is no such format.
+    """
     if style not in ("auto", "json", "text"):
         raise typer.BadParameter(f"--log-format {style!r}: use json, text or auto")
     logging.set_up(json=style == "json" or (style == "auto" and not sys.stderr.isatty()))

@@ -1,4 +1,4 @@
-"""`regmesh up` and the daemons: producer, agent, control."""
+"""`regmesh up` and the daemons `producer`, `agent` and `control`; `regmesh demo`."""
 
 import asyncio
 import sys
@@ -21,7 +21,6 @@ from mesh.node.cli import daemon_options
 from mesh.node.cli.gateway import open_gateway, parse_gateways
 from mesh.node.cli.options import (
     DEFAULT_DATA,
-    DEFAULT_PREFETCH_BYTES,
     AllowNetwork,
     DataDir,
     Listen,
@@ -30,6 +29,7 @@ from mesh.node.cli.options import (
     PrefetchBytes,
     SharedLog,
     TokenRealm,
+    option,
 )
 from mesh.node.demo import run as run_demo
 from mesh.node.node import Node, default_log, open_node
@@ -37,8 +37,8 @@ from mesh.rules.validation import declarations
 from schemas.names import Region
 
 
-def _database(url: str | None) -> str | None:
-    """Wrong use is told before anything is opened."""
+def _check_database(url: str | None) -> str | None:
+    """A callback: a wrong database ends the command before anything is opened."""
     if url is not None:
         check_database(url)
     return url
@@ -46,67 +46,56 @@ def _database(url: str | None) -> str | None:
 
 Database = Annotated[
     str | None,
-    typer.Option(
+    option(
+        "The database of the sync log: sqlite:///FILE or postgresql+psycopg://USER@HOST/NAME.",
         envvar="REGMESH_DATABASE",
-        help="The sync log's database, as SQLAlchemy names it.",
         metavar="URL",
         show_default="sqlite in the data directory",
-        callback=_database,
+        callback=_check_database,
     ),
 ]
-
-
 RelayUrl = Annotated[
     str | None,
-    typer.Option(
+    option(
+        "The URL at which agents of other regions reach this one to get blobs, if the region declares a relay.",
         envvar="REGMESH_RELAY_URL",
-        help="Where agents of other regions reach this one, to be sent blobs; for a region that declares a relay.",
         metavar="URL",
-        show_default="the region's relay.url; without one this agent sends nothing on",
+        show_default="the region's relay.url; without one this agent relays nothing",
     ),
 ]
-
-
-def register(app: typer.Typer) -> None:
-    for command in (up, demo, producer, agent, control):
-        app.command()(command)
 
 
 def up(
-    file: Annotated[Path, typer.Option("--file", "-f", help="The mesh.yaml to declare.", show_default=False)],
+    file: Annotated[Path, option("The mesh.yaml to declare.", "--file", "-f")],
     log: LogUrl = None,
     data: DataDir = DEFAULT_DATA,
     listen: Listen = "127.0.0.1:8080",
     database: Database = None,
     gateway: Annotated[
         list[str] | None,
-        typer.Option(
-            help="Also nearby access for a region's clients; again for more.", metavar="REGION=HOST:PORT"
-        ),
+        option("Also run a gateway for a region's clients; repeat for more.", metavar="REGION=HOST:PORT"),
     ] = None,
     allow_network: AllowNetwork = None,
     token_realm: TokenRealm = None,
-    prefetch_bytes: PrefetchBytes = DEFAULT_PREFETCH_BYTES,
+    prefetch_bytes: PrefetchBytes = None,
     log_format: LogFormat = "auto",
 ) -> None:
     """Run every role in one process, with FILE declared.
 
-    It takes notifications, copies, keeps the sync log and serves the API. With the embedded log this is all a small
-    site needs. What FILE no longer names stays declared until `regmesh delete` removes it.
+    The process receives notifications, copies images, keeps the sync log and serves the API. With the embedded log this
+    is all that a small site needs. What FILE no longer names stays declared until `regmesh delete` removes it. Example:
+    regmesh up -f mesh.yaml
     """
     daemon_options.set_up_logging(log_format)
     document = mesh_file.read(file)
-    if engines.is_new(
-        log or default_log(data)
-    ):  # else what is declared already counts too, and is not known yet
+    if engines.is_new(log or default_log(data)):  # else FILE may refer to what the log has declared already
         mesh_file.check(document)
     gateways = parse_gateways(gateway)
+    trust = daemon_options.parse_trust(allow_network, token_realm)
 
     async def main(stopping: asyncio.Event) -> None:
         async with AsyncExitStack() as stack:
-            node = await stack.enter_async_context(
-                open_node(log, data, daemon_options.trust(allow_network, token_realm))
-            )
+            node = await stack.enter_async_context(open_node(log, data, trust))
             control = roles.control(node, database)
             intake, relays = roles.intake(node), Relays()
             url = await stack.enter_async_context(
@@ -115,30 +104,25 @@ def up(
             await _declare(node, control, document)
             for region, _ in gateways:
                 _check_region(node, region)
-            nearby = {
+            urls = {
                 region: await stack.enter_async_context(
-                    open_gateway(node, region, at, GatewayOptions(), option="--gateway")
+                    open_gateway(node, region, address, GatewayOptions(), listen_option="--gateway")
                 )
-                for region, at in gateways
+                for region, address in gateways
             }
-            _greet(node, url, document, nearby)
-            group = await stack.enter_async_context(asyncio.TaskGroup())
-            beside = [
-                group.create_task(control.run(), name="control"),
-                group.create_task(roles.reconcile(node).run(), name="reconcile"),
-                group.create_task(intake.run(), name="intake"),
-            ]
-            await roles.EveryRegion(node, relays, url, roles.settings(prefetch_bytes)).run(stopping)
-            for task in beside:
-                task.cancel()
+            _print_addresses(node, url, document, urls)
+            async with lifecycle.background(control.run(), roles.reconcile(node).run(), intake.run()):
+                agents = roles.EveryRegion(node, relays, url, roles.agent_settings(prefetch_bytes))
+                await agents.run(stopping)
 
     lifecycle.run(main)
 
 
 def demo() -> None:
-    """Show a release over nine regions, on embedded parts.
+    """Show a release that spreads over nine regions.
 
-    It ends by itself within seconds, with a report that is checked.
+    Everything runs in this process on embedded parts. The demo ends by itself within a minute, and exits with 1 when
+    its report does not hold.
     """
     logging.set_up(json=False, level="error")
     if not run_demo():
@@ -153,55 +137,55 @@ def producer(
     token_realm: TokenRealm = None,
     log_format: LogFormat = "auto",
 ) -> None:
-    """Run an intake: registries' notifications go onto the log.
+    """Run a producer: it writes events to the log.
 
-    So does what executions list. As many of these as wanted.
+    Events come from notifications of registries and from listings for executions. Run as many producers as needed.
+    Example: regmesh producer --log kafka://kafka-1:9092
     """
     daemon_options.set_up_logging(log_format)
-    trust = daemon_options.trust(allow_network, token_realm)
+    trust = daemon_options.parse_trust(allow_network, token_realm)
 
     async def main(stopping: asyncio.Event) -> None:
-        async with open_node(daemon_options.shared(log), data, trust) as node:
+        async with open_node(daemon_options.require_shared_log(log), data, trust) as node:
             intake = roles.intake(node)
-            async with serve.listening(listen, node, [intake.routes]), asyncio.TaskGroup() as group:
-                listing = group.create_task(roles.reconcile(node).run(), name="reconcile")
-                telling = group.create_task(intake.run(), name="intake")
+            async with (
+                serve.listening(listen, node, [intake.routes]),
+                lifecycle.background(roles.reconcile(node).run(), intake.run()),
+            ):
                 await stopping.wait()
-                for task in (listing, telling):
-                    task.cancel()
 
     lifecycle.run(main)
 
 
 def agent(
-    region: Annotated[
-        str, typer.Option(help="The region whose registries this agent fills.", show_default=False)
-    ],
+    region: Annotated[str, option("The region whose registries this agent fills.")],
     log: SharedLog = None,
     data: DataDir = DEFAULT_DATA,
     listen: Listen = "127.0.0.1:8082",
     relay_url: RelayUrl = None,
     allow_network: AllowNetwork = None,
     token_realm: TokenRealm = None,
-    prefetch_bytes: PrefetchBytes = DEFAULT_PREFETCH_BYTES,
+    prefetch_bytes: PrefetchBytes = None,
     log_format: LogFormat = "auto",
 ) -> None:
     """Run an agent: it fills REGION's registries.
 
-    Agents of one region share the work.
+    Agents of one region share its tasks. Example: regmesh agent --region shanghai --log kafka://kafka-1:9092
     """
     daemon_options.set_up_logging(log_format)
-    name = daemon_options.region(region)
-    daemon_options.http_url("--relay-url", relay_url)
-    trust = daemon_options.trust(allow_network, token_realm)
+    name = daemon_options.parse_region(region)
+    daemon_options.check_http_url("--relay-url", relay_url)
+    trust = daemon_options.parse_trust(allow_network, token_realm)
 
     async def main(stopping: asyncio.Event) -> None:
         relays = Relays()
         async with (
-            open_node(daemon_options.shared(log), data, trust) as node,
+            open_node(daemon_options.require_shared_log(log), data, trust) as node,
             serve.listening(listen, node, [relays.routes]),
         ):
-            running = roles.agent(node, name, roles.settings(prefetch_bytes), relays=relays, url=relay_url)
+            running = roles.agent(
+                node, name, roles.agent_settings(prefetch_bytes), relays=relays, url=relay_url
+            )
             async with asyncio.TaskGroup() as group:
                 work = group.create_task(running.run(), name=f"agent {name}")
                 stop = group.create_task(stopping.wait())
@@ -219,27 +203,28 @@ def control(
     database: Database = None,
     log_format: LogFormat = "auto",
 ) -> None:
-    """Run control: what is declared, sync log, webhooks, API."""
+    """Run control: declarations, sync log, webhooks, API.
+
+    Example: regmesh control --log kafka://kafka-1:9092
+    """
     daemon_options.set_up_logging(log_format)
 
     async def main(stopping: asyncio.Event) -> None:
-        async with open_node(daemon_options.shared(log), data) as node:
+        async with open_node(daemon_options.require_shared_log(log), data) as node:
             role = roles.control(node, database)
-            async with serve.listening(listen, node, [role.routes]), asyncio.TaskGroup() as group:
-                running = group.create_task(role.run(), name="control")
+            async with serve.listening(listen, node, [role.routes]), lifecycle.background(role.run()):
                 await stopping.wait()
-                running.cancel()
 
     lifecycle.run(main)
 
 
 async def _declare(node: Node, control: Control, file: mesh_file.MeshFile) -> None:
-    """Declare the file beside what the log holds already; with one problem nothing of it is declared."""
+    """Declares the file beside what the log holds already, or nothing of it when it has one problem."""
     await node.table.caught_up()
     try:
         changes = await control.apply(file.document)
     except InvalidDocument as error:
-        raise mesh_file.InvalidFile(file.told(error.problems)) from error
+        raise mesh_file.InvalidFile(file.format_problems(error.problems)) from error
     for change in changes:
         if change.note is not None:
             print(f"note: {change.key} {change.note}")
@@ -251,14 +236,13 @@ def _check_region(node: Node, region: Region) -> None:
         raise InvalidInput(f"--gateway: no region is named {region!r}; declared are: {known}")
 
 
-def _greet(node: Node, url: str, file: mesh_file.MeshFile, gateways: Mapping[Region, str]) -> None:
-    """Say where everything is, for whoever started this by hand."""
+def _print_addresses(node: Node, url: str, file: mesh_file.MeshFile, gateways: Mapping[Region, str]) -> None:
     print(f"regmesh is up at {url} with {file.path} declared (data in {node.data.absolute()})")
     for instance in node.state.instances():
         print(f"  instance {instance.name} in {instance.region}: {instance.url}")
-        print(f"    its registry notifies {url}/v1/notifications/{instance.name}")
-    for region, at in gateways.items():
-        print(f"  gateway of {region}: {at}")
+        print(f"    its registry sends notifications to {url}/v1/notifications/{instance.name}")
+    for region, gateway_url in gateways.items():
+        print(f"  gateway of {region}: {gateway_url}")
     named = {item.thing.key for item in declarations.judge(file.document)[0]}
     for thing in node.state.things():
         if thing.key not in named:

@@ -1,4 +1,4 @@
-"""`regmesh gateway`: nearby access for the clients of one region."""
+"""`regmesh gateway`: serves the clients of one region from their nearest places."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -19,25 +19,20 @@ from mesh.node.cli.options import (
     LogFormat,
     SharedLog,
     TokenRealm,
+    option,
 )
 from mesh.node.node import Node, open_node
 from schemas.names import Region
 
 
-def register(app: typer.Typer) -> None:
-    app.command()(gateway)
-
-
 def gateway(
-    region: Annotated[str, typer.Option(help="The region whose clients pull here.", show_default=False)],
+    region: Annotated[str, option("The region whose clients pull from this gateway.")],
     domain: Annotated[
         str | None,
-        typer.Option(
-            help="The domain to serve, whatever the Host header says.", show_default="as the Host header says"
-        ),
+        option("The domain to serve, whatever the Host header says.", show_default="that of the Host header"),
     ] = None,
     behind_proxy: Annotated[
-        bool, typer.Option("--behind-proxy", help="Believe X-Forwarded-Proto: a proxy in front ends TLS.")
+        bool, option("Trust X-Forwarded-Proto of a proxy that terminates TLS.", "--behind-proxy")
     ] = False,
     log: SharedLog = None,
     data: DataDir = DEFAULT_DATA,
@@ -48,16 +43,17 @@ def gateway(
 ) -> None:
     """Run a gateway: REGION's clients pull from the nearest place.
 
-    That is the nearest healthy one in REGION's jurisdiction that holds the artifact. Nothing can be pushed here, and no
-    credentials but the client's are used.
+    That is the nearest healthy place in REGION's jurisdiction that holds the artifact. A gateway accepts no pushes and
+    uses only the client's own credentials. Example: regmesh gateway --region shanghai --log kafka://kafka-1:9092
     """
     daemon_options.set_up_logging(log_format)
-    name, options = daemon_options.region(region), GatewayOptions(daemon_options.domain(domain), behind_proxy)
-    trust = daemon_options.trust(allow_network, token_realm)
+    name = daemon_options.parse_region(region)
+    options = GatewayOptions(daemon_options.check_domain(domain), behind_proxy)
+    trust = daemon_options.parse_trust(allow_network, token_realm)
 
     async def main(stopping: asyncio.Event) -> None:
         async with (
-            open_node(daemon_options.shared(log), data, trust) as node,
+            open_node(daemon_options.require_shared_log(log), data, trust) as node,
             open_gateway(node, name, listen, options),
         ):
             await stopping.wait()
@@ -67,24 +63,33 @@ def gateway(
 
 @asynccontextmanager
 async def open_gateway(
-    node: Node, region: Region, listen: str, options: GatewayOptions, *, option: str = "--listen"
+    node: Node, region: Region, listen: str, options: GatewayOptions, *, listen_option: str = "--listen"
 ) -> AsyncIterator[str]:
-    """A gateway that serves until the block ends, and then its running pulls to their end; gives its URL."""
+    """Runs a gateway until the block ends, then lets its pulls finish; yields its URL.
+
+    Raises:
+        PortTaken: Another process listens on the address; `listen_option` is the option that the error names.
+    """
     role = roles.gateway(node, region, options)
-    async with asyncio.TaskGroup() as group:
-        looking = group.create_task(role.run(), name=f"gateway {region}")
-        async with serve.listening(listen, node, [role.routes], option=option) as url:
-            yield url
-        looking.cancel()
+    async with (
+        lifecycle.background(role.run()),
+        serve.listening(listen, node, [role.routes], option=listen_option) as url,
+    ):
+        yield url
 
 
 def parse_gateways(texts: list[str] | None) -> list[tuple[Region, str]]:
-    """Each `REGION=HOST:PORT` of `regmesh up --gateway`; `BadParameter` for what is none."""
+    """Returns region and address of each `--gateway REGION=HOST:PORT` of `regmesh up`.
+
+    Raises:
+        typer.BadParameter: One has another form.
+        InvalidInput: Its address has another form.
+    """
     found = []
     for text in texts or ():
         region, equals, listen = text.partition("=")
         if not equals:
             raise typer.BadParameter(f"--gateway {text!r}: use REGION=HOST:PORT")
         parse_address(listen)
-        found.append((daemon_options.region(region), listen))
+        found.append((daemon_options.parse_region(region), listen))
     return found

@@ -1,6 +1,5 @@
-"""`regmesh nearby`: where the clients of a region pull from, as files that containerd and name servers read."""
+"""`regmesh nearby`: a region's places by distance, as configuration of containerd and of name servers."""
 
-import asyncio
 from collections.abc import Mapping
 from typing import Annotated, Any
 
@@ -11,8 +10,8 @@ from mesh.errors import InvalidInput
 from mesh.gateway.client_config import dns_zone, hosts_toml
 from mesh.gateway.nearest import NearestPlaces, ProbeResult, RankedInstance
 from mesh.node.cli import daemon_options
-from mesh.node.cli.options import Server
-from mesh.node.cli.remote import Remote
+from mesh.node.cli.control_client import ControlClient
+from mesh.node.cli.options import DEFAULT_SERVER, Server, option
 from mesh.rules.state import MeshState
 from mesh.rules.validation.declarations import SECTIONS
 from schemas import codec
@@ -21,51 +20,49 @@ from schemas.envelope import make_id
 from schemas.names import Region
 from schemas.state import KINDS, StateRecord
 
-RegionName = Annotated[str, typer.Option("--region", help="The region of the clients.", show_default=False)]
+RegionName = Annotated[str, option("The region of the clients.", "--region")]
 Domain = Annotated[
     str | None,
-    typer.Option(help="The domain that they pull under.", show_default="the only one that is declared"),
+    option("The domain that clients pull from.", show_default="the only one that is declared"),
 ]
 
-app = typer.Typer(
+nearby = typer.Typer(
     help="Print a region's places, nearest first, for containerd and DNS.", no_args_is_help=True
 )
 
 
-def register(parent: typer.Typer) -> None:
-    parent.add_typer(app, name="nearby")
-
-
-@app.command("hosts-toml")
+@nearby.command("hosts-toml")
 def hosts_toml_command(
     region: RegionName,
     domain: Domain = None,
-    gateway: Annotated[
-        str | None, typer.Option(help="The URL of a gateway to ask first.", show_default=False)
-    ] = None,
-    server: Server = "http://127.0.0.1:8080",
+    gateway: Annotated[str | None, option("The URL of a gateway that containerd asks first.")] = None,
+    server: Server = DEFAULT_SERVER,
 ) -> None:
     """Print containerd's hosts.toml.
 
-    It is to be kept as /etc/containerd/certs.d/DOMAIN/hosts.toml.
+    Store it as /etc/containerd/certs.d/DOMAIN/hosts.toml on each machine of the region. Example: regmesh nearby
+    hosts-toml --region shanghai > hosts.toml
     """
-    daemon_options.http_url("--gateway", gateway)
-    name, instances = _nearby(server, daemon_options.region(region), domain)
-    print(hosts_toml(name, daemon_options.region(region), instances, gateway), end="")
+    daemon_options.check_http_url("--gateway", gateway)
+    name = daemon_options.parse_region(region)
+    found, instances = _nearest_places(server, name, domain)
+    print(hosts_toml(found, name, instances, gateway), end="")
 
 
-@app.command("dns")
-def dns_command(region: RegionName, domain: Domain = None, server: Server = "http://127.0.0.1:8080") -> None:
+@nearby.command("dns")
+def dns_command(region: RegionName, domain: Domain = None, server: Server = DEFAULT_SERVER) -> None:
     """Print records for a DNS zone.
 
-    Addresses of the places, or the name of the nearest.
+    They are the addresses of the places, or a CNAME of the nearest one. Include them in the zone with $INCLUDE.
     """
-    name, instances = _nearby(server, daemon_options.region(region), domain)
-    print(dns_zone(name, daemon_options.region(region), instances), end="")
+    name = daemon_options.parse_region(region)
+    found, instances = _nearest_places(server, name, domain)
+    print(dns_zone(found, name, instances), end="")
 
 
-def _nearby(server: str, region: Region, domain: str | None) -> tuple[str, list[RankedInstance]]:
-    state = asyncio.run(_declared(Remote(server)))
+def _nearest_places(server: str, region: Region, domain: str | None) -> tuple[str, list[RankedInstance]]:
+    """Returns the domain and its places by distance."""
+    state = _declared(ControlClient(server))
     if state.region(region) is None:
         raise InvalidInput(f"no region is named {region!r}; see `regmesh get regions`")
     name = domain or _only_domain(state)
@@ -81,22 +78,22 @@ def _only_domain(state: MeshState) -> str:
     names = sorted({it.domain for it in state.instances() if it.domain is not None})
     if len(names) != 1:
         raise InvalidInput(
-            f"say which domain with --domain: {', '.join(names) or 'no instance declares one yet'}"
+            f"choose a domain with --domain: {', '.join(names) or 'no instance declares one yet'}"
         )
     return names[0]
 
 
-async def _declared(remote: Remote) -> MeshState:
-    """What of control's state matters here, read over its API."""
+def _declared(control: ControlClient) -> MeshState:
+    """Returns the part of control's state that decides on distance, read from its API."""
     state = MeshState()
     for section in ("regions", "instances", "replicas"):
-        async for item in remote.pages(f"/api/v1/{section}", {"limit": "1000"}, most=None):
+        for item in control.items(f"/api/v1/{section}"):
             _apply(state, SECTIONS[section], item)
     return state
 
 
 def _apply(state: MeshState, noun: Noun, item: Mapping[str, Any]) -> None:
-    """What was declared of it; the API shows more."""
+    """Applies the declared fields of an item; the API adds others."""
     key = f"{noun}/{item['name']}"
     declared = {field: item[field] for field in KINDS[noun].model_fields if field in item}
     record = StateRecord(

@@ -1,100 +1,113 @@
-"""Options that several commands share, so that they read the same everywhere."""
+"""Options that several commands share, so that they are named and described alike everywhere."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
 from mesh.node.addresses import parse_address
 from mesh.node.cli.output import Format, WideFormat
 
+DEFAULT_SERVER = "http://127.0.0.1:8080"
+DEFAULT_DATA = Path("regmesh-data")
+
+
+def option(text: str, *names: str, **more: Any) -> Any:
+    """Declares an option with its help text; the help shows no default."""
+    return typer.Option(*names, help=text, **{"show_default": False} | more)
+
+
+def argument(text: str, metavar: str | None = None) -> Any:
+    """Declares an argument with its help text; the help shows no default."""
+    return typer.Argument(help=text, metavar=metavar, show_default=False)
+
+
+def _check_address(text: str) -> str:
+    """A callback: a wrong address ends the command before anything is opened."""
+    parse_address(text)
+    return text
+
+
 Server = Annotated[
-    str, typer.Option("--server", envvar="REGMESH_SERVER", help="Where control's API is.", metavar="URL")
-]
-Output = Annotated[Format, typer.Option("--output", "-o", help="How to print it.")]
+    str, option("The URL of control's API.", "--server", envvar="REGMESH_SERVER", metavar="URL", show_default=True)
+]  # fmt: skip
+Output = Annotated[Format, option("The format of the output.", "--output", "-o", show_default=True)]
 WideOutput = Annotated[
-    WideFormat, typer.Option("--output", "-o", help="How to print it; wide is a table with more columns.")
+    WideFormat,
+    option(
+        "The format of the output; wide is a table with more columns.", "--output", "-o", show_default=True
+    ),
 ]
 LogUrl = Annotated[
     str | None,
-    typer.Option(
+    option(
+        "The log: sqlite:///PATH, or kafka://HOST:PORT[,HOST:PORT][?security_protocol=...].",
         "--log",
         envvar="REGMESH_LOG",
-        help="The log: sqlite:///PATH, or kafka://HOST:PORT[,HOST:PORT][?security_protocol=...].",
         metavar="URL",
         show_default="sqlite in the data directory",
     ),
 ]
 SharedLog = Annotated[
     str | None,
-    typer.Option(
+    option(
+        "The log that all daemons share: kafka://HOST:PORT[,HOST:PORT][?security_protocol=...].  [required]",
         "--log",
         envvar="REGMESH_LOG",
-        help="The log that all daemons share: kafka://HOST:PORT[,HOST:PORT][?security_protocol=...].  [required]",
         metavar="URL",
-        show_default=False,
     ),
 ]
-
-
-def _address(text: str) -> str:
-    """Wrong use is told before anything is opened."""
-    parse_address(text)
-    return text
-
-
 DataDir = Annotated[
     Path,
-    typer.Option("--data", envvar="REGMESH_DATA", help="Where this node keeps its files.", metavar="DIR"),
-]
+    option("The directory of this node's files.", "--data", envvar="REGMESH_DATA", metavar="DIR", show_default=True),
+]  # fmt: skip
 Listen = Annotated[
     str,
-    typer.Option(
+    option(
+        "The address to serve HTTP on.",
         "--listen",
         envvar="REGMESH_LISTEN",
-        help="Where to serve HTTP.",
         metavar="HOST:PORT",
-        callback=_address,
+        callback=_check_address,
+        show_default=True,
     ),
 ]
 LogFormat = Annotated[
     str,
-    typer.Option(
+    option(
+        "The format of log lines: json, text, or auto (text on a terminal, else json).",
         "--log-format",
         envvar="REGMESH_LOG_FORMAT",
-        help="json, text, or auto: text on a terminal.",
         metavar="FORMAT",
+        show_default=True,
     ),
 ]
 AllowNetwork = Annotated[
     list[str] | None,
-    typer.Option(
+    option(
+        "A private network that registries may redirect to, such as 10.0.0.0/8; repeat for more.",
         "--allow-network",
         envvar="REGMESH_ALLOW_NETWORKS",
-        help="A private network (CIDR) that registries may redirect to; again for more.",
         metavar="CIDR",
-        show_default=False,
     ),
 ]
 TokenRealm = Annotated[
     list[str] | None,
-    typer.Option(
+    option(
+        "A token server on another host than its registry, such as https://auth.example.com; repeat for more.",
         "--token-realm",
         envvar="REGMESH_TOKEN_REALMS",
-        help="A token server on another host than its registry, such as https://auth.example.com; again for more.",
         metavar="URL",
-        show_default=False,
     ),
 ]
 PrefetchBytes = Annotated[
-    int,
-    typer.Option(
+    int | None,
+    option(
+        "The most bytes of layers that all agents of a region prefetch, before any manifest names them; 0 for none.",
         "--prefetch-bytes",
         envvar="REGMESH_PREFETCH_BYTES",
         min=0,
-        help="How many bytes of layers a region's agents together copy ahead of their manifests; 0 copies none.",
         metavar="BYTES",
+        show_default="10737418240",
     ),
 ]
-DEFAULT_PREFETCH_BYTES = 10 * 1024**3
-DEFAULT_DATA = Path("regmesh-data")

@@ -1,4 +1,4 @@
-"""`regmesh topics create`: every topic of the mesh, with the right settings."""
+"""`regmesh topics create`: creates every topic of the mesh on the log, with its settings."""
 
 import asyncio
 import os
@@ -9,43 +9,37 @@ import typer
 
 from mesh.clock import SystemClock
 from mesh.credentials.secrets import Secrets
-from mesh.errors import InvalidInput
 from mesh.node import engines, mesh_file
-from mesh.node.cli.options import SharedLog
+from mesh.node.cli.daemon_options import parse_region
+from mesh.node.cli.options import SharedLog, option
 from mesh.rules.validation import declarations
-from schemas import topics
 from schemas.names import Region
+from schemas.topics import all_topics
 from schemas.topology import RegionDeclaration
 
-
-def register(app: typer.Typer) -> None:
-    group = typer.Typer(help="Make the topics of the log.", no_args_is_help=True)
-    group.command("create")(create)
-    app.add_typer(group, name="topics")
+topics = typer.Typer(help="Create the topics of the log.", no_args_is_help=True)
 
 
+@topics.command("create")
 def create(
     log: SharedLog = None,
-    file: Annotated[
-        Path | None,
-        typer.Option("--file", "-f", help="A mesh.yaml that names the regions.", show_default=False),
-    ] = None,
-    region: Annotated[
-        list[str] | None, typer.Option("--region", help="A region; again for more.", show_default=False)
-    ] = None,
+    file: Annotated[Path | None, option("A mesh.yaml that declares the regions.", "--file", "-f")] = None,
+    region: Annotated[list[str] | None, option("A region; repeat for more.", "--region")] = None,
 ) -> None:
-    """Make every topic of the mesh that is missing.
+    """Create every topic of the mesh that is missing.
 
-    Two global ones, and seven for each region. Those that exist are left as they are. Do this once with rights that
-    the daemons need not have.
+    There are two global topics and seven for each region. Existing topics stay as they are. Run this once, with rights
+    that the daemons do not need. Example: regmesh topics create --log kafka://kafka-1:9092 -f mesh.yaml
     """
     if log is None:
         raise typer.BadParameter("name the log with --log or REGMESH_LOG")
-    regions = [*_of_file(file), *map(_region, region or [])]
-    made = asyncio.run(_create(log, topics.all_topics(list(dict.fromkeys(regions)))))
+    regions = [*_declared_regions(file), *map(parse_region, region or [])]
+    made = asyncio.run(_create(log, all_topics(list(dict.fromkeys(regions)))))
     for topic in made:
         print(f"{topic} created")
-    print(f"{len(made)} created" + ("" if regions else "; name regions with -f or --region for theirs"))
+    print(
+        f"{len(made)} created" + ("" if regions else "; for topics of regions name them with -f or --region")
+    )
 
 
 async def _create(url: str, wanted: list[str]) -> list[str]:
@@ -56,17 +50,10 @@ async def _create(url: str, wanted: list[str]) -> list[str]:
         await log.close()
 
 
-def _of_file(path: Path | None) -> list[Region]:
+def _declared_regions(path: Path | None) -> list[Region]:
     if path is None:
         return []
     file = mesh_file.read(path)
     mesh_file.check(file)
     placed, _ = declarations.judge(file.document)
     return [item.thing.name for item in placed if isinstance(item.thing, RegionDeclaration)]
-
-
-def _region(name: str) -> Region:
-    try:
-        return Region(name)
-    except ValueError as error:
-        raise InvalidInput(str(error)) from error

@@ -1,60 +1,38 @@
-"""`regmesh usage`: how many bytes were sent, for whom, by what, and along which links."""
+"""`regmesh usage`: bytes sent, by account, by rule or replica, and by link."""
 
 from typing import Annotated
 
-import typer
+from mesh.node.cli.control_client import ControlClient
+from mesh.node.cli.options import DEFAULT_SERVER, Output, Server, option
+from mesh.node.cli.output import Columns, Format, fields, print_table, show, size
 
-from mesh.node.cli.options import Output, Server
-from mesh.node.cli.output import Columns, Format, print_table, show, size
-from mesh.node.cli.remote import Remote
-
-
-def register(app: typer.Typer) -> None:
-    app.command()(usage)
+_SENT: Columns = {"SENT": lambda it: size(it["bytes"])}
+_TABLES: dict[str, Columns] = {
+    "accounts": {**fields("account"), **_SENT, **fields("tasks")},
+    "rules": {**fields("rule", "replica"), **_SENT, **fields("tasks")},
+    "links": {**fields("from", "to"), **_SENT},
+}
 
 
 def usage(
     since: Annotated[
         str | None,
-        typer.Option(
-            help="Of tasks that ended since a time (2026-01-31T10:00:00Z) or so long ago (7d); else of all.",
-            show_default=False,
-        ),
+        option("Count tasks that ended since a time (2026-01-31T10:00:00Z) or within an age (7d); else all."),
     ] = None,
     output: Output = Format.TABLE,
-    server: Server = "http://127.0.0.1:8080",
+    server: Server = DEFAULT_SERVER,
 ) -> None:
-    """Sum up the bytes of blobs that were sent.
+    """Show how many bytes of blobs were sent.
 
-    By account (the source's), by rule or replica, and by link. A link goes from the region that sent the bytes,
-    which need not be the source's own.
+    There are three tables: by account of the source, by rule or replica, and by link. A link starts at the region that
+    sent the bytes, which may be a relay instead of the source. Example: regmesh usage --since 7d
     """
-    found = Remote(server).call("GET", "/api/v1/usage", query={"since": since} if since is not None else None)
+    query = {"since": since} if since is not None else None
+    found = ControlClient(server).call("GET", "/api/v1/usage", query=query)
     if output is not Format.TABLE:
-        show([found], _ACCOUNTS, output, one=True)
+        show([found], {}, output, one=True)
         return
-    for at, (part, columns) in enumerate(_TABLES.items()):
-        if at:
+    for number, (part, columns) in enumerate(_TABLES.items()):
+        if number:
             print()
         print_table(found[part], columns)
-
-
-_ACCOUNTS: Columns = {
-    "ACCOUNT": lambda it: it["account"],
-    "SENT": lambda it: size(it["bytes"]),
-    "TASKS": lambda it: it["tasks"],
-}
-_TABLES: dict[str, Columns] = {
-    "accounts": _ACCOUNTS,
-    "rules": {
-        "RULE": lambda it: it["rule"],
-        "REPLICA": lambda it: it["replica"],
-        "SENT": lambda it: size(it["bytes"]),
-        "TASKS": lambda it: it["tasks"],
-    },
-    "links": {
-        "FROM": lambda it: it["from"],
-        "TO": lambda it: it["to"],
-        "SENT": lambda it: size(it["bytes"]),
-    },
-}

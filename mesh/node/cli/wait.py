@@ -1,62 +1,55 @@
-"""`regmesh wait`: return when an image is where it should be."""
+"""`regmesh wait`: block until an image has arrived."""
 
 import asyncio
 import sys
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import Annotated, Any
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Annotated
 
 import typer
 
 from mesh.clock import Clock, SystemClock
-from mesh.node.cli import arrival, image_argument
-from mesh.node.cli.options import Server
-from mesh.node.cli.output import over_the_last_line
-from mesh.node.cli.remote import Remote, Unanswered
+from mesh.node.cli import arrival
+from mesh.node.cli.control_client import ApiUnreachable, ControlClient
+from mesh.node.cli.images import ImageArgument, parse_tagged_image
+from mesh.node.cli.options import DEFAULT_SERVER, Server, argument, option
+from mesh.node.cli.output import Item, ProgressLine
 from schemas.names import Digest
 
-_LOOK_EVERY = 0.5  # seconds
-_ENDS = "200"  # of the sync log, to find why something did not come
-
-
-def register(app: typer.Typer) -> None:
-    app.command()(wait)
+_POLL_SECONDS = 0.5
+_LOG_ENTRIES = "200"  # of the sync log, in which the reason for a missing image is looked up
 
 
 def wait(
-    image: Annotated[
-        str, typer.Argument(help="INSTANCE/REPOSITORY:TAG", metavar="IMAGE", show_default=False)
-    ],
+    image: Annotated[str, argument("INSTANCE/REPOSITORY:TAG", metavar="IMAGE")],
     region: Annotated[
-        list[str] | None,
-        typer.Option(
-            help="Wait for this region; again for more. Else for all that it is brought to.",
-            show_default=False,
-        ),
+        list[str] | None, option("Wait for this region; repeat for more. Without it, for all places.")
     ] = None,
     digest: Annotated[
-        str | None,
-        typer.Option(help="Wait for this digest, not for what the instance's tag names.", show_default=False),
+        str | None, option("Wait for this digest instead of the one that the instance's tag names.")
     ] = None,
-    timeout: Annotated[float, typer.Option(min=0, help="Give up after so many seconds.")] = 300,
-    server: Server = "http://127.0.0.1:8080",
+    timeout: Annotated[float, option("Give up after this many seconds.", min=0, show_default=True)] = 300,
+    server: Server = DEFAULT_SERVER,
 ) -> None:
-    """Wait until an image is where it is to be.
+    """Wait until an image has arrived at its destinations.
 
-    That is until the agents of those regions saw by HEAD what the instance's tag names.
+    It has arrived when an agent has read the digest from the registry there. Right after a push give the --digest: what
+    the tag names is known only once the registry has sent its notification.
 
-    Right after a push name its --digest: what the tag names is known a moment later, when its registry has told.
-    Exits 0 when they did; 1 when time was up, with a line for each place that does not have it and why; 2 when it is
-    brought to no place in a region.
+    Exits with 0 when the image has arrived everywhere, with 1 after --timeout, with a line for each place that does not
+    have it, and with 2 when a region has no place for it. Example: regmesh wait game-cn/game/server:v1.0 --region
+    shanghai --digest sha256:...
     """
-    asked, tag = image_argument.parse_tagged(image)
+    parsed, tag = parse_tagged_image(image)
     if digest is not None:
         _check(digest)
-    waiting = Waiting(Remote(server), asked, tag, tuple(region or ()), digest, SystemClock())
-    left = asyncio.run(waiting.until(timeout))
-    for line in left:
+    waiter = ArrivalWaiter(
+        ControlClient(server), parsed, tag, tuple(region or ()), digest, SystemClock(), ProgressLine(quiet=True)
+    )  # fmt: skip
+    missing = asyncio.run(waiter.wait(timeout))
+    for line in missing:
         print(f"regmesh: {line}", file=sys.stderr)
-    if left:
+    if missing:
         raise typer.Exit(1)
 
 
@@ -68,72 +61,73 @@ def _check(digest: str) -> None:
 
 
 @dataclass(slots=True)
-class Waiting:
-    remote: Remote
-    image: image_argument.ImageArgument
+class ArrivalWaiter:
+    """Polls control until an image has arrived in regions, or at all its places where `regions` is empty."""
+
+    control: ControlClient
+    image: ImageArgument
     tag: str
     regions: Sequence[str]
     digest: str | None
     clock: Clock
-    _said: str = ""
+    progress: ProgressLine = field(default_factory=lambda: ProgressLine(quiet=True))
 
-    async def until(self, timeout: float) -> list[str]:
-        """Empty when all of it has come; else, when time is up, what is missing and why."""
+    async def wait(self, timeout: float) -> list[str]:
+        """Returns nothing when all have it, or after `timeout` seconds a line for each place that has not.
+
+        Raises:
+            typer.BadParameter: A region, or the whole mesh, has no place for the image.
+            ApiError: Control does not know the instance.
+            ApiUnreachable: Control does not answer at the first or at the last poll.
+        """
         deadline = self.clock.monotonic() + timeout
-        item = await self._look()
+        item = await self._poll()
         while True:
             missing = self._missing(item)
             is_over = not missing or self.clock.monotonic() >= deadline
-            self._tell(len(self._rows(item)), missing, is_over=is_over)
-            if not missing:
-                return []
+            self._show(len(self._places(item)), missing)
             if is_over:
-                return await self._reasons(item, missing)
-            await self.clock.sleep(min(_LOOK_EVERY, max(0.0, deadline - self.clock.monotonic())))
+                self.progress.end()
+                return await self._reasons(item, missing) if missing else []
+            await self.clock.sleep(min(_POLL_SECONDS, max(0.0, deadline - self.clock.monotonic())))
             try:
-                item = await self._look()
-            except Unanswered:
+                item = await self._poll()
+            except ApiUnreachable:
                 if self.clock.monotonic() >= deadline:
-                    raise  # it answered before, so it may be starting again
+                    raise  # until then control may be restarting
 
-    async def _look(self) -> Mapping[str, Any]:
-        answer = await self.remote.ask("GET", self.image.path("images"), query={"tag": self.tag})
-        item: Mapping[str, Any] = answer["items"][0]
-        if nowhere := arrival.without_place(item, self.regions):
+    async def _poll(self) -> Item:
+        answer = await self.control.request("GET", self.image.path("images"), query={"tag": self.tag})
+        item: Item = answer["items"][0]
+        if without := arrival.regions_without_place(item, self.regions):
             raise typer.BadParameter(
-                f"no place in {', '.join(nowhere)} is to hold it; `regmesh where` shows them"
+                f"no place in {', '.join(without)} should hold the image; `regmesh where` shows the places"
             )
-        if not self._rows(item):
-            raise typer.BadParameter("no replica and no rule brings it anywhere; `regmesh explain` says why")
+        if not self._places(item):
+            raise typer.BadParameter("no replica and no rule copies the image; `regmesh explain` shows why")
         return item
 
-    def _rows(self, item: Mapping[str, Any]) -> list[arrival.Row]:
-        return arrival.waited_for(item, self.image.instance, self.regions)
+    def _places(self, item: Item) -> list[arrival.Row]:
+        return arrival.expected_places(item, self.image.instance, self.regions)
 
-    def _missing(self, item: Mapping[str, Any]) -> list[arrival.Row]:
-        wanted = self.digest or item["digest"]
-        return [row for row in self._rows(item) if not arrival.has_come(row, self.image.instance, wanted)]
-
-    async def _reasons(self, item: Mapping[str, Any], missing: Sequence[arrival.Row]) -> list[str]:
-        agents = (await self.remote.ask("GET", "/api/v1/agents"))["items"]
-        query = {"repository": self.image.repository, "tag": self.tag, "limit": _ENDS}
-        ends = (await self.remote.ask("GET", "/api/v1/logs", query=query))["items"]
+    def _missing(self, item: Item) -> list[arrival.Row]:
         wanted = self.digest or item["digest"]
         return [
-            f"{row['region']}: {row['place']} does not have it: {arrival.why_not(row, wanted, agents, ends)}"
+            row for row in self._places(item) if not arrival.has_arrived(row, self.image.instance, wanted)
+        ]
+
+    async def _reasons(self, item: Item, missing: Sequence[arrival.Row]) -> list[str]:
+        agents = (await self.control.request("GET", "/api/v1/agents"))["items"]
+        query = {"repository": self.image.repository, "tag": self.tag, "limit": _LOG_ENTRIES}
+        entries = (await self.control.request("GET", "/api/v1/logs", query=query))["items"]
+        wanted = self.digest or item["digest"]
+        return [
+            f"{row['region']}: {row['place']} does not have it: "
+            + arrival.missing_reason(row, wanted, agents, entries)
             for row in missing
         ]
 
-    def _tell(self, total: int, missing: Sequence[arrival.Row], *, is_over: bool) -> None:
-        """On a terminal, over the last line."""
-        if not sys.stderr.isatty():
-            return
+    def _show(self, total: int, missing: Sequence[arrival.Row]) -> None:
         places = ", ".join(f"{row['place']} {row['state']}" for row in missing)
-        line = f"{total - len(missing)} of {total} places have it" + (
-            f"; waiting for {places}" if places else ""
-        )
-        if line != self._said:
-            over_the_last_line(line)
-            self._said = line
-        if is_over:
-            print(file=sys.stderr)
+        waiting = f"; waiting for {places}" if places else ""
+        self.progress.show(f"{total - len(missing)} of {total} places have it{waiting}")

@@ -1,12 +1,12 @@
-"""`regmesh demo`: a release goes from Beijing to its replicas, and under a second tag to Frankfurt and its replicas.
+"""`regmesh demo`: a release is copied from Beijing to its replicas, and one tag of it to Frankfurt and its replicas.
 
-    topology   nine regions, two instances, seven replicas, one rule that crosses the border
-    stage      registries of our own and every role, on an embedded log in a folder that is removed at the end
-    release    what is pushed, layer by layer, as slowly as a client's line lets it
-    watching   what each region has, while it comes
-    report     who has what and since when, who sent how much, where a client in Singapore pulls; all of it checked
+    topology   nine regions, two instances, seven replicas, and one rule that crosses the border
+    stage      built-in registries and every role on an embedded log, in a temporary directory
+    release    the images that are pushed, at the speed of a slow client
+    progress   what each registry has while the copies run
+    report     locations, bytes sent, nearby pulls and the border, each checked
 
-Nothing is faked but the registries' age and the speed of the lines: everything goes over HTTP on loopback.
+All traffic goes over HTTP on loopback; only the speed of the links is simulated.
 """
 
 import asyncio
@@ -18,25 +18,31 @@ from rich.console import Console
 from mesh.errors import RegmeshError
 from mesh.node import lifecycle
 from mesh.node.cli.table import Terminal
-from mesh.node.demo import release, report, topology, watching
-from mesh.node.demo.stage import Stage, on_stage
+from mesh.node.demo import progress, release, report, topology
+from mesh.node.demo.stage import Stage, open_stage
 
-_WITHIN = 120.0  # seconds for all of it; it takes about a quarter of that
+_TIMEOUT = 120.0  # seconds for the whole demo, about four times what it takes
 
 
 class DemoFailed(RegmeshError):
+    """The demo did not end in time, or its report does not hold."""
+
     code = "demo_failed"
 
 
 def run() -> bool:
-    """Run the demo to its end; False when it was interrupted before. `DemoFailed` when what it shows does not hold."""
+    """Runs the demo and returns whether it reached its end, rather than being interrupted.
+
+    Raises:
+        DemoFailed: It did not end in time, or its report does not hold.
+    """
     console = Terminal(highlight=False, soft_wrap=True)
     ended = False
     with tempfile.TemporaryDirectory(prefix="regmesh-demo-") as folder:
 
         async def main(stopping: asyncio.Event) -> None:
             nonlocal ended
-            async with on_stage(Path(folder)) as stage:
+            async with open_stage(Path(folder)) as stage:
                 showing = asyncio.create_task(_show(stage, console))
                 stop = asyncio.create_task(stopping.wait())
                 await asyncio.wait([showing, stop], return_when=asyncio.FIRST_COMPLETED)
@@ -54,18 +60,18 @@ def run() -> bool:
 async def _show(stage: Stage, console: Console) -> None:
     _introduce(stage, console)
     try:
-        async with asyncio.timeout(_WITHIN):
+        async with asyncio.timeout(_TIMEOUT):
             images = [release.make("game/server"), release.make("game/compliance")]
-            async with watching.watch(stage, images[0], console) as seen:
+            async with progress.watch(stage, images[0], console) as seen:
                 await release.push(stage, images[0], topology.BOTH_TAGS, console)
                 await release.push(stage, images[1], topology.MAINLAND_TAG, console)
-                await seen.everywhere(images)
-            problems = await report.tell(stage, images, seen, console)
+                await seen.wait_until_everywhere(images)
+            problems = await report.show(stage, images, seen, console)
     except TimeoutError as error:
-        raise DemoFailed(f"not all of it was done within {_WITHIN:.0f} s") from error
+        raise DemoFailed(f"the demo did not end within {_TIMEOUT:.0f} s") from error
     if problems:
         raise DemoFailed("; ".join(problems))
-    console.print("next: `regmesh up -f mesh.yaml` with registries of your own, as README.md shows")
+    console.print("next: `regmesh up -f mesh.yaml` with your own registries, as README.md shows")
 
 
 def _introduce(stage: Stage, console: Console) -> None:
@@ -76,6 +82,6 @@ def _introduce(stage: Stage, console: Console) -> None:
     ):
         console.print(f"  {name} in {region}, jurisdiction {jurisdiction}")
         console.print(f"    replicas in {', '.join(replicas)}")
-    console.print(f"  rule release-to-eu: {topology.CN} to {topology.EU}, tags *-global and nothing else")
+    console.print(f"  rule release-to-eu: {topology.CN} to {topology.EU}, only tags *-global")
     console.print(f"  API {stage.url}/api/v1")
     console.print(f"  gateway in singapore {stage.gateway}")

@@ -1,4 +1,4 @@
-"""What the demo came to: told to the reader, and each promise of it checked."""
+"""The report of the demo: it prints where the images are and who sent what, and checks each promise."""
 
 import asyncio
 from collections import Counter
@@ -10,36 +10,39 @@ from rich.console import Console
 
 from mesh.node.cli.output import print_table, size
 from mesh.node.demo import topology
+from mesh.node.demo.progress import Progress
 from mesh.node.demo.release import Image
 from mesh.node.demo.stage import Stage
-from mesh.node.demo.watching import Seen
 from mesh.registry.manifests import OCI_MANIFEST
 from mesh.registry.port import digest_of
 
-_SETTLED_SECONDS = 30.0
-_MOST_SENT = 1.5  # of once: a machine that stands still for a while may let a relay be passed over
+_STATUS_SECONDS = 30.0  # in which the agents report what they have copied
+_MAX_SENT = 1.5  # times an image: on a slow machine a relay may be skipped now and then
 
 
-async def tell(stage: Stage, images: Sequence[Image], seen: Seen, console: Console) -> list[str]:
-    """Print it; what of it does not hold."""
-    console.print("[bold]who has what[/bold] (regmesh where)")
+async def show(stage: Stage, images: Sequence[Image], seen: Progress, console: Console) -> list[str]:
+    """Prints the report and returns what of it does not hold."""
+    console.print("[bold]where the images are[/bold] (regmesh where)")
     problems = await _where(stage, images[0])
-    console.print("[bold]who sent how much[/bold] (regmesh usage)")
+    console.print("[bold]what each region sent[/bold] (regmesh usage)")
     problems += await _usage(stage, images, console)
     console.print("[bold]nearby access[/bold] from singapore (regmesh gateway)")
     problems += await _nearby(stage, images[0], console)
     console.print("[bold]the border[/bold]")
     problems += await _border(stage, images, console)
     last = max(max(place.pullable.values()) for place in seen.places.values())
-    console.print(f"all of it within {last:.1f} s of the first byte pushed")
+    console.print(f"everything was pullable {last:.1f} s after the push started")
     return problems
 
 
 async def _where(stage: Stage, image: Image) -> list[str]:
-    """As `regmesh where` shows it, once the agents' words have come in."""
+    """Shows what `regmesh where` shows, once the agents have reported everything."""
     held = 0
-    for _ in range(int(_SETTLED_SECONDS / 0.2)):
-        rows = [*(await _spots(stage, topology.CN, image)), *(await _spots(stage, topology.EU, image))]
+    for _ in range(int(_STATUS_SECONDS / 0.2)):
+        rows = [
+            *(await _locations(stage, topology.CN, image)),
+            *(await _locations(stage, topology.EU, image)),
+        ]
         held = sum(row["digest"] == image.manifest.digest for row in rows)
         if held == len(rows):
             break
@@ -50,38 +53,38 @@ async def _where(stage: Stage, image: Image) -> list[str]:
         "LAG": lambda it: "-" if it["lag_ms"] is None else f"{it['lag_ms'] / 1000:.1f} s",
         "SEEN BY": lambda it: it["seen_by"],
     })  # fmt: skip
-    return [] if held == len(rows) else ["`where` does not know of all places"]
+    return [] if held == len(rows) else ["`regmesh where` does not show all places as current"]
 
 
-async def _spots(stage: Stage, instance: str, image: Image) -> list[dict[str, Any]]:
+async def _locations(stage: Stage, instance: str, image: Image) -> list[dict[str, Any]]:
     path = f"/api/v1/images/{instance}/{image.repository}"
-    found = (await stage.remote.ask("GET", path))["items"]
+    found = (await stage.api.request("GET", path))["items"]
     return [
-        {**spot, "tag": one["tag"]}
-        for one in found
-        for spot in one["places"]
-        if spot["place"].startswith(instance)
+        {**place, "tag": tag["tag"]}
+        for tag in found
+        for place in tag["places"]
+        if place["place"].startswith(instance)
     ]
 
 
 async def _usage(stage: Stage, images: Sequence[Image], console: Console) -> list[str]:
-    """Each side's source lets each byte out once, whatever the number of replicas."""
-    usage: Mapping[str, Any] = await stage.remote.ask("GET", "/api/v1/usage")
+    """Checks that the source on each side sent each byte once, whatever the number of replicas."""
+    usage: Mapping[str, Any] = await stage.api.request("GET", "/api/v1/usage")
     sent: Counter[str] = Counter()
     for link in usage["links"]:
         sent[link["from"]] += link["bytes"]
     rows = [{"region": region, "bytes": count} for region, count in sent.most_common()]
     print_table(rows, {"REGION": lambda it: it["region"], "SENT": lambda it: size(it["bytes"])})
-    once = sum(image.size for image in images) + images[0].size  # to a replica, and to Frankfurt
+    once = sum(image.size for image in images) + images[0].size  # to one replica, and to Frankfurt
     problems = []
     ratios = sent["beijing"] / once, sent["frankfurt"] / images[0].size
     mainland, outside = len(topology.MAINLAND), len(topology.OUTSIDE)
     console.print(
-        f"  beijing sent its images {ratios[0]:.2f} x, for {mainland} replicas and once to frankfurt"
+        f"  beijing sent its images {ratios[0]:.2f} times, for {mainland} replicas and once to frankfurt"
     )
-    console.print(f"  frankfurt sent its images {ratios[1]:.2f} x, for {outside} replicas")
-    if max(ratios) > _MOST_SENT:
-        problems.append("a source sent its bytes more than once")
+    console.print(f"  frankfurt sent its images {ratios[1]:.2f} times, for {outside} replicas")
+    if max(ratios) > _MAX_SENT:
+        problems.append("a source sent its images more than once")
     return problems
 
 
@@ -93,15 +96,15 @@ async def _nearby(stage: Stage, image: Image, console: Console) -> list[str]:
         problems.append(f"singapore pulled from {first}")
     await stage.registries[f"{topology.EU}@singapore"].stop()
     second = await _pull(stage, image)
-    console.print(f"  its registry was stopped; the next pull came from {second}")
+    console.print(f"  after its registry was stopped, the next pull came from {second}")
     if second != f"{topology.EU}@mumbai":
-        problems.append(f"the next-nearest of singapore was {second}")
+        problems.append(f"the second nearest place of singapore was {second}")
     return problems
 
 
 async def _pull(stage: Stage, image: Image) -> str:
-    """Manifest and blobs, verified; the place that gave the most."""
-    before = _given(stage)
+    """Pulls and verifies manifest and blobs; returns the place that sent the most bytes."""
+    before = _sent_to_clients(stage)
     async with aiohttp.ClientSession(headers={"Accept": OCI_MANIFEST}) as session:
         await _read(
             session,
@@ -110,19 +113,19 @@ async def _pull(stage: Stage, image: Image) -> str:
         )
         for blob in image.blobs:
             await _read(session, f"{stage.gateway}/v2/{image.repository}/blobs/{blob.digest}", blob.digest)
-    gave = _given(stage) - before
-    return gave.most_common(1)[0][0] if gave else "nobody"
+    sent = _sent_to_clients(stage) - before
+    return sent.most_common(1)[0][0] if sent else "nobody"
 
 
 async def _read(session: aiohttp.ClientSession, url: str, digest: str) -> None:
     async with session.get(url) as answer:
         body = await answer.read()
         if answer.status != 200 or digest_of(body) != digest:
-            raise AssertionError(f"{url} answered {answer.status} and other content than {digest}")
+            raise AssertionError(f"{url} answered {answer.status}, or content that is not {digest}")
 
 
-def _given(stage: Stage) -> Counter[str]:
-    """Bytes that each place gave to the gateway's clients so far."""
+def _sent_to_clients(stage: Stage) -> Counter[str]:
+    """Returns the bytes that each place has sent to the gateway's clients so far."""
     found: Counter[str] = Counter()
     for family in stage.node.metrics.registry.collect():
         for sample in family.samples:
@@ -132,7 +135,7 @@ def _given(stage: Stage) -> Counter[str]:
 
 
 async def _border(stage: Stage, images: Sequence[Image], console: Console) -> list[str]:
-    """Asked of the registries outside themselves: neither a tag nor a blob that was meant for the mainland alone."""
+    """Checks at the registries outside that they have no tag and no blob that belongs on the mainland only."""
     problems = []
     outside = [
         place
@@ -149,9 +152,9 @@ async def _border(stage: Stage, images: Sequence[Image], console: Console) -> li
                 if await registry.blob_size(images[1].repository, blob.digest) is not None
             ]
         if tags != [topology.GLOBAL_TAG] or leaked:
-            problems.append(f"{place} has {tags} and {len(leaked)} blobs that are not for it")
+            problems.append(f"{place} has {tags} and {len(leaked)} blobs that belong on the mainland only")
     if not problems:
         console.print(
-            f"  no {topology.MAINLAND_TAG}, no {images[1].repository} outside the mainland, nor their layers"
+            f"  outside: no {topology.MAINLAND_TAG}, no {images[1].repository}, none of their layers"
         )
     return problems

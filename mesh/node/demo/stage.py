@@ -1,4 +1,4 @@
-"""The demo's registries, and every role between them, for as long as a block runs."""
+"""The stage of the demo: its registries and every role of the mesh, in this process."""
 
 import asyncio
 import os
@@ -12,9 +12,9 @@ from consumer.blobs.relay.serve import Relays
 from consumer.settings import AgentSettings
 from mesh.clock import SystemClock
 from mesh.gateway import GatewayOptions
-from mesh.node import roles, serve
+from mesh.node import lifecycle, roles, serve
+from mesh.node.cli.control_client import ControlClient
 from mesh.node.cli.gateway import open_gateway
-from mesh.node.cli.remote import Remote
 from mesh.node.demo import topology
 from mesh.node.node import Node, open_node
 from mesh.registry.builtin import BuiltinRegistry
@@ -23,23 +23,26 @@ from mesh.registry.client import RegistryClient, open_endpoint
 from schemas.completions import Side
 from schemas.names import Region
 
-_SETTLED_SECONDS = 2.5  # for the agents to hear of each other
+_DISCOVERY_SECONDS = 2.5  # in which the agents discover each other
 
 
 @dataclass(frozen=True, slots=True)
 class Stage:
+    """A running mesh: URLs of its API and gateway, and its registries by place."""
+
     node: Node
     url: str
     gateway: str
     registries: dict[str, BuiltinRegistry]
 
     @property
-    def remote(self) -> Remote:
-        return Remote(self.url)
+    def api(self) -> ControlClient:
+        """A client of control's API."""
+        return ControlClient(self.url)
 
     @asynccontextmanager
     async def client(self, place: str) -> AsyncIterator[RegistryClient]:
-        """As a client in that place's region."""
+        """Opens a client of a place's registry."""
         endpoint = open_endpoint("demo", self.registries[place].url, None)
         try:
             yield endpoint.registry(Side.DESTINATION)
@@ -48,7 +51,8 @@ class Stage:
 
 
 @asynccontextmanager
-async def on_stage(folder: Path) -> AsyncIterator[Stage]:
+async def open_stage(folder: Path) -> AsyncIterator[Stage]:
+    """Runs the mesh until the block ends, with all files in `folder`."""
     os.environ[f"REGMESH_SECRET_{topology.RELAY_SECRET}"] = secrets.token_hex(16)
     async with AsyncExitStack() as stack:
         node = await stack.enter_async_context(open_node(None, folder))
@@ -62,33 +66,24 @@ async def on_stage(folder: Path) -> AsyncIterator[Stage]:
         }
         await node.table.caught_up()
         await control.apply(topology.document({place: found.url for place, found in registries.items()}))
-        group = await stack.enter_async_context(asyncio.TaskGroup())
-        ended = asyncio.Event()
+        background = lifecycle.background(control.run(), roles.reconcile(node).run(), intake.run())
+        await stack.enter_async_context(background)
         agents = roles.EveryRegion(node, relays, url, AgentSettings(heartbeat_every=1.0))
-        serving = [
-            group.create_task(control.run(), name="control"),
-            group.create_task(roles.reconcile(node).run(), name="reconcile"),
-            group.create_task(intake.run(), name="intake"),
-        ]
-        working = group.create_task(agents.run(ended), name="agents")
+        ended = asyncio.Event()
+        group = await stack.enter_async_context(asyncio.TaskGroup())
+        group.create_task(agents.run(ended))
+        stack.callback(ended.set)
+        options = GatewayOptions(topology.DOMAIN, behind_proxy=False)
         gateway = await stack.enter_async_context(
-            open_gateway(
-                node, Region("singapore"), "127.0.0.1:0", GatewayOptions(topology.DOMAIN, behind_proxy=False)
-            )
+            open_gateway(node, Region("singapore"), "127.0.0.1:0", options)
         )
-        await asyncio.sleep(_SETTLED_SECONDS)
-        try:
-            yield Stage(node, url, gateway, registries)
-        finally:
-            ended.set()
-            await asyncio.wait([working])
-            for task in serving:
-                task.cancel()
+        await asyncio.sleep(_DISCOVERY_SECONDS)
+        yield Stage(node, url, gateway, registries)
 
 
 @asynccontextmanager
 async def _registry(folder: Path, place: str, url: str) -> AsyncIterator[BuiltinRegistry]:
-    """An instance's notifies; a replica's need not."""
+    """Runs the registry of a place; an instance's sends notifications."""
     notify = None if "@" in place else Notify(f"{url}/v1/notifications/{place}")
     registry = BuiltinRegistry(folder / place, clock=SystemClock(), notify=notify)
     await registry.start()

@@ -1,4 +1,4 @@
-"""What the demo declares: a registry in Beijing, one in Frankfurt, each with replicas on its side of a border."""
+"""The declarations of the demo: an instance in Beijing and one in Frankfurt, with replicas on each side of a border."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -6,14 +6,14 @@ from typing import Any
 CN, EU, DOMAIN = "game-cn", "game-eu", "hub.game.example"
 MAINLAND = ("shanghai", "chengdu", "guangzhou")
 OUTSIDE = ("siliconvalley", "virginia", "mumbai", "singapore")
-RELAY_SECRET = "DEMO_RELAY"  # noqa: S105 - its name
+RELAY_SECRET = "DEMO_RELAY"  # noqa: S105  # the name of the secret
 
 GLOBAL_TAG, MAINLAND_TAG = "v1.0-global", "v1.0-mainland"
 BOTH_TAGS = (MAINLAND_TAG, GLOBAL_TAG)
 
 MIB = 1024 * 1024
-_LINE = 8 * MIB  # bytes a second of each link, so that there is something to see
-# One way of each pair, in milliseconds; the other way is alike.
+_LINE = 8 * MIB  # bytes per second of each link, slow enough to watch
+# Milliseconds, in both directions.
 _COSTS = {
     ("beijing", "shanghai"): 25, ("beijing", "chengdu"): 35, ("beijing", "guangzhou"): 38,
     ("shanghai", "chengdu"): 34, ("shanghai", "guangzhou"): 28, ("chengdu", "guangzhou"): 30,
@@ -26,7 +26,7 @@ _COSTS = {
 
 
 def places() -> dict[str, str]:
-    """Every place, with its region."""
+    """Returns the region of every place."""
     return (
         {CN: "beijing"}
         | {f"{CN}@{region}": region for region in MAINLAND}
@@ -36,7 +36,7 @@ def places() -> dict[str, str]:
 
 
 def document(urls: Mapping[str, str]) -> dict[str, Any]:
-    """The mesh with the registries at `urls`, by place."""
+    """Returns the mesh with the registries at `urls`, by place."""
     regions = places()
     return {
         "regions": [_region(name) for name in regions.values()],

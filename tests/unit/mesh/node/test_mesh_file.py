@@ -63,7 +63,7 @@ def test_anchors_and_merged_keys_are_taken(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "told"),
     [
-        ("rules:\n  - name: a\n    name: b\n", "3: not YAML: 'name' stands here twice"),
+        ("rules:\n  - name: a\n    name: b\n", "3: not YAML: 'name' is given twice"),
         ("rules:\n  ? [a, b]\n  : c\n", "2: not YAML: "),
         ("rules:\n  ? {a: b}\n  : c\n", "2: not YAML: "),
         ("rules: " + "[" * 1000, "nested too deep"),

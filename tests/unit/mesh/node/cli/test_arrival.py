@@ -1,18 +1,18 @@
-"""What `regmesh wait` waits for, and why it waits in vain."""
+"""What `regmesh wait` waits for, and the reason it gives for an image that has not arrived."""
 
 from typing import Any
 
 import pytest
 
-from mesh.node.cli.arrival import has_come, waited_for, why_not, without_place
+from mesh.node.cli.arrival import expected_places, has_arrived, missing_reason, regions_without_place
 
 DIGEST, OTHER = "sha256:" + "ab" * 32, "sha256:" + "cd" * 32
 
 
 def row(place: str = "cn@shanghai", region: str = "shanghai", **changes: Any) -> dict[str, Any]:
-    told = {"place": place, "region": region, "repository": "app", "digest": DIGEST, "rebuilt_from": None}
-    told["state"] = "behind"
-    return told | {"seen_by": "agent"} | changes
+    values = {"place": place, "region": region, "repository": "app", "digest": DIGEST, "rebuilt_from": None}
+    values["state"] = "behind"
+    return values | {"seen_by": "agent"} | changes
 
 
 ITEM = {"places": [row("cn", "beijing", seen_by="notification"), row(), row("eu", "frankfurt")]}
@@ -30,10 +30,10 @@ def end(
     return {"status": status, "destination": destination, "error": error}
 
 
-def test_all_that_is_filled_is_waited_for_or_the_regions_that_are_named() -> None:
-    assert [it["place"] for it in waited_for(ITEM, "cn", [])] == ["cn@shanghai", "eu"]
-    assert [it["place"] for it in waited_for(ITEM, "cn", ["beijing", "frankfurt"])] == ["cn", "eu"]
-    assert without_place(ITEM, ["frankfurt", "oslo"]) == ["oslo"]
+def test_all_places_are_expected_or_those_of_the_named_regions() -> None:
+    assert [it["place"] for it in expected_places(ITEM, "cn", [])] == ["cn@shanghai", "eu"]
+    assert [it["place"] for it in expected_places(ITEM, "cn", ["beijing", "frankfurt"])] == ["cn", "eu"]
+    assert regions_without_place(ITEM, ["frankfurt", "oslo"]) == ["oslo"]
 
 
 @pytest.mark.parametrize(
@@ -43,13 +43,15 @@ def test_all_that_is_filled_is_waited_for_or_the_regions_that_are_named() -> Non
         ({}, OTHER, False),
         ({}, None, False),
         ({"digest": None, "seen_by": None}, DIGEST, False),
-        ({"seen_by": "notification"}, DIGEST, False),  # nobody of ours looked
+        ({"seen_by": "notification"}, DIGEST, False),  # no agent has read it
         ({"seen_by": "notification", "place": "cn"}, DIGEST, True),
         ({"rebuilt_from": OTHER}, OTHER, True),
     ],
 )
-def test_what_counts_is_what_an_agent_saw(changes: dict[str, Any], wanted: str | None, come: bool) -> None:
-    assert has_come(row(**changes), "cn", wanted) is come
+def test_an_image_has_arrived_when_an_agent_has_read_it(
+    changes: dict[str, Any], wanted: str | None, come: bool
+) -> None:
+    assert has_arrived(row(**changes), "cn", wanted) is come
 
 
 @pytest.mark.parametrize(
@@ -58,7 +60,7 @@ def test_what_counts_is_what_an_agent_saw(changes: dict[str, Any], wanted: str |
         ([agent()], [], {}, None, "it is not known which digest"),
         ([], [end()], {}, OTHER, "no agent runs in region shanghai"),
         ([agent(), agent("Failed: no answer", 3)], [end()], {}, OTHER, "Failed: no answer"),
-        ([agent(tasks=2), agent(tasks=1)], [end()], {}, OTHER, "still 3 tasks before it"),
+        ([agent(tasks=2), agent(tasks=1)], [end()], {}, OTHER, "3 tasks for this place still waiting"),
         (
             [agent()],
             [end(destination="eu/app:v1"), end()],
@@ -71,12 +73,24 @@ def test_what_counts_is_what_an_agent_saw(changes: dict[str, Any], wanted: str |
             [end("Succeed", code=None)],
             {},
             OTHER,
-            "sha256:abababababab is there, and no task is known",
+            "it holds sha256:abababababab, and no task is known",
         ),
-        ([agent()], [end()], {"state": "current"}, OTHER, "sha256:abababababab is there, as at the instance"),
-        ([agent()], [], {"digest": None}, OTHER, "nothing is there under this tag"),
-        ([agent()], [], {"seen_by": "notification"}, DIGEST, "is there by its registry's word alone"),
+        (
+            [agent()],
+            [end()],
+            {"state": "current"},
+            OTHER,
+            "it holds sha256:abababababab, as the instance does",
+        ),
+        ([agent()], [], {"digest": None}, OTHER, "it has no such tag, and no task"),
+        (
+            [agent()],
+            [],
+            {"seen_by": "notification"},
+            DIGEST,
+            "it holds sha256:abababababab according to its registry",
+        ),
     ],
 )
-def test_the_first_reason_that_somebody_has_to_see_to(agents, ends, changes, wanted, reason) -> None:
-    assert reason in why_not(row(**changes), wanted, agents, ends)
+def test_the_first_reason_that_needs_action_is_given(agents, ends, changes, wanted, reason) -> None:
+    assert reason in missing_reason(row(**changes), wanted, agents, ends)

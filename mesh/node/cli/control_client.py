@@ -1,4 +1,4 @@
-"""Control's API as the terminal commands call it."""
+"""A client of control's API, for the commands."""
 
 import asyncio
 from collections.abc import AsyncGenerator, Mapping
@@ -16,16 +16,20 @@ from mesh.node.addresses import is_http_url
 _TIMEOUT = aiohttp.ClientTimeout(total=30, connect=5)
 
 
-def path(*parts: str) -> str:
-    """Of the API. What a human typed stays one part of it, whatever it holds; wrong use when it cannot be one."""
+def api_path(*parts: str) -> str:
+    """Returns `/api/v1/` and the quoted parts: each stays one segment of the path, whatever characters it has.
+
+    Raises:
+        typer.BadParameter: A part is empty, `.` or `..`.
+    """
     for part in parts:
         if part in ("", ".", ".."):
-            raise typer.BadParameter(f"{part!r} is no name")
+            raise typer.BadParameter(f"{part!r} is not a valid name")
     return "/api/v1/" + "/".join(quote(part, safe="") for part in parts)
 
 
-class Refused(RegmeshError):
-    """Control answered, and not with what was asked."""
+class ApiError(RegmeshError):
+    """Control answered with an error; `problems` has path and message of each one in a declared document."""
 
     code = "refused"
 
@@ -36,12 +40,18 @@ class Refused(RegmeshError):
         self.problems = problems
 
 
-class Unanswered(RegmeshError):
+class ApiUnreachable(RegmeshError):
+    """Control did not answer."""
+
     code = "unanswered"
 
 
-class Remote:
-    """One server. Every method raises `Refused` or `Unanswered`, and nothing else. Wrong use when it is no URL."""
+class ControlClient:
+    """The API at one URL. Every method raises `ApiError` or `ApiUnreachable` and nothing else.
+
+    Raises:
+        typer.BadParameter: `server` is not an HTTP URL.
+    """
 
     def __init__(self, server: str) -> None:
         self._server = server.rstrip("/")
@@ -50,10 +60,20 @@ class Remote:
     def call(
         self, method: str, path: str, *, query: Mapping[str, str] | None = None, body: object = None
     ) -> Any:
-        """One request; its JSON answer, or None when it has no body."""
-        return asyncio.run(self.ask(method, path, query=query, body=body))
+        """Sends one request from outside an event loop; returns the JSON answer, or None for one without a body."""
+        return asyncio.run(self.request(method, path, query=query, body=body))
 
-    async def ask(
+    def items(
+        self, path: str, query: Mapping[str, str] | None = None, *, most: int | None = None
+    ) -> list[dict[str, Any]]:
+        """Returns all items of a list, or the first `most`, from outside an event loop."""
+
+        async def collect() -> list[dict[str, Any]]:
+            return [item async for item in self.pages(path, {"limit": "1000"} | dict(query or {}), most=most)]
+
+        return asyncio.run(collect())
+
+    async def request(
         self,
         method: str,
         path: str,
@@ -62,14 +82,14 @@ class Remote:
         body: object = None,
         wait: int = 0,
     ) -> Any:
-        """As `call`, on a running loop. Control may take `wait` seconds to answer what is not over yet."""
+        """As `call`, on a running event loop. Control may hold back its answer for up to `wait` seconds (RFC 7240)."""
         async with aiohttp.ClientSession(timeout=_TIMEOUT) as session:
             return await self._call(session, method, path, query=query, body=body, wait=wait)
 
     async def pages(
         self, path: str, query: Mapping[str, str], *, most: int | None
     ) -> AsyncGenerator[dict[str, Any], None]:
-        """The items of a list, newest first, page by page, `most` of them."""
+        """Yields the items of a list in the API's order, page by page, up to `most` of them."""
         cursor: dict[str, str] = {}
         given = 0
         async with aiohttp.ClientSession(timeout=_TIMEOUT) as session:
@@ -105,13 +125,13 @@ class Remote:
                 raw = await response.read()
         except (aiohttp.ClientError, TimeoutError, ValueError) as error:
             reason = getattr(error, "strerror", None) or str(error) or type(error).__name__
-            raise Unanswered(
+            raise ApiUnreachable(
                 f"control at {self._shown} does not answer ({clean(str(reason))}); "
-                "start `regmesh up` or `regmesh control`, or name it with --server or REGMESH_SERVER"
+                "start `regmesh up` or `regmesh control`, or name its URL with --server or REGMESH_SERVER"
             ) from error
-        return self._read(response.status, raw)
+        return self._parse(response.status, raw)
 
-    def _read(self, status: int, raw: bytes) -> Any:
+    def _parse(self, status: int, raw: bytes) -> Any:
         try:
             answer = orjson.loads(raw) if raw else None
         except orjson.JSONDecodeError:
@@ -122,11 +142,11 @@ class Remote:
         message = error.get("message") or f"{self._shown} answered {status}; is it control of regmesh?"
         problems = error.get("problems") or []
         lines = [f"{problem['path']}: {problem['message']}" for problem in problems] or [clean(message)]
-        raise Refused(lines, wrong_use=status == 400, problems=problems)
+        raise ApiError(lines, wrong_use=status == 400, problems=problems)
 
 
 def _without_user(server: str) -> str:
-    """As it may be shown: a URL may carry a password for the proxy in front of control."""
+    """Returns the URL as errors show it: it may carry a password for a proxy in front of control."""
     if not is_http_url(server):
-        raise typer.BadParameter("--server (REGMESH_SERVER) is no URL: use http://HOST:PORT")
+        raise typer.BadParameter("--server (REGMESH_SERVER) is not a URL: use http://HOST:PORT")
     return str(URL(server).with_user(None))

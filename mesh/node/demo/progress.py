@@ -1,4 +1,4 @@
-"""What each region has, asked of its registry as a client there would ask, while it comes."""
+"""What each registry has of an image while it is copied, read from the registries as clients would."""
 
 import asyncio
 from collections.abc import AsyncIterator, Sequence
@@ -16,13 +16,13 @@ from mesh.node.demo.stage import Stage
 from mesh.registry.client import RegistryClient
 from schemas.names import Tag
 
-_LOOK_EVERY = 0.25  # seconds
+_POLL_SECONDS = 0.25
 _CLOCK = SystemClock()
 
 
 @dataclass(slots=True)
 class Place:
-    """Seconds are since the push began."""
+    """What a place has; times are in seconds since the push started."""
 
     registry: RegistryClient
     layers: int = 0
@@ -31,39 +31,43 @@ class Place:
 
 
 @dataclass(slots=True)
-class Seen:
+class Progress:
+    """What every place has of one image."""
+
     image: Image
     places: dict[str, Place]
-    began: float = field(default_factory=_CLOCK.monotonic)
+    start: float = field(default_factory=_CLOCK.monotonic)
 
     @property
     def now(self) -> float:
-        return _CLOCK.monotonic() - self.began
+        """Seconds since the push started."""
+        return _CLOCK.monotonic() - self.start
 
-    async def look(self) -> None:
-        await asyncio.gather(*(self._look_at(name) for name in self.places))
+    async def update(self) -> None:
+        """Reads from every registry what it has now."""
+        await asyncio.gather(*(self._update(name) for name in self.places))
 
-    async def everywhere(self, images: Sequence[Image]) -> None:
-        """Return when each place has all that is meant for it."""
+    async def wait_until_everywhere(self, images: Sequence[Image]) -> None:
+        """Returns when each place has all tags that belong there."""
         while not await self._are_everywhere(images):
-            await _CLOCK.sleep(_LOOK_EVERY)
+            await _CLOCK.sleep(_POLL_SECONDS)
 
     async def _are_everywhere(self, images: Sequence[Image]) -> bool:
         for name, place in self.places.items():
-            for image, tag in meant_for(name, images):
+            for image, tag in expected(name, images):
                 found = await place.registry.resolve(image.repository, Tag(tag))
                 if found is None or found.digest != image.manifest.digest:
                     return False
         return all(place.pullable for place in self.places.values())
 
-    async def _look_at(self, name: str) -> None:
+    async def _update(self, name: str) -> None:
         place, image = self.places[name], self.image
         if place.layers < len(image.blobs):
             sizes = [await place.registry.blob_size(image.repository, blob.digest) for blob in image.blobs]
             place.layers = sum(found is not None for found in sizes)
         if place.layers and place.first_layer is None:
             place.first_layer = self.now
-        for _, tag in meant_for(name, [image]):
+        for _, tag in expected(name, [image]):
             if (
                 tag not in place.pullable
                 and await place.registry.resolve(image.repository, Tag(tag)) is not None
@@ -71,57 +75,57 @@ class Seen:
                 place.pullable[tag] = self.now
 
 
-def meant_for(place: str, images: Sequence[Image]) -> list[tuple[Image, str]]:
-    """What belongs at a place: all of it on the mainland, outside only what was released there."""
+def expected(place: str, images: Sequence[Image]) -> list[tuple[Image, str]]:
+    """Returns the images and tags that belong at a place: on the mainland all, outside only what was released there."""
     inside = place.startswith(topology.CN)
     found = [(images[0], topology.GLOBAL_TAG)]
     return found + [(image, topology.MAINLAND_TAG) for image in images if inside]
 
 
 @asynccontextmanager
-async def watch(stage: Stage, image: Image, console: Console) -> AsyncIterator[Seen]:
-    """Look, and show what is seen: a table that lives on a terminal, a line for each arrival elsewhere."""
+async def watch(stage: Stage, image: Image, console: Console) -> AsyncIterator[Progress]:
+    """Shows progress until the block ends: a live table on a terminal, elsewhere a line for each arrival."""
     async with AsyncExitStack() as stack:
         places = {
             name: Place(await stack.enter_async_context(stage.client(name))) for name in stage.registries
         }
-        seen = Seen(image, places)
+        seen = Progress(image, places)
         live = stack.enter_context(
             Live(_table(seen), console=console, auto_refresh=False, transient=not console.is_terminal)
         )
-        looking = asyncio.create_task(_look(seen, live, console))
+        polling = asyncio.create_task(_poll(seen, live, console))
         try:
             yield seen
         finally:
-            looking.cancel()
-            await asyncio.gather(looking, return_exceptions=True)
+            polling.cancel()
+            await asyncio.gather(polling, return_exceptions=True)
             live.update(_table(seen), refresh=True)
 
 
-async def _look(seen: Seen, live: Live, console: Console) -> None:
-    told: set[str] = set()
+async def _poll(seen: Progress, live: Live, console: Console) -> None:
+    reported: set[str] = set()
     while True:
-        await seen.look()
+        await seen.update()
         if console.is_terminal:
             live.update(_table(seen), refresh=True)
         for name, place in seen.places.items():
-            if not console.is_terminal and place.pullable and name not in told and name != topology.CN:
-                told.add(name)
+            if not console.is_terminal and place.pullable and name not in reported and name != topology.CN:
+                reported.add(name)
                 console.print(
-                    f"  {seen.now:5.1f} s  {name} has it; its first layer came at {place.first_layer:.1f} s"
+                    f"  {seen.now:5.1f} s  {name} has it; its first layer arrived after {place.first_layer:.1f} s"
                 )
-        await asyncio.sleep(_LOOK_EVERY)
+        await asyncio.sleep(_POLL_SECONDS)
 
 
-def _table(seen: Seen) -> Table:
-    """Within 80 columns: what wraps on a terminal is no table any more."""
-    title = f"{seen.image.repository}, {seen.now:.0f} s: blobs that came, and when a tag was pullable"
+def _table(seen: Progress) -> Table:
+    """Returns a table that fits into 80 columns."""
+    title = f"{seen.image.repository}, {seen.now:.0f} s: blobs that arrived, and when tags were pullable"
     table = Table(box=None, pad_edge=False, title=title, title_justify="left")
     for column in ("PLACE", "BLOBS", "", "FIRST AT", *topology.BOTH_TAGS):
         table.add_column(column)
     for name, place in seen.places.items():
         bar = "#" * place.layers + "." * (len(seen.image.blobs) - place.layers)
         times = [place.first_layer, *(place.pullable.get(tag) for tag in topology.BOTH_TAGS)]
-        told = ["" if time is None else f"{time:.1f} s" for time in times]
-        table.add_row(name, bar, f"{place.layers}/{len(seen.image.blobs)}", *told)
+        shown = ["" if time is None else f"{time:.1f} s" for time in times]
+        table.add_row(name, bar, f"{place.layers}/{len(seen.image.blobs)}", *shown)
     return table

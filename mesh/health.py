@@ -1,4 +1,4 @@
-"""What whoever watches a process asks: does it live, is it ready, what does it count."""
+"""The HTTP routes for monitoring: liveness, readiness and metrics."""
 
 from collections.abc import Callable
 
@@ -9,7 +9,7 @@ from mesh.metrics import Metrics
 
 
 def add_routes(app: web.Application, metrics: Metrics, readiness: Callable[[], list[str]]) -> None:
-    """`/healthz`, `/readyz` and `/metrics`. `readiness` tells why the process cannot work yet; nothing when it can."""
+    """Adds `/healthz`, `/readyz` and `/metrics`; `readiness` returns why the process is not ready, or an empty list."""
 
     async def healthz(_: web.Request) -> web.Response:
         return web.json_response({"status": "alive"})

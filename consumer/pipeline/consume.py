@@ -21,7 +21,7 @@ from consumer.progress import TaskRun
 from consumer.settings import ReadWindow
 from consumer.task import Task
 from mesh.errors import LogError
-from mesh.log.dead_letters import gap
+from mesh.log.dead_letters import truncation_record
 from mesh.log.port import Group, Partition, Record
 from mesh.retry import Backoff, RetryLoop
 from schemas import codec
@@ -126,7 +126,7 @@ class Consume:
         """Before anything is read that an error would lose; a gap that cannot be reported now is kept."""
         self._gaps |= self._group.truncated()
         for partition, offset in list(self._gaps.items()):
-            await self._send_to_dlq(*gap(partition, offset, self._clock))
+            await self._send_to_dlq(*truncation_record(partition, offset, self._clock))
             del self._gaps[partition]
 
     async def _start_held(self, partition: Partition, held: _Held) -> None:

@@ -1,7 +1,7 @@
-"""Who reads which partition: an even share that moves as little as it can. Pure.
+"""Assigning partitions to the members of a group: evenly, and moving as few as possible. Pure.
 
-Each topic is shared on its own, so that no member gets all of a busy topic and another all of a quiet one; what does
-not divide evenly goes to the members that have least so far.
+Each topic is shared on its own, so that no member gets all of a busy topic and another all of a quiet one. The
+remainder goes to the members that have the fewest partitions so far.
 """
 
 from collections.abc import Mapping, Sequence
@@ -12,50 +12,55 @@ from mesh.log.port import Partition
 
 M = TypeVar("M")
 
-TagOwners = Mapping[Partition, M]
+Owners = Mapping[Partition, M]
 
 
-def share(
-    partitions: Sequence[Partition], readers: Mapping[str, Sequence[M]], owners: TagOwners[M]
+def assign(
+    partitions: Sequence[Partition], readers: Mapping[str, Sequence[M]], owners: Owners[M]
 ) -> dict[Partition, M]:
-    """The new owner of each partition.
+    """Returns the new owner of each partition; leaves out topics without a reader.
 
-    `readers` are the members that want each topic, `owners` who owned what until now (members that are gone may still
-    stand there). A topic that nobody reads is left out.
+    Args:
+        partitions: All partitions of the group.
+        readers: The members that read each topic.
+        owners: The present owners; members that have left may still be among them.
     """
-    shared: dict[Partition, M] = {}
+    assigned: dict[Partition, M] = {}
     load: dict[M, int] = {member: 0 for members in readers.values() for member in members}
     for topic in sorted({partition.topic for partition in partitions}):
-        mine = sorted(partition for partition in partitions if partition.topic == topic)
+        of_topic = sorted(partition for partition in partitions if partition.topic == topic)
         members = readers.get(topic, ())
         if members:
-            shared |= _share_one(mine, members, owners, load)
-    return shared
+            assigned |= _assign_topic(of_topic, members, owners, load)
+    return assigned
 
 
-def _share_one(
-    partitions: Sequence[Partition], members: Sequence[M], owners: TagOwners[M], load: dict[M, int]
+def _assign_topic(
+    partitions: Sequence[Partition], members: Sequence[M], owners: Owners[M], load: dict[M, int]
 ) -> dict[Partition, M]:
     quota = _quotas(partitions, members, owners, load)
-    shared: dict[Partition, M] = {}
+    assigned: dict[Partition, M] = {}
     for partition in partitions:
         owner = owners.get(partition)
         if owner is not None and quota.get(owner, 0) > 0:
-            shared[partition] = owner
+            assigned[partition] = owner
             quota[owner] -= 1
-    free = (partition for partition in partitions if partition not in shared)
+    free = (partition for partition in partitions if partition not in assigned)
     for member, count in quota.items():
-        shared |= dict.fromkeys(islice(free, count), member)
-    for member in shared.values():
+        assigned |= dict.fromkeys(islice(free, count), member)
+    for member in assigned.values():
         load[member] += 1
-    return shared
+    return assigned
 
 
 def _quotas(
-    partitions: Sequence[Partition], members: Sequence[M], owners: TagOwners[M], load: Mapping[M, int]
+    partitions: Sequence[Partition], members: Sequence[M], owners: Owners[M], load: Mapping[M, int]
 ) -> dict[M, int]:
-    """How many each gets; one more for those with the least, and among equals for those that hold more already."""
+    """Returns how many partitions each member gets.
+
+    The remainder goes to the members with the least load, among equals to those that own more of the topic already.
+    """
     each, extra = divmod(len(partitions), len(members))
-    held = {member: sum(owners.get(partition) == member for partition in partitions) for member in members}
-    hungry = sorted(members, key=lambda member: (load[member], -held[member]))
-    return {member: each + (place < extra) for place, member in enumerate(hungry)}
+    owned = {member: sum(owners.get(partition) == member for partition in partitions) for member in members}
+    ranked = sorted(members, key=lambda member: (load[member], -owned[member]))
+    return {member: each + (rank < extra) for rank, member in enumerate(ranked)}

@@ -1,4 +1,4 @@
-"""What could not be read is kept for a human: the bytes, the reason, and where it stood."""
+"""Sending what is unreadable to the dead-letter queue: the bytes, the reason, and the position."""
 
 from mesh.clock import Clock
 from mesh.errors import clean
@@ -8,18 +8,21 @@ from schemas.dead_letters import DeadLetter
 from schemas.envelope import make_id
 from schemas.names import Region
 
-_GONE = (
-    "records from here on were gone before they were read: the log kept them for less time than their reader was away. "
-    "`regmesh sync` of the rules and replicas concerned brings what they told of"
+_TRUNCATED = (
+    "records from here on were deleted before they were read: retention is shorter than the time that their reader was "
+    "away. `regmesh sync` of the rules and replicas concerned copies what the records announced"
 )
 
 
 async def send_to_dlq(
     log: Log, region: Region, *, raw: bytes, reason: str, position: str, key: str, clock: Clock
 ) -> None:
-    """Write the dead letter of `raw` to the region's topic, durably; `LogUnavailable` when it cannot.
+    """Writes a dead letter to the region's topic, durably.
 
-    Its id comes from the position and the bytes: burying the same again makes a repeat that a reader can see.
+    Its id depends on the position and the bytes, so that readers recognise a repeat.
+
+    Raises:
+        LogUnavailable: The log did not acknowledge the dead letter.
     """
     dead_letter = DeadLetter(
         id=make_id("dead_letter", position, raw.hex()),
@@ -33,7 +36,7 @@ async def send_to_dlq(
 
 
 async def send_record_to_dlq(log: Log, region: Region, record: Record, reason: str, clock: Clock) -> None:
-    """The same of a record of the log."""
+    """Writes the dead letter of a record of the log, as `send_to_dlq` does."""
     await send_to_dlq(
         log,
         region,
@@ -45,6 +48,6 @@ async def send_record_to_dlq(log: Log, region: Region, record: Record, reason: s
     )
 
 
-def gap(partition: Partition, offset: int, clock: Clock) -> tuple[Record, str]:
-    """What is buried for records that nobody can read any more, from `offset` on, and the reason."""
-    return Record(partition, offset, key="", value=None, written_at=clock.now()), _GONE
+def truncation_record(partition: Partition, offset: int, clock: Clock) -> tuple[Record, str]:
+    """Returns an empty record that stands for truncated ones from `offset` on, and the reason for its dead letter."""
+    return Record(partition, offset, key="", value=None, written_at=clock.now()), _TRUNCATED

@@ -1,16 +1,19 @@
-"""The log as everything above sees it. Which engine runs, only a composition root knows.
+"""The log port: what every other package sees of the log. Only composition roots know which engine runs.
 
-Four verbs: `append` is durable when it returns; a `Group` reads with others and commits what it has finished;
-`follow` reads a topic from its start, for tables; `end` tells where a topic ends now.
+Four operations: `append` is durable when it returns; a `Group` reads a topic together with other processes and commits
+what is finished; `follow` reads a topic from its start, for tables; `end` returns where a topic ends now.
 
-Promises of both engines, held by one contract suite (`tests/contract`):
+Both engines keep these promises, and one contract suite (`tests/contract`) checks them:
 
-- A key's records are in one partition, in the order of their appends; offsets grow, with holes from compaction.
-- An append that raised `LogUnavailable` may still have landed: records carry ids, and readers expect repeats.
-- A group's members share the partitions. What was delivered and not committed is delivered again after a crash, to
-  whoever owns the partition then. A group that never committed starts at the oldest record.
-- In a compacted topic the last record of each key stays; `value=None` is a tombstone, kept long enough to be seen.
+- The records of a key are in one partition, in the order of their appends. Offsets grow; compaction leaves holes.
+- An append that raised `LogUnavailable` may still be written: records carry ids, and readers expect repeats.
+- The members of a group share the partitions. What was delivered and not committed is delivered again after a crash,
+  to the member that owns the partition then. A group that never committed starts at the oldest record.
+- A compacted topic keeps the last record of each key. `value=None` is a tombstone, kept long enough for readers to see.
 - Every call ends: with its result, with `LogUnavailable` after the engine's time-out, or by cancellation.
+
+Every method may raise `LogUnavailable` (trying again may help) or `LogError` (it cannot, for example because Kafka
+denies access). Their docstrings list only what they raise beyond that.
 """
 
 from collections.abc import AsyncGenerator, Iterable, Mapping, Sequence
@@ -20,6 +23,8 @@ from typing import NamedTuple, Protocol
 
 
 class Partition(NamedTuple):
+    """A partition of a topic, by its number from 0."""
+
     topic: str
     number: int
 
@@ -44,16 +49,16 @@ class Record:
 
     @property
     def position(self) -> str:
-        """For people: `topic[partition]@offset`."""
+        """Returns where the record is, for people: `topic[partition]@offset`."""
         return f"{self.partition.topic}[{self.partition.number}]@{self.offset}"
 
 
 @dataclass(frozen=True, slots=True)
 class Batch:
-    """What `follow` read: records in offset order per partition, and where it stands now.
+    """What `Log.follow` read: records in the order of their offsets in each partition, and the new positions.
 
-    `positions` has, by partition number, the offset up to which everything that compaction left was delivered. It
-    passes holes, so it reaches every offset that `end` ever answered, also where no record is visible any more.
+    `positions` maps partition numbers to the offset up to which every record that compaction left was delivered. It
+    moves past holes, so it reaches every offset that `Log.end` ever returned, also where no record exists any more.
     """
 
     records: Sequence[Record]
@@ -61,85 +66,126 @@ class Batch:
 
 
 class Group(Protocol):
-    """One member's share of some topics.
+    """One member of a group, and its share of the partitions of some topics.
 
-    Partitions may come and go between any two calls of `read`. A record of a partition that was lost and came back is
-    delivered again from the last commit; `revoked` tells which ones to forget.
+    A rebalance may assign or revoke partitions between any two calls of `read`. A record of a partition that was
+    revoked and assigned again is delivered again from the last commit.
     """
 
     async def read(self, *, max_records: int, timeout: float) -> Sequence[Record]:
-        """Up to `max_records` of unpaused partitions; empty after `timeout` seconds without any.
+        """Reads from the partitions that are not paused.
 
-        Call it often even when everything is paused: that is what shows the group that this member lives.
+        Call it often, even when everything is paused: it also keeps the membership alive.
+
+        Args:
+            max_records: The most records to return.
+            timeout: How long to wait for the first record, in seconds.
+
+        Returns:
+            Records in the order of their offsets in each partition; none when the time is over.
         """
         ...
 
     def revoked(self) -> frozenset[Partition]:
-        """The partitions taken away since the last call of `revoked`. Their unfinished records are another's now."""
+        """Returns the partitions that were revoked since the last call of `revoked`.
+
+        Their unfinished records belong to another member now; the caller has to drop them.
+        """
         ...
 
     def truncated(self) -> Mapping[Partition, int]:
-        """Where records that this group had not finished are no more, since the last call; they are not delivered.
+        """Returns the partitions whose unfinished records were deleted by retention since the last call.
 
-        By partition, the offset up to which it had read. It reads on from the oldest record that is left.
+        Returns:
+            The offset up to which the group had read, by partition. It reads on from the oldest record left.
         """
         ...
 
     def pause(self, partitions: Iterable[Partition]) -> None:
-        """Deliver nothing of these until `resume`; the membership stays, whatever rebalances happen."""
+        """Stops the delivery of these partitions until `resume`; the membership survives, through rebalances too."""
         ...
 
-    def resume(self, partitions: Iterable[Partition]) -> None: ...
+    def resume(self, partitions: Iterable[Partition]) -> None:
+        """Ends a `pause`."""
+        ...
 
     async def commit(self, finished: Mapping[Partition, int]) -> None:
-        """Everything before these offsets is finished.
+        """Marks everything before these offsets as finished.
 
-        A partition that this member no longer owns is left out in silence: its new owner reads it again.
+        Partitions that this member does not own any more are ignored: their new owner reads them again.
         """
         ...
 
     async def lag(self) -> Mapping[Partition, int]:
-        """For each owned partition, how many records stand between the last commit and the end."""
+        """Returns the number of records between the last commit and the end, for each owned partition."""
         ...
 
     async def close(self) -> None:
-        """Leave the group, so that others take over at once. Commits nothing."""
+        """Leaves the group, so that the other members take over at once. Commits nothing."""
         ...
 
 
 class Log(Protocol):
-    async def append(self, records: Sequence[Append]) -> Sequence[int]:
-        """Write all, durably, and return their offsets in the same order.
+    """A connection to the log, for one event loop."""
 
-        Not a transaction: when it raises, any of them may have landed.
+    async def append(self, records: Sequence[Append]) -> Sequence[int]:
+        """Writes all records durably. This is not a transaction: when it raises, any of them may be written.
+
+        Returns:
+            The offsets of the records, in their order.
+
+        Raises:
+            LogError: A record is too large, its key is not valid text, or its topic is unknown.
         """
         ...
 
     async def group(self, name: str, topics: Sequence[str]) -> Group:
-        """Join the group `name` as a new member over `topics`, which must exist."""
+        """Joins a group as a new member.
+
+        Raises:
+            LogError: One of `topics` does not exist.
+        """
         ...
 
     def follow(self, topic: str, *, start: Mapping[int, int] | None = None) -> AsyncGenerator[Batch, None]:
-        """Every record of `topic` (which must exist) in batches, then new ones as they come; never ends by itself.
+        """Yields every record of a topic, then new ones as they are written; never ends by itself.
 
-        Begins at the oldest record, or in each partition at `start`: the positions of a batch that was seen before. The
-        first batch comes even when the topic is empty, and a batch may have positions alone. Leave it with `aclosing`.
+        The first batch comes even when the topic is empty, and a batch may have positions only. Leave the generator
+        with `contextlib.aclosing`.
+
+        Args:
+            topic: The topic, which must exist.
+            start: The positions of an earlier batch, to continue after it; the oldest records by default.
+
+        Raises:
+            LogError: The topic does not exist.
         """
         ...
 
     async def end(self, topic: str) -> Mapping[int, int]:
-        """For each partition number, the offset that the next record will get at the earliest."""
+        """Returns the offset that the next record of each partition gets at the earliest, by partition number.
+
+        Raises:
+            LogError: The topic does not exist.
+        """
         ...
 
     async def ensure(self, topics: Sequence[str]) -> Sequence[str]:
-        """Make those of our topics that are missing, with the settings of `schemas.topics`; returns the made ones.
+        """Creates missing topics with the settings of `schemas.topics`, and returns those that it created.
 
-        Settings of existing topics that would lose data (wrong clean-up policy) raise `LogError`.
+        Raises:
+            LogError: A name is unknown, or an existing topic has a clean-up policy that would lose records.
         """
         ...
 
     async def missing(self, topics: Sequence[str]) -> Sequence[str]:
-        """Those of `topics` that do not exist."""
+        """Returns those of `topics` that do not exist.
+
+        Raises:
+            LogError: A name is unknown.
+        """
         ...
 
-    async def close(self) -> None: ...
+    async def close(self) -> None:
+        """Writes what is waiting, leaves all groups and releases connections and files."""
+        ...

@@ -1,7 +1,7 @@
-"""A compacted topic kept materialised: every record, from the oldest on, goes through one callback.
+"""A table: a compacted topic kept materialised in memory by passing every record, from the oldest on, to a callback.
 
-What the callback builds is the owner's; the table knows how far it is, and lets readers wait: for a revision
-(`wait_for`) or for everything that was on the log when they asked (`caught_up`).
+The owner of the table builds what it needs from the records. The table knows how far it has read, and lets readers
+wait: for a revision (`wait_for`), or for everything that is on the log now (`caught_up`).
 """
 
 import asyncio
@@ -21,7 +21,7 @@ _BACKOFF = Backoff(first=0.2, longest=10.0)
 
 
 class Table:
-    """Follows `topic` while `run` runs. `apply` gets each record once more after trouble, never out of order."""
+    """Follows a topic while `run` runs. After an outage records may be applied again, never out of order."""
 
     def __init__(
         self,
@@ -33,7 +33,7 @@ class Table:
         clock: Clock | None = None,
         random: Callable[[], float] = randomness.random,
     ) -> None:
-        """`unreadable` gets a record that `apply` refused with `DecodeError` or `ValidationError`, and the reason."""
+        """Records that `apply` refuses with `DecodeError` or `ValidationError` go to `unreadable`, with the reason."""
         self.topic = topic
         self.ready = False
         self._log = log
@@ -48,27 +48,31 @@ class Table:
 
     @property
     def rev(self) -> int:
-        """The offset up to which partition 0 is applied, holes included; -1 before any."""
+        """Returns the offset up to which partition 0 is applied, holes included; -1 before any."""
         return self._positions.get(0, 0) - 1
 
     async def run(self) -> None:
-        """Follow for ever, while the log comes and goes. Whoever still waits at the end gets `LogUnavailable`."""
+        """Follows the topic until cancelled, also while the log is unavailable.
+
+        Readers that still wait when it ends get `LogUnavailable`.
+        """
         try:
             async with asyncio.TaskGroup() as tasks:
                 tasks.create_task(self._follow(), name=f"follow {self.topic}")
                 tasks.create_task(self._set_barriers(), name=f"barriers {self.topic}")
                 tasks.create_task(self._become_ready(), name=f"first read {self.topic}")
         finally:
-            self._give_up()
+            self._fail_waiting()
 
     async def wait_for(self, rev: int) -> None:
-        """Return once `rev` >= `rev`. Without an end of its own: give it a time-out."""
+        """Returns once revision `rev` is applied. It may wait for ever: call it with a time-out."""
         await self._reached({0: rev + 1})
 
     async def caught_up(self) -> None:
-        """Return once all that was on the log at this call is applied.
+        """Returns once everything that is on the log at this call is applied. Call it with a time-out.
 
-        `LogUnavailable` when the log would not tell its end. Without an end of its own: give it a time-out.
+        Raises:
+            LogUnavailable: The log did not return the end of the topic.
         """
         asking = asyncio.get_running_loop().create_future()
         self._asking.append(asking)
@@ -78,7 +82,7 @@ class Table:
     async def _reached(self, targets: Mapping[int, int]) -> None:
         reached = asyncio.get_running_loop().create_future()
         self._waiting.append((targets, reached))
-        self._answer()
+        self._release()
         await reached
 
     async def _follow(self) -> None:
@@ -99,10 +103,10 @@ class Table:
             except (DecodeError, ValidationError) as error:
                 await self._unreadable(record, _reason(error))
         self._positions = batch.positions
-        self._answer()
+        self._release()
 
-    def _answer(self) -> None:
-        """Release those whose targets are reached, and forget those who stopped waiting."""
+    def _release(self) -> None:
+        """Releases the readers whose targets are reached, and drops those that stopped waiting."""
         still = []
         for targets, waiter in self._waiting:
             if waiter.done():
@@ -114,7 +118,7 @@ class Table:
         self._waiting = still
 
     async def _set_barriers(self) -> None:
-        """One question to the log serves all who asked before it was put; who asks during it waits for the next."""
+        """Asks for the end of the topic once for all readers that are waiting; later readers share the next request."""
         while True:
             await self._asked.wait()
             self._asked.clear()
@@ -124,11 +128,11 @@ class Table:
             except LogUnavailable as error:
                 _fail(asking, str(error))
             except BaseException:
-                self._asking += asking  # for `_give_up`
+                self._asking += asking  # for `_fail_waiting`
                 raise
             else:
                 self._waiting.extend((ends, waiter) for waiter in asking)
-                self._answer()
+                self._release()
 
     async def _become_ready(self) -> None:
         retry = self._retry_loop()
@@ -142,7 +146,7 @@ class Table:
     def _retry_loop(self) -> RetryLoop:
         return RetryLoop("table", self._clock, self._random, _BACKOFF, topic=self.topic)
 
-    def _give_up(self) -> None:
+    def _fail_waiting(self) -> None:
         _fail(
             [*self._asking, *(waiter for _, waiter in self._waiting)],
             f"{self.topic} is not followed any more",

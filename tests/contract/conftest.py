@@ -43,13 +43,13 @@ class OffsetClock:
     """The machine's clock, set forward by the test."""
 
     def __init__(self) -> None:
-        self.ahead = 0.0  # seconds
+        self.offset = 0.0  # seconds
 
     def now(self) -> datetime:
-        return datetime.now(UTC) + timedelta(seconds=self.ahead)
+        return datetime.now(UTC) + timedelta(seconds=self.offset)
 
     def monotonic(self) -> float:
-        return time.monotonic() + self.ahead
+        return time.monotonic() + self.offset
 
     async def sleep(self, seconds: float) -> None:
         await asyncio.sleep(seconds)
@@ -62,13 +62,13 @@ class SqliteEngine:
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
-        self._life = 0
+        self._copy = 0
         self._log: SqliteLog | None = None
         self.clock = OffsetClock()
 
     @property
     def path(self) -> Path:
-        return self._folder / f"log-{self._life}.db"
+        return self._folder / f"log-{self._copy}.db"
 
     async def open(self) -> SqliteLog:
         if self._log is None:
@@ -77,14 +77,14 @@ class SqliteEngine:
 
     async def crash(self, log: Log) -> None:
         assert log is self._log
-        left = [(suffix, Path(f"{self.path}{suffix}")) for suffix in ("", "-wal")]
-        self._life += 1
-        for suffix, file in left:  # before the clean close, which would tidy up
+        files = [(suffix, Path(f"{self.path}{suffix}")) for suffix in ("", "-wal")]
+        self._copy += 1
+        for suffix, file in files:  # before the clean close, which would tidy up
             shutil.copyfile(file, f"{self.path}{suffix}")
         await self.close()
 
     async def die(self, log: Log, member: Group) -> None:
-        self.clock.ahead += 61
+        self.clock.offset += 61
 
     async def close(self) -> None:
         if self._log is not None:

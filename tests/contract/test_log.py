@@ -132,7 +132,7 @@ async def test_a_cancelled_append_leaves_the_handle_usable(log, region):
 # --- topics ---
 
 
-async def test_ensure_makes_what_is_missing_and_says_what(log, region):
+async def test_ensure_creates_what_is_missing_and_returns_it(log, region):
     wanted = [topics.events(region), topics.tags(region)]
     assert sorted(await log.missing(wanted)) == sorted(wanted)
     assert list(await log.ensure(wanted[:1])) == wanted[:1]
@@ -156,8 +156,8 @@ async def test_two_may_ensure_at_once(log, region):
     assert list(await log.missing([topic])) == []
 
 
-async def test_topics_are_made_while_others_are_made_and_written(log, region):
-    """As when agents of several regions start while registries push: none meets a half-made topic of another."""
+async def test_topics_are_created_while_others_are_created_and_written(log, region):
+    """As when agents of several regions start while registries push: none sees a half-created topic of another."""
     makers = [[Region(f"{region}-{maker}-{number}") for number in range(5)] for maker in range(4)]
 
     async def make_and_write(regions: list[Region]) -> None:
@@ -230,7 +230,7 @@ async def test_a_group_reads_several_topics(engine, log, region, group_name):
     await member.close()
 
 
-async def test_a_read_gives_no_more_than_was_asked_for(engine, log, region, group_name):
+async def test_a_read_returns_no_more_than_was_asked_for(engine, log, region, group_name):
     topic = topics.events(region)
     await log.ensure([topic])
     await log.append(appends(topic, 30))
@@ -244,7 +244,7 @@ async def test_a_read_gives_no_more_than_was_asked_for(engine, log, region, grou
     await member.close()
 
 
-async def test_a_waiting_read_hears_of_an_append(engine, log, region, group_name):
+async def test_a_waiting_read_returns_at_an_append(engine, log, region, group_name):
     topic = topics.events(region)
     await log.ensure([topic])
     member = await log.group(group_name, [topic])
@@ -323,7 +323,7 @@ async def test_members_share_the_partitions(engine, log, region, group_name):
 
 
 @pytest.mark.parametrize("how", ["leaves", "dies"])
-async def test_a_member_takes_over_from_one_that_is_gone(engine, region, group_name, how):
+async def test_a_member_takes_over_from_one_that_has_left_or_died(engine, region, group_name, how):
     topic = topics.events(region)
     first_log, second_log = await engine.open(), await engine.open()
     await first_log.ensure([topic])
@@ -350,14 +350,14 @@ async def test_a_member_takes_over_from_one_that_is_gone(engine, region, group_n
     await second.member.close()
 
 
-async def test_lost_tells_which_partitions_went_to_another(engine, region, group_name):
+async def test_revoked_returns_the_partitions_that_another_member_took(engine, region, group_name):
     topic = topics.events(region)
     first_log, second_log = await engine.open(), await engine.open()
     await first_log.ensure([topic])
     await first_log.append(appends(topic, 100, keys=100))
     first = Reader(await first_log.group(group_name, [topic]))
     await read_until(lambda: len(first.partitions) == 12, first, within=engine.time_limit)
-    assert not first.lost
+    assert not first.revoked
     second = Reader(await second_log.group(group_name, [topic]))
     await read_until(
         lambda: len(first.partitions) == 6 and len(second.partitions) == 6,
@@ -365,14 +365,14 @@ async def test_lost_tells_which_partitions_went_to_another(engine, region, group
         second,
         within=engine.time_limit,
     )
-    assert second.partitions <= first.lost
+    assert second.partitions <= first.revoked
     assert first.partitions.isdisjoint(second.partitions)
     assert first.member.revoked() == frozenset()
     await first.member.close()
     await second.member.close()
 
 
-async def test_a_commit_for_a_lost_partition_moves_nothing(engine, region, group_name):
+async def test_a_commit_for_a_revoked_partition_is_ignored(engine, region, group_name):
     topic = topics.events(region)
     first_log, second_log = await engine.open(), await engine.open()
     await first_log.ensure([topic])
@@ -387,12 +387,12 @@ async def test_a_commit_for_a_lost_partition_moves_nothing(engine, region, group
         second,
         within=engine.time_limit,
     )
-    gone = [record for record in everything if record.partition in second.partitions]
-    await first.member.commit(finished(gone))
+    revoked = [record for record in everything if record.partition in second.partitions]
+    await first.member.commit(finished(revoked))
     await second.member.close()
     first.seen.clear()
     await read_until(
-        lambda: {record.value for record in gone} <= {record.value for record in first.seen},
+        lambda: {record.value for record in revoked} <= {record.value for record in first.seen},
         first,
         within=engine.time_limit,
     )
@@ -488,7 +488,7 @@ async def test_a_compacted_topic_keeps_the_last_value_of_each_key(engine, region
     assert "k0" in {record.key for record in found if record.value is None}
 
 
-async def test_follow_goes_on_with_what_comes(engine, log, region):
+async def test_follow_continues_with_new_records(engine, log, region):
     topic = topics.status(region)
     await log.ensure([topic])
     await log.append([Append(topic, "a", b"1")])
@@ -503,14 +503,14 @@ async def test_follow_goes_on_with_what_comes(engine, log, region):
     assert values(seen) == [b"1", b"2", b"3", b"4", b"5"]
 
 
-async def test_follow_tells_its_position_on_an_empty_topic(engine, log, region):
+async def test_follow_reports_its_position_on_an_empty_topic(engine, log, region):
     topic = topics.tags(region)
     await log.ensure([topic])
     async with asyncio.timeout(engine.time_limit):
         assert await follow_to_end(log, topic) == []
 
 
-async def test_follow_begins_where_another_stopped(log, region):
+async def test_follow_starts_where_another_stopped(log, region):
     topic = topics.tags(region)
     await log.ensure([topic])
     await log.append([Append(topic, f"k{n}", b"old") for n in range(20)])
@@ -533,7 +533,7 @@ async def test_followers_and_groups_may_read_the_same_topic(engine, log, region,
 # --- the handle ---
 
 
-async def test_a_closed_handle_says_so(engine, region, group_name):
+async def test_a_closed_handle_raises(engine, region, group_name):
     topic = topics.events(region)
     log = await engine.open()
     await log.ensure([topic])

@@ -1,4 +1,4 @@
-"""What only Kafka can do to us: brokers that die or hang, members that die, topics of others, aiokafka's own faults."""
+"""Faults that only Kafka has: brokers that die or hang, members that die, foreign topics, aiokafka's own faults."""
 
 import asyncio
 import gc
@@ -27,7 +27,7 @@ from tests.support.reading import Reader, appends, finished, read_count, read_un
 
 pytestmark = [pytest.mark.real("kafka"), pytest.mark.xdist_group("kafka-that-is-killed")]
 
-_SOON = 30.0  # seconds; never a measure
+_SOON = 30.0  # seconds; it measures nothing
 _MEMBER = Path(__file__).parent.parent / "support" / "kafka_member_process.py"
 
 Opener = Callable[..., Awaitable[KafkaLog]]
@@ -35,7 +35,7 @@ Opener = Callable[..., Awaitable[KafkaLog]]
 
 @pytest.fixture(scope="module")
 def broker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[kafka_broker.Broker]:
-    """One that these tests may kill."""
+    """A broker that these tests may kill."""
     started = kafka_broker.start(tmp_path_factory.mktemp("own-kafka"))
     yield started
     started.stop()
@@ -69,7 +69,7 @@ async def admin(broker: kafka_broker.Broker) -> AsyncIterator[AIOKafkaAdminClien
 
 
 async def append_until_acknowledged(log: KafkaLog, record: Append) -> None:
-    """As every writer of ours: again, until it is certain."""
+    """Appends again until it is acknowledged."""
     while True:
         try:
             await log.append([record])
@@ -91,7 +91,7 @@ async def read_once(reader: Reader) -> None:
 
 async def test_a_killed_broker_loses_nothing_that_was_acknowledged(broker, opened, region, group_name):
     topic = topics.events(region)
-    log = await opened(_with_timeouts(request_timeout=3.0))
+    log = await opened(_with_timeouts(request=3.0))
     await log.ensure([topic])
     reader = Reader(await log.group(group_name, [topic]), commits=True)
     acknowledged: list[bytes] = []
@@ -123,9 +123,9 @@ async def test_a_killed_broker_loses_nothing_that_was_acknowledged(broker, opene
     assert set(acknowledged) <= set(values(reader.seen))
 
 
-async def test_a_follower_goes_on_after_its_broker_was_killed(broker, opened, region):
+async def test_a_follower_continues_after_its_broker_was_killed(broker, opened, region):
     topic = topics.status(region)
-    log = await opened(_with_timeouts(request_timeout=3.0))
+    log = await opened(_with_timeouts(request=3.0))
     await log.ensure([topic])
     seen: list[bytes | None] = []
     async with asyncio.timeout(2 * _SOON), aclosing(log.follow(topic)) as batches:
@@ -141,11 +141,11 @@ async def test_a_follower_goes_on_after_its_broker_was_killed(broker, opened, re
 
 
 @pytest.mark.parametrize("how", ["dies", "hangs"])
-async def test_without_a_broker_every_call_ends_and_afterwards_all_goes_on(
+async def test_without_a_broker_every_call_ends_and_afterwards_all_works(
     broker, opened, region, group_name, how
 ):
     topic = topics.events(region)
-    log = await opened(_with_timeouts(request_timeout=1.0))
+    log = await opened(_with_timeouts(request=1.0))
     await log.ensure([topic])
     member = await log.group(group_name, [topic])
     await log.append([Append(topic, "k", b"before")])
@@ -174,8 +174,8 @@ async def test_without_a_broker_every_call_ends_and_afterwards_all_goes_on(
     assert (await log.end(topic)).keys() == set(range(12))
 
 
-async def test_a_start_that_is_cut_off_leaves_no_connection_open(kafka_bootstrap):
-    """Wherever it is cut: one that stays open would be told by the collector, as an error of this test."""
+async def test_a_cancelled_start_leaves_no_connection_open(kafka_bootstrap):
+    """Wherever it is cancelled: the garbage collector would report an open one as an error of this test."""
     for step in range(120):
         opening = asyncio.create_task(
             open_log(
@@ -193,7 +193,7 @@ async def test_a_start_that_is_cut_off_leaves_no_connection_open(kafka_bootstrap
         gc.collect()
 
 
-async def test_a_wrong_address_is_told_in_one_line():
+async def test_a_wrong_address_is_one_line():
     port = kafka_broker.free_port()
     with pytest.raises(LogUnavailable) as refusal:
         await open_log(f"kafka://127.0.0.1:{port}", clock=SystemClock(), secrets=lambda _: None)
@@ -226,7 +226,7 @@ async def test_a_killed_process_hands_its_partitions_over(broker, opened, region
 # --- topics ---
 
 
-async def test_topics_are_made_with_our_settings(opened, admin, region):
+async def test_topics_are_created_with_their_settings(opened, admin, region):
     log = await opened()
     wanted = topics.all_topics([region])[2:]
     await log.ensure(wanted)
@@ -262,7 +262,7 @@ async def test_topics_that_would_lose_records_are_refused(opened, admin, region)
         await log.ensure([topics.STATE])
 
 
-async def test_a_group_whose_records_are_gone_says_so_and_reads_on(opened, admin, region, group_name):
+async def test_a_group_whose_records_are_truncated_reports_it_and_reads_on(opened, admin, region, group_name):
     topic = topics.dead_letters(region)
     log = await opened()
     await log.ensure([topic])
@@ -300,7 +300,7 @@ async def test_a_producer_out_of_sequence_is_replaced(opened, region):
 @pytest.mark.parametrize("fault", ["fetching stops", "coordination stops"])
 async def test_a_consumer_that_hangs_is_replaced(opened, region, group_name, fault):
     topic = topics.events(region)
-    log = await opened(_with_timeouts(stall_timeout=1.5, session_timeout=6.0))
+    log = await opened(_with_timeouts(stall=1.5, session=6.0))
     await log.ensure([topic])
     member = await log.group(group_name, [topic])
     await log.append([Append(topic, "k", b"1")])
@@ -308,14 +308,14 @@ async def test_a_consumer_that_hangs_is_replaced(opened, region, group_name, fau
     consumer = member._member._consumer
     if fault == "fetching stops":
         consumer._fetcher._fetch_task.cancel()
-        await asyncio.sleep(0.5)  # what was under way comes to its end
-    else:  # and the broker gives the partitions to nobody, as it hears no heartbeat
+        await asyncio.sleep(0.5)  # the fetch in progress ends
+    else:  # the broker gives the partitions to nobody, as there is no heartbeat
         consumer._coordinator._coordination_task.cancel()
         consumer._coordinator._heartbeat_task.cancel()
         with suppress(asyncio.CancelledError):
             await consumer._coordinator._heartbeat_task
         await asyncio.sleep(7)
-        await member.commit(finished(seen))  # refused, in silence
+        await member.commit(finished(seen))  # refused without an error
     await log.append([Append(topic, "k", b"2")])
     reader = Reader(member)
     async with asyncio.timeout(_SOON):

@@ -1,4 +1,4 @@
-"""Tables over each engine: what was on the log when a reader asked is applied when it is answered."""
+"""Tables over each engine: what is on the log when a reader asks is applied when it continues."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -14,7 +14,7 @@ from schemas.codec import DecodeError
 
 
 class Held:
-    """What a table's owner builds: the last value of each key, and what could not be read."""
+    """The owner of a table: keeps the last value of each key, and unreadable records."""
 
     def __init__(self, log: Log, topic: str) -> None:
         self.values: dict[str, bytes] = {}
@@ -68,7 +68,7 @@ async def test_an_empty_topic_is_caught_up(log, topic):
         assert held.values == {}
 
 
-async def test_holes_hold_nobody_up(engine, topic):
+async def test_holes_delay_no_reader(engine, topic):
     log = await engine.open()
     await log.append([Append(topic, f"k{n}", b"old") for n in range(30)])
     await log.append([Append(topic, f"k{n}", b"new") for n in range(30)])
@@ -116,7 +116,7 @@ async def test_waiting_for_a_revision_ends_when_it_comes(log, region):
         assert held.values == {"a": b"1"}
 
 
-async def test_what_cannot_be_read_is_handed_on_and_holds_nobody_up(log, topic):
+async def test_unreadable_records_are_passed_on_and_delay_nothing(log, topic):
     async with running(Held(log, topic)) as held:
         await log.append([Append(topic, "a", b"garbage"), Append(topic, "b", b"fine")])
         await held.table.caught_up()
@@ -138,20 +138,20 @@ async def test_many_readers_at_once_each_see_their_own(log, topic):
         await asyncio.gather(*(write_and_read(f"k{n}") for n in range(20)))
 
 
-async def test_a_reader_that_gives_up_disturbs_no_other(log, topic):
+async def test_a_cancelled_reader_disturbs_no_other(log, topic):
     async with running(Held(log, topic)) as held:
-        impatient = [asyncio.create_task(held.table.caught_up()) for _ in range(5)]
-        patient = asyncio.create_task(held.table.caught_up())
+        cancelled = [asyncio.create_task(held.table.caught_up()) for _ in range(5)]
+        other = asyncio.create_task(held.table.caught_up())
         await asyncio.sleep(0)
-        for reader in impatient:
+        for reader in cancelled:
             reader.cancel()
-        await patient
+        await other
         await log.append([Append(topic, "k", b"v")])
         await held.table.caught_up()
         assert held.values == {"k": b"v"}
 
 
-async def test_who_waits_when_the_table_stops_is_told(log, region):
+async def test_readers_that_wait_when_the_table_stops_get_an_error(log, region):
     topic = topics.status(region)
     await log.ensure([topic])
     async with running(Held(log, topic)) as held:

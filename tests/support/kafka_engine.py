@@ -10,12 +10,12 @@ from mesh.log.kafka.settings import KafkaTimeouts
 
 # A broker that somebody else runs may refuse sessions under 6 s (group.min.session.timeout.ms).
 QUICK_TIMEOUTS = KafkaTimeouts(
-    request_timeout=8.0,
-    session_timeout=6.0,
-    heartbeat_interval=0.3,
-    rebalance_timeout=6.0,
-    stall_timeout=30.0,
-    stop_timeout=2.0,
+    request=8.0,
+    session=6.0,
+    heartbeat=0.3,
+    rebalance=6.0,
+    stall=30.0,
+    stop=2.0,
 )
 
 
@@ -42,7 +42,7 @@ class KafkaEngine:
         await log._appender._producer.close()  # as after a failure: nothing more is written
 
     async def die(self, log: KafkaLog, member: KafkaGroup) -> None:
-        await member._stop_turn()
+        await member._stop_polling()
         consumer = member._member._consumer
         member._member._ended = True
         member._member = None

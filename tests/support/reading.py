@@ -33,7 +33,7 @@ class Reader:
         self.member = member
         self.commits = commits
         self.seen: list[Record] = []
-        self.lost: set[Partition] = set()
+        self.revoked: set[Partition] = set()
 
     @property
     def partitions(self) -> set[Partition]:
@@ -43,11 +43,11 @@ class Reader:
     async def step(self, timeout: float = 0.2) -> None:
         """Reads once, and commits when it is a reader that commits."""
         found = await self.member.read(max_records=100, timeout=timeout)
-        lost = self.member.revoked()
-        self.lost |= lost
-        self.seen = [record for record in self.seen if record.partition not in lost or self.commits] + list(
-            found
-        )
+        revoked = self.member.revoked()
+        self.revoked |= revoked
+        self.seen = [
+            record for record in self.seen if record.partition not in revoked or self.commits
+        ] + list(found)
         if found and self.commits:
             await self.member.commit(finished(found))
 

@@ -12,7 +12,7 @@ import structlog
 from mesh.clock import Clock
 from mesh.control.patience import Patience
 from mesh.errors import DatabaseUnavailable, LogError
-from mesh.log.dead_letters import gap, send_record_to_dlq
+from mesh.log.dead_letters import send_record_to_dlq, truncation_record
 from mesh.log.port import Group, Log, Partition, Record
 from mesh.metrics import Metrics
 from mesh.rules.state import MeshState
@@ -92,7 +92,10 @@ class SharedReading(Generic[T]):
     async def _turn(self, group: Group, regions: Regions) -> None:
         for partition, offset in group.truncated().items():
             await send_record_to_dlq(
-                self._log, regions[partition.topic], *gap(partition, offset, self._clock), self._clock
+                self._log,
+                regions[partition.topic],
+                *truncation_record(partition, offset, self._clock),
+                self._clock,
             )
         records = await group.read(max_records=_MOST_RECORDS, timeout=_POLL)
         group.revoked()  # nothing stays with us from one turn to the next

@@ -1,4 +1,4 @@
-"""The engine of the log on Apache Kafka. `engine` is the port; only this package imports aiokafka."""
+"""The Kafka engine of the log. `engine` implements the port; only this package imports aiokafka."""
 
 from mesh.log.kafka.engine import KafkaLog, open_log
 

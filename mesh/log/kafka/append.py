@@ -1,8 +1,8 @@
-"""Appending to Kafka: idempotent, acknowledged by all in-sync replicas, with an end to every wait.
+"""Appending to Kafka: idempotent, acknowledged by all in-sync replicas, and every wait ends.
 
-aiokafka's idempotent producer never gives a batch up, and after some errors it never delivers again: sequence numbers
-are not rolled back, its epoch is not raised. So any failed delivery, and a second time-out in a row, ends that
-producer, and the next append starts a new one. What was waiting in the old one fails: it may have landed or not.
+aiokafka's idempotent producer never gives up a batch, and after some errors it never delivers again: it does not roll
+back sequence numbers or raise its epoch. So a failed delivery, or a second time-out in a row, ends that producer, and
+the next append starts a new one. Records that were waiting in the old one fail: they may be written or not.
 """
 
 import asyncio
@@ -15,51 +15,51 @@ import structlog
 from aiokafka import AIOKafkaProducer
 from aiokafka.errors import KafkaError
 
-from mesh.clock import Clock
-from mesh.errors import LogError, LogUnavailable
-from mesh.log.kafka.clients import Kept, abandon_producer, end_producer
+from mesh.errors import LogUnavailable
+from mesh.log.checks import encoded_key
+from mesh.log.kafka.clients import SharedClient, abandon_producer, end_producer
+from mesh.log.kafka.cluster import KafkaContext
 from mesh.log.kafka.failures import answering, translated
-from mesh.log.kafka.settings import Cluster, KafkaTimeouts
 from mesh.log.port import Append
-from schemas.codec import MAX_RECORD
 
 log = structlog.get_logger()
 
-_BATCH = 1024 * 1024  # one request in flight per broker: small batches would make far brokers slow
+_BATCH = (
+    1024 * 1024
+)  # bytes; one request per broker is in flight, so small batches would make distant brokers slow
 _TIMEOUTS_BEFORE_RENEWAL = 2
 
 
 class Appender:
-    """Writes for all of a process, through one producer at a time."""
+    """Writes for a whole process, through one producer at a time."""
 
-    def __init__(self, cluster: Cluster, timeouts: KafkaTimeouts, clock: Clock) -> None:
-        self._cluster, self._timeouts, self._clock = cluster, timeouts, clock
-        self._producer: Kept[AIOKafkaProducer] = Kept(self._make, abandon_producer)
+    def __init__(self, context: KafkaContext) -> None:
+        self._context, self._cluster, self._timeout = context, context.cluster, context.timeouts.request
+        self._producer: SharedClient[AIOKafkaProducer] = SharedClient(self._create, abandon_producer)
         self._timeouts_in_a_row = 0
 
     async def start(self) -> None:
-        """So that the first append is as quick as the others. Raises what aiokafka raises."""
+        """Starts the producer, so that the first append is as fast as the others. Raises what aiokafka raises."""
         await self._producer.get()
 
     async def append(self, records: Sequence[Append]) -> list[int]:
-        """As `Log.append`; the topics must exist."""
-        for record in records:
-            _check(record)
+        """Writes records durably, as `Log.append` says; the topics must exist."""
+        keys = [encoded_key(record) for record in records]  # a refusal by the broker would block the producer
         if not records:
             return []
-        deadline = asyncio.get_running_loop().time() + self._timeouts.request_timeout
-        async with answering("append", self._cluster, self._timeouts.request_timeout):
+        deadline = asyncio.get_running_loop().time() + self._timeout
+        async with answering("append", self._cluster, self._timeout):
             producer = await self._producer.get()
         deliveries: list[Future[Any]] = []
         try:
             async with asyncio.timeout_at(deadline):
-                for record in records:
-                    deliveries.append(await self._send(producer, record))  # noqa: PERF401 (the order of sends counts)
+                for key, record in zip(keys, records, strict=True):
+                    deliveries.append(await self._send(producer, key, record))
                 await asyncio.wait(deliveries)
         except TimeoutError as error:
             await self._note_timeout(producer)
             raise LogUnavailable(
-                f"append: no acknowledgement from Kafka at {self._cluster} within {self._timeouts.request_timeout:g} s"
+                f"append: no acknowledgement from Kafka at {self._cluster} within {self._timeout:g} s"
             ) from error
         except KafkaError as error:
             await self._renew(producer, error)
@@ -67,15 +67,13 @@ class Appender:
         return await self._offsets(producer, deliveries)
 
     async def close(self) -> None:
-        """Write what is waiting, in bounded time, and end."""
-        await self._producer.close(partial(end_producer, within=self._timeouts.stop_timeout))
+        """Writes what is waiting, within `timeouts.stop`, and ends."""
+        await self._producer.close(partial(end_producer, within=self._context.timeouts.stop))
 
-    async def _send(self, producer: AIOKafkaProducer, record: Append) -> Future[Any]:
-        stamp = int(self._clock.now().timestamp() * 1000)
-        delivery: Future[Any] = await producer.send(
-            record.topic, record.value, record.key.encode(), timestamp_ms=stamp
-        )
-        delivery.add_done_callback(_seen)
+    async def _send(self, producer: AIOKafkaProducer, key: bytes, record: Append) -> Future[Any]:
+        timestamp = int(self._context.clock.now().timestamp() * 1000)
+        delivery: Future[Any] = await producer.send(record.topic, record.value, key, timestamp_ms=timestamp)
+        delivery.add_done_callback(_retrieve_error)
         return delivery
 
     async def _offsets(self, producer: AIOKafkaProducer, deliveries: Sequence[Future[Any]]) -> list[int]:
@@ -86,8 +84,10 @@ class Appender:
                 raise translated(error, "append", self._cluster) from error
         self._timeouts_in_a_row = 0
         offsets: list[int] = [delivery.result().offset for delivery in deliveries]
-        if min(offsets) < 0:  # a repeat of something so old that the broker does not know where it is
-            raise LogUnavailable(f"append: Kafka at {self._cluster} has it, and does not say where")
+        if min(offsets) < 0:  # a repeat of a batch so old that the broker does not know its offset
+            raise LogUnavailable(
+                f"append: Kafka at {self._cluster} has the records and does not return offsets"
+            )
         return offsets
 
     async def _note_timeout(self, producer: AIOKafkaProducer) -> None:
@@ -95,34 +95,23 @@ class Appender:
         if self._timeouts_in_a_row >= _TIMEOUTS_BEFORE_RENEWAL:
             await self._renew(producer, TimeoutError("time-outs in a row"))
 
-    async def _renew(self, producer: AIOKafkaProducer, why: BaseException) -> None:
+    async def _renew(self, producer: AIOKafkaProducer, reason: BaseException) -> None:
         self._timeouts_in_a_row = 0
         if await self._producer.drop(producer):
-            log.warning("Kafka producer is started anew", action="log_producer_renewed", error=repr(why))
+            log.warning("Kafka producer is replaced", action="log_producer_renewed", error=repr(reason))
 
-    def _make(self) -> AIOKafkaProducer:
+    def _create(self) -> AIOKafkaProducer:
         return AIOKafkaProducer(
-            **self._cluster.client_options(),
+            **self._context.client_options(),
             acks="all",
             enable_idempotence=True,
             max_batch_size=_BATCH,
             max_request_size=_BATCH,
             compression_type=self._cluster.compression,
-            request_timeout_ms=int(self._timeouts.request_timeout * 1000),
         )
 
 
-def _check(record: Append) -> None:
-    """`LogError` for what no engine takes."""
-    if len(record.value or b"") > MAX_RECORD:  # refused by the broker only, it would wedge the producer
-        raise LogError(f"a record of {record.topic} is over {MAX_RECORD} bytes; nothing of ours comes near")
-    try:
-        record.key.encode()
-    except UnicodeEncodeError as error:
-        raise LogError(f"a key of {record.topic} is not text") from error
-
-
-def _seen(delivery: Future[Any]) -> None:
-    """Somebody who gave up waiting does not ask for the error any more; that is no cause for a warning."""
+def _retrieve_error(delivery: Future[Any]) -> None:
+    """Retrieves the error of a delivery that nobody waits for any more, so that asyncio does not warn about it."""
     if not delivery.cancelled():
         delivery.exception()

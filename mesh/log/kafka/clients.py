@@ -1,7 +1,8 @@
-"""The lives of aiokafka's clients: started when needed, ended in bounded time, made anew when they fail.
+"""The life cycle of aiokafka's clients: started when needed, stopped within a time-out, replaced when they fail.
 
-aiokafka does not go back to its first hosts when all brokers it knew are gone, and its `stop` may hang while brokers
-are away or a group is rebalancing. So a client that failed is thrown away, and stopping it has an end.
+aiokafka does not return to its bootstrap hosts when all brokers that it knew have disappeared, and its `stop` may hang
+while brokers are unavailable or a group rebalances. So a client that failed is discarded, and stopping it has a
+time-out.
 """
 
 import asyncio
@@ -16,7 +17,7 @@ from aiokafka.errors import KafkaConnectionError
 from mesh.errors import LogUnavailable
 from mesh.log.kafka.failures import answering
 
-_FOR_CALLS = 1.0  # seconds
+_CLOSE_TIMEOUT = 1.0  # seconds that calls in progress have to finish
 
 
 class _Client(Protocol):
@@ -26,30 +27,34 @@ class _Client(Protocol):
 C = TypeVar("C", bound=_Client)
 
 
-class Kept(Generic[C]):
+class SharedClient(Generic[C]):
     """One client that many calls share."""
 
-    def __init__(self, make: Callable[[], C], end: Callable[[C], Awaitable[None]]) -> None:
-        self._make, self._end = make, end
+    def __init__(self, create: Callable[[], C], end: Callable[[C], Awaitable[None]]) -> None:
+        self._create, self._end = create, end
         self._client: C | None = None
-        self._one_at_a_time = asyncio.Lock()
+        self._lock = asyncio.Lock()
         self._closed = False
         self._calls = 0
         self._idle = asyncio.Event()
         self._idle.set()
 
     async def get(self) -> C:
-        """The running client, started if there is none. Raises what its start raises."""
-        async with self._one_at_a_time:
+        """Returns the running client, and starts one if necessary. Raises what its start raises.
+
+        Raises:
+            LogUnavailable: The log was closed.
+        """
+        async with self._lock:
             if self._closed:
                 raise LogUnavailable("the log was closed")
             if self._client is None:
-                self._client = await started(self._make(), self._end)
+                self._client = await started(self._create(), self._end)
             return self._client
 
     async def drop(self, failed: C) -> bool:
-        """End `failed`; the next `get` starts a new one. False when somebody else did that already."""
-        async with self._one_at_a_time:
+        """Ends a failed client; the next `get` starts a new one. Returns False when it was dropped already."""
+        async with self._lock:
             if self._client is not failed:
                 return False
             self._client = None
@@ -57,21 +62,21 @@ class Kept(Generic[C]):
             return True
 
     async def close(self, end: Callable[[C], Awaitable[None]] | None = None) -> None:
-        """The end of it, by `end` if that is another way than after a failure; waits a second for calls under way.
+        """Ends the client for good, with `end` instead of the way for failed clients.
 
-        They may be opening connections, which aiokafka's `close` would overlook.
+        Waits a second for calls in progress: they may be opening connections, which aiokafka's `close` would miss.
         """
-        async with self._one_at_a_time:
+        async with self._lock:
             self._closed = True
             with suppress(TimeoutError):
-                await asyncio.wait_for(self._idle.wait(), _FOR_CALLS)
+                await asyncio.wait_for(self._idle.wait(), _CLOSE_TIMEOUT)
             client, self._client = self._client, None
             if client is not None:
                 await (end or self._end)(client)
 
     @asynccontextmanager
-    async def lent(self) -> AsyncIterator[C]:
-        """The running client, for one call that `close` should know of."""
+    async def in_use(self) -> AsyncIterator[C]:
+        """Gives the running client to one call, which `close` waits for."""
         client = await self.get()
         self._calls += 1
         self._idle.clear()
@@ -84,47 +89,49 @@ class Kept(Generic[C]):
 
 
 @asynccontextmanager
-async def borrowed(kept: Kept[C], what: str, where: object, within: float) -> AsyncIterator[C]:
-    """A shared client for one call of `within` seconds; it is ended when that fails, as it may know no living broker.
+async def borrowed(shared: SharedClient[C], what: str, where: object, within: float) -> AsyncIterator[C]:
+    """Gives a shared client to one call of `within` seconds; drops it when the call fails for want of a broker.
 
-    `LogUnavailable`, or `LogError` where trying again cannot help.
+    Raises:
+        LogUnavailable: No answer in time.
+        LogError: Trying again cannot help.
     """
     client: C | None = None
     try:
-        async with answering(what, where, within), kept.lent() as client:
+        async with answering(what, where, within), shared.in_use() as client:
             yield client
     except LogUnavailable:
         if client is not None:
-            await kept.drop(client)
+            await shared.drop(client)
         raise
 
 
 async def started(client: C, end: Callable[[C], Awaitable[None]]) -> C:
-    """`client`, started; when that fails it is ended, and the error goes on.
+    """Starts a client and returns it; when that fails, ends it and raises the error.
 
-    Started in a task of its own, which is not cancelled with us: cut off between its first connection and that one's
-    first answer, aiokafka would forget the connection and nobody could close it.
+    The start runs in a task of its own, which is not cancelled with the caller: cancelled between its first connection
+    and the first answer, aiokafka would lose the connection and nothing could close it.
     """
     starting = asyncio.create_task(client.start())
     try:
         await asyncio.shield(starting)
     except BaseException:
-        await _finish(starting, _FOR_CALLS)
+        await _finish(starting, _CLOSE_TIMEOUT)
         await end(client)
         raise
     return client
 
 
 async def end_producer(producer: AIOKafkaProducer, within: float) -> None:
-    """Write what is waiting, if that can be done in time; then see that nothing is written any more."""
+    """Writes what is waiting, if that is possible in time; afterwards nothing is written any more."""
     if not await _finishes(producer.stop(), within):
         await abandon_producer(producer)
 
 
 async def abandon_producer(producer: AIOKafkaProducer) -> None:
-    """End it at once. What is waiting fails, and is not written behind the back of a producer that comes after.
+    """Ends a producer at once. What is waiting fails, and is not written while a new producer is in use.
 
-    `stop` alone cannot: an idempotent producer retries for ever, and `stop` waits for it.
+    `stop` alone cannot do that: an idempotent producer retries for ever, and `stop` waits for it.
     """
     producer._closed = True  # noqa: SLF001
     sending = producer._sender.sender_task  # noqa: SLF001
@@ -132,20 +139,20 @@ async def abandon_producer(producer: AIOKafkaProducer) -> None:
         sending.cancel()
     producer._message_accumulator.fail_all(KafkaConnectionError("the producer was ended"))  # noqa: SLF001
     await producer.client.close()
-    for _ in range(10):  # each cancels one request that it still waits for
+    for _ in range(10):  # each cancels one pending request
         if sending is None or sending.done():
             break
         sending.cancel()
         await asyncio.wait([sending], timeout=0.2)
     if sending is not None and sending.done() and not sending.cancelled():
-        sending.exception()  # seen; it was on its way out
+        sending.exception()  # retrieved; the task has ended
 
 
 async def end_consumer(consumer: AIOKafkaConsumer, within: float) -> None:
-    """Leave the group and close the connections; by force when that takes longer than `within` seconds."""
+    """Leaves the group and closes the connections; by force when that takes longer than `within` seconds."""
     if await _finishes(consumer.stop(), within):
         return
-    # It was cut off in the middle of leaving; this is what it had not come to.
+    # It was cancelled while it was leaving; these are the steps that it had not reached.
     if isinstance(consumer._coordinator, GroupCoordinator):  # noqa: SLF001
         await _end_coordinator(consumer._coordinator)  # noqa: SLF001
     if consumer._fetcher is not None:  # noqa: SLF001
@@ -154,7 +161,7 @@ async def end_consumer(consumer: AIOKafkaConsumer, within: float) -> None:
 
 
 async def _end_coordinator(coordinator: GroupCoordinator) -> None:
-    """Its tasks, left alone, would open connections of a client that was closed."""
+    """Cancels its tasks, which would otherwise open connections of a closed client."""
     for task in (
         coordinator._coordination_task,  # noqa: SLF001
         coordinator._heartbeat_task,  # noqa: SLF001
@@ -165,9 +172,9 @@ async def _end_coordinator(coordinator: GroupCoordinator) -> None:
 
 
 async def _finishes(ending: Coroutine[Any, Any, None], within: float) -> bool:
-    """Whether `ending` came to its end in time and without an error.
+    """Returns whether `ending` finished in time and without an error.
 
-    In a task of its own: aiokafka cancels and awaits its own tasks, and the cancellation may come out of `stop`.
+    It runs in a task of its own: aiokafka cancels and awaits its own tasks, and `stop` may raise that cancellation.
     """
     task = asyncio.create_task(ending)
     await _finish(task, within)
@@ -175,7 +182,7 @@ async def _finishes(ending: Coroutine[Any, Any, None], within: float) -> bool:
 
 
 async def _finish(task: asyncio.Task[Any], within: float) -> None:
-    """Let `task` come to its end in so many seconds, then cancel it; what it raises is seen and goes no further."""
+    """Waits up to `within` seconds for a task, then cancels it; its error is retrieved and ignored."""
     try:
         await asyncio.wait([task], timeout=within)
     finally:

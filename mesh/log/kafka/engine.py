@@ -1,8 +1,8 @@
-"""The log on Apache Kafka: the port through aiokafka, kept on a short leash.
+"""The log on Apache Kafka: the port through aiokafka.
 
-Every call ends in time, every client that fails is replaced, and no offset is chosen or committed by the library.
-See `append` for durability, `group` and `member` for groups, `follow` for tables,
-`topics` for what our topics must be, `settings` for the URL.
+Every call ends in time, every client that fails is replaced, and the library never chooses or commits an offset.
+`append` makes records durable, `group` and `member` implement groups, `follow` reads for tables, `topics` creates and
+checks topics, `cluster` parses the URL.
 """
 
 import logging
@@ -17,25 +17,27 @@ from mesh.concurrency import close_all
 from mesh.errors import LogError, LogUnavailable
 from mesh.log.kafka import topics as kafka_topics
 from mesh.log.kafka.append import Appender
-from mesh.log.kafka.clients import Kept, borrowed
+from mesh.log.kafka.clients import SharedClient, borrowed
+from mesh.log.kafka.cluster import KafkaContext, Secrets, parse
 from mesh.log.kafka.failures import answering, with_reason_from_logs
 from mesh.log.kafka.follow import Follower
 from mesh.log.kafka.group import KafkaGroup
 from mesh.log.kafka.offsets import Offsets
-from mesh.log.kafka.settings import Cluster, KafkaTimeouts, Secrets, parse
+from mesh.log.kafka.settings import KafkaTimeouts
 from mesh.log.port import Append, Batch
 
 
 async def open_log(
     url: str, *, clock: Clock, secrets: Secrets, timeouts: KafkaTimeouts | None = None
 ) -> "KafkaLog":
-    """Connect to the cluster of `url`; `settings` says what a URL may hold.
+    """Connects to the cluster of `url`; `secrets` returns the value of a named secret, or None.
 
-    `secrets` gives the value of a named secret, or None. `InvalidInput` for a URL that is wrong, `LogUnavailable` when
-    nobody answers there.
+    Raises:
+        InvalidInput: The URL is wrong.
+        LogUnavailable: No broker answers there.
     """
     _keep_passwords_out_of_logs()
-    kafka = KafkaLog(parse(url, secrets), clock, timeouts or KafkaTimeouts())
+    kafka = KafkaLog(KafkaContext(parse(url, secrets), timeouts or KafkaTimeouts(), clock))
     try:
         await kafka.start()
     except BaseException:
@@ -45,21 +47,21 @@ async def open_log(
 
 
 class KafkaLog:
-    """`mesh.log.port.Log`. Made by `open_log`; used in the event loop that made it."""
+    """`mesh.log.port.Log` on Kafka. Created by `open_log`; used in the event loop that created it."""
 
-    def __init__(self, cluster: Cluster, clock: Clock, timeouts: KafkaTimeouts) -> None:
-        self._cluster, self._clock, self._timeouts = cluster, clock, timeouts
-        self._appender = Appender(cluster, timeouts, clock)
-        self._admin: Kept[AIOKafkaAdminClient] = Kept(self._make_admin, _close_admin)
-        self._offsets = Offsets(cluster, timeouts)
+    def __init__(self, context: KafkaContext) -> None:
+        self._context, self._cluster = context, context.cluster
+        self._appender = Appender(context)
+        self._admin: SharedClient[AIOKafkaAdminClient] = SharedClient(self._create_admin, _close_admin)
+        self._offsets = Offsets(context)
         self._known: set[str] = set()  # topics that exist
         self._readers: set[KafkaGroup | Follower] = set()
         self._closed = False
 
     async def start(self) -> None:
-        """See that Kafka is there, so that a wrong address is told at once and not by the first append."""
+        """Connects, so that a wrong address is an error now and not at the first append."""
         with with_reason_from_logs():
-            async with answering("start", self._cluster, self._timeouts.request_timeout):
+            async with answering("start", self._cluster, self._context.timeouts.request):
                 await self._appender.start()
 
     async def append(self, records: Sequence[Append]) -> Sequence[int]:
@@ -70,7 +72,7 @@ class KafkaLog:
     async def group(self, name: str, topics: Sequence[str]) -> KafkaGroup:
         self._check_open()
         await self._check_topics(set(topics))
-        group = KafkaGroup(name, topics, self._cluster, self._timeouts, self._clock, self._offsets)
+        group = KafkaGroup(name, topics, self._context, self._offsets)
         self._readers.add(group)
         await group.join()
         return group
@@ -79,9 +81,7 @@ class KafkaLog:
         self, topic: str, *, start: Mapping[int, int] | None = None
     ) -> AsyncGenerator[Batch, None]:
         self._check_open()
-        follower = Follower(
-            topic, self._cluster, self._timeouts, self._clock, self._offsets, numbers=self._partitions_of
-        )
+        follower = Follower(topic, self._context, self._offsets, numbers=self._partitions_of)
         self._readers.add(follower)
         try:
             async with aclosing(follower.batches(start or {})) as batches:
@@ -100,7 +100,7 @@ class KafkaLog:
     async def ensure(self, topics: Sequence[str]) -> Sequence[str]:
         self._check_open()
         kafka_topics.check_names(topics)
-        async with self._administering("make topics") as admin:
+        async with self._administering("create topics") as admin:
             return await kafka_topics.ensure(admin, topics, self._cluster)
 
     async def missing(self, topics: Sequence[str]) -> Sequence[str]:
@@ -110,40 +110,39 @@ class KafkaLog:
         return [name for name in topics if name not in found]
 
     async def close(self) -> None:
-        """Write what is waiting, leave all groups, let the connections go; in bounded time."""
+        """Writes what is waiting, leaves all groups and closes the connections, each within a time-out."""
         self._closed = True
         readers = [reader.close for reader in self._readers]
         await close_all(*readers, self._appender.close, self._admin.close, self._offsets.close)
 
     async def _check_topics(self, topics: set[str]) -> None:
-        """`LogError` for a topic that does not exist. aiokafka would wait for it, or have the broker make it."""
+        """Raises `LogError` for a topic that does not exist; aiokafka would wait for it, or have it created."""
         if topics <= self._known:
             return
         self._known |= (await self._all_partitions()).keys()
         for name in sorted(topics - self._known):
-            raise LogError(
-                f"topic {name} does not exist on Kafka at {self._cluster}: run `regmesh topics create`"
-            )
+            raise self._no_topic(name)
 
     async def _partitions_of(self, topic: str) -> Sequence[int]:
         found = await self._all_partitions()
         if topic not in found:
-            raise LogError(
-                f"topic {topic} does not exist on Kafka at {self._cluster}: run `regmesh topics create`"
-            )
+            raise self._no_topic(topic)
         return found[topic]
+
+    def _no_topic(self, name: str) -> LogError:
+        return LogError(
+            f"topic {name} does not exist on Kafka at {self._cluster}: run `regmesh topics create`"
+        )
 
     async def _all_partitions(self) -> dict[str, list[int]]:
         async with self._administering("list topics") as admin:
             return await kafka_topics.partitions(admin)
 
     def _administering(self, what: str) -> AbstractAsyncContextManager[AIOKafkaAdminClient]:
-        return borrowed(self._admin, what, self._cluster, self._timeouts.request_timeout)
+        return borrowed(self._admin, what, self._cluster, self._context.timeouts.request)
 
-    def _make_admin(self) -> AIOKafkaAdminClient:
-        return AIOKafkaAdminClient(
-            **self._cluster.client_options(), request_timeout_ms=int(self._timeouts.request_timeout * 1000)
-        )
+    def _create_admin(self) -> AIOKafkaAdminClient:
+        return AIOKafkaAdminClient(**self._context.client_options())
 
     def _check_open(self) -> None:
         if self._closed:
@@ -155,6 +154,6 @@ async def _close_admin(admin: AIOKafkaAdminClient) -> None:
 
 
 def _keep_passwords_out_of_logs() -> None:
-    """At DEBUG this logger prints every request, also the one that carries the password."""
+    """Raises the level of a logger that at DEBUG prints every request, also the one with the password."""
     connections = logging.getLogger("aiokafka.conn")
     connections.setLevel(max(connections.level, logging.INFO))

@@ -1,4 +1,4 @@
-"""Kafka's errors into ours, and the end of every wait. The one edge where aiokafka's errors are known."""
+"""Translation of aiokafka's errors, and a time-out for every wait. No other module knows aiokafka's errors."""
 
 import asyncio
 import logging
@@ -9,7 +9,7 @@ from aiokafka import errors
 
 from mesh.errors import LogError, LogUnavailable, clean
 
-# A human has to act on these; trying again cannot help.
+# An operator has to act on these; trying again cannot help.
 _REFUSED = (
     errors.AuthenticationFailedError,
     errors.AuthenticationMethodNotSupported,
@@ -26,7 +26,7 @@ _REFUSED = (
 
 
 def translated(error: BaseException, what: str, where: object) -> LogError:
-    """`error`, met while we wanted to do `what`, as one of ours."""
+    """Translates an error of aiokafka; `what` was being done at `where`."""
     reason = str(error) or type(error).__name__
     if isinstance(error, _REFUSED):
         return LogError(f"{what}: Kafka at {where} refused: {reason}")
@@ -35,7 +35,12 @@ def translated(error: BaseException, what: str, where: object) -> LogError:
 
 @asynccontextmanager
 async def answering(what: str, where: object, within: float) -> AsyncIterator[None]:
-    """Ends the block after `within` seconds, and raises `LogError` or `LogUnavailable` for what went wrong in it."""
+    """Ends the block after `within` seconds, and translates its errors.
+
+    Raises:
+        LogUnavailable: No answer in time, or a failure that may pass.
+        LogError: Kafka refuses; trying again cannot help.
+    """
     try:
         async with asyncio.timeout(within):
             yield
@@ -49,9 +54,9 @@ async def answering(what: str, where: object, within: float) -> AsyncIterator[No
 
 @contextmanager
 def with_reason_from_logs() -> Iterator[None]:
-    """At bootstrap aiokafka raises the same for a dead host and a wrong password, and only its log says which.
+    """Adds the last error that aiokafka logged to a `LogUnavailable` of the block.
 
-    Adds what it last logged as an error to a `LogUnavailable` of the block.
+    At bootstrap aiokafka raises the same for a dead host and a wrong password, and only its log has the reason.
     """
     listener = _LastError()
     logger = logging.getLogger("aiokafka")
@@ -59,9 +64,9 @@ def with_reason_from_logs() -> Iterator[None]:
     try:
         yield
     except LogUnavailable as error:
-        if not listener.said:
+        if not listener.message:
             raise
-        raise LogUnavailable(f"{error} ({listener.said})") from error
+        raise LogUnavailable(f"{error} ({listener.message})") from error
     finally:
         logger.removeHandler(listener)
 
@@ -69,7 +74,7 @@ def with_reason_from_logs() -> Iterator[None]:
 class _LastError(logging.Handler):
     def __init__(self) -> None:
         super().__init__(logging.ERROR)
-        self.said = ""
+        self.message = ""
 
     def emit(self, record: logging.LogRecord) -> None:
-        self.said = clean(record.getMessage())
+        self.message = clean(record.getMessage())

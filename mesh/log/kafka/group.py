@@ -1,8 +1,8 @@
-"""A share of some topics on Kafka, read with others.
+"""A share of some topics on Kafka, read together with other processes.
 
-`read` looks into a buffer that a task of its own fills: aiokafka's `getmany` may neither be cancelled (it stops
-counting as polling) nor trusted to end in time (it waits for a rebalance without end). When a rebalance takes the
-partitions, the buffer is emptied with them, so what `read` returns is always of partitions owned at that moment.
+`read` takes records from a buffer that a background task fills: aiokafka's `getmany` may not be cancelled (it would
+stop counting as a poll), and may not end in time (it waits for a rebalance without a limit). A rebalance that revokes
+the partitions also empties the buffer, so `read` returns records only of partitions that are owned at that moment.
 """
 
 import asyncio
@@ -12,13 +12,12 @@ from contextlib import suppress
 import structlog
 from aiokafka.errors import ConsumerStoppedError, KafkaError
 
-from mesh.clock import Clock
 from mesh.concurrency import close_all
 from mesh.errors import LogUnavailable
+from mesh.log.kafka.cluster import KafkaContext
 from mesh.log.kafka.failures import translated
-from mesh.log.kafka.member import Member
+from mesh.log.kafka.member import Member, RebalanceListener
 from mesh.log.kafka.offsets import Offsets
-from mesh.log.kafka.settings import Cluster, KafkaTimeouts
 from mesh.log.port import Partition, Record
 
 log = structlog.get_logger()
@@ -27,56 +26,42 @@ _FAILURES_BEFORE_REJOINING = 3
 
 
 class KafkaGroup:
-    """One member of the group `name` over `topics`, whatever consumers it takes; see `Group`."""
+    """`mesh.log.port.Group` on Kafka: a member of the group, through one aiokafka consumer after another."""
 
-    def __init__(
-        self,
-        name: str,
-        topics: Sequence[str],
-        cluster: Cluster,
-        timeouts: KafkaTimeouts,
-        clock: Clock,
-        offsets: Offsets,
-    ) -> None:
+    def __init__(self, name: str, topics: Sequence[str], context: KafkaContext, offsets: Offsets) -> None:
         self._name, self._topics = name, topics
-        self._cluster, self._timeouts, self._clock = cluster, timeouts, clock
+        self._context, self._timeouts, self._clock = context, context.timeouts, context.clock
         self._offsets = offsets
         self._member: Member | None = None
-        self._gained = asyncio.Event()
+        self._assigned = asyncio.Event()
         self._revoked: set[Partition] = set()
         self._truncated: dict[Partition, int] = {}
         self._paused: set[Partition] = set()
         self._buffer: list[Record] = []
-        self._turn: asyncio.Task[None] | None = None
-        self._turn_began = 0.0
+        self._polling: asyncio.Task[None] | None = None
+        self._polling_since = 0.0
         self._failures = 0
         self._closed = False
 
     async def join(self) -> None:
-        """Become a member, and wait a while for partitions; they may come later. `LogUnavailable`."""
-        member = Member(
-            self._name,
-            self._cluster,
-            self._timeouts,
-            self._clock,
-            self._offsets,
-            revoked=self._on_revoked,
-            gained=self._on_gained,
-            truncated=self._on_truncated,
-        )
-        self._member = member
+        """Becomes a member, and waits a while for partitions; they may be assigned later.
+
+        Raises:
+            LogUnavailable: No broker answers.
+        """
+        listener = RebalanceListener(self._on_revoked, self._on_assigned, self._on_truncated)
+        self._member = Member(self._name, self._context, self._offsets, listener)
         try:
-            await member.join(self._topics)
+            await self._member.join(self._topics)
         except BaseException:
             await self._leave()
             raise
         self._failures = 0
         with suppress(TimeoutError):
-            async with asyncio.timeout(self._timeouts.request_timeout):
-                await self._gained.wait()
+            async with asyncio.timeout(self._timeouts.request):
+                await self._assigned.wait()
 
     async def read(self, *, max_records: int, timeout: float) -> Sequence[Record]:
-        """As `Group.read`. `LogUnavailable` while Kafka is away, and `LogError` when it refuses this member."""
         deadline = asyncio.get_running_loop().time() + timeout
         while not (records := self._take(max_records)):
             await self._fill(max_records, timeout)
@@ -115,7 +100,7 @@ class KafkaGroup:
 
     async def close(self) -> None:
         self._closed = True
-        await close_all(self._stop_turn, self._leave)
+        await close_all(self._stop_polling, self._leave)
 
     def _take(self, max_records: int) -> list[Record]:
         taken: list[Record] = []
@@ -127,54 +112,54 @@ class KafkaGroup:
         return taken
 
     async def _fill(self, max_records: int, timeout: float) -> None:
-        """Wait up to `timeout` for the turn that is under way, or begin one. Raises what it ended with."""
+        """Waits up to `timeout` for the poll in progress, or starts one. Raises the error that it ended with."""
         self._check_open()
-        if (
-            self._turn is not None
-            and self._clock.monotonic() - self._turn_began > self._timeouts.stall_timeout
-        ):
-            log.warning("reader hangs", action="log_group_hangs", group=self._name)
-            await self._stop_turn()
+        if self._polling is not None and self._clock.monotonic() - self._polling_since > self._timeouts.stall:
+            log.warning("a poll hangs", action="log_group_hangs", group=self._name)
+            await self._stop_polling()
             await self._leave()
-        if self._turn is None:
-            self._turn_began = self._clock.monotonic()
-            self._turn = asyncio.create_task(self._one_turn(max_records, timeout), name=f"read {self._name}")
-        turn = self._turn
-        done, _ = await asyncio.wait([turn], timeout=timeout)
+        if self._polling is None:
+            self._polling_since = self._clock.monotonic()
+            self._polling = asyncio.create_task(self._poll(max_records, timeout), name=f"read {self._name}")
+        polling = self._polling
+        done, _ = await asyncio.wait([polling], timeout=timeout)
         self._check_open()
         if done:
-            self._turn = None
-            turn.result()
+            self._polling = None
+            polling.result()
 
-    async def _one_turn(self, max_records: int, timeout: float) -> None:
+    async def _poll(self, max_records: int, timeout: float) -> None:
         if self._member is None:
             await self.join()
         elif await self._member.is_stuck(self._paused):
-            log.warning("reader joins anew", action="log_group_rejoin", group=self._name, reason="stuck")
-            await self._leave()
+            await self._rejoin("stuck")
         else:
-            await self._look(self._member, max_records, timeout)
+            await self._poll_member(self._member, max_records, timeout)
 
-    async def _look(self, member: Member, max_records: int, timeout: float) -> None:
+    async def _poll_member(self, member: Member, max_records: int, timeout: float) -> None:
         try:
-            self._buffer += await member.look(max_records, timeout)
+            self._buffer += await member.poll(max_records, timeout)
         except (KafkaError, ConsumerStoppedError) as error:
             self._failures += 1
             if self._failures >= _FAILURES_BEFORE_REJOINING:
-                log.warning(
-                    "reader joins anew", action="log_group_rejoin", group=self._name, reason=repr(error)
-                )
-                await self._leave()
-            raise translated(error, f"read of group {self._name}", self._cluster) from error
+                await self._rejoin(repr(error))
+            raise translated(error, f"read of group {self._name}", self._context.cluster) from error
         self._failures = 0
 
-    async def _stop_turn(self) -> None:
-        turn, self._turn = self._turn, None
-        if turn is not None:
-            turn.cancel()
-            await asyncio.wait([turn])
-            if not turn.cancelled():
-                turn.exception()  # seen; nobody waits for it any more
+    async def _rejoin(self, reason: str) -> None:
+        """Leaves the group; the next poll joins it again."""
+        log.warning(
+            "a member joins its group again", action="log_group_rejoin", group=self._name, reason=reason
+        )
+        await self._leave()
+
+    async def _stop_polling(self) -> None:
+        polling, self._polling = self._polling, None
+        if polling is not None:
+            polling.cancel()
+            await asyncio.wait([polling])
+            if not polling.cancelled():
+                polling.exception()  # retrieved, since nobody waits for it any more
 
     async def _leave(self) -> None:
         member, self._member = self._member, None
@@ -185,14 +170,14 @@ class KafkaGroup:
     def _on_revoked(self, member: Member) -> None:
         self._revoked |= member.owned
         self._buffer.clear()
-        self._gained.clear()
+        self._assigned.clear()
 
     def _on_truncated(self, truncated: Mapping[Partition, int]) -> None:
         self._truncated |= truncated
 
-    def _on_gained(self, member: Member) -> None:
+    def _on_assigned(self, member: Member) -> None:
         member.pause(self._paused)
-        self._gained.set()
+        self._assigned.set()
 
     def _check_open(self) -> None:
         if self._closed:

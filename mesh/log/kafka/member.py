@@ -1,12 +1,13 @@
-"""One consumer in a group: it joins, owns partitions, loses them, and knows when it is stuck.
+"""One consumer in a group: it joins, owns partitions until they are revoked, and detects when it is stuck.
 
-aiokafka joins and rejoins in the background, so partitions may go at any await; every rebalance takes all of them and
-forgets which were paused. A member lives until it fails; then a new one is made.
+aiokafka joins and rejoins in the background, so partitions may be revoked at any await; every rebalance revokes all of
+them and forgets which were paused. A member that fails is replaced by a new one.
 """
 
 from collections.abc import Callable, Collection, Mapping, Sequence
 from collections.abc import Set as AbstractSet
-from typing import Any
+from contextlib import AbstractAsyncContextManager
+from typing import Any, NamedTuple
 
 from aiokafka import AIOKafkaConsumer, ConsumerRebalanceListener, TopicPartition
 from aiokafka.coordinator.assignors.roundrobin import RoundRobinPartitionAssignor
@@ -17,162 +18,174 @@ from aiokafka.errors import (
     OffsetOutOfRangeError,
 )
 
-from mesh.clock import Clock
 from mesh.log.kafka.clients import end_consumer, started
+from mesh.log.kafka.cluster import KafkaContext
 from mesh.log.kafka.failures import answering
 from mesh.log.kafka.offsets import Offsets, is_behind
-from mesh.log.kafka.reading import reading_options, record_of, start_again_from_oldest
-from mesh.log.kafka.settings import Cluster, KafkaTimeouts
+from mesh.log.kafka.reading import consumer_options, record_of, skip_truncated
 from mesh.log.port import Partition, Record
 
 
+class RebalanceListener(NamedTuple):
+    """What a member calls, in the middle of awaits of other tasks, and never again after `Member.end`."""
+
+    on_revoked: Callable[["Member"], None]
+    on_assigned: Callable[["Member"], None]
+    on_truncated: Callable[[Mapping[Partition, int]], None]
+
+
 class Member(ConsumerRebalanceListener):  # type: ignore[misc]  # aiokafka has no types
-    """`revoked` and `gained` are called in the middle of others' awaits, and never again once `end` was called."""
+    """A consumer in a group; `owned` are the partitions that are assigned to it now."""
 
     def __init__(
-        self,
-        group: str,
-        cluster: Cluster,
-        timeouts: KafkaTimeouts,
-        clock: Clock,
-        offsets: Offsets,
-        *,
-        revoked: Callable[["Member"], None],
-        gained: Callable[["Member"], None],
-        truncated: Callable[[Mapping[Partition, int]], None],
+        self, group: str, context: KafkaContext, offsets: Offsets, listener: RebalanceListener
     ) -> None:
-        self._group, self._cluster, self._timeouts, self._clock = group, cluster, timeouts, clock
-        self._offsets, self._revoked, self._gained, self._truncated = offsets, revoked, gained, truncated
-        self._consumer = AIOKafkaConsumer(**_options(group, cluster, timeouts))
+        self._group, self._context, self._timeouts = group, context, context.timeouts
+        self._offsets, self._listener = offsets, listener
+        self._consumer = AIOKafkaConsumer(**_options(group, context))
         self._ended = False
-        self._well_at = (
-            clock.monotonic()
-        )  # when it last gained partitions, got records, or had nothing to get
-        self._refused_at: float | None = None  # a commit, with no rebalance since
-        self._has_place = False  # in the group's present generation
-        self._from_oldest: set[TopicPartition] = (
-            set()
-        )  # at their oldest record, as the group never committed there
+        # When it last was assigned partitions, got records, or had none to get.
+        self._healthy_at = context.clock.monotonic()
+        self._commit_refused_at: float | None = None  # None again after a rebalance
+        self._is_in_generation = False  # whether the group's present generation includes it
+        self._from_oldest: set[TopicPartition] = set()  # never committed, and moved to their oldest record
         self.owned: frozenset[Partition] = frozenset()
 
     async def join(self, topics: Sequence[str]) -> None:
-        """Connect, then join in the background. `LogUnavailable` when nobody answers."""
-        async with answering(f"join group {self._group}", self._cluster, self._timeouts.request_timeout):
+        """Connects, then joins in the background.
+
+        Raises:
+            LogUnavailable: No broker answers.
+        """
+        async with self._answering("join"):
             await started(self._consumer, self._stop)
         self._consumer.subscribe(list(topics), listener=self)
 
     async def end(self) -> None:
-        """Leave, so that others take over at once; in bounded time."""
+        """Leaves the group within `timeouts.stop`, so that other members take over at once."""
         self._ended = True
         self.owned = frozenset()
         await self._stop(self._consumer)
 
-    async def look(self, max_records: int, timeout: float) -> list[Record]:
-        """Records, if some come within `timeout` seconds. Raises what aiokafka raises.
+    async def poll(self, max_records: int, timeout: float) -> list[Record]:
+        """Returns records that arrive within `timeout` seconds. Raises what aiokafka raises.
 
-        Waits longer, without end, during a rebalance; must not be cancelled unless the member is given up. Whoever
-        called continues at once, with no await in between, so no rebalance comes between taking records and keeping.
+        It waits longer, without a limit, during a rebalance, and must not be cancelled unless the member is ended
+        afterwards. The caller continues without an await, so that no rebalance happens before it stores the records.
         """
         try:
             found = await self._consumer.getmany(timeout_ms=int(timeout * 1000), max_records=max_records)
         except NoOffsetForPartitionError:
-            await self._begin_at_oldest()
+            await self._start_at_oldest()
             return []
         except OffsetOutOfRangeError as error:
-            self._truncated(await start_again_from_oldest(self._consumer, error))
+            self._listener.on_truncated(await skip_truncated(self._consumer, error))
             return []
         if found:
-            self._well_at = self._clock.monotonic()
-        return [record_of(one) for several in found.values() for one in several]
+            self._healthy_at = self._context.clock.monotonic()
+        return [record_of(record) for records in found.values() for record in records]
 
     def pause(self, partitions: AbstractSet[Partition]) -> None:
-        self._consumer.pause(*_theirs(partitions & self.owned))
+        """Pauses those of these partitions that it owns."""
+        self._consumer.pause(*_topic_partitions(partitions & self.owned))
 
     def resume(self, partitions: AbstractSet[Partition]) -> None:
-        self._consumer.resume(*_theirs(partitions & self.owned))
+        """Resumes those of these partitions that it owns."""
+        self._consumer.resume(*_topic_partitions(partitions & self.owned))
 
     async def commit(self, finished: Mapping[Partition, int]) -> None:
-        """As `Group.commit`."""
+        """Commits offsets, as `Group.commit` says."""
         offsets = {TopicPartition(*one): offset for one, offset in finished.items() if one in self.owned}
         if not offsets:
             return  # without offsets, aiokafka would commit what was read
-        async with answering(f"commit of group {self._group}", self._cluster, self._timeouts.request_timeout):
+        async with self._answering("commit"):
             try:
                 await self._consumer.commit(offsets)
             except (CommitFailedError, IllegalStateError):
-                # A rebalance came first: whoever owns them now reads them again.
-                self._refused_at = self._refused_at or self._clock.monotonic()
+                # A rebalance came first: the new owners read these records again.
+                self._commit_refused_at = self._commit_refused_at or self._context.clock.monotonic()
 
     async def lag(self) -> dict[Partition, int]:
-        """As `Group.lag`."""
-        owned = _theirs(self.owned)
+        """Returns the lag of each owned partition, as `Group.lag` says."""
+        owned = _topic_partitions(self.owned)
         ends, oldest = await self._offsets.ends(owned), await self._offsets.oldest(owned)
-        async with answering(f"lag of group {self._group}", self._cluster, self._timeouts.request_timeout):
+        async with self._answering("lag"):
             committed = {one: await self._consumer.committed(one) or 0 for one in owned}
         return {Partition(*one): ends[one] - max(committed[one], oldest[one]) for one in owned}
 
     async def is_stuck(self, paused: AbstractSet[Partition]) -> bool:
-        """Whether a new member would do better: no partitions for long, commits refused for long, or no records.
+        """Returns whether the member should be replaced, as aiokafka's background tasks can hang without another sign.
 
-        aiokafka's background tasks can hang with no other sign. `LogUnavailable` when nobody answers.
+        It should when, for `timeouts.stall`, it had no assignment, commits were refused, or records did not arrive.
+
+        Raises:
+            LogUnavailable: No broker answers.
         """
-        now = self._clock.monotonic()
-        if self._refused_at is not None and now - self._refused_at > self._timeouts.stall_timeout:
+        now, stall = self._context.clock.monotonic(), self._timeouts.stall
+        if self._commit_refused_at is not None and now - self._commit_refused_at > stall:
             return True
-        if now - self._well_at < self._timeouts.stall_timeout:
+        if now - self._healthy_at < stall:
             return False
-        unread = _theirs(self.owned - paused)
-        if not self._has_place or await is_behind(self._consumer, unread, self._offsets):
+        unread = _topic_partitions(self.owned - paused)
+        if not self._is_in_generation or await is_behind(self._consumer, unread, self._offsets):
             return True
-        self._well_at = now
+        self._healthy_at = now
         return False
 
     async def on_partitions_revoked(self, revoked: Collection[TopicPartition]) -> None:  # noqa: ARG002 (all of them)
         """Called by aiokafka."""
         if not self._ended:
-            self._has_place = False
-            self._revoked(self)
+            self._is_in_generation = False
+            self._listener.on_revoked(self)
             self.owned = frozenset()
 
     async def on_partitions_assigned(self, assigned: Collection[TopicPartition]) -> None:
-        """Called by aiokafka, also with nothing, when there are more members than partitions."""
+        """Called by aiokafka, also without partitions, when there are more members than partitions."""
         if not self._ended:
-            self._has_place = True
+            self._is_in_generation = True
             self._from_oldest.clear()
             self.owned = frozenset(Partition(*one) for one in assigned)
-            self._well_at, self._refused_at = self._clock.monotonic(), None
-            self._gained(self)
+            self._healthy_at, self._commit_refused_at = self._context.clock.monotonic(), None
+            self._listener.on_assigned(self)
 
-    async def _begin_at_oldest(self) -> None:
-        """Where this group never committed. aiokafka tells of one partition at a time, which takes long for many."""
+    async def _start_at_oldest(self) -> None:
+        """Moves to the oldest record wherever this group never committed.
+
+        aiokafka reports one such partition at a time, which would take long for many.
+        """
         never = [
             one
             for one in self._consumer.assignment() - self._from_oldest
             if await self._consumer.committed(one) is None
         ]
         self._from_oldest |= set(never)
-        still_ours = [one for one in never if one in self._consumer.assignment()]
-        if still_ours:
-            await self._consumer.seek_to_beginning(*still_ours)
+        still_assigned = [one for one in never if one in self._consumer.assignment()]
+        if still_assigned:
+            await self._consumer.seek_to_beginning(*still_assigned)
+
+    def _answering(self, what: str) -> AbstractAsyncContextManager[None]:
+        return answering(f"{what} of group {self._group}", self._context.cluster, self._timeouts.request)
 
     async def _stop(self, consumer: AIOKafkaConsumer) -> None:
-        await end_consumer(consumer, self._timeouts.stop_timeout)
+        await end_consumer(consumer, self._timeouts.stop)
 
 
-def _theirs(partitions: Collection[Partition]) -> list[TopicPartition]:
+def _topic_partitions(partitions: Collection[Partition]) -> list[TopicPartition]:
     return [TopicPartition(*one) for one in partitions]
 
 
-def _options(group: str, cluster: Cluster, timeouts: KafkaTimeouts) -> dict[str, Any]:
+def _options(group: str, context: KafkaContext) -> dict[str, Any]:
+    timeouts = context.timeouts
     return {
-        **reading_options(cluster),
+        **consumer_options(context),
         "group_id": group,
-        "session_timeout_ms": int(timeouts.session_timeout * 1000),
-        "heartbeat_interval_ms": int(timeouts.heartbeat_interval * 1000),
-        "rebalance_timeout_ms": int(timeouts.rebalance_timeout * 1000),
-        "max_poll_interval_ms": int(timeouts.poll_timeout * 1000),
+        "session_timeout_ms": int(timeouts.session * 1000),
+        "heartbeat_interval_ms": int(timeouts.heartbeat * 1000),
+        # aiokafka's default is the session time-out, too short for members that finish copies first.
+        "rebalance_timeout_ms": int(timeouts.rebalance * 1000),
+        "max_poll_interval_ms": int(timeouts.poll * 1000),
         # A request to join is answered when the rebalance is over.
-        "request_timeout_ms": int((timeouts.rebalance_timeout + 5) * 1000),
+        "request_timeout_ms": int((timeouts.rebalance + 5) * 1000),
         # One only: with several, aiokafka asks to join once for each.
         "partition_assignment_strategy": (RoundRobinPartitionAssignor,),
     }

@@ -1,58 +1,59 @@
-"""Where partitions begin and end, asked on connections of its own.
+"""The first and last offsets of partitions, asked for on a connection of its own.
 
-A reader's own connection answers nothing while the broker holds a fetch open on it, which would cost half a second.
+The connection of a reader answers nothing while the broker holds a fetch open on it, which would cost half a second.
 """
 
 from collections.abc import Collection
 
 from aiokafka import AIOKafkaConsumer, TopicPartition
 
-from mesh.log.kafka.clients import Kept, borrowed, end_consumer
-from mesh.log.kafka.reading import reading_options
-from mesh.log.kafka.settings import Cluster, KafkaTimeouts
+from mesh.log.kafka.clients import SharedClient, borrowed, end_consumer
+from mesh.log.kafka.cluster import KafkaContext
+from mesh.log.kafka.reading import consumer_options
 
 
 class Offsets:
-    """Shared by all readers of a process. Every method raises `LogUnavailable` when nobody answers."""
+    """Shared by all readers of a process. Every method raises `LogUnavailable` when no broker answers."""
 
-    def __init__(self, cluster: Cluster, timeouts: KafkaTimeouts) -> None:
-        self._cluster, self._timeouts = cluster, timeouts
-        self._asker: Kept[AIOKafkaConsumer] = Kept(self._make, self._end)
+    def __init__(self, context: KafkaContext) -> None:
+        self._context = context
+        self._client: SharedClient[AIOKafkaConsumer] = SharedClient(self._create, self._end)
 
     async def ends(self, partitions: Collection[TopicPartition]) -> dict[TopicPartition, int]:
-        """The offset that the next record of each gets. The partitions must exist."""
+        """Returns the offset that the next record of each partition gets. The partitions must exist."""
+        context = self._context
         async with borrowed(
-            self._asker, "ask for ends", self._cluster, self._timeouts.request_timeout
-        ) as asker:
-            ends: dict[TopicPartition, int] = await asker.end_offsets(list(partitions))
+            self._client, "ask for ends", context.cluster, context.timeouts.request
+        ) as client:
+            ends: dict[TopicPartition, int] = await client.end_offsets(list(partitions))
         return ends
 
     async def oldest(self, partitions: Collection[TopicPartition]) -> dict[TopicPartition, int]:
-        """The offset of the oldest record of each, or its end when there is none. The partitions must exist."""
+        """Returns the offset of the oldest record of each partition, or its end. The partitions must exist."""
+        context = self._context
         async with borrowed(
-            self._asker, "ask for oldest", self._cluster, self._timeouts.request_timeout
-        ) as asker:
-            oldest: dict[TopicPartition, int] = await asker.beginning_offsets(list(partitions))
+            self._client, "ask for oldest", context.cluster, context.timeouts.request
+        ) as client:
+            oldest: dict[TopicPartition, int] = await client.beginning_offsets(list(partitions))
         return oldest
 
     async def close(self) -> None:
-        await self._asker.close()
+        """Closes the connection."""
+        await self._client.close()
 
-    def _make(self) -> AIOKafkaConsumer:
-        return AIOKafkaConsumer(
-            **reading_options(self._cluster), request_timeout_ms=int(self._timeouts.request_timeout * 1000)
-        )
+    def _create(self) -> AIOKafkaConsumer:
+        return AIOKafkaConsumer(**consumer_options(self._context))
 
-    async def _end(self, asker: AIOKafkaConsumer) -> None:
-        await end_consumer(asker, self._timeouts.stop_timeout)
+    async def _end(self, client: AIOKafkaConsumer) -> None:
+        await end_consumer(client, self._context.timeouts.stop)
 
 
 async def is_behind(
     consumer: AIOKafkaConsumer, partitions: Collection[TopicPartition], offsets: Offsets
 ) -> bool:
-    """Whether `partitions` have something that `consumer` has not delivered."""
+    """Returns whether `partitions` have records that `consumer` has not delivered."""
     if not partitions:
         return False
     ends = await offsets.ends(partitions)
-    ours = consumer.assignment()  # some may have gone to others meanwhile
-    return any([await consumer.position(one) < end for one, end in ends.items() if one in ours])
+    assigned = consumer.assignment()  # some may have been revoked meanwhile
+    return any([await consumer.position(one) < end for one, end in ends.items() if one in assigned])

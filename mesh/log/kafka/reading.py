@@ -1,4 +1,4 @@
-"""Shared by both kinds of Kafka readers: consumer settings, records as the port has them, truncated offsets."""
+"""Shared by followers and group members: consumer options, conversion of records, truncated offsets."""
 
 from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
@@ -8,7 +8,7 @@ import structlog
 from aiokafka import AIOKafkaConsumer, ConsumerRecord, TopicPartition
 from aiokafka.errors import OffsetOutOfRangeError
 
-from mesh.log.kafka.settings import Cluster
+from mesh.log.kafka.cluster import KafkaContext
 from mesh.log.port import Partition, Record
 
 log = structlog.get_logger()
@@ -16,19 +16,20 @@ log = structlog.get_logger()
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
-def reading_options(cluster: Cluster) -> dict[str, Any]:
-    """For every consumer of ours: no offset is ever chosen or committed by the client itself."""
+def consumer_options(context: KafkaContext) -> dict[str, Any]:
+    """Returns the options of every consumer: the client itself never chooses or commits an offset."""
     return {
-        **cluster.client_options(),
+        **context.client_options(),
         "auto_offset_reset": "none",
         "enable_auto_commit": False,
-        "fetch_max_bytes": 8 * 1024 * 1024,  # of each broker, held in memory until it is read
-        # A partition that is resumed waits for the fetch that is under way without it.
+        "fetch_max_bytes": 8 * 1024 * 1024,  # per broker, held in memory until it is read
+        # A resumed partition waits for the fetch in progress, which does not include it.
         "fetch_max_wait_ms": 200,
     }
 
 
 def record_of(found: ConsumerRecord) -> Record:
+    """Converts a record of aiokafka to one of the port."""
     return Record(
         partition=Partition(found.topic, found.partition),
         offset=found.offset,
@@ -38,23 +39,22 @@ def record_of(found: ConsumerRecord) -> Record:
     )
 
 
-async def start_again_from_oldest(
-    consumer: AIOKafkaConsumer, error: OffsetOutOfRangeError
-) -> Mapping[Partition, int]:
-    """Go on after records were gone before they were read: retention was too short, or the topic was made anew.
+async def skip_truncated(consumer: AIOKafkaConsumer, error: OffsetOutOfRangeError) -> Mapping[Partition, int]:
+    """Moves to the oldest records where unread ones were deleted: by retention, or with their topic.
 
-    Returns up to which offset each of these partitions had been read.
+    Returns:
+        The offset up to which each of these partitions had been read.
     """
-    moved: dict[TopicPartition, int] = error.args[0]
-    still_ours = [partition for partition in moved if partition in consumer.assignment()]
-    if still_ours:
-        await consumer.seek_to_beginning(*still_ours)
-    for partition, offset in moved.items():
+    truncated: dict[TopicPartition, int] = error.args[0]
+    still_assigned = [partition for partition in truncated if partition in consumer.assignment()]
+    if still_assigned:
+        await consumer.seek_to_beginning(*still_assigned)
+    for partition, offset in truncated.items():
         log.error(
-            "records were gone before they were read; reading on from the oldest",
+            "records were deleted before they were read; reading continues at the oldest",
             action="log_truncated",
             topic=partition.topic,
             partition=partition.partition,
             read_up_to=offset,
         )
-    return {Partition(*one): offset for one, offset in moved.items() if one in still_ours}
+    return {Partition(*one): offset for one, offset in truncated.items() if one in still_assigned}

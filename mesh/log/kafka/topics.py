@@ -1,4 +1,4 @@
-"""The topics of a Kafka cluster: which there are, and making ours with the settings of `schemas.topics`."""
+"""The topics of a Kafka cluster: listing them, and creating them with the settings of `schemas.topics`."""
 
 import asyncio
 from collections.abc import Iterable, Mapping, Sequence
@@ -9,27 +9,29 @@ from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
 from aiokafka.errors import NoError, TopicAlreadyExistsError, for_code
 
 from mesh.errors import LogError
-from mesh.log.kafka.settings import Cluster
+from mesh.log.checks import topic_settings
+from mesh.log.kafka.cluster import Cluster
 from schemas import topics as table
 from schemas.topics import Cleanup, TopicSettings
 
 _HOUR_MS = 3600 * 1000
-_MAX_BATCH = 1024 * 1024 + 12  # Kafka's own default, written down because codec.MAX_RECORD counts on it
+_MAX_BATCH = 1024 * 1024 + 12  # Kafka's own default, set explicitly because codec.MAX_RECORD relies on it
 
 
 def check_names(topics: Iterable[str]) -> None:
-    """`LogError` for a name that is not in our table of topics."""
+    """Checks that all names are in the table of topics.
+
+    Raises:
+        LogError: One is not.
+    """
     for name in topics:
-        try:
-            table.settings(name)
-        except KeyError as error:
-            raise LogError(f"{name!r} is no topic of ours") from error
+        topic_settings(name)
 
 
 async def partitions(admin: AIOKafkaAdminClient) -> dict[str, list[int]]:
-    """The partition numbers of every topic there is.
+    """Returns the partition numbers of every existing topic.
 
-    Asks for all of them: asking for one by name would make it, on brokers that create topics by themselves.
+    It asks for all of them: asking for one by name would create it, on brokers that create topics automatically.
     """
     found = await admin.describe_topics()
     return {
@@ -40,7 +42,11 @@ async def partitions(admin: AIOKafkaAdminClient) -> dict[str, list[int]]:
 
 
 async def settings_of(admin: AIOKafkaAdminClient, topics: Sequence[str]) -> dict[str, dict[str, str]]:
-    """All settings of existing topics, as Kafka names them."""
+    """Returns all settings of existing topics, with Kafka's names.
+
+    Raises:
+        LogError: Kafka does not describe one of them.
+    """
     if not topics:
         return {}
     answers = await admin.describe_configs(
@@ -50,48 +56,46 @@ async def settings_of(admin: AIOKafkaAdminClient, topics: Sequence[str]) -> dict
     for answer in answers:
         for code, reason, _kind, name, entries in answer.resources:
             if code != NoError.errno:
-                raise LogError(
-                    f"Kafka does not tell the settings of topic {name}: {reason or for_code(code).__name__}"
-                )
+                raise LogError(f"Kafka does not describe topic {name}: {reason or for_code(code).__name__}")
             described[name] = {entry[0]: entry[1] for entry in entries}
     return described
 
 
 async def ensure(admin: AIOKafkaAdminClient, topics: Sequence[str], cluster: Cluster) -> list[str]:
-    """As `Log.ensure`."""
+    """Creates missing topics and returns them, as `Log.ensure` says."""
     found = await partitions(admin)
     await _check(admin, {name: found[name] for name in topics if name in found})
-    absent = [name for name in topics if name not in found]
-    made = await _make(admin, absent, cluster)
+    missing = [name for name in topics if name not in found]
+    created = await _create(admin, missing, cluster)
     found = await _known(admin, topics)
-    await _check(admin, {name: found[name] for name in absent if name not in made})  # others were quicker
-    return made
+    await _check(admin, {name: found[name] for name in missing if name not in created})  # created by others
+    return created
 
 
-async def _make(admin: AIOKafkaAdminClient, topics: Iterable[str], cluster: Cluster) -> list[str]:
-    """Make those of `topics` that are missing; returns the made ones. One that somebody else makes first is fine."""
+async def _create(admin: AIOKafkaAdminClient, topics: Iterable[str], cluster: Cluster) -> list[str]:
+    """Creates topics and returns those that it created; another process may create one first."""
     wanted = [_new_topic(name, cluster.replication_factor) for name in topics]
     if not wanted:
         return []
     answer = await admin.create_topics(wanted)
-    made = []
+    created = []
     for name, code, reason in answer.topic_errors:
         if code == NoError.errno:
-            made.append(name)
+            created.append(name)
         elif code != TopicAlreadyExistsError.errno:
-            raise LogError(f"Kafka did not make topic {name}: {reason or for_code(code).__name__}")
-    return made
+            raise LogError(f"Kafka did not create topic {name}: {reason or for_code(code).__name__}")
+    return created
 
 
 async def _known(admin: AIOKafkaAdminClient, topics: Sequence[str]) -> dict[str, list[int]]:
-    """As `partitions`, once `topics` are there: brokers hear of new ones a moment after they were made."""
-    while not set(topics) <= (found := await partitions(admin)).keys():  # noqa: ASYNC110 (nothing tells)
+    """Returns `partitions` once `topics` are among them: brokers know new topics a moment after their creation."""
+    while not set(topics) <= (found := await partitions(admin)).keys():  # noqa: ASYNC110 (there is no event to wait for)
         await asyncio.sleep(0.05)
     return found
 
 
 async def _check(admin: AIOKafkaAdminClient, found: Mapping[str, Sequence[int]]) -> None:
-    """`LogError` when an existing topic would lose what we put there."""
+    """Raises `LogError` when an existing topic would lose records."""
     described = await settings_of(admin, list(found))
     for name, numbers in found.items():
         wanted = table.settings(name).cleanup
@@ -99,11 +103,11 @@ async def _check(admin: AIOKafkaAdminClient, found: Mapping[str, Sequence[int]])
         if policy != wanted:
             raise LogError(
                 f"topic {name} has cleanup.policy={policy} and must have {wanted}: "
-                "records would be lost; alter it, or remove the topic if it is empty"
+                "records would be lost; alter it, or delete the topic if it is empty"
             )
         if name == table.STATE and len(numbers) != 1:
             raise LogError(
-                f"topic {name} has {len(numbers)} partitions and must have 1: offsets are revisions"
+                f"topic {name} has {len(numbers)} partitions and must have 1: its offsets are revisions"
             )
 
 
@@ -113,7 +117,7 @@ def _new_topic(name: str, replication_factor: int) -> NewTopic:
         name,
         num_partitions=wanted.partitions,
         replication_factor=replication_factor,
-        # aiokafka lets the broker choose the factor (-1) only where assignments are given, if empty ones
+        # aiokafka lets the broker choose the factor (-1) only with assignments, if empty ones
         replica_assignments={} if replication_factor == -1 else None,
         topic_configs=_configs(wanted, replication_factor),
     )
@@ -123,14 +127,16 @@ def _configs(wanted: TopicSettings, replication_factor: int) -> dict[str, Any]:
     configs = {
         "cleanup.policy": str(wanted.cleanup),
         "max.message.bytes": str(_MAX_BATCH),
-        # The broker's clock says when a record is too old; one wrong clock among many nodes must not end records early.
+        # The broker's clock decides when a record expires, so that no node with a wrong clock causes an early deletion.
         "message.timestamp.type": "LogAppendTime",
     }
     if wanted.retention_ms is not None:
         configs["retention.ms"] = str(wanted.retention_ms)
     if wanted.cleanup is Cleanup.COMPACT:
         configs["delete.retention.ms"] = str(wanted.tombstone_ms)
-        configs["min.compaction.lag.ms"] = str(_HOUR_MS)  # what was just written stays readable as it was
+        configs["min.compaction.lag.ms"] = str(
+            _HOUR_MS
+        )  # recent records stay readable before they are compacted
     if replication_factor >= 3:
-        configs["min.insync.replicas"] = "2"  # else an acknowledged record may be on one disk only
+        configs["min.insync.replicas"] = "2"  # otherwise an acknowledged record may be on one disk only
     return configs

@@ -1,4 +1,4 @@
-"""The embedded engine of the log: one file, one process. `engine` is the port; the rest is named for what it does."""
+"""The embedded engine of the log: one file, owned by one process. `engine` implements the port."""
 
 from mesh.log.sqlite.engine import SqliteLog, open_log
 

@@ -1,7 +1,7 @@
-"""The embedded log's file: one process opens it, it is what it says, and its schema is ours.
+"""Opening the embedded log's file: it is locked for one process, checked for damage, and has the right schema.
 
-Beside `log.db` stands `log.db.lock`, held with flock while the log is open. It is never removed: who removes a lock
-file can let two processes in.
+`log.db.lock` beside `log.db` is held with flock while the log is open. It is never removed, since removing a lock file
+can let two processes in.
 """
 
 import contextlib
@@ -14,14 +14,15 @@ from pathlib import Path
 
 from mesh.errors import LogError, LogInUse, LogUnavailable
 
-_APPLICATION = 0x72676D6C  # "rgml": tells our file from other SQLite files
+_APPLICATION = 0x72676D6C  # "rgml": distinguishes the file from other SQLite files
 _VERSION = 1
+DISK_TIMEOUT = 30.0  # seconds; a disk that takes longer counts as failed
 _REMOTE = frozenset(
     {"nfs", "nfs4", "cifs", "smb3", "smbfs", "9p", "afs", "ceph", "fuse.sshfs", "fuse.glusterfs"}
 )
 
-# A record's `position` is its partition's id and its offset in one integer: one tree holds all partitions, and a read
-# is a range of it. `compacted` repeats the partition where only the last record of a key stays, and is NULL elsewhere.
+# A record's `position` is its partition's id and its offset in one integer: one tree has all partitions, and a read is
+# a range of it. `compacted` repeats the partition in compacted topics, and is NULL elsewhere.
 _SCHEMA = """
 CREATE TABLE topics (name TEXT PRIMARY KEY, cleanup TEXT NOT NULL) WITHOUT ROWID;
 CREATE TABLE partitions (
@@ -41,7 +42,7 @@ _FSYNC = frozenset({sqlite3.SQLITE_IOERR_FSYNC, sqlite3.SQLITE_IOERR_DIR_FSYNC})
 
 @dataclass(frozen=True, slots=True)
 class File:
-    """An open log: one connection that writes, one that reads, and the lock that makes them the only ones."""
+    """An open log: one connection that writes, one that reads, and the lock that excludes other processes."""
 
     path: Path
     writer: sqlite3.Connection
@@ -49,14 +50,14 @@ class File:
     lock: int
 
     def close(self) -> None:
-        """Only when no thread uses the connections any more."""
+        """Closes the file. No thread may use the connections any more."""
         for connection in (self.reader, self.writer):
             with contextlib.suppress(sqlite3.Error):
                 connection.close()
         os.close(self.lock)
 
     def abandon(self) -> None:
-        """Leave all as it is until the process ends: SQLite's close would copy what an fsync may have lost."""
+        """Leaves the connections open until the process ends: closing would copy pages that a failed fsync has lost."""
         _abandoned.append(self)
 
 
@@ -64,9 +65,11 @@ _abandoned: list[File] = []  # a connection without a reference closes itself
 
 
 def open_file(path: Path) -> File:
-    """Open or make the log at `path`; blocks while it is checked.
+    """Opens or creates the log at `path`; blocks while it is checked.
 
-    `LogInUse` when another process has it, `LogError` when it is damaged, not a log, not local or not writable.
+    Raises:
+        LogInUse: Another process has it open.
+        LogError: It is damaged, no log, not on a local disk or not writable.
     """
     path = path.resolve()
     _refuse_unfit(path)
@@ -84,44 +87,51 @@ def open_file(path: Path) -> File:
 
 @contextlib.contextmanager
 def translated(doing: str) -> Iterator[None]:
-    """SQLite's errors as ours, with what was being done."""
+    """Translates SQLite's errors in the block; `doing` says what failed."""
     try:
         yield
     except sqlite3.Error as error:
         raise translate(error, doing) from error
 
 
+def disk_timed_out() -> LogUnavailable:
+    """Returns the error for a read or write that took longer than `DISK_TIMEOUT`."""
+    return LogUnavailable(f"the disk of the embedded log did not answer for {DISK_TIMEOUT:.0f} s")
+
+
 def translate(error: sqlite3.Error, doing: str) -> LogError:
-    """`LogError` when the file is damaged, else `LogUnavailable`: a full disk may have room later."""
+    """Returns `LogError` for a damaged file, else `LogUnavailable`: a full disk may have space later."""
     if _code(error) & 0xFF in _DAMAGED:
-        return LogError(f"{doing}: the file is damaged ({error}); restore it, or move it away to start anew")
+        return LogError(
+            f"{doing}: the file is damaged ({error}); restore it, or move it away to start a new one"
+        )
     return LogUnavailable(f"{doing}: {error}")
 
 
 def is_fatal(error: sqlite3.Error) -> bool:
-    """Whether nothing that this handle says can be trusted any more.
+    """Returns whether the connection cannot be trusted any more.
 
-    After a failed fsync the kernel may drop the pages and report the next one as good.
+    After a failed fsync the kernel may drop the pages and report success for the next one.
     """
     return _code(error) in _FSYNC or _code(error) & 0xFF in _DAMAGED
 
 
 def _code(error: sqlite3.Error) -> int:
-    return getattr(error, "sqlite_errorcode", 0)  # the module's own errors have none
+    return getattr(error, "sqlite_errorcode", 0)  # errors of the module itself have none
 
 
 def _refuse_unfit(path: Path) -> None:
     if path.exists() and not path.is_file():
         raise LogError(f"the embedded log {path} is not a regular file; name a file on a local disk")
     if not path.parent.is_dir():
-        raise LogError(f"the embedded log {path} has no folder to be in; make {path.parent}")
+        raise LogError(f"the embedded log {path} is in a folder that does not exist; create {path.parent}")
     kind = _filesystem(path)
     if kind in _REMOTE:
         raise LogError(f"the embedded log {path} is on {kind}, which cannot lock it; put it on a local disk")
 
 
 def _filesystem(path: Path) -> str:
-    """The type of the file system under `path` where the system tells it, else ''."""
+    """Returns the type of the file system under `path`, or '' where the system does not report it."""
     try:
         mounts = Path("/proc/self/mounts").read_text(encoding="utf-8", errors="replace").splitlines()
     except OSError:
@@ -165,7 +175,7 @@ def _prepare(connection: sqlite3.Connection, path: Path) -> None:
     (found,) = connection.execute("PRAGMA quick_check(1)").fetchone()
     if found != "ok":
         raise LogError(
-            f"the embedded log {path} is damaged ({found}); restore it, or move it away to start anew"
+            f"the embedded log {path} is damaged ({found}); restore it, or move it away to start a new one"
         )
     _make_schema(connection)
 
@@ -181,7 +191,7 @@ def _refuse_foreign(connection: sqlite3.Connection, path: Path) -> None:
 
 
 def _make_schema(connection: sqlite3.Connection) -> None:
-    """Also for a file that has it: the write shows that the file can be written."""
+    """Creates the schema if it is missing. It always writes, which shows that the file is writable."""
     (tables,) = connection.execute("SELECT count(*) FROM sqlite_master").fetchone()
     schema = "" if tables else _SCHEMA
     connection.executescript(

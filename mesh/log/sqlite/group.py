@@ -1,86 +1,93 @@
-"""Groups of the embedded log: who reads what lives in this process's memory, what is finished in the file."""
+"""Groups of the embedded log: the assignment of partitions is in this process's memory, the commits in the file."""
 
 import asyncio
 from collections.abc import Callable, Iterable, Mapping, Sequence
 
 from mesh.errors import LogUnavailable
-from mesh.log.assignment import share
+from mesh.log.assignment import assign
 from mesh.log.port import Partition, Record
-from mesh.log.sqlite.statements import Page, Place
+from mesh.log.sqlite.statements import Page, StoredPartition
 from mesh.log.sqlite.store import Store
 
-_SILENCE = 60.0  # seconds without a read after which a member counts as dead
-_GLANCE = 1.0  # seconds; how often a waiting member looks whether another has died
+_SESSION_TIMEOUT = 60.0  # seconds without a read after which a member's partitions go to the others
+_CHECK_INTERVAL = 1.0  # seconds between two checks of a waiting member for sessions that timed out
 
 
 class Membership:
-    """One group: its members, the share of each, and the commits."""
+    """One group: its members, the partitions of each, and the commits."""
 
     def __init__(self, name: str, store: Store, monotonic: Callable[[], float]) -> None:
         self.name = name
         self.store = store
         self.committed: dict[Partition, int] = {}
-        self.places: dict[Partition, Place] = {}
+        self.stored: dict[Partition, StoredPartition] = {}
         self._monotonic = monotonic
-        self._heard: dict[SqliteGroup, float] = {}  # of members, when they last read
+        self._last_poll: dict[SqliteGroup, float] = {}  # when each member last read
         self._owners: dict[Partition, SqliteGroup] = {}
 
     async def join(self, topics: Sequence[str]) -> "SqliteGroup":
-        places = [place for topic in topics for place in self.store.topic(topic).places]
-        known = await self.store.writer.run(
-            lambda transaction: transaction.register(self.name, [place.id for place in places])
+        """Adds a member that reads `topics`."""
+        stored = [it for topic in topics for it in self.store.topic(topic).partitions]
+        commits = await self.store.writer.run(
+            lambda transaction: transaction.register(self.name, [it.id for it in stored])
         )
-        for place in places:
-            self.places[place.partition] = place
-            self.committed.setdefault(place.partition, known[place.id])
+        for it in stored:
+            self.stored[it.partition] = it
+            self.committed.setdefault(it.partition, commits[it.id])
         member = SqliteGroup(self, topics)
-        self.heard(member)
+        self.polled(member)
         return member
 
     def owns(self, member: "SqliteGroup", partition: Partition) -> bool:
+        """Returns whether a partition is assigned to `member`."""
         return self._owners.get(partition) is member
 
-    def heard(self, member: "SqliteGroup") -> None:
-        """`member` lives: it joins if it was not in, and those that were silent for too long are out."""
+    def polled(self, member: "SqliteGroup") -> None:
+        """Notes that a member reads: it joins (again) if necessary, and members that timed out are removed."""
         now = self._monotonic()
-        came = member not in self._heard
-        self._heard[member] = now
-        silent = [other for other, at in self._heard.items() if now - at > _SILENCE and not other.reading]
-        for other in silent:
-            del self._heard[other]
-        if came or silent:
-            self._share()
+        joins = member not in self._last_poll
+        self._last_poll[member] = now
+        timed_out = [
+            other
+            for other, polled_at in self._last_poll.items()
+            if now - polled_at > _SESSION_TIMEOUT and not other.reading
+        ]
+        for other in timed_out:
+            del self._last_poll[other]
+        if joins or timed_out:
+            self._rebalance()
 
     def leave(self, member: "SqliteGroup") -> None:
-        if self._heard.pop(member, None) is not None:
-            self._share()
+        """Removes a member."""
+        if self._last_poll.pop(member, None) is not None:
+            self._rebalance()
 
-    def _share(self) -> None:
+    def _rebalance(self) -> None:
         readers: dict[str, list[SqliteGroup]] = {}
-        for member in self._heard:
+        for member in self._last_poll:
             for topic in member.topics:
                 readers.setdefault(topic, []).append(member)
         before = self._owners
-        self._owners = share(list(self.places), readers, before)
-        for member in {*before.values(), *self._heard}:
-            member.take_over({partition for partition, owner in self._owners.items() if owner is member})
+        self._owners = assign(list(self.stored), readers, before)
+        for member in {*before.values(), *self._last_poll}:
+            member.reassign({partition for partition, owner in self._owners.items() if owner is member})
 
 
 class SqliteGroup:
-    """A member, as `mesh.log.port.Group` promises it."""
+    """A member of a group: `mesh.log.port.Group`."""
 
     def __init__(self, membership: Membership, topics: Sequence[str]) -> None:
         self.topics = tuple(topics)
         self.reading = False
         self._membership = membership
         self._store = membership.store
-        self._positions: dict[Partition, int] = {}  # of owned partitions, the offset to read next
+        self._positions: dict[Partition, int] = {}  # the next offset to read of each owned partition
         self._paused: set[Partition] = set()
         self._revoked: set[Partition] = set()
-        self._turn = 0  # which partition goes first, so that a long one does not starve the others
+        self._turn = 0  # rotates which partition is read first, so that a long one does not starve the others
         self._closed = False
-        self._bell = asyncio.Event()
-        self._store.listen(self.topics, self._bell)
+        self._wakeup = asyncio.Event()
+        self._store.subscribe(self.topics, self._wakeup)
 
     async def read(self, *, max_records: int, timeout: float) -> Sequence[Record]:
         loop = asyncio.get_running_loop()
@@ -89,13 +96,13 @@ class SqliteGroup:
         try:
             while True:
                 self._check_open()
-                self._bell.clear()  # before looking, so that what comes while looking rings again
-                self._membership.heard(self)
+                self._wakeup.clear()  # before reading, so that an append during the read sets it again
+                self._membership.polled(self)
                 found = await self._fetch(max_records)
                 left = deadline - loop.time()
                 if found or left <= 0:
                     return found
-                await self._wait(min(left, _GLANCE))
+                await self._wait(min(left, _CHECK_INTERVAL))
         finally:
             self.reading = False
 
@@ -107,7 +114,7 @@ class SqliteGroup:
     async def _wait(self, seconds: float) -> None:
         try:
             async with asyncio.timeout(seconds):
-                await self._bell.wait()
+                await self._wakeup.wait()
         except TimeoutError:
             pass
 
@@ -116,44 +123,46 @@ class SqliteGroup:
         if not starts:
             return []
         page = await self._store.page(starts, max_records=max_records)
-        return self._deliver(page, {place.partition: start for place, start in starts})
+        return self._deliver(page, {it.partition: start for it, start in starts})
 
-    def _starts(self) -> list[tuple[Place, int]]:
-        places = self._membership.places
+    def _starts(self) -> list[tuple[StoredPartition, int]]:
+        stored = self._membership.stored
         ready = [
-            (places[partition], position)
+            (stored[partition], position)
             for partition, position in self._positions.items()
-            if partition not in self._paused and position < self._store.end(places[partition])
+            if partition not in self._paused and position < self._store.end(stored[partition])
         ]
         self._turn += 1
         first = self._turn % len(ready) if ready else 0
         return ready[first:] + ready[:first]
 
     def _deliver(self, page: Page, starts: Mapping[Partition, int]) -> Sequence[Record]:
-        """Only of partitions that stayed ours, unpaused and where they were while the page was read."""
-        kept = {
+        """Returns the records of partitions that were neither revoked, paused nor moved while the page was read."""
+        valid = {
             partition
             for partition, start in starts.items()
             if self._positions.get(partition) == start and partition not in self._paused
         }
-        self._positions |= {partition: at for partition, at in page.resume.items() if partition in kept}
-        return [record for record in page.records if record.partition in kept]
+        self._positions |= {
+            partition: offset for partition, offset in page.resume.items() if partition in valid
+        }
+        return [record for record in page.records if record.partition in valid]
 
-    def take_over(self, owned: set[Partition]) -> None:
-        """The group's new share for this member: what is new starts at the last commit."""
-        gone = self._positions.keys() - owned
-        self._revoked |= gone
+    def reassign(self, owned: set[Partition]) -> None:
+        """Takes a new assignment: newly assigned partitions start at the last commit."""
+        self._revoked |= self._positions.keys() - owned
         committed = self._membership.committed
-        kept = {partition: at for partition, at in self._positions.items() if partition not in gone}
-        self._positions = {partition: committed[partition] for partition in owned} | kept
-        self._bell.set()
+        self._positions = {
+            partition: self._positions.get(partition, committed[partition]) for partition in owned
+        }
+        self._wakeup.set()
 
     def revoked(self) -> frozenset[Partition]:
         revoked, self._revoked = frozenset(self._revoked), set()
         return revoked
 
     def truncated(self) -> Mapping[Partition, int]:
-        """Nothing: the sweep leaves what a group has not finished."""
+        """Returns nothing: the sweep never deletes what a group has not finished."""
         return {}
 
     def pause(self, partitions: Iterable[Partition]) -> None:
@@ -161,26 +170,29 @@ class SqliteGroup:
 
     def resume(self, partitions: Iterable[Partition]) -> None:
         self._paused.difference_update(partitions)
-        self._bell.set()
+        self._wakeup.set()
 
     async def commit(self, finished: Mapping[Partition, int]) -> None:
-        mine = {partition: at for partition, at in finished.items() if self._membership.owns(self, partition)}
-        if not mine:
+        owned = {
+            partition: offset
+            for partition, offset in finished.items()
+            if self._membership.owns(self, partition)
+        }
+        if not owned:
             return
-        places = self._membership.places
-        by_id = {places[partition].id: at for partition, at in mine.items()}
+        by_id = {self._membership.stored[partition].id: offset for partition, offset in owned.items()}
         await self._store.writer.run(lambda transaction: transaction.commit(self._membership.name, by_id))
-        self._membership.committed |= mine
+        self._membership.committed |= owned
 
     async def lag(self) -> Mapping[Partition, int]:
-        places, committed = self._membership.places, self._membership.committed
+        stored, committed = self._membership.stored, self._membership.committed
         return {
-            partition: self._store.end(places[partition]) - committed[partition]
+            partition: self._store.end(stored[partition]) - committed[partition]
             for partition in self._positions
         }
 
     async def close(self) -> None:
         self._closed = True
-        self._store.unlisten(self.topics, self._bell)
+        self._store.unsubscribe(self.topics, self._wakeup)
         self._membership.leave(self)
-        self._bell.set()
+        self._wakeup.set()

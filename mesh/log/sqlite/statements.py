@@ -1,4 +1,4 @@
-"""What the embedded log says to SQLite: plain calls on a connection, each in the one thread that owns it."""
+"""The SQL of the embedded log: plain calls on a connection, each in the one thread that owns it."""
 
 import sqlite3
 from collections.abc import Iterable, Mapping, Sequence
@@ -10,10 +10,10 @@ from typing import NamedTuple
 from mesh.log.port import Partition, Record
 from schemas.topics import Cleanup, TopicSettings
 
-_OFFSETS = 1 << 40  # offsets in a partition; ids of partitions stand above
+_OFFSETS = 1 << 40  # offsets of a partition; a position is the partition's id times this plus the offset
 
 
-class Place(NamedTuple):
+class StoredPartition(NamedTuple):
     """A partition and its id in the file."""
 
     partition: Partition
@@ -21,7 +21,7 @@ class Place(NamedTuple):
 
 
 class Row(NamedTuple):
-    """A record to write; `written_at` in milliseconds since 1970."""
+    """A record to write; `written_at` is in milliseconds since 1970."""
 
     partition: int
     compacted: bool
@@ -31,18 +31,25 @@ class Row(NamedTuple):
 
 
 class Commit(NamedTuple):
+    """Up to which offset a group has finished a partition."""
+
     group: str
     next_offset: int
 
 
 class Topic(NamedTuple):
+    """A topic in the file."""
+
     cleanup: Cleanup
-    places: Sequence[Place]
+    partitions: Sequence[StoredPartition]
 
 
 @dataclass(slots=True)
 class Page:
-    """What one read found. `resume` says where to read on; `ended` has the partitions that were read to their end."""
+    """The result of one read.
+
+    `resume` has the next offset to read of each partition, `ended` the partitions that were read to their end.
+    """
 
     records: list[Record] = field(default_factory=list)
     resume: dict[Partition, int] = field(default_factory=dict)
@@ -50,15 +57,15 @@ class Page:
 
 
 class Transaction:
-    """One group commit: what its parts write, and the next offsets they moved (by partition id)."""
+    """One group commit: what its jobs write, and the new end of each partition that they change, by partition id."""
 
     def __init__(self, connection: sqlite3.Connection, ends: Mapping[int, int]) -> None:
         self._connection = connection
         self._ends = ends
-        self.moved: dict[int, int] = {}
+        self.new_ends: dict[int, int] = {}
 
     def append(self, rows: Sequence[Row]) -> list[int]:
-        """Their offsets. In a compacted topic a row takes the place of its key's last one."""
+        """Writes records and returns their offsets. In a compacted topic a row replaces the last one of its key."""
         if any(row.compacted for row in rows):
             return [self._replace(row) for row in rows]
         offsets = [self._next_offset(row.partition) for row in rows]
@@ -90,43 +97,45 @@ class Transaction:
         )
 
     def _next_offset(self, partition: int) -> int:
-        offset = self.moved.get(partition)
+        offset = self.new_ends.get(partition)
         if offset is None:
             offset = self._ends[partition]
-        self.moved[partition] = offset + 1
+        self.new_ends[partition] = offset + 1
         return offset
 
     def store_ends(self) -> None:
-        """Last in the transaction, so that a partition's row is written once."""
+        """Writes the new ends; called last in the transaction, so that each partition's row is written once."""
         self._connection.executemany(
             "UPDATE partitions SET next_offset = ? WHERE id = ?",
-            [(end, partition) for partition, end in self.moved.items()],
+            [(end, partition) for partition, end in self.new_ends.items()],
         )
 
-    def make_topics(self, wanted: Mapping[str, TopicSettings]) -> None:
+    def create_topics(self, wanted: Mapping[str, TopicSettings]) -> None:
+        """Creates those of these topics that do not exist."""
         for name, settings in wanted.items():
-            self._make_topic(name, settings.cleanup, settings.partitions)
+            self._create_topic(name, settings.cleanup, settings.partitions)
 
-    def _make_topic(self, name: str, cleanup: Cleanup, partitions: int) -> None:
+    def _create_topic(self, name: str, cleanup: Cleanup, partitions: int) -> None:
         self._connection.execute(
             "INSERT OR IGNORE INTO topics (name, cleanup) VALUES (?, ?)", (name, cleanup)
         )
         for number in range(partitions):
-            made = self._connection.execute(
+            created = self._connection.execute(
                 "INSERT OR IGNORE INTO partitions (topic, number, next_offset) VALUES (?, ?, 0) RETURNING id",
                 (name, number),
             ).fetchone()
-            if made:
-                self.moved[made[0]] = 0
+            if created:
+                self.new_ends[created[0]] = 0
 
     def commit(self, group: str, finished: Mapping[int, int]) -> None:
+        """Writes the commits of a group, by partition id."""
         self._connection.executemany(
             "INSERT OR REPLACE INTO commits (reader, partition, next_offset) VALUES (?, ?, ?)",
             [(group, partition, offset) for partition, offset in finished.items()],
         )
 
     def register(self, group: str, partitions: Iterable[int]) -> dict[int, int]:
-        """Commits of a group that may be new in some partitions: there it starts at the oldest record."""
+        """Returns the commits of a group by partition id; in partitions new to it, it starts at the oldest record."""
         found = {}
         for partition in partitions:
             self._connection.execute(
@@ -146,10 +155,10 @@ class Transaction:
         ).fetchone()
         if row:
             return int(row[0]) % _OFFSETS
-        return self.moved.get(partition, self._ends.get(partition, 0))
+        return self.new_ends.get(partition, self._ends.get(partition, 0))
 
     def sweep_tombstones(self, partition: int, before: int, limit: int) -> int:
-        """Delete up to `limit` tombstones written before `before` (milliseconds); returns how many."""
+        """Deletes up to `limit` tombstones written before `before` (in milliseconds); returns how many."""
         return self._connection.execute(
             "DELETE FROM records WHERE position IN (SELECT position FROM records "
             "WHERE compacted = ? AND value IS NULL AND written_at < ? LIMIT ?)",
@@ -157,12 +166,15 @@ class Transaction:
         ).rowcount
 
     def sweep_expired(self, partition: int, before: int, limit: int) -> int:
-        """Delete up to `limit` of the oldest records, if written before `before` and finished by every group."""
+        """Deletes up to `limit` of the oldest records written before `before` that every group has finished.
+
+        Returns how many.
+        """
         first = partition * _OFFSETS
-        held = self.slowest(partition)
+        slowest = self.slowest(partition)
         rows = self._connection.execute(
             "SELECT position, written_at FROM records WHERE position >= ? AND position < ? ORDER BY position LIMIT ?",
-            (first, first + (held.next_offset if held else _OFFSETS), limit),
+            (first, first + (slowest.next_offset if slowest else _OFFSETS), limit),
         )
         expired = [position for position, _ in takewhile(lambda row: row[1] < before, rows.fetchall())]
         if expired:
@@ -172,6 +184,7 @@ class Transaction:
         return len(expired)
 
     def slowest(self, partition: int) -> Commit | None:
+        """Returns the commit of the group that has finished least of a partition."""
         row = self._connection.execute(
             "SELECT reader, next_offset FROM commits WHERE partition = ? ORDER BY next_offset LIMIT 1",
             (partition,),
@@ -179,7 +192,7 @@ class Transaction:
         return Commit(*row) if row else None
 
     def oldest_written_at(self, partition: int) -> int | None:
-        """Milliseconds since 1970."""
+        """Returns when the oldest record of a partition was written, in milliseconds since 1970."""
         row = self._connection.execute(
             "SELECT written_at FROM records WHERE position >= ? AND position < ? ORDER BY position LIMIT 1",
             (partition * _OFFSETS, (partition + 1) * _OFFSETS),
@@ -188,31 +201,36 @@ class Transaction:
 
 
 def load_topics(connection: sqlite3.Connection) -> dict[str, Topic]:
-    """In one statement, and so of one moment: topics are made while this reads."""
-    places: dict[tuple[str, str], list[Place]] = {}
+    """Loads all topics in one statement, and so from one snapshot: topics may be created at the same time."""
+    partitions: dict[tuple[str, str], list[StoredPartition]] = {}
     for topic, cleanup, number, id_ in connection.execute(
         "SELECT topic, cleanup, number, id FROM partitions JOIN topics ON name = topic ORDER BY topic, number"
     ):
-        places.setdefault((topic, cleanup), []).append(Place(Partition(topic, number), id_))
-    return {topic: Topic(Cleanup(cleanup), found) for (topic, cleanup), found in places.items()}
+        partitions.setdefault((topic, cleanup), []).append(StoredPartition(Partition(topic, number), id_))
+    return {topic: Topic(Cleanup(cleanup), found) for (topic, cleanup), found in partitions.items()}
 
 
 def load_ends(connection: sqlite3.Connection) -> dict[int, int]:
+    """Loads the next offset of each partition, by partition id."""
     return dict(connection.execute("SELECT id, next_offset FROM partitions").fetchall())
 
 
 def read_page(
-    connection: sqlite3.Connection, starts: Sequence[tuple[Place, int]], *, max_records: int, max_bytes: int
+    connection: sqlite3.Connection,
+    starts: Sequence[tuple[StoredPartition, int]],
+    *,
+    max_records: int,
+    max_bytes: int,
 ) -> Page:
-    """Records of these partitions from these offsets on, all from one snapshot, until a bound is met."""
+    """Reads records of these partitions from these offsets on, all from one snapshot, until a limit is reached."""
     page = Page()
     connection.execute("BEGIN")
     try:
-        for place, start in starts:
+        for stored, start in starts:
             left = max_records - len(page.records)
             if left > 0 and max_bytes > 0:
                 max_bytes -= _read_partition(
-                    connection, page, place, start, max_records=left, max_bytes=max_bytes
+                    connection, page, stored, start, max_records=left, max_bytes=max_bytes
                 )
     finally:
         connection.execute("ROLLBACK")  # it only read
@@ -220,25 +238,31 @@ def read_page(
 
 
 def _read_partition(
-    connection: sqlite3.Connection, page: Page, place: Place, start: int, *, max_records: int, max_bytes: int
+    connection: sqlite3.Connection,
+    page: Page,
+    stored: StoredPartition,
+    start: int,
+    *,
+    max_records: int,
+    max_bytes: int,
 ) -> int:
-    """The bytes added to `page`; one record is taken even when it is larger than what is left."""
-    (end,) = connection.execute("SELECT next_offset FROM partitions WHERE id = ?", (place.id,)).fetchone()
+    """Adds records to `page` and returns their bytes; adds at least one, even when it is larger than `max_bytes`."""
+    (end,) = connection.execute("SELECT next_offset FROM partitions WHERE id = ?", (stored.id,)).fetchone()
     rows = connection.execute(
         "SELECT position, key, value, written_at FROM records "
         "WHERE position >= ? AND position < ? ORDER BY position LIMIT ?",
-        (place.id * _OFFSETS + start, (place.id + 1) * _OFFSETS, max_records),
+        (stored.id * _OFFSETS + start, (stored.id + 1) * _OFFSETS, max_records),
     )
     taken = count = 0
     for position, key, value, written_at in rows:
         offset = position % _OFFSETS
         at = datetime.fromtimestamp(written_at / 1000, UTC)
-        page.records.append(Record(place.partition, offset, key, value, at))
-        page.resume[place.partition] = offset + 1
+        page.records.append(Record(stored.partition, offset, key, value, at))
+        page.resume[stored.partition] = offset + 1
         count, taken = count + 1, taken + len(key) + len(value or b"")
         if taken >= max_bytes:
             return taken
     if count < max_records:
-        page.resume[place.partition] = max(start, end)
-        page.ended.add(place.partition)
+        page.resume[stored.partition] = max(start, end)
+        page.ended.add(stored.partition)
     return taken

@@ -1,7 +1,7 @@
-"""The embedded log's file from the event loop: nothing here blocks, and whoever waits for a topic hears of its appends.
+"""Access to the embedded log's file from the event loop: nothing here blocks, and appends wake up their readers.
 
 Writes go through the group commit, reads through a connection in a thread of its own. The topics and their ends are
-kept here as well, and change only when a commit has landed.
+cached here; they change only when a commit has succeeded.
 """
 
 import asyncio
@@ -11,48 +11,55 @@ from contextlib import contextmanager
 from typing import TypeVar
 
 from mesh.errors import LogError, LogUnavailable
-from mesh.log.sqlite.file import File, translated
-from mesh.log.sqlite.statements import Page, Place, Topic, load_ends, load_topics, read_page
+from mesh.log.sqlite.file import DISK_TIMEOUT, File, disk_timed_out, translated
+from mesh.log.sqlite.statements import Page, StoredPartition, Topic, load_ends, load_topics, read_page
 from mesh.log.sqlite.writer import Writer
 
 T = TypeVar("T")
 
-_MAX_BYTES = 8 << 20  # of one read, so that readers' memory is bounded
-_TIMEOUT = 30.0  # seconds
+_PAGE_BYTES = 8 << 20  # of one read, which bounds the memory of readers
 
 
 class Store:
-    """Topics, their ends, and how to read and write. For one event loop."""
+    """The topics, their ends, and access to the file. For one event loop."""
 
     def __init__(self, file: File) -> None:
         self._file = file
         self.topics: dict[str, Topic] = load_topics(file.writer)
         self._ends = load_ends(file.writer)
-        self._owners = {place.id: name for name, topic in self.topics.items() for place in topic.places}
-        self._bells: dict[str, set[asyncio.Event]] = {}
+        self._topic_of_id = self._index()
+        self._subscribers: dict[str, set[asyncio.Event]] = {}
         self._reader = ThreadPoolExecutor(1, thread_name_prefix="log-reader")
         self.closed = False
-        self.writer = Writer(file.writer, self._ends, self._moved)
+        self.writer = Writer(file.writer, self._ends, self._committed)
+
+    def _index(self) -> dict[int, str]:
+        return {it.id: name for name, topic in self.topics.items() for it in topic.partitions}
 
     def topic(self, name: str) -> Topic:
-        """`LogError` when it does not exist."""
+        """Returns a topic.
+
+        Raises:
+            LogError: It does not exist.
+        """
         found = self.topics.get(name)
         if found is None:
-            raise LogError(f"there is no topic {name}; make it with `regmesh topics create`")
+            raise LogError(f"there is no topic {name}; create it with `regmesh topics create`")
         return found
 
-    def end(self, place: Place) -> int:
-        return self._ends[place.id]
+    def end(self, stored: StoredPartition) -> int:
+        """Returns the offset that the next record of a partition gets."""
+        return self._ends[stored.id]
 
     async def refresh(self) -> None:
-        """Learn of topics that were made."""
+        """Loads the topics again, after some were created."""
         self.topics = await self._in_reader(lambda: load_topics(self._file.reader))
-        self._owners = {place.id: name for name, topic in self.topics.items() for place in topic.places}
+        self._topic_of_id = self._index()
 
-    async def page(self, starts: Sequence[tuple[Place, int]], *, max_records: int) -> Page:
-        """Up to `max_records` and about 8 MiB from these offsets on, of one snapshot."""
+    async def page(self, starts: Sequence[tuple[StoredPartition, int]], *, max_records: int) -> Page:
+        """Reads up to `max_records` and about 8 MiB from these offsets on, from one snapshot."""
         return await self._in_reader(
-            lambda: read_page(self._file.reader, starts, max_records=max_records, max_bytes=_MAX_BYTES)
+            lambda: read_page(self._file.reader, starts, max_records=max_records, max_bytes=_PAGE_BYTES)
         )
 
     async def _in_reader(self, work: Callable[[], T]) -> T:
@@ -60,43 +67,50 @@ class Store:
         loop = asyncio.get_running_loop()
         try:
             with translated("the embedded log cannot read"):
-                async with asyncio.timeout(_TIMEOUT):
+                async with asyncio.timeout(DISK_TIMEOUT):
                     return await loop.run_in_executor(self._reader, work)
         except TimeoutError as error:
-            raise LogUnavailable(f"the embedded log's disk did not answer for {_TIMEOUT:.0f} s") from error
+            raise disk_timed_out() from error
 
     def check_open(self) -> None:
+        """Checks that the log is open.
+
+        Raises:
+            LogUnavailable: It was closed.
+        """
         if self.closed:
             raise LogUnavailable("the embedded log is closed")
 
     @contextmanager
-    def listening(self, topics: Sequence[str], bell: asyncio.Event) -> Iterator[None]:
-        """`bell` is set at each append to one of `topics`, and when the log closes."""
-        self.listen(topics, bell)
+    def notifying(self, topics: Sequence[str], event: asyncio.Event) -> Iterator[None]:
+        """Sets `event` at each append to one of `topics`, and when the log closes."""
+        self.subscribe(topics, event)
         try:
             yield
         finally:
-            self.unlisten(topics, bell)
+            self.unsubscribe(topics, event)
 
-    def listen(self, topics: Sequence[str], bell: asyncio.Event) -> None:
+    def subscribe(self, topics: Sequence[str], event: asyncio.Event) -> None:
+        """Sets `event` from now on, as `notifying` does."""
         for topic in topics:
-            self._bells.setdefault(topic, set()).add(bell)
+            self._subscribers.setdefault(topic, set()).add(event)
 
-    def unlisten(self, topics: Sequence[str], bell: asyncio.Event) -> None:
+    def unsubscribe(self, topics: Sequence[str], event: asyncio.Event) -> None:
+        """Ends a subscription."""
         for topic in topics:
-            self._bells.get(topic, set()).discard(bell)
+            self._subscribers.get(topic, set()).discard(event)
 
-    def _moved(self, ends: Mapping[int, int]) -> None:
+    def _committed(self, ends: Mapping[int, int]) -> None:
         self._ends.update(ends)
-        for topic in {self._owners[partition] for partition in ends if partition in self._owners}:
-            for bell in self._bells.get(topic, ()):
-                bell.set()
+        for topic in {self._topic_of_id[id_] for id_ in ends if id_ in self._topic_of_id}:
+            for event in self._subscribers.get(topic, ()):
+                event.set()
 
     async def close(self) -> None:
-        """Finish what waits to be written, then let the file go."""
+        """Finishes waiting writes, then closes the file."""
         self.closed = True
-        for bell in {bell for bells in self._bells.values() for bell in bells}:
-            bell.set()
+        for event in {event for events in self._subscribers.values() for event in events}:
+            event.set()
         await self.writer.close()
         await asyncio.to_thread(self._reader.shutdown)
         if self.writer.broken:

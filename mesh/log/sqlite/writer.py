@@ -1,6 +1,6 @@
-"""Group commit: one thread writes everything that waits in one transaction, and only then tells those who wait.
+"""Group commit: one thread writes all waiting jobs in one transaction, and reports their results after the commit.
 
-While one transaction is being synced the next one gathers, so a lonely append costs one fsync and a crowd shares it.
+Jobs that arrive while a transaction is synced go into the next one, so that concurrent appends share an fsync.
 """
 
 import asyncio
@@ -14,17 +14,16 @@ from typing import Any, NamedTuple, TypeVar
 import structlog
 
 from mesh.errors import LogUnavailable
-from mesh.log.sqlite.file import is_fatal, translate
+from mesh.log.sqlite.file import DISK_TIMEOUT, disk_timed_out, is_fatal, translate
 from mesh.log.sqlite.statements import Transaction
 
 T = TypeVar("T")
 
 LOG = structlog.get_logger()
-_TIMEOUT = 30.0  # seconds; a disk that takes longer is as good as gone
 _MAX_JOBS = 1000
 _MAX_BYTES = 8 << 20
 _CHECKPOINT_BYTES = 4 << 20
-_COMMIT_BYTES = 16 << 10  # what a transaction adds to the write-ahead log even when it writes little
+_COMMIT_BYTES = 16 << 10  # the least that a transaction adds to the write-ahead log
 
 
 class _Job(NamedTuple):
@@ -34,17 +33,17 @@ class _Job(NamedTuple):
 
 
 class Writer:
-    """Runs jobs on the writing connection. `moved` is called in the event loop with each commit's new ends."""
+    """Runs jobs on the writing connection. `committed` is called in the event loop with the new ends of a commit."""
 
     def __init__(
         self,
         connection: sqlite3.Connection,
         ends: Mapping[int, int],
-        moved: Callable[[Mapping[int, int]], None],
+        committed: Callable[[Mapping[int, int]], None],
     ) -> None:
         self._connection = connection
         self._ends = dict(ends)
-        self._moved = moved
+        self._committed = committed
         self._loop = asyncio.get_running_loop()
         self._jobs: queue.SimpleQueue[_Job | None] = queue.SimpleQueue()
         self._closed = False
@@ -54,23 +53,28 @@ class Writer:
         self._thread.start()
 
     async def run(self, work: Callable[[Transaction], T], *, size: int = 0) -> T:
-        """What `work` returned, once it is on disk; `LogUnavailable` when it may not be.
+        """Runs `work` in a transaction and returns its result once that is durable.
 
-        `size` is about how many bytes it writes.
+        Args:
+            work: What to do; it runs in the writer's thread.
+            size: The approximate number of bytes that it writes.
+
+        Raises:
+            LogUnavailable: The result may not be durable.
         """
         if self._closed or self.broken:
             raise LogUnavailable(self.broken or "the embedded log is closed")
         job = _Job(work, size, self._loop.create_future())
         self._jobs.put(job)
         try:
-            async with asyncio.timeout(_TIMEOUT):
+            async with asyncio.timeout(DISK_TIMEOUT):
                 result: T = await job.done
         except TimeoutError as error:
-            raise LogUnavailable(f"the embedded log's disk did not answer for {_TIMEOUT:.0f} s") from error
+            raise disk_timed_out() from error
         return result
 
     async def close(self) -> None:
-        """Finish what waits; later jobs are refused."""
+        """Finishes waiting jobs; later ones are refused."""
         self._closed = True
         self._jobs.put(None)
         await asyncio.to_thread(self._thread.join)
@@ -87,7 +91,7 @@ class Writer:
                 self._connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
 
     def _take(self) -> tuple[list[_Job], bool]:
-        """All that waits, at least one, within bounds; False when nothing will come after it."""
+        """Returns the waiting jobs, at least one, and whether more may follow."""
         jobs: list[_Job] = []
         size = 0
         while len(jobs) < _MAX_JOBS and size < _MAX_BYTES:
@@ -102,7 +106,7 @@ class Writer:
         return jobs, True
 
     def _write(self, jobs: list[_Job]) -> tuple[list[Any] | Exception, Mapping[int, int]]:
-        """The results of all jobs, or the error that undid them all."""
+        """Returns the results of all jobs, or the error that rolled all of them back, and the new ends."""
         if self.broken:
             return LogUnavailable(self.broken), {}
         transaction = Transaction(self._connection, self._ends)
@@ -111,13 +115,13 @@ class Writer:
             results = [job.work(transaction) for job in jobs]
             transaction.store_ends()
             self._connection.execute("COMMIT")
-        except Exception as error:  # noqa: BLE001  # the thread must live: the jobs get the error, whatever it is
+        except Exception as error:  # noqa: BLE001  # the thread must go on: the jobs get the error, whatever it is
             self._undo()
             if isinstance(error, sqlite3.Error) and is_fatal(error):
                 self._break(error)
             return error, {}
-        self._ends.update(transaction.moved)
-        return results, transaction.moved
+        self._ends.update(transaction.new_ends)
+        return results, transaction.new_ends
 
     def _undo(self) -> None:
         try:
@@ -127,7 +131,7 @@ class Writer:
             self._break(error)
 
     def _explained(self, error: Exception) -> Exception:
-        """A new one for each who waits: a raised error belongs to its raiser."""
+        """Returns a new error for each waiting job, since each one is raised with a traceback of its own."""
         if not isinstance(error, sqlite3.Error):
             return error
         found = (
@@ -137,22 +141,22 @@ class Writer:
         return found
 
     def _break(self, error: sqlite3.Error) -> None:
-        """Nothing more is written: what the disk holds is known again only after a new open."""
+        """Stops all writing: what is on the disk is known only after the file is opened again."""
         self.broken = (
             f"the embedded log's disk failed and its file cannot be trusted: {error}; check it and restart"
         )
         LOG.error("log failed", action="log_broken", error=str(error))
 
-    def _settle(self, jobs: list[_Job], outcome: list[Any] | Exception, moved: Mapping[int, int]) -> None:
-        with contextlib.suppress(RuntimeError):  # the loop is closed: nobody waits any more
-            self._loop.call_soon_threadsafe(self._tell, jobs, outcome, moved)
+    def _settle(self, jobs: list[_Job], outcome: list[Any] | Exception, new_ends: Mapping[int, int]) -> None:
+        with contextlib.suppress(RuntimeError):  # the loop is closed
+            self._loop.call_soon_threadsafe(self._report, jobs, outcome, new_ends)
 
-    def _tell(self, jobs: list[_Job], outcome: list[Any] | Exception, moved: Mapping[int, int]) -> None:
-        if moved:
-            self._moved(moved)
+    def _report(self, jobs: list[_Job], outcome: list[Any] | Exception, new_ends: Mapping[int, int]) -> None:
+        if new_ends:
+            self._committed(new_ends)
         for number, job in enumerate(jobs):
             if job.done.done():
-                continue  # who waited was cancelled; the write stands
+                continue  # the caller was cancelled; the write stands
             if isinstance(outcome, Exception):
                 job.done.set_exception(self._explained(outcome))
             else:

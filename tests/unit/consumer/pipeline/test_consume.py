@@ -213,4 +213,4 @@ async def test_records_that_the_log_lost_are_told_once_and_those_that_are_left_a
     reading.start(group)
     await until(lambda: len(reading.started) == 2)
     assert [position for position, _ in reading.sent_to_dlq] == [f"{EVENTS}[3]@7"]
-    assert "gone before they were read" in reading.sent_to_dlq[0][1]
+    assert "deleted before they were read" in reading.sent_to_dlq[0][1]

@@ -1,11 +1,11 @@
-"""Sharing partitions: complete, even, and without moving what need not move."""
+"""Assigning partitions: complete, even, and without moving more than necessary."""
 
 from collections import Counter
 
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mesh.log.assignment import share
+from mesh.log.assignment import assign
 from mesh.log.port import Partition
 
 TOPICS = ["mesh.a.events", "mesh.a.bulk", "mesh.a.retry"]
@@ -24,7 +24,7 @@ def test_every_partition_has_one_live_owner_and_shares_are_even_through_any_chan
     wanted = partitions_of(counts)
     owners: dict[Partition, int] = {}
     for alive in history:
-        owners = share(wanted, dict.fromkeys(counts, alive), owners)
+        owners = assign(wanted, dict.fromkeys(counts, alive), owners)
         assert set(owners) == set(wanted)
         for topic in counts:
             sizes = Counter(owner for partition, owner in owners.items() if partition.topic == topic)
@@ -36,27 +36,27 @@ def test_every_partition_has_one_live_owner_and_shares_are_even_through_any_chan
 def test_nothing_moves_when_nobody_comes_or_goes(counts, alive):
     wanted = partitions_of(counts)
     readers = dict.fromkeys(counts, alive)
-    first = share(wanted, readers, {})
-    assert share(wanted, readers, first) == first
+    first = assign(wanted, readers, {})
+    assert assign(wanted, readers, first) == first
 
 
 @given(st.integers(1, 24), members)
 def test_a_member_that_leaves_costs_the_others_nothing(count, alive):
     wanted = partitions_of({"mesh.a.events": count})
-    before = share(wanted, {"mesh.a.events": [*alive, 99]}, {})
-    after = share(wanted, {"mesh.a.events": alive}, before)
+    before = assign(wanted, {"mesh.a.events": [*alive, 99]}, {})
+    after = assign(wanted, {"mesh.a.events": alive}, before)
     assert all(after[partition] == owner for partition, owner in before.items() if owner != 99)
 
 
 def test_topics_with_one_partition_each_spread_over_the_members():
     wanted = partitions_of({"mesh.a.retry": 1, "mesh.b.retry": 1})
-    shared = share(wanted, {"mesh.a.retry": ["x", "y"], "mesh.b.retry": ["x", "y"]}, {})
+    shared = assign(wanted, {"mesh.a.retry": ["x", "y"], "mesh.b.retry": ["x", "y"]}, {})
     assert set(shared.values()) == {"x", "y"}
 
 
 def test_a_member_gets_only_topics_it_reads():
     wanted = partitions_of({"mesh.a.events": 4, "mesh.a.bulk": 4})
-    shared = share(wanted, {"mesh.a.events": ["x"], "mesh.a.bulk": ["x", "y"]}, {})
+    shared = assign(wanted, {"mesh.a.events": ["x"], "mesh.a.bulk": ["x", "y"]}, {})
     assert {owner for partition, owner in shared.items() if partition.topic == "mesh.a.events"} == {"x"}
     assert Counter(owner for partition, owner in shared.items() if partition.topic == "mesh.a.bulk") == {
         "x": 2,

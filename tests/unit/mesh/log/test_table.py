@@ -1,4 +1,4 @@
-"""A table when the log is not always there, and whom a barrier serves."""
+"""A table while the log is unavailable at times, and which readers share a barrier."""
 
 import asyncio
 from collections.abc import AsyncGenerator, Mapping, Sequence
@@ -18,7 +18,7 @@ STATUS = "mesh.a.status"
 
 
 class FlakyLog:
-    """A log whose follow breaks and whose end refuses or stalls, as told."""
+    """A log whose `follow` breaks and whose `end` fails or stalls on demand."""
 
     def __init__(self, log: Log) -> None:
         self._log = log
@@ -104,7 +104,7 @@ async def put(log, *numbers):
         await log.append([Append(STATUS, f"k{number}", b"%d" % number)])
 
 
-async def test_it_goes_on_where_it_was_when_the_log_comes_back(log):
+async def test_it_continues_at_its_position_when_the_log_is_available_again(log):
     applied = []
     table = table_of(log, lambda record: applied.append(record.value))
     await put(log, 1, 2, 3)
@@ -131,7 +131,7 @@ async def test_a_long_outage_does_not_end_it(log):
         assert not task.done()
 
 
-async def test_a_reader_is_told_that_the_log_would_not_answer(log):
+async def test_a_reader_gets_the_error_of_the_log(log):
     table = table_of(log, lambda record: None)
     async with running(table):
         await table.caught_up()
@@ -150,7 +150,7 @@ async def test_it_becomes_ready_once_the_log_answers(log):
     assert log.asked == 6
 
 
-async def test_one_question_serves_all_who_asked_before_it(log):
+async def test_one_request_serves_all_readers_that_waited_before_it(log):
     table = table_of(log, lambda record: None)
     async with running(table):
         await until_ready(table)
@@ -159,7 +159,7 @@ async def test_one_question_serves_all_who_asked_before_it(log):
         assert log.asked == before + 1
 
 
-async def test_who_asks_while_a_question_is_out_gets_the_next_one(log):
+async def test_a_reader_that_comes_during_a_request_gets_the_next_one(log):
     seen = []
     table = table_of(log, lambda record: seen.append(record.value))
     async with running(table):
@@ -169,7 +169,7 @@ async def test_who_asks_while_a_question_is_out_gets_the_next_one(log):
         early = asyncio.create_task(table.caught_up())
         while log.asked == before:
             await asyncio.sleep(0)
-        await put(log, 7)  # after the early question's answer was made
+        await put(log, 7)  # after the answer to the early request was made
         late = asyncio.create_task(table.caught_up())
         await asyncio.sleep(0)
         log.stall.set()
@@ -189,7 +189,7 @@ class Shape(BaseModel):
     size: int
 
 
-async def test_a_value_of_the_wrong_shape_is_handed_on_without_its_content(log):
+async def test_a_value_of_the_wrong_shape_is_passed_on_without_its_content(log):
     refused = []
 
     async def unreadable(record: Record, reason: str) -> None:
@@ -204,16 +204,16 @@ async def test_a_value_of_the_wrong_shape_is_handed_on_without_its_content(log):
     assert "secret" not in refused[0][1]
 
 
-async def test_a_letter_that_cannot_be_written_is_written_again(log):
-    tries = []
+async def test_a_dead_letter_that_cannot_be_written_is_written_again(log):
+    attempts = []
 
     async def unreadable(record: Record, reason: str) -> None:
-        tries.append(record.offset)
-        if len(tries) < 3:
-            raise LogUnavailable("no room for letters")
+        attempts.append(record.offset)
+        if len(attempts) < 3:
+            raise LogUnavailable("no space for dead letters")
 
     table = table_of(log, lambda record: Shape.model_validate_json(record.value) and None, unreadable)
     async with running(table):
         await put(log, 1)  # a number is no shape
         await table.caught_up()
-    assert tries == [0, 0, 0]
+    assert attempts == [0, 0, 0]

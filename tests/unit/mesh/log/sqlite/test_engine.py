@@ -1,4 +1,4 @@
-"""What only the embedded log promises: its memory, its wake-ups, its members' lives, and what it forgets."""
+"""What only the embedded log promises: bounded memory, wake-ups, sessions of members, and retention."""
 
 import asyncio
 import sqlite3
@@ -31,7 +31,7 @@ async def log(tmp_path, clock):
 
 
 def offsets_in(path, topic):
-    """What the file holds, newest state: a second reader beside the log."""
+    """Returns the offsets and keys in the file, through a connection of its own."""
     connection = sqlite3.connect(path)
     rows = connection.execute(
         "SELECT position % (1 << 40), key FROM records JOIN partitions ON position >> 40 = id WHERE topic = ? "
@@ -42,7 +42,7 @@ def offsets_in(path, topic):
     return rows
 
 
-async def test_an_append_makes_its_topic(tmp_path, clock):
+async def test_an_append_creates_its_topic(tmp_path, clock):
     log = await open_log(tmp_path / "log.db", clock=clock)
     await asyncio.gather(*(log.append([Append("mesh.b.events", f"k{n}", b"v")]) for n in range(10)))
     assert sum((await log.end("mesh.b.events")).values()) == 10
@@ -54,7 +54,7 @@ async def test_offsets_are_dense_and_never_used_twice(tmp_path, clock, log):
         assert await log.append([Append(STATUS, "only", b"%d" % number)]) == [number]
     await log.append([Append(STATUS, "only", None)])
     await log.close()
-    await clock.sleep(2 * DAY)  # the tombstone, the newest record of all, goes
+    await clock.sleep(2 * DAY)  # the tombstone, the newest record of all, is deleted
     log = await open_log(tmp_path / "log.db", clock=clock)
     async with asyncio.timeout(5):
         while offsets_in(tmp_path / "log.db", STATUS):
@@ -64,7 +64,7 @@ async def test_offsets_are_dense_and_never_used_twice(tmp_path, clock, log):
     await log.close()
 
 
-async def test_a_superseded_record_is_gone_at_once(tmp_path, log):
+async def test_a_superseded_record_is_deleted_at_once(tmp_path, log):
     await log.append([Append(STATUS, "a", b"1"), Append(STATUS, "a", b"2"), Append(STATUS, "b", b"1")])
     await log.append([Append(STATUS, "b", b"2")])
     assert offsets_in(tmp_path / "log.db", STATUS) == [(1, "a"), (3, "b")]
@@ -76,7 +76,7 @@ async def test_a_tombstone_stays_long_enough_to_be_seen(tmp_path, clock, log):
     )
     await clock.sleep(0.75 * DAY)
     await log.append([Append(STATUS, "kept", b"v2"), Append(STATUS, "late", None)])
-    await clock.sleep(0.5 * DAY)  # statuses keep theirs a day
+    await clock.sleep(0.5 * DAY)  # the topic keeps tombstones for a day
     await log.close()
     log = await open_log(tmp_path / "log.db", clock=clock)
     async with asyncio.timeout(5):
@@ -86,13 +86,13 @@ async def test_a_tombstone_stays_long_enough_to_be_seen(tmp_path, clock, log):
     await log.close()
 
 
-async def test_old_records_go_but_never_before_the_slowest_group(tmp_path, clock, log):
+async def test_old_records_are_deleted_but_never_before_the_slowest_group(tmp_path, clock, log):
     partition = Partition(DEAD_LETTERS, 0)
     await log.append([Append(DEAD_LETTERS, "k", b"%d" % n) for n in range(10)])
     slow, fast = [await log.group(name, [DEAD_LETTERS]) for name in ("slow", "fast")]
     await slow.commit({partition: 4})
     await fast.commit({partition: 10})
-    await clock.sleep(40 * DAY)  # dead letters stay 30
+    await clock.sleep(40 * DAY)  # the retention of dead letters is 30 days
     await log.append([Append(DEAD_LETTERS, "k", b"new")])
     await log.close()
     with structlog.testing.capture_logs() as logs:
@@ -144,14 +144,14 @@ async def test_one_read_takes_bounded_memory(log):
         assert 0 < sum(len(record.value) for record in batch.records) < 10 << 20
 
 
-async def test_a_position_is_told_only_when_nothing_is_missing_before_it(log):
+async def test_a_position_is_reported_only_when_nothing_is_missing_before_it(log):
     await log.append([Append(STATUS, f"k{n}", b"old") for n in range(2500)])
     held = {}
     async with aclosing(log.follow(STATUS)) as batches:
         batch = await anext(batches)
         held |= {record.key: record.value for record in batch.records}
         assert len(held) < 1400
-        await log.append([Append(STATUS, "k1400", b"new")])  # leaves its place for one behind all others
+        await log.append([Append(STATUS, "k1400", b"new")])  # moves behind all others
         while batch.positions[0] < 2500:
             batch = await anext(batches)
             held |= {record.key: record.value for record in batch.records}
@@ -170,9 +170,9 @@ async def test_no_partition_starves_behind_a_long_one(log):
     assert len(seen) == 12
 
 
-async def test_a_member_that_waits_is_alive_however_long(log, clock):
+async def test_a_waiting_member_never_times_out(log, clock):
     waiting, other = [await log.group("g", [EVENTS]) for _ in range(2)]
-    waiting.revoked()  # what the other's coming took
+    waiting.revoked()  # drops what the other member's join revoked
     reading = asyncio.create_task(waiting.read(max_records=1, timeout=30))
     await asyncio.sleep(0)
     await clock.sleep(1000)
@@ -183,20 +183,20 @@ async def test_a_member_that_waits_is_alive_however_long(log, clock):
     assert waiting.revoked() == frozenset()
 
 
-async def test_a_member_that_was_given_up_may_come_back(log, clock):
+async def test_a_member_that_timed_out_joins_again(log, clock):
     silent, other = [await log.group("g", [EVENTS]) for _ in range(2)]
-    silent.revoked()  # what the other's coming took
-    held = set(await silent.lag())
+    silent.revoked()  # drops what the other member's join revoked
+    owned = set(await silent.lag())
     await clock.sleep(61)
     await other.read(max_records=1, timeout=0)
     assert len(await other.lag()) == 12
-    assert silent.revoked() == held
+    assert silent.revoked() == owned
     await silent.read(max_records=1, timeout=0)
     assert len(await silent.lag()) == len(await other.lag()) == 6
     assert len(other.revoked()) == 6
 
 
-async def test_what_was_appended_arrives_within_milliseconds(log):
+async def test_an_append_arrives_within_milliseconds(log):
     member = await log.group("g", [DEAD_LETTERS])
     waits = []
     for _ in range(50):
@@ -206,7 +206,7 @@ async def test_what_was_appended_arrives_within_milliseconds(log):
         await log.append([Append(DEAD_LETTERS, "k", b"v")])
         await reading
         waits.append(time.perf_counter() - before)
-    assert sorted(waits)[25] < 0.25  # it takes half a millisecond; polling would take a whole look
+    assert sorted(waits)[25] < 0.25  # it takes half a millisecond; polling would take a whole interval
 
 
 async def test_the_event_loop_runs_on_while_the_file_is_read(log):

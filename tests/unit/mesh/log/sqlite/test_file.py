@@ -42,7 +42,7 @@ async def test_a_device():
 
 
 async def test_a_folder_that_is_not_there(tmp_path):
-    assert "make " in await refusal(tmp_path / "nowhere" / "log.db")
+    assert "create " in await refusal(tmp_path / "nowhere" / "log.db")
 
 
 async def test_a_place_where_nothing_can_be_written():

@@ -1,4 +1,4 @@
-"""Dead letters that a human dealt with stay so on either log, whatever becomes of control."""
+"""Resolved dead letters stay resolved on either log, also after a crash of control."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -19,7 +19,7 @@ from tests.contract.conftest import Engine
 from tests.support.control_site import until
 
 
-async def test_what_was_dealt_with_is_not_shown_again_by_the_next_control(
+async def test_a_resolved_dead_letter_is_not_shown_again_by_the_next_control(
     engine: Engine, region: Region
 ) -> None:
     log = await engine.open()
@@ -44,7 +44,7 @@ async def test_what_was_dealt_with_is_not_shown_again_by_the_next_control(
 
 
 async def _send_to_dlq(log: Log, region: Region, number: int, hours: int) -> None:
-    """What nobody could read so many hours ago."""
+    """Sends a dead letter as of some hours ago."""
     clock = ManualClock(SystemClock().now() - timedelta(hours=hours))
     raw = b"%d" % number
     await send_to_dlq(

@@ -1,6 +1,6 @@
-"""Every metric, each with a line of help that `docs/metrics.md` repeats.
+"""Every metric with its help text. docs/operate.md lists them; an architecture test compares the two.
 
-No digest, tag or repository is ever a label: the number of series must not grow with what is pushed.
+No digest, tag or repository is a label: the number of series must not grow with what is pushed.
 """
 
 from prometheus_client import REGISTRY, CollectorRegistry, Counter, Gauge, Histogram

@@ -225,7 +225,7 @@ async def test_an_index_brings_its_children_and_shared_layers_once(site: Site) -
     async with client(site.destination) as destination:
         for child in index.children:
             assert (await destination.read_manifest(APP, child.digest)).body == child.manifest.body
-    assert set(site.source.seen.pulls.values()) == {1}
+    assert set(site.source.traffic.pulls.values()) == {1}
 
 
 async def test_a_topic_that_is_joined_while_the_agent_tells_its_lag_is_no_error(site: Site) -> None:
@@ -451,7 +451,7 @@ async def test_tasks_that_share_a_blob_send_it_once(site: Site) -> None:
     await asyncio.gather(*(site.push("v1", base, repository=name) for name in names))
     ends = await site.ends(4)
     assert {end.status for end in ends} == {Status.SUCCEED}
-    assert set(site.source.seen.pulls.values()) == {1}
+    assert set(site.source.traffic.pulls.values()) == {1}
 
 
 async def test_the_fence_holds_an_event_until_the_rules_are_as_new(site: Site) -> None:
@@ -556,7 +556,7 @@ async def test_a_kill_in_the_middle_of_a_copy_leaves_nothing_behind_after_a_rest
     site.source.faults.slow = 300_000
     image = images.image(layers=[b"k" * 200_000, b"l" * 100_000])
     await site.push("v1", image)
-    while not site.source.seen.pulls:
+    while not site.source.traffic.pulls:
         await asyncio.sleep(0.01)
     await asyncio.sleep(0.2)
     await site.kill()
@@ -612,7 +612,7 @@ async def test_no_progress_outlives_its_task(site: Site) -> None:
 async def test_a_stop_lets_the_copy_finish_and_commits_it(site: Site) -> None:
     site.source.faults.slow = 400_000
     await site.push("v1", images.image(layers=[b"s" * 200_000]))
-    while not site.source.seen.pulls:
+    while not site.source.traffic.pulls:
         await asyncio.sleep(0.01)
     await site.stop()
     (end,) = await site.ends(1)
@@ -629,7 +629,7 @@ async def test_a_drain_that_takes_too_long_is_cut_and_the_event_comes_again(site
     site.source.faults.slow = 20_000
     image = images.image(layers=[b"t" * 200_000])
     await site.push("v1", image)
-    while not site.source.seen.pulls:
+    while not site.source.traffic.pulls:
         await asyncio.sleep(0.01)
     await site.stop()
     assert sum((await site.log.end(topics.completions(FRANKFURT))).values()) == 0

@@ -170,7 +170,7 @@ async def test_a_grant_is_judged_by_the_name_at_the_destination(group: Company) 
     assert refused.status is Status.SKIPPED
     assert refused.error is not None
     assert refused.error.message == "the grant sub-a:platform does not cover 'other/os'"
-    assert group.registries["sub-a"].seen.uploads == {}
+    assert group.registries["sub-a"].traffic.uploads == {}
 
 
 async def test_revoking_stops_what_waits_in_a_lane_and_what_is_being_copied(group: Company) -> None:

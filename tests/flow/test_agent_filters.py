@@ -100,7 +100,7 @@ async def test_configs_are_read_only_for_filters_that_ask_for_them(site: Site) -
     await site.push("v1", index)
     (end,) = await site.ends(1)
     assert why(end) == ("Succeed", None)
-    assert set(site.source.seen.pulls.values()) == {1}  # by the copy: the index says the platforms
+    assert set(site.source.traffic.pulls.values()) == {1}  # by the copy: the index says the platforms
 
 
 async def test_a_config_that_is_too_large_fails_and_is_not_guessed(site: Site) -> None:

@@ -44,7 +44,7 @@ async def test_what_has_no_name_there_is_skipped_and_nothing_is_written(site: Co
     assert ended(end) == "unmappable"
     assert end.error is not None
     assert "'app' has 0 components before its last" in end.error.message
-    assert sum(site.registries["eu"].seen.uploads.values()) == 0
+    assert sum(site.registries["eu"].traffic.uploads.values()) == 0
 
 
 async def test_a_tag_that_names_something_else_is_left_alone(site: Company) -> None:
@@ -57,7 +57,7 @@ async def test_a_tag_that_names_something_else_is_left_alone(site: Company) -> N
     assert theirs in end.error.message
     assert ours in end.error.message
     assert await site.at("eu", "1", TEAM) == theirs
-    assert sum(site.registries["eu"].seen.uploads.values()) == len(images.image(layers=[b"theirs"]).blobs)
+    assert sum(site.registries["eu"].traffic.uploads.values()) == len(images.image(layers=[b"theirs"]).blobs)
     new = await site.push_at("cn", "2", images.image(layers=[b"new"]), TEAM)
     assert ended((await site.ends(2))[1]) == "Succeed"
     assert await site.at("eu", "2", TEAM) == new

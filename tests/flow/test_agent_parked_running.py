@@ -91,7 +91,7 @@ async def test_a_copy_that_takes_long_holds_up_nobody_and_ends_by_itself(tmp_pat
         assert (end.task_id, end.status, end.attempts) == (one.task_id, Status.SUCCEED, 1)
         assert await parked(site, lambda found: not found) == {}
         assert await site.holds("v1") == HUGE.digest
-        assert site.source.seen.pulls[BLOB] == 1
+        assert site.source.traffic.pulls[BLOB] == 1
 
 
 async def test_as_long_as_the_window_has_room_nothing_is_parked(tmp_path: Path) -> None:
@@ -113,7 +113,7 @@ async def test_when_its_agent_is_killed_another_finishes_it(tmp_path: Path) -> N
         silence = Append(topics.status(FRANKFURT), one.agent, None)  # as half a minute of it does
         await site.log.append([silence])
         await site.start()
-        await until(lambda: site.source.seen.pulls[BLOB] == 2)
+        await until(lambda: site.source.traffic.pulls[BLOB] == 2)
         let_go(site)
         end = await ended(site, 21)
         assert (end.task_id, end.status) == (one.task_id, Status.SUCCEED)
@@ -128,11 +128,11 @@ async def test_another_agent_that_lives_leaves_it_alone(tmp_path: Path) -> None:
         await until(lambda: lag(site) == 0)
         await site.start()
         await asyncio.sleep(0.5)
-        assert site.source.seen.pulls[BLOB] == 1
+        assert site.source.traffic.pulls[BLOB] == 1
         let_go(site)
         end = await ended(site, 21)
         assert (end.repository, end.status) == (APP, Status.SUCCEED)
-        assert site.source.seen.pulls[BLOB] == 1
+        assert site.source.traffic.pulls[BLOB] == 1
 
 
 async def test_what_waits_behind_it_in_its_lane_is_parked_too_and_runs_once(tmp_path: Path) -> None:

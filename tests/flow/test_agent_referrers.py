@@ -229,7 +229,7 @@ async def test_what_is_attached_later_goes_on_along_a_chain_of_rules(pair: Site,
 async def test_a_child_that_is_pushed_by_digest_is_no_task(site: Site) -> None:
     index = images.index([images.image(layers=[b"amd64"]), images.image(layers=[b"arm64"])])
     await site.push("multi", index, tell=False)
-    before = site.source.seen.requests["GET", "manifest"]
+    before = site.source.traffic.requests["GET", "manifest"]
     for child in index.children:
         await site.event(None, child.digest)
     await site.event(None, index.children[0].digest)
@@ -237,7 +237,7 @@ async def test_a_child_that_is_pushed_by_digest_is_no_task(site: Site) -> None:
     (end,) = await site.ends(1)
     assert (end.tag, end.status) == ("multi", Status.SUCCEED)
     # Each child once to see that it is about nothing, and once to be copied; the second event of a child costs nothing.
-    assert site.source.seen.requests["GET", "manifest"] - before == 5
+    assert site.source.traffic.requests["GET", "manifest"] - before == 5
 
 
 async def test_a_rule_that_does_not_want_the_repository_brings_nothing_of_it(site: Site) -> None:
@@ -247,13 +247,13 @@ async def test_a_rule_that_does_not_want_the_repository_brings_nothing_of_it(sit
     async with client(site.source) as source:
         await images.push(source, other, Tag("v1"), image)
         await attached.push(source, other, image.manifest, sbom)
-    before = dict(site.source.seen.requests)
+    before = dict(site.source.traffic.requests)
     await site.event(None, sbom.digest, repository=other)
     await site.event(cosign_tag(image.digest, "sig"), sbom.digest, repository=other)
     await site.push("v1", images.image(layers=[b"wanted"]))
     (end,) = await site.ends(1)
     assert end.repository == APP
-    assert site.source.seen.requests["GET", "manifest"] == before.get(("GET", "manifest"), 0) + 1
+    assert site.source.traffic.requests["GET", "manifest"] == before.get(("GET", "manifest"), 0) + 1
 
 
 async def test_an_image_that_is_there_already_gets_what_was_attached_since(pair: Site) -> None:
@@ -343,9 +343,9 @@ async def test_more_referrers_than_are_believable_are_refused(old_pair: Site) ->
         await images.push(source, APP, Tag("v1"), image)
         blobs = [digest_of(str(number).encode()) for number in range(1001)]
         for number, digest in enumerate(blobs):  # the registry asks only whether what an index names is there
-            incoming = old_pair.source._store.begin()
-            incoming.write(str(number).encode())
-            assert old_pair.source._store.keep(incoming, digest)
+            staged = old_pair.source._store.stage()
+            staged.write(str(number).encode())
+            assert old_pair.source._store.commit(staged, digest)
             old_pair.source._store.link_blob(APP, digest)
         index = attached.index_of([{**about, "digest": digest} for digest in blobs])
         await source.write_manifest(APP, fallback_tag(image.digest), index)

@@ -65,7 +65,7 @@ async def test_a_limit_that_is_lifted_is_lifted_for_what_is_under_way(tmp_path: 
         image = images.image(layers=[os.urandom(SIZE)])  # three minutes at that speed
         await site.push("v1", image, tell=False)
         await site.event("v1", image.digest, rules_rev=rev)
-        while not site.source.seen.requests["GET", "blob"]:
+        while not site.source.traffic.requests["GET", "blob"]:
             await asyncio.sleep(0.01)
         await site.declare("rule", "release", **slow)
         (end,) = await site.ends(1)

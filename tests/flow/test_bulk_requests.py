@@ -33,10 +33,10 @@ def _has_api(mesh: Mesh) -> bool:
 async def _sync(mesh: Mesh, **asked: str) -> tuple[dict[str, int], dict[str, int], dict[str, int]]:
     """Runs the rule; returns the requests to both registries meanwhile, without pings, and how the tasks ended."""
     registries = (mesh.source, mesh.destination)
-    before = [Counter(it.seen.requests) for it in registries]
+    before = [Counter(it.traffic.requests) for it in registries]
     ended = await mesh.ended(await mesh.sync(**asked))
     assert ended["status"] == "Succeed"
-    source, destination = (it.seen.requests - old for it, old in zip(registries, before, strict=True))
+    source, destination = (it.traffic.requests - old for it, old in zip(registries, before, strict=True))
     asked_for = [
         {" ".join(key): count for key, count in it.items() if key[1] != "base"}
         for it in (source, destination)

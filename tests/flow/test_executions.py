@@ -266,7 +266,7 @@ async def test_a_dry_run_tells_what_would_be_sent_and_writes_nothing(running: Me
     await running.push("v1", b"shared" * 100)
     await running.ended(await running.sync())
     await running.push("v2", b"shared" * 100, b"new" * 50)
-    held = running.destination.seen.uploads.copy()
+    held = running.destination.traffic.uploads.copy()
     ended = await running.ended(await running.sync(dry_run=True))
     assert (ended["status"], ended["total"], ended["skipped"], ended["dry_run"]) == ("Succeed", 2, 2, True)
     assert (ended["bytes_transferred"], await running.holds("v2")) == (0, None)
@@ -276,7 +276,7 @@ async def test_a_dry_run_tells_what_would_be_sent_and_writes_nothing(running: Me
     would_send = entries["v2"]["bytes_total"] - entries["v2"]["bytes_skipped"]
     assert 150 <= would_send < entries["v2"]["bytes_total"]
     assert f"{would_send} of" in entries["v2"]["error"]["message"]
-    assert running.destination.seen.uploads == held
+    assert running.destination.traffic.uploads == held
 
 
 async def test_a_source_that_forbids_listing_fails_with_what_to_configure(tmp_path: Path) -> None:
@@ -347,7 +347,7 @@ async def test_a_listing_cut_in_the_middle_is_done_again_with_the_same_tasks(mes
     execution_id = await mesh.sync()
 
     def has_begun() -> bool:
-        return mesh.source.seen.requests["HEAD", "manifest"] > 5
+        return mesh.source.traffic.requests["HEAD", "manifest"] > 5
 
     await until(has_begun)
     first.cancel()
@@ -358,7 +358,7 @@ async def test_a_listing_cut_in_the_middle_is_done_again_with_the_same_tasks(mes
     assert (ended["status"], ended["total"]) == ("Succeed", 40)
     assert ended["succeed"] + ended["skipped"] == 40
     assert len(await mesh.control.logs(execution=execution_id)) == 40
-    assert mesh.source.seen.requests["GET", "tags"] == 2  # both producers listed it
+    assert mesh.source.traffic.requests["GET", "tags"] == 2  # both producers listed it
 
 
 async def test_a_stopped_execution_ends_its_waiting_tasks(mesh: Mesh) -> None:
@@ -397,11 +397,11 @@ async def test_a_running_task_of_a_stopped_execution_ends_after_its_current_blob
     await running.push("v1", *(bytes([number]) * 40_000 for number in range(12)))
     running.source.faults.slow = 100_000  # bytes/s
     execution_id = await running.sync()
-    await until(lambda: running.destination.seen.uploads.total() >= 1)
+    await until(lambda: running.destination.traffic.uploads.total() >= 1)
     await running.control.call("POST", f"/api/v1/executions/{execution_id}/stop", {})
     ended = await running.ended(execution_id)
     assert (ended["status"], ended["stopped"]) == ("Stopped", 1)
-    assert 1 <= running.destination.seen.uploads.total() < 12
+    assert 1 <= running.destination.traffic.uploads.total() < 12
     assert await running.holds("v1") is None
 
 

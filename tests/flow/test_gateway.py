@@ -72,7 +72,7 @@ async def both(site: MeshSite, tag: str, image: images.Image) -> images.Image:
 
 
 def manifests(site: MeshSite, place: str) -> int:
-    return sum(site.registries[place].seen.requests[method, "manifest"] for method in ("GET", "HEAD"))
+    return sum(site.registries[place].traffic.requests[method, "manifest"] for method in ("GET", "HEAD"))
 
 
 async def test_all_that_a_pull_reads_comes_from_the_replica_here_byte_for_byte(
@@ -288,7 +288,7 @@ async def test_nothing_is_served_from_another_jurisdiction(site: MeshSite) -> No
         assert (missing.status, missing.code) == (404, "MANIFEST_UNKNOWN")
     assert (
         sum(
-            it.seen.requests["GET", "base"]
+            it.traffic.requests["GET", "base"]
             for it in site.registries.values()
             if it is not site.registries["eu"]
         )
@@ -421,9 +421,9 @@ async def test_a_place_that_is_declared_no_more_is_asked_no_more(site: MeshSite,
         return found is None
 
     await until(forgotten)
-    asked = site.registries["cn@shanghai"].seen.requests["GET", "base"]
+    asked = site.registries["cn@shanghai"].traffic.requests["GET", "base"]
     await asyncio.sleep(0.35)  # three looks
-    assert site.registries["cn@shanghai"].seen.requests["GET", "base"] == asked
+    assert site.registries["cn@shanghai"].traffic.requests["GET", "base"] == asked
 
 
 async def test_many_pulls_at_once_come_whole(site: MeshSite, hub: GatewaySite) -> None:

@@ -100,8 +100,8 @@ async def test_what_the_first_account_refuses_is_not_answered_with_the_content_o
             for path in ("manifests/v1", f"manifests/{theirs.digest}", "tags/list"):
                 refused = await hub.ask(f"{APP}/{path}", **authorization)
                 assert (refused.status, refused.code) == (401, "UNAUTHORIZED")
-        assert team.seen.requests["GET", "manifest"] == 0
-        assert team.seen.requests["GET", "tags"] == 0
+        assert team.traffic.requests["GET", "manifest"] == 0
+        assert team.traffic.requests["GET", "tags"] == 0
         ours = await hub.ask(f"{APP}/manifests/v1", Authorization=BASIC_OF_GAME)
         assert ours.body == IMAGE.manifest.body
         # What the first account says it has not, the second may have.
@@ -126,7 +126,7 @@ async def test_nor_by_way_of_another_instance_of_the_account_that_refused(site: 
         assert (
             await hub.ask(f"{APP}/manifests/v2", Authorization=wrong)
         ).status == 200  # of the same account
-        assert team.seen.requests["GET", "manifest"] == 0
+        assert team.traffic.requests["GET", "manifest"] == 0
 
 
 async def test_an_error_of_ours_in_the_middle_of_a_body_cuts_it(

@@ -87,7 +87,7 @@ async def test_a_task_reads_from_the_replica_beside_it_instead_of_the_source_far
     near = await site.registry("team")
     digest = await site.push("cn", "v1", images.image(layers=[os.urandom(MIB)]))
     await until(lambda: at(site, "cn@shanghai", "v1", digest))
-    pulled = site.registries["cn"].seen.pulls.total()
+    pulled = site.registries["cn"].traffic.pulls.total()
     await site.apply({
         "instances": [{"name": "team", "account": "game", "region": "shanghai", "url": near.url}],
         "rules": [{"name": "to-team", "source": "cn", "destination": "team", "trigger": {"type": "manual"}}],
@@ -96,7 +96,7 @@ async def test_a_task_reads_from_the_replica_beside_it_instead_of_the_source_far
     await until(lambda: at(site, "team", "v1", digest))
     (entry,) = await until(lambda: _by(site, "to-team"))
     assert entry["bytes_from"] == {"shanghai": entry["bytes_total"]}
-    assert site.registries["cn"].seen.pulls.total() == pulled
+    assert site.registries["cn"].traffic.pulls.total() == pulled
 
 
 async def _by(site: MeshSite, rule: str) -> list[dict[str, Any]]:

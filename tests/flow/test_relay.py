@@ -74,7 +74,7 @@ async def test_each_layer_leaves_the_source_once_whatever_the_number_of_replicas
     image = images.image(layers=[os.urandom(3 * MIB) for _ in range(3)])
     digest = await site.push("cn", "v1", image)
     await until(lambda: arrived(site, "v1", digest))
-    assert set(site.registries["cn"].seen.pulls.values()) == {1}
+    assert set(site.registries["cn"].traffic.pulls.values()) == {1}
     entries = await until(lambda: _succeeded(site, len(REPLICAS)))
     sent = {
         region: sum(it["bytes_from"].get(region, 0) for it in entries) for region in ("beijing", *REPLICAS)
@@ -112,7 +112,7 @@ async def test_the_layers_are_at_the_replicas_before_the_manifest_is_pushed(site
     assert {(it["bytes_total"], it["bytes_transferred"], it["bytes_skipped"]) for it in entries} == {
         (size, size, 0)
     }
-    assert {registry.seen.uploads.total() for registry in site.registries.values()} == {2}
+    assert {registry.traffic.uploads.total() for registry in site.registries.values()} == {2}
 
 
 async def test_a_dead_relay_is_passed_over_for_the_origin(site: MeshSite) -> None:

@@ -1,4 +1,4 @@
-"""A small registry of our own, for `regmesh demo` and tests. `registry` is its front, `faults` how it misbehaves."""
+"""A small registry for `regmesh demo` and tests. `registry` is its front, `faults` makes it misbehave for tests."""
 
 from mesh.registry.builtin.registry import BuiltinRegistry, Credentials
 

@@ -1,4 +1,4 @@
-"""The built-in registry's blobs: asked for, sent whole or in part, taken out of a repository."""
+"""The built-in registry's blob endpoints: HEAD, GET with ranges, and DELETE."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -6,20 +6,23 @@ from pathlib import Path
 from aiohttp import web
 
 from mesh.clock import Clock
-from mesh.registry.builtin.faults import Faults, Seen, falsified
-from mesh.registry.builtin.refusals import Refused, digest_in, repository_in
+from mesh.registry.builtin.faults import Faults, Traffic, falsified
+from mesh.registry.builtin.request_parsing import ApiError, digest_in, repository_in
 from mesh.registry.builtin.store import Store
 from schemas.names import Digest, Repository
 
 
 class Blobs:
-    def __init__(self, store: Store, *, clock: Clock, faults: Faults, seen: Seen) -> None:
+    """The handlers of `/v2/<name>/blobs/<digest>`."""
+
+    def __init__(self, store: Store, *, clock: Clock, faults: Faults, traffic: Traffic) -> None:
         self._store = store
         self._clock = clock
         self._faults = faults
-        self._seen = seen
+        self._traffic = traffic
 
     async def head(self, request: web.Request) -> web.StreamResponse:
+        """Answers with the blob's size."""
         digest = digest_in(request)
         size = self._store.blob_size(repository_in(request), digest)
         if size is None:
@@ -29,22 +32,23 @@ class Blobs:
         return web.Response(headers=_headers(digest) | {"Content-Length": str(size)})
 
     async def get(self, request: web.Request) -> web.StreamResponse:
-        """The blob, or the part of it that `Range` asks for."""
+        """Sends the blob, or the range that is requested."""
         repository, digest = repository_in(request), digest_in(request)
         size = self._size(repository, digest)
-        asked = _part_asked(request, size)
-        part = range(size) if asked is None else asked
+        requested = _requested_range(request, size)
+        part = range(size) if requested is None else requested
         response = web.StreamResponse(headers=_headers(digest))
         response.content_length = len(part)
-        if asked is not None:
+        if requested is not None:
             response.set_status(206)
             response.headers["Content-Range"] = f"bytes {part.start}-{part.stop - 1}/{size}"
-        self._seen.pulls[digest] += 1
+        self._traffic.pulls[digest] += 1
         await response.prepare(request)
         await self._send(request, response, digest, part)
         return response
 
     async def delete(self, request: web.Request) -> web.StreamResponse:
+        """Removes the blob from the repository."""
         digest = digest_in(request)
         if not self._store.unlink_blob(repository_in(request), digest):
             raise _unknown(digest)
@@ -67,10 +71,10 @@ class Blobs:
             for chunk in _chunks(self._store.content_path(digest), sent, self._faults.block):
                 await response.write(falsified(chunk) if lies else chunk)
                 lies = False
-                self._seen.blob_bytes_out[digest] += len(chunk)
+                self._traffic.blob_bytes_out[digest] += len(chunk)
                 await self._faults.pace(len(chunk), self._clock)
         except ConnectionError:
-            return  # the client left; nobody is there to be told
+            return  # the client has disconnected
         if cut is not None and request.transport is not None:
             request.transport.close()
 
@@ -84,17 +88,17 @@ def _chunks(path: Path, part: range, block: int) -> Iterator[bytes]:
             yield chunk
 
 
-def _part_asked(request: web.Request, size: int) -> range | None:
-    """None for the whole, which may also answer a unit other than `bytes` and several parts at once."""
-    asked = request.headers.get("Range", "")
-    if not asked.startswith("bytes=") or "," in asked:
+def _requested_range(request: web.Request, size: int) -> range | None:
+    """Returns None for the whole blob, also when the unit is not `bytes` or several ranges are requested."""
+    header = request.headers.get("Range", "")
+    if not header.startswith("bytes=") or "," in header:
         return None
     try:
         part = range(size)[request.http_range]
     except ValueError:
         part = range(0)
     if not part:
-        raise Refused(416, "UNSUPPORTED", "no such range", headers={"Content-Range": f"bytes */{size}"})
+        raise ApiError(416, "UNSUPPORTED", "no such range", headers={"Content-Range": f"bytes */{size}"})
     return part
 
 
@@ -106,5 +110,5 @@ def _headers(digest: Digest) -> dict[str, str]:
     }
 
 
-def _unknown(digest: Digest) -> Refused:
-    return Refused(404, "BLOB_UNKNOWN", f"{digest} is not in this repository")
+def _unknown(digest: Digest) -> ApiError:
+    return ApiError(404, "BLOB_UNKNOWN", f"{digest} is not in this repository")

@@ -1,4 +1,4 @@
-"""The built-in registry's manifests, and what is found through them: tags, referrers, the catalog."""
+"""The built-in registry's endpoints of manifests, tags, referrers and the catalog."""
 
 from collections.abc import Iterable
 from typing import Literal
@@ -7,11 +7,11 @@ import orjson
 from aiohttp import web
 
 from mesh.clock import Clock
-from mesh.registry.builtin.accept import Accepted, accept
 from mesh.registry.builtin.faults import Faults, falsified
+from mesh.registry.builtin.manifest_parser import ParsedManifest, parse_manifest
 from mesh.registry.builtin.notify import Notifier
-from mesh.registry.builtin.refusals import (
-    Refused,
+from mesh.registry.builtin.request_parsing import (
+    ApiError,
     digest_in,
     page_of,
     parse_reference,
@@ -27,6 +27,8 @@ Deletes = Literal["nothing", "digests", "tags"]
 
 
 class Manifests:
+    """The handlers of manifests, tags, referrers and the catalog."""
+
     def __init__(
         self, store: Store, *, clock: Clock, faults: Faults, notifier: Notifier, has_referrers: bool = True,
         takes_sparse: bool = False, deletes: Deletes = "tags",
@@ -40,7 +42,7 @@ class Manifests:
         self._notifier = notifier
 
     async def get(self, request: web.Request) -> web.StreamResponse:
-        """GET and HEAD."""
+        """Answers GET and HEAD."""
         repository, reference = repository_in(request), reference_in(request)
         manifest = self._store.manifest(repository, reference)
         if manifest is None:
@@ -52,11 +54,12 @@ class Manifests:
         return web.Response(body=body, headers=headers)
 
     async def put(self, request: web.Request) -> web.StreamResponse:
+        """Stores a manifest whose parts exist, and its tags."""
         repository, reference = repository_in(request), reference_in(request)
         body = await _body_of(request)
-        manifest = _accepted(body, request)
+        manifest = _parsed(body, request)
         digest = _checked_digest(body, reference)
-        tags = _tags_asked(request, reference)
+        tags = _requested_tags(request, reference)
         if not (self._takes_sparse and manifest.media_type in INDEX_TYPES):
             self._require(repository, manifest.parts)
         self._write(repository, manifest, digest, body)
@@ -69,38 +72,40 @@ class Manifests:
         return web.Response(status=201, headers=headers)
 
     async def delete(self, request: web.Request) -> web.StreamResponse:
-        """A tag alone, or a manifest with all its tags."""
+        """Deletes a tag alone, or a manifest with all its tags."""
         repository, reference = repository_in(request), reference_in(request)
         if self._deletes == "nothing":
-            raise Refused(405, "UNSUPPORTED", "this registry deletes nothing")
+            raise ApiError(405, "UNSUPPORTED", "this registry does not delete")
         if self._deletes == "digests" and isinstance(reference, Tag):
-            raise Refused(400, "UNSUPPORTED", "this registry deletes by digest alone")
+            raise ApiError(400, "UNSUPPORTED", "this registry deletes by digest only")
         if isinstance(reference, Tag):
-            there = self._store.delete_tag(repository, reference)
+            existed = self._store.delete_tag(repository, reference)
             target: dict[str, object] = {"repository": repository, "tag": reference}
         else:
-            there = self._delete_manifest(repository, reference)
+            existed = self._delete_manifest(repository, reference)
             target = {"repository": repository, "digest": reference}
-        if not there:
+        if not existed:
             raise self._unknown(repository, reference)
         self._notifier.announce("delete", request, target)
         return web.Response(status=202)
 
     async def tags(self, request: web.Request) -> web.StreamResponse:
+        """Lists the tags of a repository."""
         repository = repository_in(request)
         if not self._store.knows(repository):
-            raise Refused(404, "NAME_UNKNOWN", f"{repository} is not known here")
+            raise ApiError(404, "NAME_UNKNOWN", f"{repository} is not known here")
         page, headers = page_of(self._store.tags(repository), request)
         return _json({"name": repository, "tags": page}, headers=headers)
 
     async def catalog(self, request: web.Request) -> web.StreamResponse:
+        """Lists all repositories."""
         page, headers = page_of(self._store.repositories(), request)
         return _json({"repositories": page}, headers=headers)
 
     async def referrers(self, request: web.Request) -> web.StreamResponse:
-        """An index of the manifests about a digest: empty, and never 404, when there are none but the API is there."""
+        """Lists the referrers of a digest in an index, which is empty when there are none."""
         if not self._has_referrers:
-            raise Refused(404, "UNSUPPORTED", "there is no referrers API here")
+            raise ApiError(404, "UNSUPPORTED", "there is no referrers API here")
         found = self._store.referrers(repository_in(request), digest_in(request))
         headers = {}
         if wanted := request.query.get("artifactType"):
@@ -112,9 +117,9 @@ class Manifests:
     def _require(self, repository: Repository, parts: Iterable[Digest]) -> None:
         missing = [part for part in parts if not self._store.holds(repository, part)]
         if missing:
-            raise Refused(400, "MANIFEST_BLOB_UNKNOWN", f"not in {repository}: {', '.join(missing[:10])}")
+            raise ApiError(400, "MANIFEST_BLOB_UNKNOWN", f"not in {repository}: {', '.join(missing[:10])}")
 
-    def _write(self, repository: Repository, manifest: Accepted, digest: Digest, body: bytes) -> None:
+    def _write(self, repository: Repository, manifest: ParsedManifest, digest: Digest, body: bytes) -> None:
         if manifest.subject is not None:
             descriptor = manifest.descriptor(digest, len(body))
             self._store.put_referrer(repository, manifest.subject, descriptor)
@@ -123,7 +128,7 @@ class Manifests:
     async def _name(
         self, request: web.Request, repository: Repository, target: dict[str, object], tags: list[Tag]
     ) -> None:
-        """Store the tags, and announce: after it, or before it when the fault says so."""
+        """Stores the tags and then notifies; before it when the fault says so."""
         targets = [target | {"tag": tag} for tag in tags] or [target]
         lead = self._faults.announce_first if tags else None
         if lead is not None:
@@ -145,10 +150,10 @@ class Manifests:
             self._store.delete_referrer(repository, subject, digest)
         return self._store.delete_manifest(repository, digest)
 
-    def _unknown(self, repository: Repository, reference: Reference) -> Refused:
+    def _unknown(self, repository: Repository, reference: Reference) -> ApiError:
         if not self._store.knows(repository):
-            return Refused(404, "NAME_UNKNOWN", f"{repository} is not known here")
-        return Refused(404, "MANIFEST_UNKNOWN", f"{reference} is not in {repository}")
+            return ApiError(404, "NAME_UNKNOWN", f"{repository} is not known here")
+        return ApiError(404, "MANIFEST_UNKNOWN", f"{reference} is not in {repository}")
 
 
 async def _body_of(request: web.Request) -> bytes:
@@ -156,16 +161,16 @@ async def _body_of(request: web.Request) -> bytes:
     async for chunk in request.content.iter_any():
         body += chunk
         if len(body) > MAX_MANIFEST:
-            raise Refused(413, "SIZE_INVALID", f"a manifest has at most {MAX_MANIFEST} bytes")
+            raise ApiError(413, "SIZE_INVALID", f"a manifest has at most {MAX_MANIFEST} bytes")
     return bytes(body)
 
 
-def _accepted(body: bytes, request: web.Request) -> Accepted:
+def _parsed(body: bytes, request: web.Request) -> ParsedManifest:
     content_type = request.headers.get("Content-Type", "").partition(";")[0].strip()
     try:
-        return accept(body, content_type or None)
+        return parse_manifest(body, content_type or None)
     except ValueError as error:
-        raise Refused(400, "MANIFEST_INVALID", str(error)) from error
+        raise ApiError(400, "MANIFEST_INVALID", str(error)) from error
 
 
 def _checked_digest(body: bytes, reference: Reference) -> Digest:
@@ -173,12 +178,12 @@ def _checked_digest(body: bytes, reference: Reference) -> Digest:
         return digest_of(body)
     digest = digest_of(body, reference.algorithm)
     if digest != reference:
-        raise Refused(400, "DIGEST_INVALID", f"the bytes are those of {digest}")
+        raise ApiError(400, "DIGEST_INVALID", f"the bytes are those of {digest}")
     return digest
 
 
-def _tags_asked(request: web.Request, reference: Reference) -> list[Tag]:
-    """The tag in the path, or with a digest in the path those of the query."""
+def _requested_tags(request: web.Request, reference: Reference) -> list[Tag]:
+    """Returns the tag in the path, or those in the query when the path has a digest."""
     if isinstance(reference, Tag):
         return [reference]
     asked = [parse_reference(text) for text in request.query.getall("tag", [])]
@@ -186,14 +191,16 @@ def _tags_asked(request: web.Request, reference: Reference) -> list[Tag]:
 
 
 def _subject_of(manifest: StoredManifest) -> Digest | None:
-    return accept(manifest.path.read_bytes(), manifest.media_type).subject
+    return parse_manifest(manifest.path.read_bytes(), manifest.media_type).subject
 
 
 def _path(repository: Repository, digest: Digest) -> str:
     return f"/v2/{repository}/manifests/{digest}"
 
 
-def _target(repository: Repository, manifest: Accepted, digest: Digest, body: bytes) -> dict[str, object]:
+def _target(
+    repository: Repository, manifest: ParsedManifest, digest: Digest, body: bytes
+) -> dict[str, object]:
     return {
         "mediaType": manifest.media_type,
         "digest": digest,

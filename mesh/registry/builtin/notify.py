@@ -1,6 +1,6 @@
-"""The built-in registry's notifications: the distribution registry's envelopes, sent one by one, held in memory alone.
+"""The built-in registry's notifications: the distribution registry's envelopes, sent one by one from memory.
 
-As with the real one, what is queued when the registry stops is lost: whoever needs it must list the registry.
+As with the real registry, events that are queued when the registry stops are lost.
 """
 
 import asyncio
@@ -13,68 +13,69 @@ import orjson
 from aiohttp import web
 
 from mesh.clock import Clock
-from mesh.registry.builtin.refusals import credentials_in
+from mesh.registry.builtin.request_parsing import credentials_in
 
 ENVELOPE = "application/vnd.docker.distribution.events.v1+json"
 
 
 @dataclass(frozen=True, slots=True)
 class Notify:
-    """Where events go. Headers are sent as they are; they may hold a secret."""
+    """The endpoint of notifications. Its headers may contain a secret."""
 
     url: str
     headers: Mapping[str, str] = field(default_factory=dict, repr=False)
-    timeout: float = 1.0  # seconds for one try
-    backoff: float = 1.0  # seconds between tries
+    timeout: float = 1.0  # seconds for one attempt
+    backoff: float = 1.0  # seconds between attempts
 
 
 @dataclass(slots=True)
-class _Waiting:
+class _QueuedEvent:
     body: bytes
-    tried: asyncio.Event = field(default_factory=asyncio.Event)
+    attempted: asyncio.Event = field(default_factory=asyncio.Event)
 
 
 class Notifier:
-    """Sends each event until it is taken (2xx), in order. Without a `notify` it has nothing to do."""
+    """Sends the events in order, each until it is accepted (2xx). Without a `notify` it sends nothing."""
 
     def __init__(self, notify: Notify | None, *, clock: Clock, new_id: Callable[[], str]) -> None:
         self._notify = notify
         self._clock = clock
         self._new_id = new_id
-        self._queue: asyncio.Queue[_Waiting] = asyncio.Queue()
+        self._queue: asyncio.Queue[_QueuedEvent] = asyncio.Queue()
         self._sender: asyncio.Task[None] | None = None
         self._source: dict[str, str] = {}
         self._base = ""
 
     def start(self, base: str) -> None:
-        """`base` is the registry's own URL, named in the events."""
+        """Starts sending. `base` is the registry's own URL, for the events."""
         self._base = base
         self._source = {"addr": base.partition("://")[2], "instanceID": self._new_id()}
         if self._notify is not None:
             self._sender = asyncio.create_task(self._send_all(self._notify), name="builtin-registry-notifier")
 
     async def stop(self) -> None:
+        """Stops sending and drops queued events."""
         if self._sender is not None:
             self._sender.cancel()
             with contextlib.suppress(asyncio.CancelledError):
                 await self._sender
         self._sender = None
         while not self._queue.empty():
-            self._queue.get_nowait().tried.set()
+            self._queue.get_nowait().attempted.set()
             self._queue.task_done()
 
     async def drained(self) -> None:
-        """Wait until all that was announced is taken, or dropped by `stop`."""
+        """Waits until every event is accepted, or dropped by `stop`."""
         await self._queue.join()
 
     def announce(self, action: str, request: web.Request, target: Mapping[str, object]) -> asyncio.Event:
-        """Queue one event; what is returned is set when sending it was tried once."""
-        waiting = _Waiting(orjson.dumps({"events": [self._event(action, request, target)]}))
+        """Queues one event; returns an `asyncio.Event` that is set after the first attempt to send it."""
+        queued = _QueuedEvent(orjson.dumps({"events": [self._event(action, request, target)]}))
         if self._notify is None:
-            waiting.tried.set()
+            queued.attempted.set()
         else:
-            self._queue.put_nowait(waiting)
-        return waiting.tried
+            self._queue.put_nowait(queued)
+        return queued.attempted
 
     def _event(self, action: str, request: web.Request, target: Mapping[str, object]) -> dict[str, object]:
         where = target.get("path")
@@ -102,18 +103,18 @@ class Notifier:
         jar = aiohttp.DummyCookieJar()
         async with aiohttp.ClientSession(timeout=timeout, headers=headers, cookie_jar=jar) as session:
             while True:
-                waiting = await self._queue.get()
+                queued = await self._queue.get()
                 try:
-                    while not await self._taken(session, notify.url, waiting):
+                    while not await self._send(session, notify.url, queued):
                         await self._clock.sleep(notify.backoff)
                 finally:
                     self._queue.task_done()
 
-    async def _taken(self, session: aiohttp.ClientSession, url: str, waiting: _Waiting) -> bool:
+    async def _send(self, session: aiohttp.ClientSession, url: str, queued: _QueuedEvent) -> bool:
         try:
-            async with session.post(url, data=waiting.body, allow_redirects=False) as answer:
+            async with session.post(url, data=queued.body, allow_redirects=False) as answer:
                 return 200 <= answer.status < 300
         except (aiohttp.ClientError, TimeoutError, OSError):
             return False
         finally:
-            waiting.tried.set()
+            queued.attempted.set()

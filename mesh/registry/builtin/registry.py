@@ -1,7 +1,7 @@
-"""A small registry of our own: OCI Distribution 1.1 over HTTP, kept on disk, for `regmesh demo` and for tests.
+"""The built-in registry: OCI Distribution 1.1 over HTTP, stored on disk, for `regmesh demo` and for tests.
 
-It runs in the caller's event loop. This page is its front: the routes, who may come in, and what each request is
-counted as. The work is in `manifests`, `blobs` and `uploads`, the disk in `store`.
+It runs in the caller's event loop. This module has the routes, the authentication and the counters. The handlers are in
+`manifests`, `blobs` and `uploads`, the disk in `store`.
 """
 
 import hmac
@@ -14,10 +14,10 @@ from aiohttp import web
 
 from mesh.clock import Clock
 from mesh.registry.builtin.blobs import Blobs
-from mesh.registry.builtin.faults import Faults, Seen
+from mesh.registry.builtin.faults import Faults, Traffic
 from mesh.registry.builtin.manifests import Deletes, Manifests
 from mesh.registry.builtin.notify import Notifier, Notify
-from mesh.registry.builtin.refusals import Refused, credentials_in
+from mesh.registry.builtin.request_parsing import ApiError, credentials_in
 from mesh.registry.builtin.store import Store
 from mesh.registry.builtin.uploads import Uploads
 
@@ -26,7 +26,7 @@ _Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 @dataclass(frozen=True, slots=True)
 class Credentials:
-    """The only ones who may come in."""
+    """The only credentials that the registry accepts."""
 
     user: str
     password: str = field(repr=False)
@@ -37,10 +37,12 @@ def _new_id() -> str:
 
 
 class BuiltinRegistry:
-    """One registry on the folder `root`. It may be started again after `stop`, on the same folder.
+    """One registry in the folder `root`. It can be started again after `stop`.
 
-    Without `referrers` it has no referrers API, as registries of before OCI 1.1. With `sparse_indexes` it takes an
-    index before its images. `deletes` nothing, manifests by digest alone (as docker-registry 2.8 does), or tags too.
+    Args:
+        referrers: Whether it has the referrers API, which registries before OCI 1.1 lack.
+        sparse_indexes: Whether it accepts an index before its images.
+        deletes: What it deletes: nothing, manifests by digest only (as docker-registry 2.8), or tags too.
     """
 
     def __init__(
@@ -58,7 +60,7 @@ class BuiltinRegistry:
         new_id: Callable[[], str] = _new_id,
     ) -> None:
         self.faults = faults or Faults()
-        self.seen = Seen()
+        self.traffic = Traffic()
         self.url = ""
         self._credentials = credentials
         self._store = Store(root, fsync=fsync)
@@ -67,19 +69,19 @@ class BuiltinRegistry:
             self._store, clock=clock, faults=self.faults, notifier=self._notifier, has_referrers=referrers,
             takes_sparse=sparse_indexes, deletes=deletes,
         )  # fmt: skip
-        self._blobs = Blobs(self._store, clock=clock, faults=self.faults, seen=self.seen)
+        self._blobs = Blobs(self._store, clock=clock, faults=self.faults, traffic=self.traffic)
         self._uploads = Uploads(
-            self._store,
-            clock=clock,
-            faults=self.faults,
-            seen=self.seen,
-            notifier=self._notifier,
+            self._store, clock=clock, faults=self.faults, traffic=self.traffic, notifier=self._notifier,
             new_id=new_id,
-        )
+        )  # fmt: skip
         self._runner: web.AppRunner | None = None
 
     async def start(self, host: str = "127.0.0.1", port: int = 0) -> None:
-        """Listen; `url` says where. Port 0 takes a free one. `OSError` when the port is taken."""
+        """Listens, and sets `url`. Port 0 selects a free port.
+
+        Raises:
+            OSError: The port is in use.
+        """
         self._store.open()
         self._runner = web.AppRunner(self._application(), access_log=None, shutdown_timeout=0.5)
         await self._runner.setup()
@@ -93,7 +95,7 @@ class BuiltinRegistry:
         self._notifier.start(self.url)
 
     async def stop(self) -> None:
-        """Close all connections; uploads under way and notifications not yet taken are lost."""
+        """Closes all connections; uploads in progress and queued notifications are lost."""
         if self._runner is not None:
             await self._runner.cleanup()
             self._runner = None
@@ -101,7 +103,7 @@ class BuiltinRegistry:
         await self._notifier.stop()
 
     async def drained(self) -> None:
-        """Wait until every notification is taken by its endpoint."""
+        """Waits until the endpoint has accepted every notification."""
         await self._notifier.drained()
 
     def _application(self) -> web.Application:
@@ -137,23 +139,23 @@ class BuiltinRegistry:
     @web.middleware
     async def _count(self, request: web.Request, handler: _Handler) -> web.StreamResponse:
         resource = request.match_info.route.resource
-        self.seen.requests[request.method, (resource.name if resource else None) or "none"] += 1
+        self.traffic.requests[request.method, (resource.name if resource else None) or "none"] += 1
         return await handler(request)
 
     @web.middleware
     async def _authenticate(self, request: web.Request, handler: _Handler) -> web.StreamResponse:
         if self._credentials is not None and not _matches(self._credentials, credentials_in(request)):
             challenge = {"WWW-Authenticate": 'Basic realm="regmesh", charset="UTF-8"'}
-            raise Refused(401, "UNAUTHORIZED", "user and password, please", headers=challenge)
+            raise ApiError(401, "UNAUTHORIZED", "user and password are required", headers=challenge)
         return await handler(request)
 
     @web.middleware
     async def _misbehave(self, request: web.Request, handler: _Handler) -> web.StreamResponse:
         if throttle := self.faults.throttles():
             wait = {} if throttle.retry_after is None else {"Retry-After": str(throttle.retry_after)}
-            raise Refused(429, "TOOMANYREQUESTS", "later, please", headers=wait)
+            raise ApiError(429, "TOOMANYREQUESTS", "too many requests", headers=wait)
         if (status := self.faults.fails(request.method, request.path)) is not None:
-            raise Refused(status, "UNKNOWN", "told to fail")
+            raise ApiError(status, "UNKNOWN", "an injected fault")
         return await handler(request)
 
 

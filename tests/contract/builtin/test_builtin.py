@@ -38,10 +38,10 @@ async def test_it_counts_what_comes_and_goes(ask: Client):
     digest = await ask.push_blob("app", BLOB)
     await ask("GET", f"/v2/app/blobs/{digest}", headers={"Range": "bytes=0-99"})
     await ask("GET", f"/v2/app/blobs/{digest}")
-    seen = ask.registry.seen
-    assert seen.requests == {("POST", "uploads"): 1, ("GET", "blob"): 2}
-    assert (seen.uploads[digest], seen.blob_bytes_in[digest]) == (1, len(BLOB))
-    assert (seen.pulls[digest], seen.blob_bytes_out[digest]) == (2, len(BLOB) + 100)
+    traffic = ask.registry.traffic
+    assert traffic.requests == {("POST", "uploads"): 1, ("GET", "blob"): 2}
+    assert (traffic.uploads[digest], traffic.blob_bytes_in[digest]) == (1, len(BLOB))
+    assert (traffic.pulls[digest], traffic.blob_bytes_out[digest]) == (2, len(BLOB) + 100)
 
 
 def basic(user: str, password: str) -> dict[str, str]:

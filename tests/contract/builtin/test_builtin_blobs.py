@@ -60,7 +60,7 @@ async def test_mount_takes_a_blob_over_from_a_repository_that_holds_it(ask: Clie
     answer = await ask("POST", f"/v2/two/blobs/uploads/?mount={digest}&from=one")
     assert (answer.status, answer.headers["Location"]) == (201, f"/v2/two/blobs/{digest}")
     assert (await ask("GET", answer.headers["Location"])).body == BLOB
-    assert ask.registry.seen.mounts[digest] == 1
+    assert ask.registry.traffic.mounts[digest] == 1
 
 
 @pytest.mark.parametrize("query", ["mount={}&from=empty", "mount={}"])

@@ -23,37 +23,37 @@ def files(folder: Path) -> list[Path]:
     return [path for path in folder.rglob("*") if path.is_file()]
 
 
-@pytest.mark.parametrize("begun", ["sha256", "sha512"])
-@pytest.mark.parametrize("ended", ["sha256", "sha512"])
-def test_bytes_are_kept_under_their_digest(store: Store, begun: str, ended: str):
-    incoming = store.begin(begun)
-    incoming.write(b"some ")
-    incoming.write(b"bytes")
-    digest = digest_of(b"some bytes", ended)
-    assert store.keep(incoming, digest)
+@pytest.mark.parametrize("initial", ["sha256", "sha512"])
+@pytest.mark.parametrize("final", ["sha256", "sha512"])
+def test_bytes_are_kept_under_their_digest(store: Store, initial: str, final: str):
+    staged = store.stage(initial)
+    staged.write(b"some ")
+    staged.write(b"bytes")
+    digest = digest_of(b"some bytes", final)
+    assert store.commit(staged, digest)
     assert store.content_path(digest).read_bytes() == b"some bytes"
 
 
-def test_bytes_of_another_digest_are_gone(store: Store, tmp_path: Path):
-    incoming = store.begin()
-    incoming.write(b"some bytes")
-    assert not store.keep(incoming, digest_of(b"others"))
+def test_bytes_of_another_digest_are_discarded(store: Store, tmp_path: Path):
+    staged = store.stage()
+    staged.write(b"some bytes")
+    assert not store.commit(staged, digest_of(b"others"))
     assert files(tmp_path) == []
 
 
-def test_what_a_crash_left_unfinished_is_gone_at_the_next_start(store: Store, tmp_path: Path):
-    incoming = store.begin()
-    incoming.write(b"half")
-    incoming.close(fsync=False)
+def test_incomplete_files_of_a_crash_are_deleted_at_the_next_start(store: Store, tmp_path: Path):
+    staged = store.stage()
+    staged.write(b"half")
+    staged.close(fsync=False)
     assert len(files(tmp_path)) == 1
     Store(tmp_path / "registry").open()
     assert files(tmp_path) == []
 
 
 def test_content_alone_is_in_no_repository(store: Store):
-    incoming = store.begin()
+    staged = store.stage()
     digest = digest_of(b"")
-    store.keep(incoming, digest)
+    store.commit(staged, digest)
     assert store.blob_size(APP, digest) is None
     store.link_blob(APP, digest)
     assert store.blob_size(APP, digest) == 0

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mesh.registry.builtin.accept import accept
+from mesh.registry.builtin.manifest_parser import parse_manifest
 from mesh.registry.port import digest_of
 
 IMAGE = "application/vnd.oci.image.manifest.v1+json"
@@ -17,8 +17,8 @@ def part(digest: str, media_type: str = "application/vnd.oci.image.layer.v1.tar"
 
 def test_parts_are_named_once():
     body = f'{{"config": {part(ONE)}, "layers": [{part(TWO)}, {part(TWO)}, {part(ONE)}]}}'
-    assert set(accept(body.encode(), IMAGE).parts) == {ONE, TWO}
-    assert len(accept(body.encode(), IMAGE).parts) == 2
+    assert set(parse_manifest(body.encode(), IMAGE).parts) == {ONE, TWO}
+    assert len(parse_manifest(body.encode(), IMAGE).parts) == 2
 
 
 @pytest.mark.parametrize(
@@ -30,19 +30,19 @@ def test_parts_are_named_once():
 )
 def test_layers_that_lie_elsewhere_need_not_be_here(media_type: str):
     body = f'{{"config": {part(ONE)}, "layers": [{part(TWO, media_type)}, {part(THREE)}]}}'
-    assert set(accept(body.encode(), IMAGE).parts) == {ONE, THREE}
+    assert set(parse_manifest(body.encode(), IMAGE).parts) == {ONE, THREE}
 
 
 def test_a_subject_is_no_part():
     body = f'{{"manifests": [], "subject": {part(ONE)}}}'
-    found = accept(body.encode(), IMAGE)
+    found = parse_manifest(body.encode(), IMAGE)
     assert (found.subject, found.parts) == (ONE, ())
 
 
 def test_the_artifact_type_falls_back_to_that_of_the_config():
     config = part(ONE, "application/x.config")
-    assert accept(f'{{"config": {config}}}'.encode(), IMAGE).artifact_type == "application/x.config"
-    said = accept(f'{{"config": {config}, "artifactType": "application/x.said"}}'.encode(), IMAGE)
+    assert parse_manifest(f'{{"config": {config}}}'.encode(), IMAGE).artifact_type == "application/x.config"
+    said = parse_manifest(f'{{"config": {config}, "artifactType": "application/x.said"}}'.encode(), IMAGE)
     assert said.descriptor(TWO, 5) == {
         "mediaType": IMAGE,
         "digest": TWO,
@@ -52,16 +52,16 @@ def test_the_artifact_type_falls_back_to_that_of_the_config():
 
 
 def test_the_media_type_may_stand_in_either_place():
-    assert accept(b"{}", IMAGE).media_type == IMAGE
-    assert accept(f'{{"mediaType": "{IMAGE}"}}'.encode(), None).media_type == IMAGE
+    assert parse_manifest(b"{}", IMAGE).media_type == IMAGE
+    assert parse_manifest(f'{{"mediaType": "{IMAGE}"}}'.encode(), None).media_type == IMAGE
     with pytest.raises(ValueError, match="neither"):
-        accept(b"{}", None)
+        parse_manifest(b"{}", None)
 
 
 def test_too_many_parts_are_refused():
     layers = ",".join([part(ONE)] * 10_001)
     with pytest.raises(ValueError, match="10000"):
-        accept(f'{{"layers": [{layers}]}}'.encode(), IMAGE)
+        parse_manifest(f'{{"layers": [{layers}]}}'.encode(), IMAGE)
 
 
 _json = st.recursive(
@@ -85,7 +85,7 @@ def test_anything_else_is_a_value_error(document: object):
     import orjson
 
     try:
-        accept(orjson.dumps(document), IMAGE)
+        parse_manifest(orjson.dumps(document), IMAGE)
     except ValueError:
         return
     assert isinstance(document, dict)

@@ -1,4 +1,4 @@
-"""What the built-in registry takes for a manifest, and what it reads there. Pure; `ValueError` says what is wrong."""
+"""Parses the manifests that the built-in registry accepts. Pure."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -12,8 +12,8 @@ _MOST_PARTS = 10_000
 
 
 @dataclass(frozen=True, slots=True)
-class Accepted:
-    """A manifest's own words about itself; `parts` are the digests that must be there before it."""
+class ParsedManifest:
+    """The fields that the registry reads of a manifest; `parts` are the digests that must exist before it."""
 
     media_type: MediaType
     parts: tuple[Digest, ...]
@@ -22,15 +22,19 @@ class Accepted:
     annotations: dict[str, Any]
 
     def descriptor(self, digest: Digest, size: int) -> dict[str, object]:
-        """As the referrers of its subject list it."""
+        """Returns the manifest's entry in the list of its subject's referrers."""
         found: dict[str, object] = {"mediaType": self.media_type, "digest": digest, "size": size}
         if self.artifact_type:
             found["artifactType"] = self.artifact_type
         return found | ({"annotations": self.annotations} if self.annotations else {})
 
 
-def accept(body: bytes, content_type: str | None) -> Accepted:
-    """Read `body`, sent as `content_type`: an image manifest, an index, or anything built like one of them."""
+def parse_manifest(body: bytes, content_type: str | None) -> ParsedManifest:
+    """Parses an image manifest, an index, or anything of the same structure.
+
+    Raises:
+        ValueError: It is invalid; the message says why.
+    """
     document = orjson.loads(body)
     if not isinstance(document, dict):
         raise ValueError("not a JSON object")  # noqa: TRY004 - one error for every wrong manifest
@@ -42,10 +46,10 @@ def accept(body: bytes, content_type: str | None) -> Accepted:
         raise ValueError(f"{type(error).__name__}: {error}") from error
 
 
-def _read(document: dict[str, Any], content_type: str | None) -> Accepted:
+def _read(document: dict[str, Any], content_type: str | None) -> ParsedManifest:
     config = document.get("config") or {}
     subject = document.get("subject")
-    return Accepted(
+    return ParsedManifest(
         media_type=_media_type(document.get("mediaType"), content_type),
         parts=tuple(dict.fromkeys(_parts(document))),
         subject=Digest(subject["digest"]) if subject else None,
@@ -54,12 +58,12 @@ def _read(document: dict[str, Any], content_type: str | None) -> Accepted:
     )
 
 
-def _media_type(said: str | None, content_type: str | None) -> MediaType:
-    if said and content_type and said != content_type:
-        raise ValueError(f"sent as {content_type!r} but says it is {said!r}")
-    if not (said or content_type):
-        raise ValueError("neither Content-Type nor mediaType says what it is")
-    return MediaType(said or content_type or "")
+def _media_type(stated: str | None, content_type: str | None) -> MediaType:
+    if stated and content_type and stated != content_type:
+        raise ValueError(f"sent as {content_type!r} but its mediaType is {stated!r}")
+    if not (stated or content_type):
+        raise ValueError("it has neither a Content-Type nor a mediaType")
+    return MediaType(stated or content_type or "")
 
 
 def _parts(document: dict[str, Any]) -> Iterator[Digest]:
@@ -72,10 +76,10 @@ def _parts(document: dict[str, Any]) -> Iterator[Digest]:
         found.append(document["config"])
     if len(found) > _MOST_PARTS:
         raise ValueError(f"names more than {_MOST_PARTS} parts")
-    return (Digest(part["digest"]) for part in found if not _lies_elsewhere(part))
+    return (Digest(part["digest"]) for part in found if not _is_foreign(part))
 
 
-def _lies_elsewhere(part: dict[str, Any]) -> bool:
-    """A layer that must not be redistributed is fetched from where its URLs say."""
+def _is_foreign(part: dict[str, Any]) -> bool:
+    """Returns whether a layer must not be redistributed; clients fetch it from its URLs."""
     media_type = str(part.get("mediaType", ""))
     return "nondistributable" in media_type or ".foreign." in media_type

@@ -1,4 +1,4 @@
-"""How the built-in registry says no, and the names it takes from a request: parsed here or refused."""
+"""Parses the built-in registry's requests, and answers invalid ones with an error of the OCI specification."""
 
 import base64
 import binascii
@@ -14,8 +14,8 @@ from schemas.names import Digest, Reference, Repository, reference
 _MOST = 10_000  # entries of one page
 
 
-class Refused(web.HTTPException):
-    """An answer of 4xx or 5xx with an error code of the OCI Distribution specification."""
+class ApiError(web.HTTPException):
+    """A 4xx or 5xx answer with an error code of the OCI Distribution specification."""
 
     def __init__(
         self, status: int, code: str, message: str, *, headers: Mapping[str, str] | None = None
@@ -26,7 +26,7 @@ class Refused(web.HTTPException):
 
 
 def credentials_in(request: web.Request) -> tuple[str, str] | None:
-    """User and password of Basic authentication; None when there are none to read."""
+    """Returns user and password of Basic authentication, or None."""
     scheme, _, encoded = request.headers.get("Authorization", "").partition(" ")
     if scheme.lower() != "basic":
         return None
@@ -38,48 +38,54 @@ def credentials_in(request: web.Request) -> tuple[str, str] | None:
 
 
 def repository_in(request: web.Request) -> Repository:
+    """Returns the repository in the path; raises `ApiError` when it is invalid."""
     return parse_repository(request.match_info["name"])
 
 
 def parse_repository(text: str) -> Repository:
+    """Parses a repository; raises `ApiError` (NAME_INVALID)."""
     try:
         return Repository(text)
     except ValueError as error:
-        raise Refused(400, "NAME_INVALID", str(error)) from error
+        raise ApiError(400, "NAME_INVALID", str(error)) from error
 
 
 def digest_in(request: web.Request) -> Digest:
+    """Returns the digest in the path; raises `ApiError` when it is invalid."""
     return parse_digest(request.match_info["digest"])
 
 
 def parse_digest(text: str) -> Digest:
+    """Parses a digest; raises `ApiError` (DIGEST_INVALID)."""
     try:
         return Digest(text)
     except ValueError as error:
-        raise Refused(400, "DIGEST_INVALID", str(error)) from error
+        raise ApiError(400, "DIGEST_INVALID", str(error)) from error
 
 
 def reference_in(request: web.Request) -> Reference:
+    """Returns the tag or digest in the path; raises `ApiError` when it is invalid."""
     return parse_reference(request.match_info["reference"])
 
 
 def parse_reference(text: str) -> Reference:
+    """Parses a tag or digest; raises `ApiError` (DIGEST_INVALID or MANIFEST_INVALID)."""
     try:
         return reference(text)
     except ValueError as error:
         code = "DIGEST_INVALID" if ":" in text else "MANIFEST_INVALID"
-        raise Refused(400, code, str(error)) from error
+        raise ApiError(400, code, str(error)) from error
 
 
 def page_of(names: Sequence[str], request: web.Request) -> tuple[list[str], dict[str, str]]:
-    """The names that `n` and `last` ask for, and the `Link` to those after them. `names` are in order."""
+    """Returns the page of sorted `names` that `n` and `last` request, and the `Link` header to the next one."""
     start = bisect_right(names, request.query.get("last", ""))
     if "n" not in request.query:
         return list(names[start:]), {}
-    asked = request.query["n"]
-    if not (asked.isascii() and asked.isdecimal()) or len(asked) > len(str(_MOST)):
-        raise Refused(400, "UNSUPPORTED", f"n is a number, at most {_MOST}")
-    size = int(asked)
+    limit = request.query["n"]
+    if not (limit.isascii() and limit.isdecimal()) or len(limit) > len(str(_MOST)):
+        raise ApiError(400, "UNSUPPORTED", f"n is a number, at most {_MOST}")
+    size = int(limit)
     page = list(names[start : start + size])
     if not page or start + size >= len(names):
         return page, {}

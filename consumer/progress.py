@@ -11,7 +11,7 @@ from enum import Enum, auto
 from consumer.task import Task
 from mesh.errors import RegmeshError
 from mesh.registry.port import Descriptor
-from schemas.completions import MOST_ATTACHED
+from schemas.completions import MAX_ATTACHED
 from schemas.names import Digest, Region
 from schemas.rules import Resource
 
@@ -58,7 +58,7 @@ class TaskProgress:
     def attach(self, referrers: Iterable[Digest]) -> None:
         """Adds referrers that the destination holds; ignores those beyond what a completion can list."""
         for digest in referrers:
-            if len(self.attached) < MOST_ATTACHED:
+            if len(self.attached) < MAX_ATTACHED:
                 self.attached[digest] = None
 
 

@@ -1,4 +1,4 @@
-"""Records to bytes and back. One error, which keeps the bytes and the cause."""
+"""Records to bytes and back."""
 
 from typing import TypeVar
 
@@ -9,11 +9,11 @@ from schemas.envelope import Record
 
 R = TypeVar("R", bound=Record)
 
-MAX_RECORD = 900 * 1024  # under Kafka's default of 1 MiB for a batch; nothing of ours comes near
+MAX_RECORD = 900 * 1024  # bytes; less than Kafka's default of 1 MiB for a batch, and far more than any record
 
 
 class DecodeError(ValueError):
-    """These bytes are not the record that the topic should hold."""
+    """These bytes are not the record that the topic should hold; `raw` keeps them."""
 
     def __init__(self, reason: str, raw: bytes) -> None:
         super().__init__(reason)
@@ -22,12 +22,16 @@ class DecodeError(ValueError):
 
 
 def encode(record: Record) -> bytes:
-    """`record` as the log keeps it: one JSON object with its `kind`."""
+    """Returns the record as the log stores it: one JSON object with its `kind`."""
     return orjson.dumps({"kind": record.kind, **record.model_dump(mode="json")})
 
 
 def decode(raw: bytes, model: type[R]) -> R:
-    """The `model` in `raw`; `DecodeError` for anything else, and for a newer major version."""
+    """Returns the record in `raw`.
+
+    Raises:
+        DecodeError: It is not a record of this model, or one of another major version.
+    """
     found = _parse(raw)
     if found.pop("kind", None) != model.kind:
         raise DecodeError(f"not a record of kind {model.kind!r}", raw)
@@ -43,7 +47,11 @@ def decode(raw: bytes, model: type[R]) -> R:
 
 
 def kind_of(raw: bytes) -> str:
-    """The `kind` that these bytes claim; `DecodeError` when they are no record at all."""
+    """Returns the `kind` that these bytes claim.
+
+    Raises:
+        DecodeError: They are not a JSON object.
+    """
     return str(_parse(raw).get("kind", ""))
 
 

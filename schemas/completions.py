@@ -1,4 +1,4 @@
-"""How a task ended: the records that the sync log and the webhooks are made of."""
+"""Tasks that run or have ended: the records behind the sync log, the webhooks and the status of agents."""
 
 from datetime import timedelta
 from enum import StrEnum
@@ -12,6 +12,8 @@ from schemas.rules import Resource, TriggerKind
 
 
 class Status(StrEnum):
+    """The state of a task, as the sync log shows it."""
+
     PENDING = "Pending"
     IN_PROGRESS = "InProgress"
     SUCCEED = "Succeed"
@@ -20,12 +22,12 @@ class Status(StrEnum):
     SKIPPED = "Skipped"
 
 
-# Codes of tasks that end `Skipped` because they may not write: what they were to bring is not at the destination.
-REFUSALS = frozenset({"no_grant", "not_public", "unmappable", "owned_by", "boundary", "other_content"})
+# Codes of tasks that end `Skipped` because they may not write: the artifact is not at the destination.
+REFUSAL_CODES = frozenset({"no_grant", "not_public", "unmappable", "owned_by", "boundary", "other_content"})
 
 
 class Side(StrEnum):
-    """Who has to act on an error."""
+    """Where the cause of an error is, and so who has to act on it."""
 
     SOURCE = "source"
     DESTINATION = "destination"
@@ -33,13 +35,13 @@ class Side(StrEnum):
     MESH = "mesh"
 
 
-MOST_ATTACHED = 100  # digests of referrers in one completion: it has to stay one small record
+MAX_ATTACHED = 100  # digests of referrers in one completion, so that it stays one small record
 
 Operation = Literal["copy", "delete"]
 
 
 class TaskError(BaseModel):
-    """Why a task did not succeed; `Skipped` carries its reason here too."""
+    """Why a task did not succeed, or why it was skipped."""
 
     model_config = ConfigDict(frozen=True)
 
@@ -49,12 +51,12 @@ class TaskError(BaseModel):
 
 
 def task_id_of(execution_id: str, destination: str, repository: str, reference: Reference | str) -> str:
-    """The id of an execution's task: of the source's `repository` and what is asked for there, to a place."""
+    """Returns the id of an execution's task, which copies one reference of a source repository to a place."""
     return make_id("task", execution_id, destination, repository, reference)
 
 
-class Work(Record):
-    """What a task is, whether it runs or has ended."""
+class TaskRecord(Record):
+    """What is known of a task, whether it runs, is parked or has ended."""
 
     task_id: str
     execution_id: str
@@ -62,7 +64,7 @@ class Work(Record):
     replica: PlaceName | None = None
     trigger: TriggerKind = "event_based"
     operation: Operation = "copy"
-    resource_type: Resource | None = None  # None until the manifest was read
+    resource_type: Resource | None = None  # None until the manifest is read
     account: Account
     destination_account: Account
     source_place: PlaceName
@@ -77,29 +79,32 @@ class Work(Record):
     start_time: Time
     bytes_total: int = Field(default=0, ge=0)
     bytes_transferred: int = Field(default=0, ge=0)
-    bytes_from: dict[str, int] = Field(default_factory=dict)  # of these, by the region that sent them
+    bytes_from: dict[str, int] = Field(
+        default_factory=dict
+    )  # the transferred ones, by the region that sent them
     attempts: int = Field(default=1, ge=1)
     rules_rev: int = Field(ge=-1)
 
     @property
     def by(self) -> PlaceName:
-        """The rule, or the replica, that asked for it."""
+        """Returns the name of the rule or replica that the task belongs to."""
         found = self.replica if self.replica is not None else self.rule
         assert found is not None  # each task has one of the two
         return PlaceName(found)
 
     @property
     def source(self) -> str:
-        """`instance/repository:tag`, as the sync log shows it."""
+        """Returns `place/repository:tag`, as the sync log shows it."""
         return f"{self.source_place}/{self.repository}{_suffix(self.tag, self.digest)}"
 
     @property
     def destination(self) -> str:
+        """Returns the same for the destination."""
         return f"{self.destination_place}/{self.destination_repository}{_suffix(self.tag, self.digest)}"
 
 
-class Completion(Work):
-    """The event that ends a task. Topic `mesh.<region>.completions`, key `destination/repository`."""
+class Completion(TaskRecord):
+    """The end of a task. Topic `mesh.<region>.completions`, key `destination/repository`."""
 
     kind: ClassVar[str] = "completion"
 
@@ -107,23 +112,22 @@ class Completion(Work):
     bytes_skipped: int = Field(default=0, ge=0)  # already at the destination
     blobs_mounted: int = Field(default=0, ge=0)
     blobs_transferred: int = Field(default=0, ge=0)
-    lag_ms: int = Field(ge=0)  # from the push, by the registry's clock, to the end of the task
+    lag_ms: int = Field(ge=0)  # from the push, by the registry's clock, to the task's end
     error: TaskError | None = None
-    subject: Digest | None = None  # of a task that brought a referrer by itself: what that is about
-    attached: tuple[Digest, ...] = Field(
-        default=(), max_length=MOST_ATTACHED
-    )  # referrers that came or were there
-    rebuilt_from: Digest | None = (
-        None  # the source's digest, where `digest` is of an index made of parts of it
-    )
+    subject: Digest | None = None  # of a task that copied a single referrer: the manifest it refers to
+    attached: tuple[Digest, ...] = Field(default=(), max_length=MAX_ATTACHED)
+    """Referrers that were copied, or were at the destination already."""
+    rebuilt_from: Digest | None = None
+    """The digest of the source's index, where `digest` is that of an index rebuilt from parts of it."""
 
     @property
     def key(self) -> str:
+        """Returns the key that keeps one destination repository's completions in one partition."""
         return f"{self.destination_place}/{self.destination_repository}"
 
 
-class Progress(Work):
-    """A task that runs. Topic `mesh.<region>.status`, key task id; the task's end writes a tombstone."""
+class Progress(TaskRecord):
+    """A running task. Topic `mesh.<region>.status`, key task id; the task's end writes a tombstone."""
 
     kind: ClassVar[str] = "progress"
 
@@ -131,24 +135,25 @@ class Progress(Work):
 
     @property
     def key(self) -> str:
+        """Returns the task's id."""
         return self.task_id
 
 
-AGENT_LIVES_FOR = timedelta(seconds=30)  # after its last heartbeat
+AGENT_LIVES_FOR = timedelta(seconds=30)  # after its last heartbeat an agent counts as live
 
 
-class Waiting(BaseModel):
-    """What an agent has still to do for one destination. `oldest` is when the oldest of it happened at its registry."""
+class DestinationBacklog(BaseModel):
+    """What an agent has still to do for one destination, parked tasks included."""
 
     model_config = ConfigDict(frozen=True)
 
     tasks: int = Field(ge=0)
-    oldest: Time | None = None
-    bytes_left: int = Field(default=0, ge=0)  # of tasks that run and know their size
+    oldest: Time | None = None  # when the oldest event happened, by its registry's clock
+    bytes_left: int = Field(default=0, ge=0)  # of running tasks whose size is known
 
 
 class Heartbeat(Record):
-    """An agent lives. Topic `mesh.<region>.status`, key agent id, every 10 s; a clean stop writes a tombstone."""
+    """A sign of life of an agent. Topic `mesh.<region>.status`, key agent id, every 10 s; a clean stop deletes it."""
 
     kind: ClassVar[str] = "heartbeat"
 
@@ -156,12 +161,13 @@ class Heartbeat(Record):
     region: Region
     rules_rev: int
     running: int = Field(ge=0)
-    places: dict[str, str] = Field(default_factory=dict)  # of the places it uses: "Ready" or "Failed: reason"
-    waiting: dict[str, Waiting] = Field(default_factory=dict)  # by destination; what is parked counts too
-    relay: str | None = None  # where other agents may ask it for blobs
+    places: dict[str, str] = Field(default_factory=dict)  # "Ready" or "Failed: reason" of each place it uses
+    waiting: dict[str, DestinationBacklog] = Field(default_factory=dict)  # by destination
+    relay: str | None = None  # the URL at which other agents may request blobs from it
 
     @property
     def key(self) -> str:
+        """Returns the agent's id."""
         return self.agent
 
 

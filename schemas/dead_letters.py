@@ -1,4 +1,4 @@
-"""What could not be read: kept, with the reason and where it stood, until a human has dealt with it."""
+"""Dead letters: records and payloads that could not be read, kept until an operator has dealt with them."""
 
 import base64
 from typing import ClassVar
@@ -7,11 +7,11 @@ from pydantic import Field
 
 from schemas.envelope import Record, Time
 
-MAX_BYTES = 256 * 1024  # a letter is for a human; the rest of an oversized body is not kept
+MAX_BYTES = 256 * 1024  # of a payload; dead letters are for people, who need no more of it
 
 
 class DeadLetter(Record):
-    """Bytes, reason and position of a record or payload. Topic `mesh.<region>.dead-letters`, keyed as the source."""
+    """An unreadable payload with the reason and its position. Topic `mesh.<region>.dead-letters`, the source's key."""
 
     kind: ClassVar[str] = "dead_letter"
 
@@ -22,23 +22,26 @@ class DeadLetter(Record):
 
     @staticmethod
     def encode_payload(raw: bytes) -> str:
+        """Returns the value of `payload` for these bytes."""
         return base64.b64encode(raw[:MAX_BYTES]).decode()
 
     def payload_bytes(self) -> bytes:
+        """Returns the bytes, cut to 256 KiB."""
         return base64.b64decode(self.payload)
 
 
 class DealtWith(Record):
-    """A human is done with letters that stand before this record, in the same topic: with one, or with all of a time.
+    """An operator has dealt with dead letters that precede this record in the same topic: with one, or with all.
 
-    A letter that is buried again after it, with the same id, is news.
+    A later dead letter with the same id is a new one.
     """
 
     kind: ClassVar[str] = "dealt_with"
 
-    letter: str | None = None  # its id; None = all
-    until: Time | None = None  # of all, only those that were buried until then
+    letter: str | None = None  # the id of the dead letter; None = all
+    until: Time | None = None  # of all, only those up to this time
 
     @property
     def key(self) -> str:
+        """Returns the id of the dead letter, or `all`."""
         return self.letter or "all"

@@ -1,4 +1,4 @@
-"""The base of what an operator declares: strict, so that a misspelt field is an error and never ignored."""
+"""The base of what an operator declares. It is strict: a misspelt field is an error, and never ignored."""
 
 from typing import ClassVar, Literal
 
@@ -8,12 +8,12 @@ Noun = Literal["region", "instance", "replica", "grant", "rule", "webhook"]
 
 
 class Declared(BaseModel):
-    """One declared thing of `mesh.yaml` and of `/api/v1/<kind>s`; on `mesh.state` under `kind/name`."""
+    """A thing of `mesh.yaml` and of `/api/v1/<noun>s`; its key on `mesh.state` is `noun/name`."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
     noun: ClassVar[Noun]
 
     @property
     def key(self) -> str:
-        """Where it stands in `mesh.state`."""
+        """Returns its key in `mesh.state`."""
         return f"{self.noun}/{self.name}"  # type: ignore[attr-defined]  # every kind has a name

@@ -1,4 +1,4 @@
-"""What every record on the log has: a kind, a version, an id, a time, an origin and hops."""
+"""What every record on the log has: a kind, a version, an id, a time, an origin and a number of hops."""
 
 import hashlib
 from datetime import UTC, datetime
@@ -21,9 +21,9 @@ Time = Annotated[datetime, AfterValidator(_in_utc)]
 
 
 class Record(BaseModel):
-    """The frozen base of everything on the log.
+    """The frozen base of all records.
 
-    Unknown fields are kept: a record of a newer minor version passes through old code whole.
+    Unknown fields are kept, so that records of a newer minor version pass through older code unchanged.
     """
 
     model_config = ConfigDict(frozen=True, extra="allow")
@@ -38,6 +38,6 @@ class Record(BaseModel):
 
 
 def make_id(*parts: str | int | None) -> str:
-    """A deterministic id of its parts: the same parts give the same id on every node, after every restart."""
+    """Returns an id derived from its parts: the same parts give the same id on every node, after every restart."""
     text = "\x1f".join("" if part is None else str(part) for part in parts)
     return hashlib.sha256(text.encode()).hexdigest()[:32]

@@ -1,4 +1,4 @@
-"""What happened at a registry, as said by a notification or found by a listing."""
+"""Changes at a registry, as a notification announced them or a listing found them."""
 
 from enum import StrEnum
 from typing import ClassVar
@@ -11,6 +11,8 @@ from schemas.rules import TriggerKind
 
 
 class Action(StrEnum):
+    """What happened."""
+
     MANIFEST_PUSH = "manifest_push"
     BLOB_PUSH = "blob_push"
     BLOB_MOUNT = "blob_mount"
@@ -20,39 +22,39 @@ class Action(StrEnum):
 
 
 class Cause(StrEnum):
-    """How we learnt of it."""
+    """How the mesh learnt of it."""
 
-    NOTIFICATION = "notification"  # the registry told the intake
-    ARRIVAL = "arrival"  # an agent of ours put it there
+    NOTIFICATION = "notification"  # the registry notified the intake
+    ARRIVAL = "arrival"  # an agent wrote it
     LISTING = "listing"  # an execution found it at the registry
 
 
-class Surplus(BaseModel):
-    """How much a replica holds that its instance was found to hold no more. Counts of tags."""
+class OrphanedTagCount(BaseModel):
+    """How many tags a replica holds that its instance was found to hold no more."""
 
     model_config = ConfigDict(frozen=True)
 
     tags: int = Field(ge=1)
-    of: int = Field(ge=1)  # these, and those that the instance does hold
+    of: int = Field(ge=1)  # the orphaned tags and those that the instance holds
 
 
 class PartOf(BaseModel):
-    """The execution that a listed event belongs to: of all rules only this one looks at it."""
+    """The execution that a listed event belongs to. Only the execution's rule is checked for it."""
 
     model_config = ConfigDict(frozen=True)
 
     execution_id: str
     rule: PlaceName  # a rule's name, or a replica's
     trigger: TriggerKind
-    dry_run: bool = False  # plan and tell, write nothing
-    surplus: Surplus | None = None  # of a deletion that nobody announced
+    dry_run: bool = False  # plan and report, write nothing
+    surplus: OrphanedTagCount | None = None  # of a deletion that prunes an orphaned tag
 
 
 class Event(Record):
     """One change at one place. Topic `mesh.<region>.events`, from listings `.bulk`; key `place/repository`.
 
-    It is a hint: what is copied is what the registry holds. `origin` is the place where the content was
-    first pushed and `hops` how many rules carried it here.
+    It is a hint: what is copied is what the registry holds. `origin` is the place where the content was first pushed,
+    and `hops` the number of rules that copied it here.
     """
 
     kind: ClassVar[str] = "event"
@@ -66,24 +68,28 @@ class Event(Record):
     digest: Digest | None = None
     media_type: MediaType | None = None
     size: int | None = Field(default=None, ge=0)
-    from_repository: Repository | None = None  # of a mount
+    from_repository: Repository | None = None  # the source of a mount
     actor: str | None = Field(default=None, max_length=256)
-    occurred_at: Time  # the registry's own clock: lag is measured from here
-    rules_rev: int = Field(ge=-1)  # the state the intake had applied; an agent waits until it knows as much
-    part_of: PartOf | None = None  # None: it happened, and every rule may want it
-    has_referrers_tag: bool | None = None  # of a listing: it saw the tag that lists what is about `digest`
+    occurred_at: Time  # by the registry's clock; lag is measured from here
+    rules_rev: int = Field(
+        ge=-1
+    )  # the revision that the intake had applied; agents wait until they have it too
+    part_of: PartOf | None = None  # None = the change just happened, and all rules are checked
+    has_referrers_tag: bool | None = (
+        None  # whether a listing saw the fallback tag with the referrers of `digest`
+    )
 
     @property
     def key(self) -> str:
-        """Keeps one repository's events in one partition, in order."""
+        """Returns the key that keeps one repository's events in one partition, in order."""
         return f"{self.place}/{self.repository}"
 
 
 class TagState(Record):
     """Which digest a place holds under a tag. Topic `mesh.<region>.tags`, key `place/repository:tag`.
 
-    A tombstone says that the tag is gone. Written by intake (what a registry announced) and by agents (what
-    they put and saw by HEAD).
+    A tombstone means that the tag was deleted. The intake writes what a registry announced, agents what they wrote
+    or saw by HEAD.
     """
 
     kind: ClassVar[str] = "tag"
@@ -93,8 +99,9 @@ class TagState(Record):
     tag: Tag
     digest: Digest
     written_by: Cause
-    tag_version: int = Field(ge=0)  # microseconds since 1970 at the writer: the larger is the later
+    tag_version: int = Field(ge=0)  # microseconds since 1970 by the writer's clock; the larger one is newer
 
     @property
     def key(self) -> str:
+        """Returns `place/repository:tag`."""
         return f"{self.place}/{self.repository}:{self.tag}"

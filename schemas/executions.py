@@ -1,6 +1,6 @@
-"""Executions: one run of a rule over what its source holds. All of it on `mesh.commands`, key source region.
+"""Executions: one run of a rule over what its source holds. All records are on `mesh.commands`, key source region.
 
-control writes ExecutionStart -> a producer of the region lists -> it writes ExecutionListed; anybody ExecutionStop
+control: ExecutionStart -> a producer of the region lists the source: ExecutionListed. control: ExecutionStop
 """
 
 from typing import ClassVar
@@ -9,14 +9,14 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from schemas.completions import Operation, TaskError
 from schemas.envelope import Record
-from schemas.events import Surplus
+from schemas.events import OrphanedTagCount
 from schemas.names import Digest, ObjectName, PlaceName, Region, Repository, Tag
 from schemas.rules import Pattern, TriggerKind
 
-MOST_IMAGES = 1000  # of one command: it has to stay one small record
+MAX_IMAGES = 1000  # of one command, so that it stays one small record
 
-# After these a replica is compared with its instance. Not after its fill: what it held before is not ours to judge.
-_LOOKS: frozenset[TriggerKind] = frozenset({"manual", "reconcile"})
+# Triggers after which a replica is compared with its instance. Its first fill is not: it may have held other tags.
+_COMPARING: frozenset[TriggerKind] = frozenset({"manual", "reconcile"})
 
 
 class ImageName(BaseModel):
@@ -26,7 +26,7 @@ class ImageName(BaseModel):
 
     repository: Repository
     tag: Tag
-    digest: Digest | None = None  # what the replica's tag is known to name, of one that is surplus there
+    digest: Digest | None = None  # of an orphaned tag: what the replica's tag is known to name
 
 
 class _Command(Record):
@@ -35,44 +35,46 @@ class _Command(Record):
 
     @property
     def key(self) -> str:
-        """Keeps the records of an execution in one partition, in order."""
+        """Returns the key that keeps the records of an execution in one partition, in order."""
         return str(self.region)
 
 
 class ExecutionStart(_Command):
-    """Run a rule: list its source and copy what its filters, and `repository` and `tag`, match."""
+    """Starts a run of a rule: list its source and copy what its filters, `repository` and `tag` match."""
 
     kind: ClassVar[str] = "execution_start"
 
     rule: PlaceName  # a rule's name, or a replica's
-    source: ObjectName  # of the rule as it was asked for
-    destination: PlaceName | None = None  # the same; None: who asked did not say
+    source: ObjectName  # of the rule when the execution was requested
+    destination: PlaceName | None = None  # the same; None = not stated
     trigger: TriggerKind
     repository: Pattern | None = None
     tag: Pattern | None = None
-    images: tuple[ImageName, ...] = Field(default=(), max_length=MOST_IMAGES)  # these alone, without listing
+    images: tuple[ImageName, ...] = Field(default=(), max_length=MAX_IMAGES)  # only these, without a listing
     dry_run: bool = False
-    operation: Operation = "copy"  # delete: of these images, confirmed by a human or surplus
-    surplus: Surplus | None = None  # nobody has confirmed these: a replica was found to hold them still
-    rules_rev: int = Field(ge=-1)  # what control knew; a producer waits until it knows as much
+    operation: Operation = "copy"  # delete: `images` are deleted, as orphaned tags or after a confirmation
+    surplus: OrphanedTagCount | None = None  # of a deletion of orphaned tags that no operator has confirmed
+    rules_rev: int = Field(
+        ge=-1
+    )  # the revision that control had applied; a producer waits until it has it too
 
     @property
     def is_whole(self) -> bool:
-        """It copies all that the rule matches: what its listing does not find is not there."""
+        """Returns whether it copies all that the rule matches, so that what its listing does not find is orphaned."""
         named = self.repository is not None or self.tag is not None or bool(self.images)
-        return self.operation == "copy" and not named and not self.dry_run and self.trigger in _LOOKS
+        return self.operation == "copy" and not named and not self.dry_run and self.trigger in _COMPARING
 
 
 class ExecutionListed(_Command):
-    """The listing is over: so many events are on `mesh.<region>.bulk`."""
+    """The end of the listing, with the number of its events on `mesh.<region>.bulk`."""
 
     kind: ClassVar[str] = "execution_listed"
 
     total: int = Field(ge=0)
-    error: TaskError | None = None  # not all could be listed
+    error: TaskError | None = None  # set when not all could be listed
 
 
 class ExecutionStop(_Command):
-    """End the execution: listing stops, waiting tasks end `Stopped`, running ones after their current blobs."""
+    """Stops the execution: its listing, then waiting tasks at once and running tasks after their current blobs."""
 
     kind: ClassVar[str] = "execution_stop"

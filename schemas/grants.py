@@ -1,4 +1,4 @@
-"""Grants: an account's consent to receive from another."""
+"""Grants: the consent of an account to receive artifacts from another account."""
 
 from collections.abc import Mapping
 from typing import Annotated, Any, ClassVar, Self
@@ -25,7 +25,7 @@ Namespace = Annotated[str, Field(min_length=1, max_length=512), AfterValidator(_
 
 
 class Grant(Declared):
-    """`account` takes from `from` what arrives under `namespaces`: globs on the destination's repository.
+    """The consent of `account` to receive from `from` into `namespaces`, which are globs on the destination repository.
 
     Its name is `account:from`, and may be left out.
     """
@@ -46,7 +46,7 @@ class Grant(Declared):
         try:
             name = GrantName(f"{value.get('account')}:{value.get('from')}")
         except ValueError:
-            name = GrantName("nobody:nobody")  # what is wrong with the accounts is said of them
+            name = GrantName("nobody:nobody")  # the accounts have problems of their own
         return {**value, "name": name}
 
     @model_validator(mode="after")

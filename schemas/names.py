@@ -1,8 +1,7 @@
-"""Names that cross a border, parsed once and right ever after.
+"""Names that processes exchange, parsed once and valid from then on.
 
-Each is a `str` whose constructor refuses what is not one, so a function that takes a `Digest`
-never has to ask. The grammars are those of the OCI Distribution and Image specifications
-(fullmatch, ASCII only), with lengths bounded so that no name can grow a path or a URL.
+Each is a `str` whose constructor refuses invalid text, so that a function with a `Digest` need not check it again.
+The grammars are those of the OCI Distribution and Image specifications (full match, ASCII only), with bounded lengths.
 """
 
 import re
@@ -13,7 +12,11 @@ from pydantic_core import CoreSchema, core_schema
 
 
 class Name(str):
-    """A string that matches its class's pattern; `ValueError` otherwise."""
+    """A string that matches its class's pattern.
+
+    Raises:
+        ValueError: It does not match, or is too long.
+    """
 
     __slots__ = ()
     what: ClassVar[str] = "name"
@@ -36,7 +39,7 @@ _WORD = r"[a-z0-9]+(?:[._-][a-z0-9]+)*"
 
 
 class Region(Name):
-    """A place with its own agents; part of topic names, so lower case and short."""
+    """The name of a region. It is part of topic names, so lower case and short."""
 
     __slots__ = ()
     what = "region name (lower-case letters, digits and inner '.', '_', '-'; 63 at most)"
@@ -45,7 +48,7 @@ class Region(Name):
 
 
 class Account(Name):
-    """The tenant that owns instances."""
+    """The name of a tenant, which owns instances."""
 
     __slots__ = ()
     what = "account name (lower-case letters, digits and inner '.', '_', '-'; 63 at most)"
@@ -54,7 +57,7 @@ class Account(Name):
 
 
 class PlaceName(Name):
-    """What holds artifacts: `instance`, or `instance@region` for a replica."""
+    """The name of a place: `instance`, or `instance@region` for a replica."""
 
     __slots__ = ()
     what = "place (an instance, or instance@region)"
@@ -72,7 +75,7 @@ class ObjectName(PlaceName):
 
 
 class GrantName(Name):
-    """The account that receives, and the one it receives from."""
+    """The name of a grant: the account that receives, and the account that it receives from."""
 
     __slots__ = ()
     what = "grant name (ACCOUNT:FROM)"
@@ -81,7 +84,7 @@ class GrantName(Name):
 
 
 class SecretName(Name):
-    """Names a secret; its value never travels on the log."""
+    """The name of a secret, whose value is never on the log."""
 
     __slots__ = ()
     what = "secret name (letters, digits, '_' and '-'; 63 at most)"
@@ -100,7 +103,7 @@ class Repository(Name):
 
 
 class Tag(Name):
-    """An OCI tag: the only mutable thing in a registry."""
+    """An OCI tag, the only mutable name in a registry."""
 
     __slots__ = ()
     what = "tag"
@@ -109,7 +112,7 @@ class Tag(Name):
 
 
 class Digest(Name):
-    """A content address: sha256 or sha512, lower-case hex."""
+    """An OCI digest: sha256 or sha512 in lower-case hex."""
 
     __slots__ = ()
     what = "digest (sha256:<64 hex> or sha512:<128 hex>)"
@@ -117,6 +120,7 @@ class Digest(Name):
 
     @property
     def algorithm(self) -> str:
+        """Returns `sha256` or `sha512`."""
         return self.partition(":")[0]
 
 
@@ -132,5 +136,9 @@ Reference = Tag | Digest
 
 
 def reference(text: str) -> Reference:
-    """`text` as a digest when it has a colon, else as a tag; `ValueError` when it is neither."""
+    """Returns the text as a digest when it has a colon, else as a tag.
+
+    Raises:
+        ValueError: It is neither.
+    """
     return Digest(text) if ":" in text else Tag(text)

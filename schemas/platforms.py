@@ -1,4 +1,4 @@
-"""What an image runs on, in the words of the OCI image specification, which are Go's."""
+"""The platform of an image: `os`, `architecture` and `variant` of the OCI image index, with Go's values."""
 
 import re
 
@@ -6,7 +6,7 @@ from schemas.names import Name
 
 
 class Platform(Name):
-    """`os/architecture`, or `os/architecture/variant`."""
+    """A platform, as `os/architecture` or `os/architecture/variant`."""
 
     __slots__ = ()
     what = "platform (os/architecture or os/architecture/variant in lower case, such as linux/arm64)"
@@ -15,12 +15,15 @@ class Platform(Name):
 
     @property
     def os(self) -> str:
+        """Returns the operating system."""
         return self.split("/")[0]
 
     @property
     def architecture(self) -> str:
+        """Returns the CPU architecture."""
         return self.split("/")[1]
 
     @property
     def variant(self) -> str | None:
+        """Returns the variant of the architecture, if there is one."""
         return self.split("/")[2] if self.count("/") == 2 else None

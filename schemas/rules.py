@@ -14,7 +14,7 @@ class _Part(BaseModel):
 
 
 def _without_nul(text: str) -> str:
-    if "\0" in text:  # which a database may refuse for ever, and no name holds
+    if "\0" in text:  # no name contains it, and PostgreSQL refuses it
         raise ValueError("must not hold a NUL character")
     return text
 
@@ -25,7 +25,7 @@ Decoration = Literal["matches", "excludes"]
 
 
 class NameFilter(_Part):
-    """A doublestar glob on the repository, or `re:` and an RE2 expression; `excludes` turns it round."""
+    """A doublestar glob on the repository, or `re:` and an RE2 expression. `excludes` passes what does not match."""
 
     type: Literal["name"]
     value: Pattern
@@ -33,7 +33,7 @@ class NameFilter(_Part):
 
 
 class TagFilter(_Part):
-    """The same on the tag."""
+    """A glob or expression on the tag, as in a `NameFilter`."""
 
     type: Literal["tag"]
     value: Pattern
@@ -41,14 +41,14 @@ class TagFilter(_Part):
 
 
 class SemverFilter(_Part):
-    """The tag is a semantic version within a range, as npm writes ranges: `>=1.2 <2`, `~1.2`, `^1.2.3 || 3.x`."""
+    """A range of semantic versions for the tag, in npm's notation: `>=1.2 <2`, `~1.2`, `^1.2.3 || 3.x`."""
 
     type: Literal["semver"]
     value: Pattern
 
 
 class ResourceFilter(_Part):
-    """What the manifest is: a container image, a Helm chart, or any other OCI artifact."""
+    """What the manifest must be: a container image, a Helm chart, or any other OCI artifact."""
 
     type: Literal["resource"]
     value: Resource
@@ -64,7 +64,7 @@ class LabelFilter(_Part):
 
 def _listed(value: Any) -> Any:
     if not isinstance(value, str | list | tuple):
-        raise ValueError("must be a platform, such as linux/arm64, or a list of platforms")  # noqa: TRY004 - told by pydantic
+        raise ValueError("must be a platform, such as linux/arm64, or a list of platforms")  # noqa: TRY004 - pydantic reports it
     return (Platform(value),) if isinstance(value, str) else value
 
 
@@ -73,10 +73,10 @@ PlatformMode = Literal["full", "sparse", "rebuilt"]
 
 
 class PlatformFilter(_Part):
-    """What an image runs on: one of `value`. Of an index with such images `mode` says what is copied.
+    """Platforms of which an image must have one. For an index with such images `mode` selects what is copied.
 
-    `full`: all of it. `sparse`: the index byte for byte and only these images below it. `rebuilt`: a new index of these
-    images alone, which names the digest of the original.
+    `full`: all of it. `sparse`: the unchanged index, and of its images only these. `rebuilt`: a new index of only these
+    images, which names the digest of the original.
     """
 
     type: Literal["platform"]
@@ -91,43 +91,44 @@ Filter = Annotated[
 
 
 class EventBased(_Part):
+    """Runs the rule on each push."""
+
     type: Literal["event_based"] = "event_based"
 
 
 class Manual(_Part):
-    """Only when somebody asks: `regmesh sync`, or the API."""
+    """Runs the rule on request only: by `regmesh sync`, or the API."""
 
     type: Literal["manual"]
 
 
 class Scheduled(_Part):
-    """At the times that a cron expression names, read in `timezone`."""
+    """Runs the rule at the times of a cron expression, in a time zone."""
 
     type: Literal["scheduled"]
     cron: Annotated[str, Field(min_length=1, max_length=256)]
-    timezone: Annotated[str, Field(min_length=1, max_length=64)] = "UTC"  # of the IANA database
+    timezone: Annotated[str, Field(min_length=1, max_length=64)] = "UTC"  # a name of the IANA database
 
 
 Trigger = Annotated[EventBased | Manual | Scheduled, Field(discriminator="type")]
-TriggerKind = Literal[
-    "event_based", "manual", "scheduled", "backfill", "reconcile"
-]  # what made an execution run; reconcile: somebody saw that something is missing
+# What started an execution; reconcile: something was found missing.
+TriggerKind = Literal["event_based", "manual", "scheduled", "backfill", "reconcile"]
 
 
-# As in Harbor: leading components of the repository that `destination_namespace` takes the place of; -1 = all of them
-# but the last. Numbers only, since 0 and false would be taken for each other.
+# As in Harbor: how many leading components of the repository `destination_namespace` replaces; -1 = all but the last.
+# Strict, since YAML's `false` would pass for 0.
 ReplaceCount = Annotated[int, Field(strict=True, ge=-1, le=127)]
 
 Speed = Annotated[int, Field(strict=True, ge=1024)]  # bytes a second
 
-# Percent of the tags it matches that a rule may delete within ten minutes; more than that, and than 20 tags, waits for
-# a human.
+# Percent of its matching tags that a rule may delete within ten minutes. Above that, and above 20 tags, deletions wait
+# for confirmation.
 DeletionShare = Annotated[int, Field(strict=True, ge=0, le=100)]
 DEFAULT_DELETION_SHARE = 20
 
 
 class Rule(Declared):
-    """Copies what passes all its filters from `source` to `destination`; no filter passes everything."""
+    """A rule that copies what passes all its filters from `source` to `destination`; without filters, everything."""
 
     noun: ClassVar[Noun] = "rule"
 
@@ -135,28 +136,28 @@ class Rule(Declared):
     source: ObjectName
     destination: ObjectName
     filters: tuple[Filter, ...] = ()
-    destination_namespace: Repository | None = None  # None = the source's names
+    destination_namespace: Repository | None = None  # None = names stay as at the source
     destination_namespace_replace_count: ReplaceCount = -1
-    override: bool = True  # False: a tag that names something else at the destination stays as it is
-    deletion: bool = False  # what is deleted at the source is deleted at the destination
+    override: bool = True  # whether a tag that names something else at the destination is overwritten
+    deletion: bool = False  # whether deletions at the source are repeated at the destination
     deletion_share: DeletionShare = DEFAULT_DELETION_SHARE
-    speed: Speed | None = None  # of all that one agent copies for the rule; None = no limit
+    speed: Speed | None = None  # of all copies for the rule by one agent; None = no limit
     public_only: bool = False  # only repositories that an anonymous client may pull
     trigger: Trigger = EventBased()
-    backfill: bool = False  # copy what is there already, whenever the rule is new or changed
-    prefetch: bool = False  # copy layers while their image is still being pushed
+    backfill: bool = False  # whether existing artifacts are copied when the rule is declared or changed
+    prefetch: bool = False  # whether layers are copied while their image is still being pushed
     enabled: bool = True
 
     @property
     def replica(self) -> PlaceName | None:
-        """The replica whose rule this is; None of a declared rule."""
+        """Returns the replica that the rule stands for; None for a declared rule."""
         return None
 
 
 class ReplicaRule(Rule):
-    """What a replica's being declared asks for, said as a rule: all that its instance holds, deletions too.
+    """The rule that a declared replica stands for: it copies all that the instance holds, deletions included.
 
-    Never declared itself. It bears the name of the replica, which no rule can have.
+    It is never declared itself. Its name is the replica's, which no declared rule can have.
     """
 
     name: PlaceName  # type: ignore[assignment]  # wider than a rule's on purpose
@@ -172,5 +173,5 @@ class ReplicaRule(Rule):
 
     @property
     def key(self) -> str:
-        """Of what is declared, the replica."""
+        """Returns the key of the replica, which is what is declared."""
         return f"replica/{self.name}"

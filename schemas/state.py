@@ -1,4 +1,4 @@
-"""What the compacted topic `mesh.state` holds: every declared thing, one record each."""
+"""The records of the compacted topic `mesh.state`: one for each declared thing."""
 
 from collections.abc import Mapping
 from typing import Annotated, ClassVar
@@ -18,20 +18,26 @@ KINDS: Mapping[Noun, type[Declared]] = {
 
 
 class StateRecord(Record):
-    """One declared thing. Topic `mesh.state`, key `kind/name`; the record's offset is its `rev`.
+    """One declared thing. Topic `mesh.state`, key `noun/name`; the record's offset is its revision.
 
-    A tombstone says that it is no longer declared.
+    A tombstone means that it is no longer declared.
     """
 
     kind: ClassVar[str] = "state"
 
     noun: Noun
     value: Annotated[dict[str, object], Field(description="the thing as its own model dumps it")]
-    # Of an instance its place in the list: the first listed wins where several share a domain. Offsets cannot tell, as
-    # a thing that is declared again gets a new one.
     position: int | None = Field(default=None, ge=0)
+    """The place of an instance in the list: where several share a domain the first listed wins.
+
+    Offsets do not show it, since a thing that is declared again gets a new one.
+    """
 
     @property
     def thing(self) -> Declared:
-        """The value parsed; `ValidationError` when this code does not know its shape."""
+        """Returns the parsed value.
+
+        Raises:
+            pydantic.ValidationError: It has a shape that this version does not know.
+        """
         return KINDS[self.noun].model_validate(self.value)

@@ -1,4 +1,4 @@
-"""The one table of topics: their names, keys and settings. Nothing else spells a topic's name."""
+"""The table of all topics: their names and settings. No other module spells out a topic's name."""
 
 from dataclasses import dataclass
 from enum import StrEnum
@@ -9,29 +9,31 @@ _DAY_MS = 24 * 3600 * 1000
 
 
 class Cleanup(StrEnum):
+    """Kafka's `cleanup.policy`."""
+
     DELETE = "delete"
     COMPACT = "compact"
 
 
 @dataclass(frozen=True, slots=True)
 class TopicSettings:
-    """What `regmesh topics create` asks for. Retention is in milliseconds."""
+    """The settings with which `regmesh topics create` creates a topic. Retention is in milliseconds."""
 
     cleanup: Cleanup
     partitions: int
-    retention_ms: int | None = None  # None = for ever (compacted)
-    tombstone_ms: int = 7 * _DAY_MS  # how long a reader that starts at 0 may take without missing a delete
+    retention_ms: int | None = None  # None = kept for ever, compacted
+    tombstone_ms: int = 7 * _DAY_MS  # a reader from offset 0 that takes longer may miss deletions
 
 
 STATE = "mesh.state"
 COMMANDS = "mesh.commands"
 
 _GLOBAL = {
-    # One partition: an offset is the revision of everything declared.
+    # One partition, so that an offset is the revision of all declarations.
     STATE: TopicSettings(Cleanup.COMPACT, partitions=1),
     COMMANDS: TopicSettings(Cleanup.DELETE, partitions=4, retention_ms=7 * _DAY_MS),
 }
-# Events wait as long as a region may be cut off; reconcile finds what is older.
+# Events are kept for as long as a region may be disconnected; reconcile finds older changes.
 _REGIONAL = {
     "events": TopicSettings(Cleanup.DELETE, partitions=12, retention_ms=14 * _DAY_MS),
     "bulk": TopicSettings(Cleanup.DELETE, partitions=12, retention_ms=14 * _DAY_MS),
@@ -44,38 +46,49 @@ _REGIONAL = {
 
 
 def events(region: Region) -> str:
+    """Returns the topic of changes that were announced."""
     return f"mesh.{region}.events"
 
 
 def bulk(region: Region) -> str:
+    """Returns the topic of events from listings."""
     return f"mesh.{region}.bulk"
 
 
 def completions(region: Region) -> str:
+    """Returns the topic of ended tasks."""
     return f"mesh.{region}.completions"
 
 
 def status(region: Region) -> str:
+    """Returns the topic of heartbeats, running tasks and refusals."""
     return f"mesh.{region}.status"
 
 
 def retry(region: Region) -> str:
+    """Returns the topic of parked tasks."""
     return f"mesh.{region}.retry"
 
 
 def tags(region: Region) -> str:
+    """Returns the topic of tags and what they name."""
     return f"mesh.{region}.tags"
 
 
 def dead_letters(region: Region) -> str:
+    """Returns the topic of dead letters."""
     return f"mesh.{region}.dead-letters"
 
 
 def settings(topic: str) -> TopicSettings:
-    """The settings of a topic of ours; `KeyError` for any other name."""
+    """Returns the settings of a topic.
+
+    Raises:
+        KeyError: It is no topic of the mesh.
+    """
     return _GLOBAL[topic] if topic in _GLOBAL else _REGIONAL[topic.rpartition(".")[2]]
 
 
 def all_topics(regions: list[Region]) -> list[str]:
-    """Every topic of a mesh with these regions, the global ones first."""
+    """Returns every topic of a mesh with these regions, the global ones first."""
     return [*_GLOBAL, *(f"mesh.{region}.{name}" for region in regions for name in _REGIONAL)]

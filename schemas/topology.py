@@ -1,4 +1,4 @@
-"""Where artifacts live: regions, the instances in them, and the replicas of those in other regions."""
+"""Where artifacts are stored: regions, the instances in them, and their replicas in other regions."""
 
 import re
 from collections.abc import Mapping
@@ -12,7 +12,7 @@ from schemas.declared import Declared, Noun
 from schemas.names import Account, ObjectName, PlaceName, Region, SecretName
 from schemas.rules import Speed
 
-# The notification formats that the intake reads; docs/registries.md tells how each registry is set up.
+# The notification formats that the intake reads; docs/registries.md describes how each registry is set up.
 RegistryKind = Literal["distribution", "gitlab", "harbor", "zot", "quay", "acr", "ecr", "google", "tcr"]
 
 
@@ -30,14 +30,14 @@ def _base_url(value: str) -> str:
         raise ValueError("must not carry a user or password; name a secret in `credentials` instead")
     if url.path.strip("/") or url.query or url.fragment:
         raise ValueError("must be the registry's base, without a path or query")
-    _ = url.port  # raises ValueError when it is no port
+    _ = url.port  # raises ValueError when it is invalid
     if not _is_name(url.hostname):
         raise ValueError("must name a host: letters, digits and -, in parts of 1 to 63 between its dots")
     return f"{url.scheme}://{url.netloc}"
 
 
 def _is_name(host: str) -> bool:
-    """Whether a resolver takes it at all."""
+    """Checks whether a resolver accepts the name."""
     try:
         return _LOOKED_UP.fullmatch(host.encode("idna").decode()) is not None
     except UnicodeError:
@@ -59,39 +59,38 @@ Domain = Annotated[str, AfterValidator(_domain)]
 
 
 class Relay(BaseModel):
-    """How the agents of this region and those of others send blobs on to each other while they still come in."""
+    """How agents forward blobs to agents of other regions while they are still receiving them."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    secret: SecretName  # all regions of a mesh name the same: by it agents know each other
-    url: BaseUrl | None = (
-        None  # where others reach this region's; None = as each agent says (`--relay-url`), or nowhere
-    )
+    secret: SecretName  # the same in all regions of a mesh; agents authenticate with it
+    url: BaseUrl | None = None
+    """Where agents of other regions reach this region's; None = at each agent's `--relay-url`, if it has one."""
 
 
 class Link(BaseModel):
-    """The way of bytes from the region that declares it to another one."""
+    """The network link from the region that declares it to another one."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     to: Region
-    speed: Speed | None = None  # of all that one agent brings along it; None = no limit
-    cost: Cost | None = None  # against other ways to the same region; None = as the agents measure it
+    speed: Speed | None = None  # of all that one agent transfers over it; None = no limit
+    cost: Cost | None = None  # relative to other links to the same region; None = agents measure it
 
 
 class RegionDeclaration(Declared):
-    """A place with its own agents. Replication never leaves a jurisdiction; a sync rule may."""
+    """A region with its own agents. Replication never leaves a jurisdiction; a synchronization rule may."""
 
     noun: ClassVar[Noun] = "region"
 
     name: Region
     jurisdiction: ObjectName
-    links: tuple[Link, ...] = ()  # those that are limited or priced; the others need no mention
-    relay: Relay | None = None  # None = blobs are read from registries alone
+    links: tuple[Link, ...] = ()  # only those with a limit or a cost
+    relay: Relay | None = None  # None = blobs are read from registries only
 
 
 class Instance(Declared):
-    """A named registry: account, home region, URL."""
+    """A registry of an account, in its home region."""
 
     noun: ClassVar[Noun] = "instance"
 
@@ -100,17 +99,18 @@ class Instance(Declared):
     region: Region
     url: BaseUrl
     kind: RegistryKind = "distribution"
-    credentials: SecretName | None = (
-        None  # user:password, or a bearer token; None = anonymous or Docker config
-    )
-    intake_secret: SecretName | None = None  # None = notifications are taken from loopback only
-    domain: Domain | None = None  # the name under which clients pull from it, by the gateway of their region
+    credentials: SecretName | None = None
+    """A secret with `user:password` or a bearer token; None = anonymous, or from the Docker config."""
+    intake_secret: SecretName | None = None  # None = notifications are accepted from loopback only
+    domain: Domain | None = None  # the name under which clients pull from it through a gateway
 
     @property
     def place(self) -> PlaceName:
+        """Returns its name as a place."""
         return PlaceName(self.name)
 
     def as_place(self) -> "Place":
+        """Returns the instance as a place."""
         return Place(
             name=self.place, instance=self.name, account=self.account, region=self.region, url=self.url,
             credentials=self.credentials,
@@ -118,7 +118,7 @@ class Instance(Declared):
 
 
 class Replica(Declared):
-    """A registry in another region that mirrors an instance whole; clients only pull from it.
+    """A registry in another region that mirrors a whole instance; clients only pull from it.
 
     Its name is `instance@region`, and may be left out.
     """
@@ -139,7 +139,7 @@ class Replica(Declared):
         try:
             name = PlaceName(f"{value.get('instance')}@{value.get('region')}")
         except ValueError:
-            name = PlaceName("nobody@nowhere")  # what is wrong with the two is said of them
+            name = PlaceName("nobody@nowhere")  # the two have problems of their own
         return {**value, "name": name}
 
     @model_validator(mode="after")
@@ -149,7 +149,7 @@ class Replica(Declared):
         return self
 
     def as_place(self, account: Account) -> "Place":
-        """`account`: its instance's."""
+        """Returns the replica as a place of its instance's account."""
         return Place(
             name=self.name, instance=self.instance, account=account, region=self.region, url=self.url,
             credentials=self.credentials,
@@ -158,10 +158,10 @@ class Replica(Declared):
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """What holds artifacts and can be talked to: an instance, or a replica of one."""
+    """A registry that tasks read from or write to: an instance, or a replica of one."""
 
     name: PlaceName
-    instance: ObjectName  # itself, or what it mirrors
+    instance: ObjectName  # the instance itself, or the one that the replica mirrors
     account: Account
     region: Region
     url: str
@@ -169,4 +169,5 @@ class Place:
 
     @property
     def is_replica(self) -> bool:
+        """Returns whether the place is a replica."""
         return self.name != self.instance

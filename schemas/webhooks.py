@@ -1,4 +1,4 @@
-"""Webhooks: whom to tell when a task ends, and what they are told."""
+"""Webhooks: who is notified when a task ends, and the body of the notification."""
 
 from datetime import datetime
 from typing import ClassVar, Literal
@@ -13,7 +13,7 @@ EventType = Literal["replication.succeeded", "replication.failed", "replication.
 
 
 class Webhook(Declared):
-    """One HTTP receiver. With an `account` it sees only completions that touch that account's instances."""
+    """An HTTP receiver. With an `account` it gets only completions that involve that account's instances."""
 
     noun: ClassVar[Noun] = "webhook"
 
@@ -23,7 +23,7 @@ class Webhook(Declared):
     event_types: tuple[EventType, ...] = Field(
         default=("replication.succeeded", "replication.failed"), min_length=1
     )
-    secret: SecretName | None = None  # a `whsec_...` key; without one the delivery is not signed
+    secret: SecretName | None = None  # of a `whsec_...` key; None = deliveries are not signed
 
     @field_validator("url")
     @classmethod
@@ -31,7 +31,7 @@ class Webhook(Declared):
         url = urlsplit(value)
         if url.scheme not in ("http", "https") or not url.hostname:
             raise ValueError("must be an http:// or https:// URL")
-        _ = url.port  # raises ValueError when it is no port
+        _ = url.port  # raises ValueError when it is invalid
         if url.username is not None or url.password is not None:
             raise ValueError("must not carry a user or password; name a `secret` instead")
         return value
@@ -41,7 +41,7 @@ class CloudEvent(BaseModel):
     """The body of a delivery: CloudEvents 1.0 in JSON; `data` is the sync log entry."""
 
     specversion: Literal["1.0"] = "1.0"
-    id: str  # the same for every try of one delivery
+    id: str  # the same for every attempt of one delivery
     source: str
     type: EventType
     subject: str

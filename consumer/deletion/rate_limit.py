@@ -10,7 +10,7 @@ emptied by mistake must not empty its replica, neither at once nor by a twentiet
 from dataclasses import dataclass, field
 
 from consumer.task import Task
-from schemas.events import Surplus
+from schemas.events import OrphanedTagCount
 from schemas.names import ObjectName, Repository, Tag
 from schemas.rules import DEFAULT_DELETION_SHARE
 
@@ -23,7 +23,7 @@ def may_delete(before: int, matched: int, share: int) -> bool:
     return before < ALWAYS or (before + 1) * 100 <= share * matched
 
 
-def may_prune(found: Surplus, share: int) -> bool:
+def may_prune(found: OrphanedTagCount, share: int) -> bool:
     """Returns whether orphaned tags may be deleted. An instance without any tag is more likely broken than empty."""
     return found.tags < found.of and may_delete(found.tags - 1, found.of, share)
 

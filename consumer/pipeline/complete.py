@@ -103,7 +103,7 @@ def _lag_ms(event: Event, now: datetime) -> int:
 
 
 def _work(task: Task, progress: TaskProgress, status: Status, digest: Digest | None) -> dict[str, object]:
-    """The fields of `schemas.completions.Work`."""
+    """The fields of `schemas.completions.TaskRecord`."""
     return {
         "task_id": task.task_id,
         "execution_id": task.execution_id,

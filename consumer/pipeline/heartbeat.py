@@ -10,7 +10,7 @@ from consumer.ports import AgentPorts
 from consumer.progress import TaskRun
 from mesh.log.port import Append
 from schemas import codec, topics
-from schemas.completions import Heartbeat, Waiting
+from schemas.completions import DestinationBacklog, Heartbeat
 from schemas.envelope import Time, make_id
 from schemas.names import PlaceName
 from schemas.parked import Parked
@@ -25,7 +25,7 @@ class Reporter:
         self._topic = topics.status(ports.region)
         self._writing = asyncio.Lock()
 
-    async def heartbeat(self, running: int, waiting: Mapping[PlaceName, Waiting]) -> None:
+    async def heartbeat(self, running: int, waiting: Mapping[PlaceName, DestinationBacklog]) -> None:
         """Writes a heartbeat with the number of running tasks and the backlog of each destination."""
         ports = self._ports
         now = ports.clock.now()
@@ -60,7 +60,9 @@ class Reporter:
         await self._ports.log.append([Append(self._topic, self._ports.agent, None)])
 
 
-def count_backlog(entries: Iterable[Entry], parked: Iterable[Parked]) -> Mapping[PlaceName, Waiting]:
+def count_backlog(
+    entries: Iterable[Entry], parked: Iterable[Parked]
+) -> Mapping[PlaceName, DestinationBacklog]:
     """Returns what the agent has left to do for each destination.
 
     That is what is queued or running in lanes and what is parked; a parked task that runs again counts once.
@@ -78,6 +80,6 @@ def count_backlog(entries: Iterable[Entry], parked: Iterable[Parked]) -> Mapping
             0, progress.bytes_total - progress.bytes_transferred - progress.bytes_skipped
         )
     return {
-        place: Waiting(tasks=len(times), oldest=min(times.values()), bytes_left=bytes_left[place])
+        place: DestinationBacklog(tasks=len(times), oldest=min(times.values()), bytes_left=bytes_left[place])
         for place, times in since.items()
     }

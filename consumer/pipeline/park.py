@@ -63,7 +63,7 @@ class Parking:
     def failed(self, task: Task) -> Parked | None:
         """Returns the record of a task that was parked because it failed."""
         parked = self.get(task.task_id)
-        return parked if parked is not None and not parked.in_hand else None
+        return parked if parked is not None and not parked.is_active else None
 
     def apply(self, record: Record) -> None:
         """Applies one record of the topic.
@@ -84,7 +84,7 @@ class Parking:
         if after is not None:
             self._parked[record.key] = after
             self._by_target.setdefault(_target_of(after), {})[record.key] = after
-        if after is None or not after.in_hand:
+        if after is None or not after.is_active:
             self._parked_running.discard(record.key)
 
     def wants(self, task: Task, outcome: Outcome) -> bool:
@@ -186,7 +186,7 @@ class Parking:
         """Whether a live agent still runs it or has it in a lane."""
         if parked.agent == self._agent:
             return parked.task_id in self._parked_running
-        return parked.in_hand and parked.agent in self._status.live_agents(self._clock.now())
+        return parked.is_active and parked.agent in self._status.live_agents(self._clock.now())
 
     def _is_own(self, parked: Parked, now: datetime) -> bool:
         if parked.agent == self._agent:

@@ -178,7 +178,7 @@ async def test_one_that_fails_in_the_end_is_parked_like_any_other(tmp_path: Path
         await parked(site, lambda found: len(found) == 1)
         site.destination.faults.fail = Fail(times=10_000, method="PUT", path=f"/v2/{APP}/manifests/")
         let_go(site)
-        (one,) = (await parked(site, lambda found: any(not it.in_hand for it in found.values()))).values()
+        (one,) = (await parked(site, lambda found: any(not it.is_active for it in found.values()))).values()
         assert (one.error.code, one.rounds) == ("server_fault", 1)
         site.destination.faults.fail = None
         end = await ended(site, 21)

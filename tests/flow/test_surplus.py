@@ -12,7 +12,7 @@ from mesh.control.storage.database import Database
 from mesh.log.port import Append
 from mesh.registry.builtin.faults import Fail
 from schemas import codec, topics
-from schemas.events import Action, Cause, Event, PartOf, Surplus
+from schemas.events import Action, Cause, Event, OrphanedTagCount, PartOf
 from schemas.executions import ExecutionStart, ImageName
 from schemas.names import Digest, ObjectName, PlaceName, Region, Repository, Tag
 from tests.support import images
@@ -240,7 +240,9 @@ async def test_a_look_that_was_stopped_is_compared_with_nothing(site: MeshSite) 
     assert (await site.get(f"executions/{stopped['id']}"))["surplus"] is None
 
 
-async def _found(site: MeshSite, tag: str, digest: Digest | None, surplus: Surplus | None) -> dict[str, Any]:
+async def _found(
+    site: MeshSite, tag: str, digest: Digest | None, surplus: OrphanedTagCount | None
+) -> dict[str, Any]:
     """How the deletion of a surplus tag ended, whatever is there by now."""
     now, name = CLOCK.now(), f"{tag}-{CLOCK.monotonic()}"
     event = Event(
@@ -255,7 +257,7 @@ async def _found(site: MeshSite, tag: str, digest: Digest | None, surplus: Surpl
     return dict(entry)
 
 
-FEW = Surplus(tags=1, of=100)
+FEW = OrphanedTagCount(tags=1, of=100)
 
 
 @pytest.mark.parametrize("status", [401, 403])
@@ -298,7 +300,7 @@ async def test_what_was_not_brought_from_the_instance_or_was_not_counted_stays(s
     await pushed(site, "v1")
     brought = await site.digest(REPLICA, "v1")
     lost(site, "v1")
-    for surplus in (None, Surplus(tags=21, of=30), Surplus(tags=1, of=1)):
+    for surplus in (None, OrphanedTagCount(tags=21, of=30), OrphanedTagCount(tags=1, of=1)):
         entry = await _found(site, "v1", brought, surplus)
         assert (entry["status"], entry["error"]["code"]) == ("Skipped", "deletion_held")
     theirs = await site.push(REPLICA, "v1", images.image(layers=[b"somebody else's"]))

@@ -19,7 +19,7 @@ from mesh.rules.validation import messages
 from schemas import codec, topics
 from schemas.completions import Operation, Status
 from schemas.envelope import make_id
-from schemas.events import Surplus
+from schemas.events import OrphanedTagCount
 from schemas.executions import ExecutionListed, ExecutionStart, ExecutionStop, ImageName
 from schemas.names import PlaceName, Region
 from schemas.rules import TriggerKind
@@ -80,7 +80,7 @@ class Commands:
         images: Sequence[ImageName] = (),
         dry_run: bool = False,
         operation: Operation = "copy",
-        surplus: Surplus | None = None,
+        surplus: OrphanedTagCount | None = None,
     ) -> str:
         """Ask for an execution; its id.
 

@@ -47,19 +47,19 @@ class ParkedTasks:
     def by_execution(self) -> Counter[str]:
         """How many of each wait to be tried again."""
         found = (one for tasks in self._tasks.values() for one in tasks.values())
-        return Counter(one.execution_id for one in found if not one.in_hand)
+        return Counter(one.execution_id for one in found if not one.is_active)
 
     async def try_now(self, *tasks: Parked) -> None:
         """Their agents begin them within a second, those that they have not begun yet."""
         now = self._clock.now()
-        due = [one.model_copy(update={"not_before": now, "time": now}) for one in tasks if not one.in_hand]
+        due = [one.model_copy(update={"not_before": now, "time": now}) for one in tasks if not one.is_active]
         await self._log.append(
             [Append(topics.retry(one.destination_region), one.key, codec.encode(one)) for one in due]
         )
 
     def of_rule(self, rule: PlaceName | None) -> list[Parked]:
         """Those that wait to be tried again, of all rules or of one."""
-        return [one for one in self.all() if rule in (None, one.by) and not one.in_hand]
+        return [one for one in self.all() if rule in (None, one.by) and not one.is_active]
 
     async def close(self, parked: Parked) -> None:
         """It ends `Stopped`, and is not tried again."""

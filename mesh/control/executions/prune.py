@@ -26,8 +26,8 @@ from mesh.errors import InvalidInput
 from mesh.rules.state import MeshState
 from schemas.completions import Status, task_id_of
 from schemas.envelope import make_id
-from schemas.events import Cause, Surplus
-from schemas.executions import MOST_IMAGES, ImageName
+from schemas.events import Cause, OrphanedTagCount
+from schemas.executions import MAX_IMAGES, ImageName
 from schemas.names import Digest, Repository, Tag
 
 LOG = structlog.get_logger()
@@ -75,7 +75,7 @@ class OrphanedTags:
     async def _compare(self, row: Row) -> None:
         tags = sum([len(page) async for page in self._pages(row)])
         if tags:
-            await self._start(row, Surplus(tags=tags, of=tags + row["total"]))
+            await self._start(row, OrphanedTagCount(tags=tags, of=tags + row["total"]))
         here = executions.c.id == row["id"]
         await self._database.run(
             lambda connection: connection.execute(update(executions).where(here).values(surplus=tags))
@@ -85,17 +85,17 @@ class OrphanedTags:
             listed=row["total"], surplus=tags,
         )  # fmt: skip
 
-    async def _start(self, row: Row, surplus: Surplus) -> None:
+    async def _start(self, row: Row, surplus: OrphanedTagCount) -> None:
         waiting = list[ImageName]()
         async for page in self._pages(row):
             waiting += page
-            while len(waiting) >= MOST_IMAGES:
-                await self._delete(row, waiting[:MOST_IMAGES], surplus)
-                waiting = waiting[MOST_IMAGES:]
+            while len(waiting) >= MAX_IMAGES:
+                await self._delete(row, waiting[:MAX_IMAGES], surplus)
+                waiting = waiting[MAX_IMAGES:]
         if waiting:
             await self._delete(row, waiting, surplus)
 
-    async def _delete(self, row: Row, some: Sequence[ImageName], surplus: Surplus) -> None:
+    async def _delete(self, row: Row, some: Sequence[ImageName], surplus: OrphanedTagCount) -> None:
         names = (f"{image.repository}:{image.tag}" for image in some)
         execution_id = make_id("surplus", row["id"], *names)
         try:

@@ -13,7 +13,7 @@ from mesh.errors import InvalidInput, NotDeclared
 from mesh.rules.state import MeshState
 from mesh.rules.validation import messages
 from schemas.completions import Status
-from schemas.executions import MOST_IMAGES, ImageName
+from schemas.executions import MAX_IMAGES, ImageName
 from schemas.names import PlaceName, Repository, Tag
 
 _AGAIN = (Status.FAILED.value, Status.STOPPED.value)
@@ -54,7 +54,7 @@ class Retries:
         if row.rule is None or not images:
             raise InvalidInput(f"task {task_id} is of no rule and tag; the next event tries it again")
         return await self._commands.start(
-            row.rule, "manual", images=images[:MOST_IMAGES], operation=row.operation
+            row.rule, "manual", images=images[:MAX_IMAGES], operation=row.operation
         )
 
     async def parked(self, rule: PlaceName | None) -> int:
@@ -101,8 +101,8 @@ class Retries:
                 images[row.rule, row.operation].append(_image(row))
         started = []
         for (name, operation), wanted in sorted(images.items()):
-            for at in range(0, len(wanted), MOST_IMAGES):
-                some = wanted[at : at + MOST_IMAGES]
+            for at in range(0, len(wanted), MAX_IMAGES):
+                some = wanted[at : at + MAX_IMAGES]
                 execution_id = await self._commands.start(name, "manual", images=some, operation=operation)
                 started.append({"id": execution_id, "rule": name, "total": len(some)})
         return started

@@ -13,7 +13,7 @@ from mesh.control.storage.database import Database
 from mesh.control.storage.tables import Moment, executions, sync_log
 from mesh.control.sync_log.entry import Row, rfc3339
 from mesh.control.sync_log.log_query import Position
-from schemas.completions import REFUSALS, Side, Status, TaskError
+from schemas.completions import REFUSAL_CODES, Side, Status, TaskError
 from schemas.envelope import make_id
 from schemas.executions import ExecutionListed, ExecutionStart, ExecutionStop
 
@@ -210,7 +210,7 @@ def _counts(connection: Connection, execution_id: str) -> dict[str, int]:
     counts = dict.fromkeys((*(status.value for status in _ENDS), "refused", *_SUMS), 0)
     for status, code, number, *sums in found:
         counts[status] += number
-        counts["refused"] += number if code in REFUSALS else 0
+        counts["refused"] += number if code in REFUSAL_CODES else 0
         for name, amount in zip(_SUMS, sums, strict=True):
             counts[name] += int(amount)
     return counts

@@ -34,7 +34,7 @@ class ParkedApi:
             return refuse(
                 404, "not_found", f"no task {clean(name, 80)} is parked; `regmesh get parked` shows them"
             )
-        if found.in_hand:
+        if found.is_active:
             return refuse(
                 409, "still_running", f"{found.agent} works on it: it can be closed when that failed"
             )

@@ -6,7 +6,7 @@ from datetime import datetime
 from enum import StrEnum
 from typing import Any
 
-from schemas.completions import Heartbeat, Status, Waiting
+from schemas.completions import DestinationBacklog, Heartbeat, Status
 from schemas.names import PlaceName, Region
 
 _READY = "Ready"
@@ -124,7 +124,7 @@ def _why_syncing(sight: Sight, tasks_left: int) -> str | None:
     return "pushes are on their way" if tasks_left else None
 
 
-def _lag(sight: Sight, waiting: Collection[Waiting]) -> float | None:
+def _lag(sight: Sight, waiting: Collection[DestinationBacklog]) -> float | None:
     """The age of the oldest that is not applied. When nobody tells any more: since they fell silent, or older."""
     oldest = [one.oldest for one in waiting if one.oldest is not None]
     if not sight.lives:

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from datetime import datetime
 from typing import Any
 
-from schemas.completions import Completion, Work
+from schemas.completions import Completion, TaskRecord
 from schemas.parked import Parked
 
 Row = Mapping[str, Any]
@@ -26,7 +26,7 @@ _SHOWN = (
 )  # fmt: skip
 
 
-def row_of(work: Work) -> dict[str, Any]:
+def row_of(work: TaskRecord) -> dict[str, Any]:
     """The row of a task that has ended, or of one that runs or waits: then what only an end tells is None."""
     row = {field: _plain(getattr(work, field)) for field in _AS_THEY_ARE}
     row |= {field: _plain(getattr(work, field, None)) for field in _OF_AN_END}

@@ -16,7 +16,7 @@ from consumer.deletion.rate_limit import (
 )
 from consumer.task import Task
 from mesh.rules.matching.compiled_rule import CompiledRule
-from schemas.events import Action, Event, PartOf, Surplus
+from schemas.events import Action, Event, OrphanedTagCount, PartOf
 from schemas.names import Account, ObjectName, PlaceName, Region, Repository, Tag
 from schemas.rules import Rule
 from schemas.topology import Instance, Place
@@ -115,12 +115,12 @@ def test_a_digests_tags_are_counted_one_by_one() -> None:
 
 
 counted = st.tuples(st.integers(1, 5000), st.integers(0, 5000)).map(
-    lambda it: Surplus(tags=it[0], of=sum(it))
+    lambda it: OrphanedTagCount(tags=it[0], of=sum(it))
 )
 
 
 @given(found=counted, share=st.integers(0, 100))
-def test_what_is_surplus_goes_whole_or_not_at_all(found: Surplus, share: int) -> None:
+def test_what_is_surplus_goes_whole_or_not_at_all(found: OrphanedTagCount, share: int) -> None:
     listed = found.of - found.tags
     within = found.tags <= ALWAYS or found.tags * 100 <= share * found.of
     assert may_prune(found, share) == (listed > 0 and within)
@@ -128,28 +128,28 @@ def test_what_is_surplus_goes_whole_or_not_at_all(found: Surplus, share: int) ->
 
 @given(found=counted, share=st.integers(0, 99), more=st.integers(0, 5000))
 def test_what_the_instance_still_shows_and_a_larger_share_never_hold_more(
-    found: Surplus, share: int, more: int
+    found: OrphanedTagCount, share: int, more: int
 ) -> None:
     if may_prune(found, share):
         assert may_prune(found, share + 1)
-        assert may_prune(Surplus(tags=found.tags, of=found.of + more), share)
-        assert may_prune(Surplus(tags=1, of=found.of), share)
+        assert may_prune(OrphanedTagCount(tags=found.tags, of=found.of + more), share)
+        assert may_prune(OrphanedTagCount(tags=1, of=found.of), share)
 
 
-def surplus(found: Surplus | None, share: int) -> Task:
+def surplus(found: OrphanedTagCount | None, share: int) -> Task:
     part = PartOf(execution_id="e", rule=PlaceName("r"), trigger="reconcile", surplus=found)
     one = task(1, share=share)
     return replace(one, event=one.event.model_copy(update={"part_of": part}))
 
 
 def test_a_replica_follows_all_that_is_announced_and_a_fifth_of_what_is_found() -> None:
-    assert prune_refusal(surplus(Surplus(tags=200, of=1000), 100)) is None
-    message = prune_refusal(surplus(Surplus(tags=201, of=1000), 100))
+    assert prune_refusal(surplus(OrphanedTagCount(tags=200, of=1000), 100)) is None
+    message = prune_refusal(surplus(OrphanedTagCount(tags=201, of=1000), 100))
     assert message is not None
     assert "201 of 1000 tags" in message
     assert "20 %" in message
     assert f"regmesh retry {surplus(None, 100).task_id}" in message
-    assert prune_refusal(surplus(Surplus(tags=101, of=1000), 10)) is not None
+    assert prune_refusal(surplus(OrphanedTagCount(tags=101, of=1000), 10)) is not None
 
 
 def test_what_nobody_counted_is_held() -> None:

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from mesh.control.status.replica_status import Cause, Sight, State, judge
-from schemas.completions import Heartbeat, Waiting
+from schemas.completions import DestinationBacklog, Heartbeat
 from schemas.names import PlaceName, Region
 from tests.support.control_site import NOW
 
@@ -14,17 +14,18 @@ NAME = PlaceName("cn@shanghai")
 
 
 def beat(
-    agent: str = "a", *, ago: int = 5, place: str = "Ready", waiting: Waiting | None = None
+    agent: str = "a", *, ago: int = 5, place: str = "Ready", waiting: DestinationBacklog | None = None
 ) -> Heartbeat:
     found = {str(NAME): waiting} if waiting is not None else {}
     return Heartbeat(
         id=agent, time=NOW - timedelta(seconds=ago), agent=agent, region=Region("shanghai"), rules_rev=1, running=0,
-        places={str(NAME): place, "cn": "Failed: the instance is away"}, waiting=found | {"other": Waiting(tasks=9)},
+        places={str(NAME): place, "cn": "Failed: the instance is away"},
+        waiting=found | {"other": DestinationBacklog(tasks=9)},
     )  # fmt: skip
 
 
-def waits(tasks: int, ago: int, left: int = 0) -> Waiting:
-    return Waiting(tasks=tasks, oldest=NOW - timedelta(seconds=ago), bytes_left=left)
+def waits(tasks: int, ago: int, left: int = 0) -> DestinationBacklog:
+    return DestinationBacklog(tasks=tasks, oldest=NOW - timedelta(seconds=ago), bytes_left=left)
 
 
 def fill(status: str = "Succeed", **changes: Any) -> dict[str, Any]:

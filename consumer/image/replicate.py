@@ -48,7 +48,10 @@ async def replicate(job: Job, *, resend: bool = False) -> Outcome:
         )
         if image is not None and now == digest:
             await copy_manifest.write_tag(image, job.task, job.destination)
-            return Outcome(Status.SUCCEED, image.digest, None, image.rebuilt_from)
+            # The write may have been slow: whoever finds that the source moved on meanwhile, brings the newer digest.
+            now = await survey.current_digest(job.source, job.task, clock=job.clock)
+            if now == digest or (now is None and not job.task.rule.deletion):
+                return Outcome(Status.SUCCEED, image.digest, None, image.rebuilt_from)
         digest = now
     raise TagNeverSettles(job.task)
 

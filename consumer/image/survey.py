@@ -59,10 +59,15 @@ async def settled_digest(
         if settled or superseded():
             return digest
         if clock.monotonic() >= deadline:
-            sure = found or await resolve_confirmed(source, task.repository, task.reference, clock=clock)
-            return sure.digest if sure is not None else None
+            return digest or await current_digest(source, task, clock=clock)
         await clock.sleep(pause)
         pause = min(_LONGEST_LOOK, pause * 2)
+
+
+async def current_digest(source: Registry, task: Task, *, clock: Clock) -> Digest | None:
+    """Returns what the source's tag names now; None when the registry itself says that it was deleted."""
+    found = await resolve_confirmed(source, task.repository, task.reference, clock=clock)
+    return found.digest if found is not None else None
 
 
 def _nothing(_: Manifest) -> frozenset[Digest]:

@@ -40,7 +40,8 @@ class Gate:
         self.target = urlsplit(target)
         self.rule: Rule = lambda method, path: None
         self.hold: Callable[[str, str], float] = lambda method, path: 0.0  # seconds before it is forwarded
-        self.requests: list[tuple[str, str]] = []
+        self.requests: list[tuple[str, str]] = []  # in the order in which they came
+        self.answered: list[tuple[str, str]] = []  # in the order in which they were answered
         gate = self
 
         class Handler(_Handler):
@@ -80,6 +81,7 @@ class _Handler(BaseHTTPRequestHandler):
             self._forward(pieces)
         else:
             self._send(answer.status, list(answer.headers.items()), answer.body)
+        gate.answered.append((self.command, self.path))
 
     do_GET = do_HEAD = do_PUT = do_POST = do_PATCH = do_DELETE = _serve  # noqa: N815 - http.server calls these
 

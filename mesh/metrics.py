@@ -31,9 +31,7 @@ class Metrics:
         )
         self.events = counter("events_total", "Events published, by action.", "instance", "action")
         self.ignored_events = counter(
-            "ignored_events_total",
-            "Events of notifications that need no action, such as pulls.",
-            "instance",
+            "ignored_events_total", "Events of notifications that need no action, such as pulls.", "instance"
         )
         self.intake_seconds = histogram(
             "intake_seconds", "From the last byte of a notification to its durable append."
@@ -59,9 +57,7 @@ class Metrics:
             "rule",
         )
         self.parked_tasks = gauge(
-            "parked_tasks",
-            "Parked tasks: waiting for a retry, or still running.",
-            "destination",
+            "parked_tasks", "Parked tasks: waiting for a retry, or still running.", "destination"
         )
         self.speed_wait_seconds = counter(
             "speed_wait_seconds_total", "Seconds that transfers waited for a speed limit.", "limit"

@@ -15,11 +15,7 @@ from schemas.names import Digest, Repository, Tag
 
 # Detail types and actions. A replicated image is one that arrived in this region.
 _PUSHED = frozenset(
-    {
-        ("ECR Image Action", "PUSH"),
-        ("ECR Referrer Action", "PUSH"),
-        ("ECR Replication Action", "REPLICATE"),
-    }
+    {("ECR Image Action", "PUSH"), ("ECR Referrer Action", "PUSH"), ("ECR Replication Action", "REPLICATE")}
 )
 _DELETED = frozenset({("ECR Image Action", "DELETE"), ("ECR Referrer Action", "DELETE")})
 _HOST = re.compile(r"(?P<account>\d{12})\.dkr[.-]ecr(?:-fips)?\.(?P<region>[a-z0-9-]+)\.", re.ASCII)

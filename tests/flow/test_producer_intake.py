@@ -10,6 +10,7 @@ from aiohttp import ClientSession, UnixConnector, web
 from structlog.testing import capture_logs
 
 from producer.authenticate import is_loopback
+from producer.settings import ProducerSettings
 from schemas import topics
 from schemas.dead_letters import MAX_BYTES
 from schemas.events import Action, Event, TagState
@@ -125,6 +126,26 @@ async def test_an_oversized_body_is_accepted_as_a_dead_letter_of_its_beginning(s
     (dead_letter,) = await site.dead_letters()
     assert dead_letter.payload_bytes() == body[:MAX_BYTES]
     assert str(len(body)) in dead_letter.reason
+
+
+async def test_the_largest_body_is_a_setting(tmp_path):
+    async with intake_site(tmp_path, settings=ProducerSettings(max_body_bytes=1000)) as site:
+        await site.declare(GAME_CN)
+        assert (await site.post(envelope(push())))[1] == {"accepted": 1, "dead_letters": 0}
+        assert (await site.post(envelope(*(push(n) for n in range(9)))))[1] == {
+            "accepted": 0,
+            "dead_letters": 1,
+        }
+        (dead_letter,) = await site.dead_letters()
+        assert "exceeds the limit of 1000" in dead_letter.reason
+
+
+async def test_the_time_for_a_body_is_a_setting(tmp_path):
+    async with intake_site(tmp_path, settings=ProducerSettings(body_timeout=0.1)) as site:
+        await site.declare(GAME_CN)
+        reader, writer = await raw_request(site, envelope(push()))
+        assert b" 408 " in await reader.readline()
+        writer.close()
 
 
 async def test_a_large_envelope_is_accepted_whole(site: Site):

@@ -4,8 +4,10 @@ import subprocess
 
 import pytest
 
+from mesh.clock import SystemClock
 from mesh.errors import InvalidInput
-from mesh.log.kafka.cluster import parse
+from mesh.log.kafka.cluster import KafkaContext, parse
+from mesh.log.kafka.settings import KafkaTimeouts
 
 
 def _no_secrets(name: str) -> str | None:
@@ -48,6 +50,11 @@ def test_tls_with_files_of_its_own(tmp_path):
     url = f"kafka://a?security_protocol=SSL&ssl_cafile={certificate}&ssl_certfile={certificate}&ssl_keyfile={key}"
     context = parse(url, _no_secrets).client_options()["ssl_context"]
     assert [found["subject"] for found in context.get_ca_certs()] == [((("commonName", "kafka"),),)]
+
+
+def test_requests_of_every_client_end_after_the_time_out():
+    context = KafkaContext(parse("kafka://a", _no_secrets), KafkaTimeouts(request=2.5), SystemClock())
+    assert context.client_options()["request_timeout_ms"] == 2500
 
 
 def test_the_rest_of_the_parameters():

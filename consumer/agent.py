@@ -56,9 +56,8 @@ class Agent:
         self._parked = ports.table(topics.retry(region), self._parking.apply, dlq)
         self._commands = ports.table(topics.COMMANDS, lambda it: self._stops.apply(it.value), _ignore)
         self._transfers = Transfers(
-            region=region, log=ports.log, state=ports.state, places=ports.places, access=access,
-            limits=settings.transfers, agents_here=lambda: len(status.live_agents(ports.clock.now())),
-            unreadable=_ignore, clock=ports.clock, metrics=ports.metrics, random=ports.random,
+            ports, settings.transfers, access, agents_here=lambda: len(status.live_agents(ports.clock.now())),
+            unreadable=_ignore,
         )  # fmt: skip
         self._owners = TagOwners(ports, unreadable=_ignore)
         self._reporter = Reporter(ports, access.url)

@@ -11,15 +11,12 @@ import structlog
 
 from consumer.blobs.copy_blobs import BlobCopier
 from consumer.blobs.prefetch_ledger import PrefetchLedger
-from consumer.places import Places
+from consumer.ports import AgentPorts
 from consumer.progress import TaskProgress, TaskRun
 from consumer.task import Task
-from mesh.clock import Clock
 from mesh.errors import NotFound, RegmeshError
-from mesh.metrics import Metrics
 from mesh.registry.port import Descriptor, Registry
 from mesh.rules import boundary
-from mesh.rules.state import MeshState
 from schemas.completions import Side
 from schemas.names import Digest, MediaType
 
@@ -40,18 +37,15 @@ class Prefetcher:
     """Prefetches the blobs that are `put`, while `run` runs."""
 
     def __init__(
-        self,
-        *,
-        copier: BlobCopier,
-        ledger: PrefetchLedger,
-        places: Places,
-        state: MeshState,
-        concurrency: int,
-        clock: Clock,
-        metrics: Metrics,
+        self, ports: AgentPorts, *, copier: BlobCopier, ledger: PrefetchLedger, concurrency: int
     ) -> None:
-        self._copier, self._ledger, self._places, self._state = copier, ledger, places, state
-        self._concurrency, self._clock, self._metrics = concurrency, clock, metrics
+        self._places, self._state, self._clock, self._metrics = (
+            ports.places,
+            ports.state,
+            ports.clock,
+            ports.metrics,
+        )
+        self._copier, self._ledger, self._concurrency = copier, ledger, concurrency
         self._queue: asyncio.Queue[Task] = asyncio.Queue(_MOST_QUEUED)
 
     def put(self, task: Task) -> None:

@@ -15,14 +15,10 @@ from consumer.blobs.relay.parents import RelayParents
 from consumer.blobs.relay.peers import Peers
 from consumer.blobs.relay.serve import Relay
 from consumer.blobs.throttle import Throttle
-from consumer.places import Places
+from consumer.ports import AgentPorts
 from consumer.settings import TransferLimits
-from mesh.clock import Clock
-from mesh.log.port import Log, Record
-from mesh.metrics import Metrics
-from mesh.rules.state import MeshState
+from mesh.log.port import Record
 from schemas.completions import Side
-from schemas.names import Region
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,47 +37,36 @@ class Transfers:
 
     def __init__(
         self,
-        *,
-        region: Region,
-        log: Log,
-        state: MeshState,
-        places: Places,
-        access: RelayAccess,
+        ports: AgentPorts,
         limits: TransferLimits,
+        access: RelayAccess,
+        *,
         agents_here: Callable[[], int],
         unreadable: Callable[[Record, str], Awaitable[None]],
-        clock: Clock,
-        metrics: Metrics,
-        random: Callable[[], float],
     ) -> None:
+        state, clock, metrics = ports.state, ports.clock, ports.metrics
         incoming = Incoming(lambda: access.url() is not None)
-        self._peer = PeerClient(region, access.secret)
-        self._peers = Peers(
-            region=region, log=log, state=state, unreadable=unreadable, clock=clock, metrics=metrics,
-            random=random,
-        )  # fmt: skip
-        link_cost = LinkCost(region, state, places.answered_in)
-        sources = BlobSources(
-            state=state, registry=lambda place: places.registry(place, Side.SOURCE), link_cost=link_cost,
-            parents=RelayParents(
-                region, state, self._peers, incoming, link_cost.declared_cost, lambda: access.secret() is not None
-            ),
-            peer=self._peer, waiter=RelayWaiter(HolderHealth(clock, metrics), incoming, clock),
-        )  # fmt: skip
         ledger = PrefetchLedger(limits.prefetch_bytes, agents_here)
-        ports = TransferPorts(
-            sources=sources, incoming=incoming, ledger=ledger, metrics=metrics,
+        self._peer, self._peers = PeerClient(ports.region, access.secret), Peers(ports, unreadable)
+        transfer_ports = TransferPorts(
+            sources=self._sources(ports, access, incoming), incoming=incoming, ledger=ledger, metrics=metrics,
             throttle=Throttle(state=state, clock=clock, metrics=metrics, transfers=limits.transfers),
             permits=TransferPermits(limits.transfers), has_other_agents=lambda: agents_here() > 1,
         )  # fmt: skip
-        self.copier = BlobCopier(ports, blobs_per_task=limits.blobs_per_task)
-        self.prefetcher = Prefetcher(
-            copier=self.copier, ledger=ledger, places=places, state=state, concurrency=limits.prefetches,
-            clock=clock, metrics=metrics,
+        self.copier = BlobCopier(transfer_ports, blobs_per_task=limits.blobs_per_task)
+        self.prefetcher = Prefetcher(ports, copier=self.copier, ledger=ledger, concurrency=limits.prefetches)
+        self.relay = Relay(ports, incoming, access.secret)
+
+    def _sources(self, ports: AgentPorts, access: RelayAccess, incoming: Incoming) -> BlobSources:
+        link_cost = LinkCost(ports.region, ports.state, ports.places.answered_in)
+        parents = RelayParents(
+            ports.region, ports.state, self._peers, incoming, link_cost.declared_cost,
+            is_enabled=lambda: access.secret() is not None,
         )  # fmt: skip
-        self.relay = Relay(
-            region=region, incoming=incoming, places=places, state=state, secret=access.secret, clock=clock,
-            metrics=metrics,
+        return BlobSources(
+            state=ports.state, registry=lambda place: ports.places.registry(place, Side.SOURCE), link_cost=link_cost,
+            parents=parents, peer=self._peer,
+            waiter=RelayWaiter(HolderHealth(ports.clock, ports.metrics), incoming, ports.clock),
         )  # fmt: skip
 
     def background(self) -> list[Coroutine[None, None, None]]:

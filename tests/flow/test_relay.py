@@ -60,10 +60,10 @@ async def _agents(site: MeshSite, count: int) -> bool:
 
 
 async def _know_each_other(site: MeshSite) -> bool:
-    heard = [
-        agent._metrics.awake_regions.labels(name)._value.get() for name, (agent, _) in site.agents.items()
+    counts = [
+        agent._ports.metrics.awake_regions.labels(name)._value.get() for name, (agent, _) in site.agents.items()
     ]
-    return heard == [len(REPLICAS) - 1] * len(REPLICAS)
+    return counts == [len(REPLICAS) - 1] * len(REPLICAS)
 
 
 async def arrived(site: MeshSite, tag: str, digest: object, places: tuple[str, ...] = REPLICAS) -> bool:
@@ -286,7 +286,7 @@ async def test_a_follower_that_is_too_slow_reads_on_from_the_origin(
     (slowest,) = [it for it in entries if it["destination_region"] == "hangzhou"]
     size = sum(blob.size for blob in image.blob_descriptors)
     assert sum(slowest["bytes_from"].values()) == size
-    dropped = site.agents["hangzhou"][0]._metrics.sources_dropped.labels("unreachable")
+    dropped = site.agents["hangzhou"][0]._ports.metrics.sources_dropped.labels("unreachable")
     assert dropped._value.get() >= 1
 
 

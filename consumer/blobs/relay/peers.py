@@ -8,12 +8,10 @@ from collections.abc import Awaitable, Callable, Collection
 from datetime import datetime
 
 from consumer.blobs.relay.tree import spread
-from mesh.clock import Clock
+from consumer.ports import AgentPorts
 from mesh.errors import LogError
-from mesh.log.port import Log, Record
+from mesh.log.port import Record
 from mesh.log.table import Table
-from mesh.metrics import Metrics
-from mesh.rules.state import MeshState
 from schemas import codec, topics
 from schemas.completions import AGENT_LIVES_FOR, Heartbeat
 from schemas.names import Digest, Region
@@ -26,18 +24,12 @@ class Peers:
 
     def __init__(
         self,
-        *,
-        region: Region,
-        log: Log,
-        state: MeshState,
+        ports: AgentPorts,
         unreadable: Callable[[Record, str], Awaitable[None]],
-        clock: Clock,
-        metrics: Metrics,
-        random: Callable[[], float],
     ) -> None:
-        self._live_regions_gauge = metrics.awake_regions.labels(region)
-        self._region, self._log, self._state = region, log, state
-        self._unreadable, self._clock, self._random = unreadable, clock, random
+        self._ports, self._unreadable = ports, unreadable
+        self._region, self._state, self._clock = ports.region, ports.state, ports.clock
+        self._live_regions_gauge = ports.metrics.awake_regions.labels(ports.region)
         self._followed: set[Region] = set()
         self._agents: dict[Region, dict[str, tuple[datetime, str | None]]] = {}  # last heartbeat, relay URL
 
@@ -75,7 +67,7 @@ class Peers:
 
     async def _exists(self, topic: str) -> bool:
         try:
-            return not await self._log.missing([topic])
+            return not await self._ports.log.missing([topic])
         except LogError:
             return False
 
@@ -89,7 +81,4 @@ class Peers:
                 beat = codec.decode(record.value, Heartbeat)
                 agents[record.key] = beat.time, beat.relay
 
-        return Table(
-            self._log, topics.status(region), apply, unreadable=self._unreadable, clock=self._clock,
-            random=self._random,
-        )  # fmt: skip
+        return self._ports.table(topics.status(region), apply, self._unreadable)

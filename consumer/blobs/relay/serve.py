@@ -20,14 +20,11 @@ from aiohttp import web
 from consumer.blobs.relay.client import REGION_HEADER
 from consumer.blobs.relay.incoming import Arrival, Incoming
 from consumer.blobs.relay.tee import Tee
-from consumer.places import Places
+from consumer.ports import AgentPorts
 from consumer.task import BlobKey
-from mesh.clock import Clock
 from mesh.errors import RegmeshError, clean
-from mesh.metrics import Metrics
 from mesh.registry.port import Descriptor
 from mesh.rules import boundary
-from mesh.rules.state import MeshState
 from schemas.completions import Side
 from schemas.names import Digest, MediaType, PlaceName, Region, Repository
 from schemas.topology import Place
@@ -62,19 +59,14 @@ class _Request:
 class Relay:
     """The relay of one region's agent."""
 
-    def __init__(
-        self,
-        *,
-        region: Region,
-        incoming: Incoming,
-        places: Places,
-        state: MeshState,
-        secret: Callable[[], str | None],
-        clock: Clock,
-        metrics: Metrics,
-    ) -> None:
-        self._region, self._incoming, self._places, self._state = region, incoming, places, state
-        self._secret, self._clock, self._metrics = secret, clock, metrics
+    def __init__(self, ports: AgentPorts, incoming: Incoming, secret: Callable[[], str | None]) -> None:
+        self._incoming, self._secret, self._metrics = incoming, secret, ports.metrics
+        self._region, self._places, self._state, self._clock = (
+            ports.region,
+            ports.places,
+            ports.state,
+            ports.clock,
+        )
 
     async def handle(self, http: web.Request) -> web.StreamResponse:
         """Answers one request as the module describes; 502 when the registry fails."""

@@ -3,13 +3,16 @@
 import base64
 import binascii
 from bisect import bisect_right
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from typing import TypeVar
 from urllib.parse import quote
 
 import orjson
 from aiohttp import web
 
 from schemas.names import Digest, Reference, Repository, reference
+
+T = TypeVar("T")
 
 _MOST = 10_000  # entries of one page
 
@@ -42,25 +45,9 @@ def repository_in(request: web.Request) -> Repository:
     return parse_repository(request.match_info["name"])
 
 
-def parse_repository(text: str) -> Repository:
-    """Parses a repository; raises `ApiError` (NAME_INVALID)."""
-    try:
-        return Repository(text)
-    except ValueError as error:
-        raise ApiError(400, "NAME_INVALID", str(error)) from error
-
-
 def digest_in(request: web.Request) -> Digest:
     """Returns the digest in the path; raises `ApiError` when it is invalid."""
     return parse_digest(request.match_info["digest"])
-
-
-def parse_digest(text: str) -> Digest:
-    """Parses a digest; raises `ApiError` (DIGEST_INVALID)."""
-    try:
-        return Digest(text)
-    except ValueError as error:
-        raise ApiError(400, "DIGEST_INVALID", str(error)) from error
 
 
 def reference_in(request: web.Request) -> Reference:
@@ -68,12 +55,25 @@ def reference_in(request: web.Request) -> Reference:
     return parse_reference(request.match_info["reference"])
 
 
+def parse_repository(text: str) -> Repository:
+    """Parses a repository; raises `ApiError` when it is invalid."""
+    return _parse(Repository, text, "NAME_INVALID")
+
+
+def parse_digest(text: str) -> Digest:
+    """Parses a digest; raises `ApiError` when it is invalid."""
+    return _parse(Digest, text, "DIGEST_INVALID")
+
+
 def parse_reference(text: str) -> Reference:
-    """Parses a tag or digest; raises `ApiError` (DIGEST_INVALID or MANIFEST_INVALID)."""
+    """Parses a tag or digest; raises `ApiError` when it is invalid."""
+    return _parse(reference, text, "DIGEST_INVALID" if ":" in text else "MANIFEST_INVALID")
+
+
+def _parse(parse: Callable[[str], T], text: str, code: str) -> T:
     try:
-        return reference(text)
+        return parse(text)
     except ValueError as error:
-        code = "DIGEST_INVALID" if ":" in text else "MANIFEST_INVALID"
         raise ApiError(400, code, str(error)) from error
 
 

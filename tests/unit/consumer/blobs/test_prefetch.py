@@ -9,6 +9,7 @@ from prometheus_client import CollectorRegistry
 from consumer.blobs.prefetch import Prefetcher
 from consumer.blobs.prefetch_ledger import PrefetchLedger
 from consumer.pipeline.match import match_prefetch
+from consumer.ports import AgentPorts
 from mesh.clock import SystemClock
 from mesh.metrics import Metrics
 from mesh.registry.port import digest_of
@@ -67,10 +68,11 @@ async def asked_for(state: MeshState, *changes: dict[str, dict[str, Any]]) -> li
     """Returns the places whose registry is used when two layers are prefetched after `changes`."""
     places: Any = Places()
     unused: Any = None
-    prefetcher = Prefetcher(
-        copier=unused, ledger=PrefetchLedger(1000), places=places, state=state, concurrency=1, clock=CLOCK,
-        metrics=Metrics(CollectorRegistry()),
+    ports = AgentPorts(
+        agent="agent", region=FRANKFURT, log=unused, state=state, rules=unused, places=places, clock=CLOCK,
+        metrics=Metrics(CollectorRegistry()), random=unused,
     )  # fmt: skip
+    prefetcher = Prefetcher(ports, copier=unused, ledger=PrefetchLedger(1000), concurrency=1)
     (wanted,) = match_prefetch(pushed(), state, FRANKFURT)
     for _ in range(2):
         prefetcher.put(wanted)

@@ -1,5 +1,6 @@
 """The log engines by URL: only here is one chosen."""
 
+import os
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -7,13 +8,14 @@ from mesh.clock import Clock
 from mesh.credentials.secrets import Secrets
 from mesh.errors import InvalidInput
 from mesh.log.port import Log
+from mesh.node.settings import from_environment
 
 
 async def open_log(url: str, *, clock: Clock, secrets: Secrets) -> Log:
     """Opens the log at `url`: `sqlite:///path` or `kafka://host:9092,...`.
 
     Raises:
-        InvalidInput: The URL is of another kind, or wrong for its kind.
+        InvalidInput: The URL is of another kind or wrong for its kind, or a variable REGMESH_KAFKA_TIMEOUTS_* is wrong.
         LogError: The log cannot be opened.
     """
     scheme = urlsplit(url).scheme
@@ -23,8 +25,10 @@ async def open_log(url: str, *, clock: Clock, secrets: Secrets) -> Log:
         return await sqlite.open_log(sqlite_path(url), clock=clock)
     if scheme == "kafka":
         from mesh.log import kafka  # noqa: PLC0415
+        from mesh.log.kafka.settings import KafkaTimeouts  # noqa: PLC0415
 
-        return await kafka.open_log(url, clock=clock, secrets=secrets.find)
+        timeouts = from_environment(KafkaTimeouts, os.environ)
+        return await kafka.open_log(url, clock=clock, secrets=secrets.find, timeouts=timeouts)
     raise InvalidInput(
         f"{url.split('?', maxsplit=1)[0]!r} is not a log: use sqlite:///PATH or kafka://HOST:PORT[,HOST:PORT]"
     )

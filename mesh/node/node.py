@@ -3,16 +3,18 @@
 import asyncio
 import os
 import random
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 import structlog
 
+from consumer.settings import AgentSettings
 from mesh.clock import Clock, SystemClock
 from mesh.credentials.secrets import Secrets
 from mesh.errors import LogError, LogUnavailable, RegmeshError
+from mesh.gateway.settings import GatewaySettings
 from mesh.log.dead_letters import send_record_to_dlq
 from mesh.log.port import Log, Record
 from mesh.log.table import Table
@@ -20,6 +22,7 @@ from mesh.metrics import Metrics
 from mesh.node import engines
 from mesh.node.settings import NodeSettings, from_environment
 from mesh.rules.state import MeshState
+from producer.settings import ProducerSettings
 from schemas import topics
 
 LOG = structlog.get_logger()
@@ -34,6 +37,30 @@ class Trust:
 
 
 @dataclass(frozen=True, slots=True)
+class RoleSettings:
+    """The limits of the node and of every role, all read at once: one wrong variable ends any daemon as it starts."""
+
+    node: NodeSettings
+    agent: AgentSettings
+    producer: ProducerSettings
+    gateway: GatewaySettings
+
+    @classmethod
+    def read(cls, environment: Mapping[str, str]) -> "RoleSettings":
+        """Reads all groups from environment variables.
+
+        Raises:
+            InvalidSettings: A variable has no field, or a value that its field does not accept.
+        """
+        return cls(
+            node=from_environment(NodeSettings, environment),
+            agent=from_environment(AgentSettings, environment),
+            producer=from_environment(ProducerSettings, environment),
+            gateway=from_environment(GatewaySettings, environment),
+        )
+
+
+@dataclass(frozen=True, slots=True)
 class Node:
     """The ports of one process."""
 
@@ -45,7 +72,7 @@ class Node:
     secrets: Secrets
     data: Path
     trust: Trust
-    settings: NodeSettings
+    settings: RoleSettings
 
     def random(self) -> float:
         """Returns a number from [0, 1) for jitter."""
@@ -72,7 +99,7 @@ async def open_node(
         LogError: The log cannot be opened.
         NoFolder: The data directory cannot be created.
     """
-    settings = from_environment(NodeSettings, os.environ)
+    settings = RoleSettings.read(os.environ)
     clock, metrics, secrets = SystemClock(), metrics or Metrics(), Secrets(os.environ)
     _make_folder(data)
     log = await engines.open_log(log_url or default_log(data), clock=clock, secrets=secrets)

@@ -11,7 +11,7 @@ from consumer.blobs.relay.serve import Relays
 from consumer.blobs.transfers import RelayAccess
 from consumer.places import Places
 from consumer.ports import AgentPorts
-from consumer.settings import AgentSettings, TransferLimits
+from consumer.settings import AgentSettings
 from mesh.control import Control
 from mesh.control.storage.database import check as check_database
 from mesh.errors import InvalidInput
@@ -34,6 +34,7 @@ def intake(node: Node) -> Intake:
         secrets=node.secrets,
         clock=node.clock,
         metrics=node.metrics,
+        settings=node.settings.producer,
         name=f"intake.{platform.node() or 'host'}.{os.getpid()}",
     )
 
@@ -47,6 +48,7 @@ def reconcile(node: Node) -> Reconcile:
         open_endpoint=registries.opener(node),
         clock=node.clock,
         random=node.random,
+        settings=node.settings.producer,
     )
 
 
@@ -88,7 +90,7 @@ def agent(
     Args:
         node: The ports.
         region: The region whose registries it fills.
-        settings: Its limits.
+        settings: Its limits, instead of those of the environment.
         relays: Gets the agent's relay, which serves blobs to agents of other regions.
         url: Where other agents reach that relay, unless the region declares a URL; without either it relays nothing.
     """
@@ -109,19 +111,19 @@ def agent(
         metrics=node.metrics,
         random=node.random,
     )
-    made = Agent(ports, settings or AgentSettings(), _relay_access(node, region, url))
+    made = Agent(ports, settings or node.settings.agent, _relay_access(node, region, url))
     if relays is not None:
         relays.add(region, made.relay)
     return made
 
 
-def agent_settings(prefetch_bytes: int | None) -> AgentSettings:
+def agent_settings(node: Node, prefetch_bytes: int | None) -> AgentSettings:
     """Returns an agent's limits, with the value of --prefetch-bytes if there is one."""
-    return (
-        AgentSettings()
-        if prefetch_bytes is None
-        else AgentSettings(transfers=TransferLimits(prefetch_bytes=prefetch_bytes))
-    )
+    found = node.settings.agent
+    if prefetch_bytes is None:
+        return found
+    transfers = found.transfers.model_copy(update={"prefetch_bytes": prefetch_bytes})
+    return found.model_copy(update={"transfers": transfers})
 
 
 def _relay_access(node: Node, region: Region, own_url: str | None) -> RelayAccess:
@@ -147,7 +149,7 @@ def _relay_access(node: Node, region: Region, own_url: str | None) -> RelayAcces
 def gateway(
     node: Node, region: Region, options: GatewayOptions, settings: GatewaySettings | None = None
 ) -> Gateway:
-    """Returns the gateway for the clients of `region`."""
+    """Returns the gateway for the clients of a region; `settings` replaces the limits of the environment."""
     return Gateway(
         region=region,
         log=node.log,
@@ -157,7 +159,7 @@ def gateway(
         clock=node.clock,
         metrics=node.metrics,
         options=options,
-        settings=settings or GatewaySettings(),
+        settings=settings or node.settings.gateway,
     )
 
 

@@ -38,7 +38,7 @@ async def listening(
     for add in routes:
         add(app)
     runner = web.AppRunner(
-        app, access_log=None, handle_signals=False, shutdown_timeout=node.settings.http_drain
+        app, access_log=None, handle_signals=False, shutdown_timeout=node.settings.node.http_drain
     )
     await runner.setup()
     try:

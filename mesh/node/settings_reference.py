@@ -4,10 +4,16 @@ from collections.abc import Iterator
 from inspect import getdoc
 from typing import Any
 
+from consumer.settings import AgentSettings
+from mesh.gateway.settings import GatewaySettings
+from mesh.log.kafka.settings import KafkaTimeouts
 from mesh.node.settings import NodeSettings, Variable, prefix, variables
 from mesh.settings import Settings
+from producer.settings import ProducerSettings
 
-GROUPS: tuple[type[Settings], ...] = (NodeSettings,)
+GROUPS: tuple[type[Settings], ...] = (
+    NodeSettings, AgentSettings, ProducerSettings, GatewaySettings, KafkaTimeouts,
+)  # fmt: skip
 
 _INTRODUCTION = """\
 # Settings
@@ -18,7 +24,8 @@ The defaults suit most meshes. For example, a gateway that gives its clients a m
     REGMESH_NODE_HTTP_DRAIN=60 regmesh gateway --region shanghai --log kafka://kafka-1:9092
 
 A value that is out of range, or a name that no setting has, ends the command with exit code 2 and one line that names
-the variable. [operate.md](operate.md) describes what has an option on the command line (`--log`, `--listen`, ...).
+the variable; every daemon checks the variables of all roles. [operate.md](operate.md) describes the options of the
+command line (`--log`, `--listen`, ...), which also have variables.
 
 This page is generated from the code by `make settings`.
 """
@@ -31,9 +38,9 @@ def render() -> str:
 
 
 def _section(group: type[Settings]) -> Iterator[str]:
-    yield f"## {group.__name__.removesuffix('Settings')}"
+    yield f"## {prefix(group).removeprefix('REGMESH_').replace('_', ' ').strip().capitalize()}"
     yield ""
-    yield f"{getdoc(group)} Variables start with `{prefix(group)}`."
+    yield getdoc(group) or ""
     yield ""
     yield "| variable | default | what it sets |"
     yield "| --- | --- | --- |"

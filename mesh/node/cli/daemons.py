@@ -112,7 +112,7 @@ def up(
             }
             _print_addresses(node, url, document, urls)
             async with lifecycle.background(control.run(), roles.reconcile(node).run(), intake.run()):
-                agents = roles.EveryRegion(node, relays, url, roles.agent_settings(prefetch_bytes))
+                agents = roles.EveryRegion(node, relays, url, roles.agent_settings(node, prefetch_bytes))
                 await agents.run(stopping)
 
     lifecycle.run(main)
@@ -184,7 +184,7 @@ def agent(
             serve.listening(listen, node, [relays.routes]),
         ):
             running = roles.agent(
-                node, name, roles.agent_settings(prefetch_bytes), relays=relays, url=relay_url
+                node, name, roles.agent_settings(node, prefetch_bytes), relays=relays, url=relay_url
             )
             async with asyncio.TaskGroup() as group:
                 work = group.create_task(running.run(), name=f"agent {name}")

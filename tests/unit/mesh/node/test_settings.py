@@ -3,9 +3,13 @@
 from pathlib import Path
 
 import pytest
+from prometheus_client import CollectorRegistry
 from pydantic import Field
 
+from mesh.metrics import Metrics
+from mesh.node import roles
 from mesh.node.cli import app
+from mesh.node.node import open_node
 from mesh.node.settings import InvalidSettings, from_environment, prefix, variables
 from mesh.settings import Settings
 
@@ -65,12 +69,38 @@ def test_what_no_field_accepts_is_named_with_the_reason(name: str, value: str, l
     assert raised.value.lines == [f"REGMESH_AGENT_{name}{line}"]
 
 
-def test_a_wrong_setting_ends_a_daemon_with_2_before_anything_is_opened(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+@pytest.mark.parametrize(
+    ("name", "value", "line"),
+    [
+        ("NODE_HTTP_DRIAN", "9", " is not a setting; did you mean REGMESH_NODE_HTTP_DRAIN?"),
+        (
+            "AGENT_WINDOW_POLL",
+            "no",
+            "='no': Input should be a valid number, unable to parse string as a number",
+        ),
+        ("KAFKA_TIMEOUTS_REQUEST", "0", "='0': Input should be greater than 0"),
+    ],
+)
+def test_a_wrong_setting_of_any_role_ends_a_daemon_with_2_before_the_log_is_opened(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    name: str,
+    value: str,
+    line: str,
 ) -> None:
     monkeypatch.setattr("mesh.logging.set_up", lambda **_: None)
-    monkeypatch.setenv("REGMESH_NODE_HTTP_DRIAN", "9")
+    monkeypatch.setenv(f"REGMESH_{name}", value)
     assert app.run(["control", "--log", "kafka://127.0.0.1:1", "--data", str(tmp_path / "data")]) == 2
-    line = "regmesh: REGMESH_NODE_HTTP_DRIAN is not a setting; did you mean REGMESH_NODE_HTTP_DRAIN?\n"
-    assert capsys.readouterr().err == line
-    assert not (tmp_path / "data").exists()
+    assert capsys.readouterr().err == f"regmesh: REGMESH_{name}{line}\n"
+
+
+async def test_an_option_overrides_the_variable_of_its_setting(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("REGMESH_AGENT_TRANSFERS_PREFETCH_BYTES", "7")
+    monkeypatch.setenv("REGMESH_AGENT_DRAIN", "60")
+    async with open_node(None, tmp_path, metrics=Metrics(CollectorRegistry())) as node:
+        agents = [roles.agent_settings(node, prefetch_bytes) for prefetch_bytes in (None, 0)]
+    assert [it.transfers.prefetch_bytes for it in agents] == [7, 0]
+    assert {it.drain for it in agents} == {60.0}

@@ -15,7 +15,6 @@ from cachetools import LRUCache
 from consumer.blobs.relay.serve import Relay
 from consumer.blobs.transfers import NO_RELAY, RelayAccess, Transfers
 from consumer.image.admission import Admission, PublicView
-from consumer.image.estimate import CountedBlobs
 from consumer.image.job import Services
 from consumer.image.tag_owners import TagOwners
 from consumer.pipeline.consume import Consume
@@ -41,6 +40,7 @@ from schemas.topology import Place
 log = structlog.get_logger()
 
 _MOST_SUBJECTS = 10_000  # a few MiB; a forgotten one is read again
+_MOST_COUNTED = 50_000  # blobs of dry runs
 
 
 class Agent:
@@ -80,9 +80,9 @@ class Agent:
             copier=self._transfers.copier,
             admission=Admission(state=self._state, public=public, owners=self._owners, clock=self._clock),
             mark_in_progress=lambda run: self._reporter.progress([run]),
-            subjects=LRUCache(_MOST_SUBJECTS),
-            counted=CountedBlobs(),
             clock=self._clock,
+            subjects=LRUCache(_MOST_SUBJECTS),
+            counted=LRUCache(_MOST_COUNTED),
         )
 
     @property

@@ -28,7 +28,7 @@ async def wanted_image(job: Job, digest: Digest) -> Image | None:
         ContentRefused: A manifest or config is not what it should be, or too large.
     """
     rule = job.task.compiled
-    image = await survey.read_image(job.source, job.task, digest, leave_out=partial(select.left_out, rule))
+    image = await survey.read_image(job, digest, leave_out=partial(select.left_out, rule))
     if image is None:
         return None
     configs = await _read_configs(job.source, job.task, select.needs_config(rule, image))

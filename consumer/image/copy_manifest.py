@@ -1,14 +1,14 @@
 """Writes manifests unchanged, children before what names them, and the tag last."""
 
+from consumer.image.job import Job
 from consumer.image.plan import Image, Plan
-from consumer.task import Task
 from mesh.errors import ContentMismatch, NotFound, RegistryError, Rejected, SparseRefused
-from mesh.registry.port import Manifest, Registry
+from mesh.registry.port import Manifest
 from schemas.completions import Side
 
 
 async def copy_manifests(
-    plan: Plan, task: Task, destination: Registry, *, resend: bool = False, root_is_missing: bool = False
+    job: Job, plan: Plan, *, resend: bool = False, root_is_missing: bool = False
 ) -> None:
     """Writes each manifest by digest unless the destination has it; with `resend` in any case.
 
@@ -17,28 +17,30 @@ async def copy_manifests(
     Raises:
         SparseRefused: The registry takes no index without all its children, and the rule copies parts of it.
     """
+    repository = job.task.destination_repository
     for manifest in plan.manifests:
         is_missing = resend or (root_is_missing and manifest is plan.manifests[-1])
-        if is_missing or not await _is_there(manifest, task, destination):
+        if is_missing or not await _is_there(job, manifest):
             try:
-                await destination.write_manifest(task.destination_repository, manifest.digest, manifest)
+                await job.destination.write_manifest(repository, manifest.digest, manifest)
             except (Rejected, NotFound) as error:
                 if manifest.digest in plan.sparse:
                     raise _sparse_refused(error) from error
                 raise
 
 
-async def write_tag(image: Image, task: Task, destination: Registry) -> None:
+async def write_tag(job: Job, image: Image) -> None:
     """Writes the tag, and checks by HEAD that the destination answers the image's digest.
 
     Raises:
         ContentMismatch: It answers another digest or none.
     """
-    await destination.write_manifest(task.destination_repository, task.reference, image.root)
-    found = await destination.resolve(task.destination_repository, task.reference)
+    repository, tag = job.task.destination_repository, job.task.reference
+    await job.destination.write_manifest(repository, tag, image.root)
+    found = await job.destination.resolve(repository, tag)
     if found is None or found.digest != image.digest:
         answered = found.digest if found is not None else "nothing"
-        message = f"after {task.reference!r} was written, the registry answers {answered}, not {image.digest}"
+        message = f"after {tag!r} was written, the registry answers {answered}, not {image.digest}"
         raise ContentMismatch(message, side=Side.DESTINATION)
 
 
@@ -47,5 +49,5 @@ def _sparse_refused(error: RegistryError) -> SparseRefused:
     return SparseRefused(f"{advice}: {error}", side=Side.DESTINATION, status=error.status)
 
 
-async def _is_there(manifest: Manifest, task: Task, destination: Registry) -> bool:
-    return await destination.resolve(task.destination_repository, manifest.digest) is not None
+async def _is_there(job: Job, manifest: Manifest) -> bool:
+    return await job.destination.resolve(job.task.destination_repository, manifest.digest) is not None

@@ -7,14 +7,13 @@ from typing import Self
 
 from consumer.blobs.copy_blobs import BlobCopier
 from consumer.image.admission import Admission, Stage
-from consumer.image.estimate import CountedBlobs
 from consumer.progress import TaskControl, TaskProgress, TaskRun
 from consumer.task import Task
 from mesh.clock import Clock
 from mesh.registry.absence import resolve_confirmed
 from mesh.registry.port import Registry
 from mesh.retry import until_log_available
-from schemas.names import Digest, Reference
+from schemas.names import Digest, PlaceName, Reference
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,11 +23,10 @@ class Services:
     copier: BlobCopier
     admission: Admission
     mark_in_progress: Callable[[TaskRun], Awaitable[None]]  # on the log
-    subjects: MutableMapping[
-        Digest, Digest | None
-    ]  # what untagged manifests are about, as far as it was read
-    counted: CountedBlobs
     clock: Clock
+    subjects: MutableMapping[Digest, Digest | None]  # what untagged manifests are about; a cache
+    counted: MutableMapping[tuple[str, PlaceName, Digest], str]
+    """Which task of a dry run counted a blob, by execution and destination; a cache, so some count twice."""
 
 
 @dataclass(frozen=True, slots=True)

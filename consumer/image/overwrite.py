@@ -1,14 +1,12 @@
 """Decides whether content that stands under the task's tag at the destination may be overwritten."""
 
-from consumer.task import NOT_OVERRIDDEN, OTHER_CONTENT, NotAdmitted, Task
-from mesh.clock import Clock
-from mesh.registry.absence import resolve_confirmed
-from mesh.registry.port import Registry
+from consumer.image.job import Job
+from consumer.task import NOT_OVERRIDDEN, OTHER_CONTENT, NotAdmitted
 from schemas.completions import Side, TaskError
 from schemas.names import Digest
 
 
-async def check(source: Registry, destination: Registry, task: Task, digest: Digest, *, clock: Clock) -> None:
+async def check(job: Job, digest: Digest) -> None:
     """Checks that `digest` may be written under the task's tag.
 
     A rule with `override: false` overwrites nothing. The fill of a replica does not overwrite what cannot have come
@@ -17,15 +15,16 @@ async def check(source: Registry, destination: Registry, task: Task, digest: Dig
     Raises:
         NotAdmitted: It may not be overwritten.
     """
+    task = job.task
     if task.rule.override and not task.is_fill:
         return
-    found = await destination.resolve(task.destination_repository, task.reference)
+    found = await job.destination.resolve(task.destination_repository, task.reference)
     if found is None or found.digest == digest:
         return
     if not task.rule.override:
         message = f"the destination's tag names {found.digest} and is left so; the source's names {digest}"
         raise NotAdmitted(TaskError(code=NOT_OVERRIDDEN, side=Side.MESH, message=message))
-    if await resolve_confirmed(source, task.repository, found.digest, clock=clock) is None:
+    if not await job.source_has(found.digest):
         message = (
             f"the replica's registry holds {found.digest[:19]} here, which its instance does not have; "
             f"`regmesh sync {task.rule.name} --repository {task.repository}` overwrites it"

@@ -5,7 +5,7 @@ referrers API (OCI distribution spec, "Listing Referrers"), or in an index under
 maintain. At the destination they are listed in the destination's way, beside what others listed there. A referrer's
 bytes are never changed.
 
-`bring` copies all that the source has about an image; `catch_up` copies what a destination that has the image lacks;
+`copy` copies all that the source has about an image; `catch_up` copies what a destination that has the image lacks;
 `follow` is the task of a referrer that was pushed by itself.
 """
 
@@ -39,7 +39,7 @@ _CONCURRENT_REQUESTS = 8
 _LISTING_VALID_SECONDS = 300.0
 
 
-async def bring(job: Job, image: Image, *, resend: bool = False) -> None:
+async def copy(job: Job, image: Image, *, resend: bool = False) -> None:
     """Copies all that the source has about the image and its children, recursively.
 
     Raises:
@@ -77,28 +77,25 @@ async def follow(job: Job, *, resend: bool = False) -> Outcome:
         return _missing()
     if subject is None:
         return skipped(NO_REFERRER, "it is about nothing else")
-    if not await survey.has_content(job.destination, job.task, subject):
+    if not await survey.has_content(job, subject):
         return skipped(SUBJECT_NOT_THERE, f"it will come with its subject, {subject}, which is not there")
-    return await _bring_pushed(job, subject, resend=resend)
+    return await _copy_pushed(job, subject, resend=resend)
 
 
-async def _bring_pushed(job: Job, subject: Digest, *, resend: bool) -> Outcome:
+async def _copy_pushed(job: Job, subject: Digest, *, resend: bool) -> Outcome:
     """Copies what was pushed, and what is about it, as that may have been pushed first."""
-    task, superseded = job.task, job.control.superseded.is_set
-    digest = await survey.settled_digest(
-        job.source, task, task.digest, clock=job.clock, superseded=superseded
-    )
-    if superseded():
+    digest = await survey.settled_digest(job, job.task.digest)
+    if job.control.superseded.is_set():
         return skipped(SUPERSEDED, "a newer push of this is waiting behind this one")
     if digest is None:
         return _missing()
     job.progress.digest, job.progress.subject = digest, subject
     walk = _Walk(job, subject, resend=resend)
-    if task.is_dry_run:
+    if job.task.is_dry_run:
         if await walk.is_there(digest, subject):
             return skipped(ALREADY_THERE, "the destination has this", digest)
-        return skipped(DRY_RUN, "it would be brought to its subject", digest)
-    await walk.about(await walk.bring_pushed(digest, subject))
+        return skipped(DRY_RUN, "it would be copied to its subject", digest)
+    await walk.about(await walk.copy_pushed(digest, subject))
     if walk.copied:
         return Outcome(Status.SUCCEED, digest)
     return skipped(ALREADY_THERE, "the destination has this", digest)
@@ -150,7 +147,7 @@ class _Walk:
             following: dict[Digest, None] = {}
             async for found in self._listed(level):
                 new = [digest for digest in found.digests if digest not in self._seen]
-                self._check_reason(depth, len(new))
+                self._check_limits(depth, len(new))
                 await self.attach(found.subject, found.referrers)
                 for tag, digest in found.tags:
                     await self.copy_tag(tag, digest, found.subject)
@@ -158,10 +155,10 @@ class _Walk:
                 following |= dict.fromkeys(new)
             level = list(following)
 
-    async def bring_pushed(self, digest: Digest, subject: Digest) -> Sequence[Digest]:
+    async def copy_pushed(self, digest: Digest, subject: Digest) -> Sequence[Digest]:
         """Copies what was pushed, as a tag or as a referrer, and returns its digests."""
         if (tag := self._own_tag()) is not None:
-            await overwrite.check(self._source, self._destination, self._task, digest, clock=self._job.clock)
+            await overwrite.check(self._job, digest)
             await self.copy_tag(tag, digest, subject)
             return [digest]
         pushed = await self._pushed(digest)
@@ -171,11 +168,9 @@ class _Walk:
     async def is_there(self, digest: Digest, subject: Digest) -> bool:
         """Returns whether the destination has what was pushed, and lists it."""
         if self._own_tag() is not None:
-            return await survey.holds(self._destination, self._task, digest)
-        pushed, listed = await self._pushed(digest), await self._listed_there(subject)
-        return listed.issuperset(pushed) and all(
-            [await survey.has_content(self._destination, self._task, one) for one in pushed]
-        )
+            return await survey.holds(self._job, digest)
+        pushed, listed = await self._pushed(digest), await self._listed_at_destination(subject)
+        return listed.issuperset(pushed) and all([await survey.has_content(self._job, one) for one in pushed])
 
     def _own_tag(self) -> Tag | None:
         """The tag, if it is one of cosign's, which are copied as tags."""
@@ -190,12 +185,12 @@ class _Walk:
 
     async def attach(self, subject: Digest, referrers: Sequence[Digest]) -> None:
         """Copies manifests that name `subject`, and lists them at the destination."""
-        listed = await self._listed_there(subject) if referrers else frozenset()
+        listed = await self._listed_at_destination(subject) if referrers else frozenset()
         unlisted: list[Manifest] = []
         for digest in referrers:
-            if digest in listed and await survey.has_content(self._destination, self._task, digest):
+            if digest in listed and await survey.has_content(self._job, digest):
                 continue
-            image = await survey.read_image(self._source, self._task, digest)
+            image = await survey.read_image(self._job, digest)
             if image is None or read_subject(image.root) != subject:
                 continue  # wrongly listed, or deleted since
             if await self._put_referrer(image) is None:
@@ -203,7 +198,7 @@ class _Walk:
             self.copied += 1
             self._report(subject, [digest])
         if unlisted:
-            await self._list_there(subject, unlisted)
+            await self._list_at_destination(subject, unlisted)
         self._report(subject, listed)
 
     async def copy_tag(self, tag: Tag, digest: Digest, subject: Digest) -> None:
@@ -214,11 +209,11 @@ class _Walk:
             return
         if there is not None and there.digest != digest and not self._task.rule.override:
             return
-        image = await survey.read_image(self._source, self._task, digest)
+        image = await survey.read_image(self._job, digest)
         if image is None:
             return  # deleted since
         await self._copy(plan.make_plan(image))
-        await copy_manifest.write_tag(image, replace(self._task, tag=tag), self._destination)
+        await copy_manifest.write_tag(self._job.of(replace(self._task, tag=tag)), image)
         self.copied += 1
         self._report(subject, [digest])
 
@@ -240,15 +235,15 @@ class _Walk:
         await self._job.services.copier.copy(
             steps.blobs, self._job.run, self._source, self._destination, resend=self._resend
         )
-        await copy_manifest.copy_manifests(steps, self._task, self._destination, resend=self._resend)
+        await copy_manifest.copy_manifests(self._job, steps, resend=self._resend)
 
-    async def _listed_there(self, subject: Digest) -> frozenset[Digest]:
+    async def _listed_at_destination(self, subject: Digest) -> frozenset[Digest]:
         if self._resend:
             return frozenset()
         found = await self._destination.referrers(self._task.destination_repository, subject)
         return frozenset(referrer.descriptor.digest for referrer in found)
 
-    async def _list_there(self, subject: Digest, unlisted: Sequence[Manifest]) -> None:
+    async def _list_at_destination(self, subject: Digest, unlisted: Sequence[Manifest]) -> None:
         async with self._job.services.copier.locks.hold((self._task.destination.name, subject)):
             await fallback_index.add(
                 self._destination,
@@ -260,10 +255,10 @@ class _Walk:
 
     async def _listed(self, subjects: Sequence[Digest]) -> AsyncIterator[_Found]:
         for at in range(0, len(subjects), _CONCURRENT_REQUESTS):
-            for found in await all_of(map(self._look, subjects[at : at + _CONCURRENT_REQUESTS])):
+            for found in await all_of(map(self._find, subjects[at : at + _CONCURRENT_REQUESTS])):
                 yield found
 
-    async def _look(self, subject: Digest) -> _Found:
+    async def _find(self, subject: Digest) -> _Found:
         found = await all_of(
             [self._by_list(subject), *(self._by_tag(subject, it) for it in cosign_tags(subject))]
         )
@@ -281,7 +276,7 @@ class _Walk:
         found = await self._source.resolve(self._task.repository, tag)
         return _Found(subject, (), [(tag, found.digest)] if found is not None else ())
 
-    def _check_reason(self, depth: int, new: int) -> None:
+    def _check_limits(self, depth: int, new: int) -> None:
         self._found += new
         if self._found > _MOST:
             raise ContentRefused(f"more than {_MOST} referrers of one image are not copied", side=Side.SOURCE)

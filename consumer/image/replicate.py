@@ -26,15 +26,14 @@ async def replicate(job: Job, *, resend: bool = False) -> Outcome:
     """
     if job.task.is_referrer:
         return await referrers.follow(job, resend=resend)
-    superseded = job.control.superseded.is_set
-    digest = await survey.announced_digest(job.source, job.task, clock=job.clock, superseded=superseded)
+    digest = await survey.announced_digest(job)
     for _ in range(_MOST_MOVES):
-        if superseded():
+        if job.control.superseded.is_set():
             return skipped(SUPERSEDED, "a newer push of this tag is waiting behind this one")
         if digest is None:
             return skipped(SOURCE_GONE, "the source does not have this tag any more")
         job.progress.digest = digest
-        if not job.task.compiled.takes_parts and await survey.holds(job.destination, job.task, digest):
+        if not job.task.compiled.takes_parts and await survey.holds(job, digest):
             await referrers.catch_up(job, digest)
             return skipped(ALREADY_THERE, _THERE, digest)
         image = await choose.wanted_image(job, digest)
@@ -42,14 +41,11 @@ async def replicate(job: Job, *, resend: bool = False) -> Outcome:
             return Outcome(Status.SKIPPED, image.digest, refusal, image.rebuilt_from)
         if image is not None:  # before the last look at the source, as these checks may take long
             await job.before_write(Stage.TAG)
-            await overwrite.check(job.source, job.destination, job.task, image.digest, clock=job.clock)
-        now = await survey.settled_digest(
-            job.source, job.task, digest, clock=job.clock, superseded=superseded
-        )
+            await overwrite.check(job, image.digest)
+        now = await survey.settled_digest(job, digest)
         if image is not None and now == digest:
-            await copy_manifest.write_tag(image, job.task, job.destination)
-            # The write may have been slow: whoever finds that the source moved on meanwhile, brings the newer digest.
-            now = await survey.current_digest(job.source, job.task, clock=job.clock)
+            await copy_manifest.write_tag(job, image)
+            now = await survey.current_digest(job)  # the write may have been slow, and the source moved on
             if now == digest or (now is None and not job.task.rule.deletion):
                 return Outcome(Status.SUCCEED, image.digest, None, image.rebuilt_from)
         digest = now
@@ -60,22 +56,20 @@ async def _copy_content(job: Job, image: Image, *, resend: bool) -> TaskError | 
     """Copies all of the image but its tag, or returns why there is nothing to copy."""
     steps = plan.make_plan(image)
     job.progress.start_pass(select.resource_of(image), steps.blobs)
-    if job.task.compiled.takes_parts and await survey.holds_all(job.destination, job.task, image):
+    if job.task.compiled.takes_parts and await survey.holds_all(job, image):
         job.progress.bytes_skipped = job.progress.bytes_total
         await referrers.catch_up(job, image.digest)
         return TaskError(code=ALREADY_THERE, side=Side.MESH, message=_THERE)
-    await overwrite.check(job.source, job.destination, job.task, image.digest, clock=job.clock)
+    await overwrite.check(job, image.digest)
     if job.task.is_dry_run:
-        return await estimate.estimate(steps, job.task, job.destination, job.progress, job.services.counted)
-    if not resend and await survey.has_all(job.destination, job.task, image):
+        return await estimate.estimate(job, steps)
+    if not resend and await survey.has_all(job, image):
         job.progress.bytes_skipped = job.progress.bytes_total
     else:
         await job.before_write()
         await job.services.copier.copy(steps.blobs, job.run, job.source, job.destination, resend=resend)
-        await copy_manifest.copy_manifests(
-            steps, job.task, job.destination, resend=resend, root_is_missing=not image.sparse
-        )
-    await referrers.bring(job, image, resend=resend)
+        await copy_manifest.copy_manifests(job, steps, resend=resend, root_is_missing=not image.sparse)
+    await referrers.copy(job, image, resend=resend)
     return None
 
 

@@ -8,65 +8,59 @@ from collections.abc import Callable, Iterator, Sequence
 from collections.abc import Set as AbstractSet
 from itertools import islice
 
+from consumer.image.job import Job
 from consumer.image.plan import Image
-from consumer.task import Task
-from mesh.clock import Clock
 from mesh.concurrency import all_of
 from mesh.errors import ContentRefused, NotFound
 from mesh.registry.absence import resolve_confirmed
 from mesh.registry.manifests import Parts, read_parts
-from mesh.registry.port import Descriptor, Manifest, Registry
+from mesh.registry.port import Descriptor, Manifest
 from schemas.completions import Side
 from schemas.names import Digest
 
 SETTLE_SECONDS = 5.0
-_FIRST_LOOK, _LONGEST_LOOK = 0.05, 0.5  # seconds between two looks at an unsettled tag
+_FIRST_PAUSE, _LONGEST_PAUSE = 0.05, 0.5  # seconds between two looks at an unsettled tag
 _CONCURRENT_READS = 8
 _DEEPEST = 4
 _MOST_MANIFESTS = 10_000
 _MOST_BYTES = 64 * 1024**2  # of all manifests of one image: they are in memory until the root is written
 
 
-async def holds(destination: Registry, task: Task, digest: Digest) -> bool:
-    """Returns whether the destination's tag names `digest`. As tags are written last, all below it is there then."""
-    found = await destination.resolve(task.destination_repository, task.reference)
-    return found is not None and found.digest == digest
-
-
-async def announced_digest(
-    source: Registry, task: Task, *, clock: Clock, superseded: Callable[[], bool]
-) -> Digest | None:
+async def announced_digest(job: Job) -> Digest | None:
     """Returns the event's digest, or, where it has none, what the source's tag names; None when that is missing."""
-    if task.digest is not None:
-        return task.digest
-    return await settled_digest(source, task, None, clock=clock, superseded=superseded)
+    return job.task.digest if job.task.digest is not None else await settled_digest(job, None)
 
 
-async def settled_digest(
-    source: Registry, task: Task, expected: Digest | None, *, clock: Clock, superseded: Callable[[], bool]
-) -> Digest | None:
+async def settled_digest(job: Job, expected: Digest | None) -> Digest | None:
     """Returns the digest that the source's tag names once it has settled; None when the tag is missing.
 
     That is `expected` as soon as the tag names it, else whatever it names after 5 s. With nothing expected, it is
     whatever the tag names first. Returns at once when the task is superseded, as the newer task asks for itself.
+
+    Raises:
+        RegistryError: The source failed, or its absence is not confirmed.
     """
-    deadline = clock.monotonic() + SETTLE_SECONDS
-    pause = _FIRST_LOOK
+    deadline = job.clock.monotonic() + SETTLE_SECONDS
+    pause = _FIRST_PAUSE
     while True:
-        found = await source.resolve(task.repository, task.reference)
+        found = await job.source.resolve(job.task.repository, job.task.reference)
         digest = found.digest if found is not None else None
-        settled = digest is not None and expected in (None, digest)
-        if settled or superseded():
+        is_settled = digest is not None and expected in (None, digest)
+        if is_settled or job.control.superseded.is_set():
             return digest
-        if clock.monotonic() >= deadline:
-            return digest or await current_digest(source, task, clock=clock)
-        await clock.sleep(pause)
-        pause = min(_LONGEST_LOOK, pause * 2)
+        if job.clock.monotonic() >= deadline:
+            return digest or await current_digest(job)
+        await job.clock.sleep(pause)
+        pause = min(_LONGEST_PAUSE, pause * 2)
 
 
-async def current_digest(source: Registry, task: Task, *, clock: Clock) -> Digest | None:
-    """Returns what the source's tag names now; None when the registry itself says that it was deleted."""
-    found = await resolve_confirmed(source, task.repository, task.reference, clock=clock)
+async def current_digest(job: Job) -> Digest | None:
+    """Returns what the source's tag names now; None when the registry itself says that it is missing.
+
+    Raises:
+        RegistryError: The source failed, or its absence is not confirmed.
+    """
+    found = await resolve_confirmed(job.source, job.task.repository, job.task.reference, clock=job.clock)
     return found.digest if found is not None else None
 
 
@@ -75,11 +69,7 @@ def _nothing(_: Manifest) -> frozenset[Digest]:
 
 
 async def read_image(
-    source: Registry,
-    task: Task,
-    digest: Digest,
-    *,
-    leave_out: Callable[[Manifest], AbstractSet[Digest]] = _nothing,
+    job: Job, digest: Digest, *, leave_out: Callable[[Manifest], AbstractSet[Digest]] = _nothing
 ) -> Image | None:
     """Returns the manifest and all manifests below it, or None when the source does not have it (yet).
 
@@ -88,33 +78,40 @@ async def read_image(
     Raises:
         ContentRefused: The image is nested too deep or too large.
     """
+    source, repository = job.source, job.task.repository
     try:
-        root = await source.read_manifest(task.repository, digest)
+        root = await source.read_manifest(repository, digest)
     except NotFound:
         return None
     walk = _Walk(root, leave_out)
     while wanted := walk.next_level():
-        for some in _batches(wanted):
-            found = await all_of(source.read_manifest(task.repository, part.digest) for part in some)
+        for batch in _batches(wanted):
+            found = await all_of(source.read_manifest(repository, part.digest) for part in batch)
             for manifest in found:
                 walk.add(manifest)
     return Image(root, walk.children_first())
 
 
-async def has_content(destination: Registry, task: Task, digest: Digest) -> bool:
+async def holds(job: Job, digest: Digest) -> bool:
+    """Returns whether the destination's tag names `digest`. As tags are written last, all below it is there then."""
+    found = await job.destination.resolve(job.task.destination_repository, job.task.reference)
+    return found is not None and found.digest == digest
+
+
+async def has_content(job: Job, digest: Digest) -> bool:
     """Returns whether the destination has the manifest by digest; a registry takes it only with all below it."""
-    return await destination.resolve(task.destination_repository, digest) is not None
+    return await job.destination.resolve(job.task.destination_repository, digest) is not None
 
 
-async def has_all(destination: Registry, task: Task, image: Image) -> bool:
+async def has_all(job: Job, image: Image) -> bool:
     """Returns whether the destination has all manifests of an image; the root of a sparse one does not imply that."""
-    asked = [manifest.digest for manifest, _ in image.manifests] if image.sparse else [image.digest]
-    return all([await has_content(destination, task, digest) for digest in asked])
+    digests = [manifest.digest for manifest, _ in image.manifests] if image.sparse else [image.digest]
+    return all([await has_content(job, digest) for digest in digests])
 
 
-async def holds_all(destination: Registry, task: Task, image: Image) -> bool:
+async def holds_all(job: Job, image: Image) -> bool:
     """Returns whether the destination's tag names the image and what is wanted of it is there."""
-    return await holds(destination, task, image.digest) and await has_all(destination, task, image)
+    return await holds(job, image.digest) and await has_all(job, image)
 
 
 class _Walk:
@@ -166,5 +163,5 @@ class _Walk:
 
 def _batches(wanted: Sequence[Descriptor]) -> Iterator[Sequence[Descriptor]]:
     rest = iter(wanted)
-    while some := list(islice(rest, _CONCURRENT_READS)):
-        yield some
+    while batch := list(islice(rest, _CONCURRENT_READS)):
+        yield batch

@@ -129,7 +129,7 @@ def _work(task: Task, progress: TaskProgress, status: Status, digest: Digest | N
         "bytes_from": {str(region): count for region, count in progress.bytes_from.items()},
         "attempts": progress.attempts,
         "rules_rev": task.rules_rev,
-        "origin": task.event.origin or task.event.place,
+        "origin": task.chain.origin,
         "hops": task.event.hops,
     }
 
@@ -139,40 +139,39 @@ def _departure(task: Task, outcome: Outcome, now: datetime) -> list[Append]:
     was_missing = outcome.error is not None and outcome.error.code == ALREADY_GONE
     if outcome.status is not Status.SUCCEED and not was_missing:
         return []
-    place, region = task.destination.name, task.destination.region
     records: list[Append] = []
     if task.tag is not None:
-        records.append(Append(topics.tags(region), f"{place}/{task.destination_repository}:{task.tag}", None))
-    if task.event.hops < MAX_HOPS and not was_missing:
-        event = Event(
-            id=make_id("departure", task.task_id), time=now, origin=task.event.origin or task.event.place,
-            hops=task.event.hops + 1, cause=Cause.ARRIVAL, place=place, region=region,
-            action=Action.TAG_DELETE if task.tag is not None else Action.MANIFEST_DELETE,
-            repository=task.destination_repository, tag=task.tag, digest=outcome.digest, occurred_at=now,
-            rules_rev=task.rules_rev,
-        )  # fmt: skip
-        records.append(Append(topics.events(region), event.key, codec.encode(event)))
+        key = f"{task.destination.name}/{task.destination_repository}:{task.tag}"
+        records.append(Append(topics.tags(task.destination.region), key, None))
+    if not was_missing:
+        action = Action.TAG_DELETE if task.tag is not None else Action.MANIFEST_DELETE
+        records += _event(task, make_id("departure", task.task_id), action, outcome.digest, now)
     return records
 
 
 def _arrival(task: Task, digest: Digest, now: datetime) -> list[Append]:
     """What the destination now holds, and the event by which chains continue if its registry sends no notifications."""
-    place, region = task.destination.name, task.destination.region
-    origin = task.event.origin or task.event.place
     records: list[Append] = []
     if task.tag is not None and not is_fallback(task.tag):  # a fallback index is merged: its digest differs
         held = TagState(
-            id=make_id("tag", task.task_id, digest), time=now, origin=origin, hops=task.event.hops, place=place,
-            repository=task.destination_repository, tag=task.tag, digest=digest, written_by=Cause.ARRIVAL,
-            tag_version=int(now.timestamp() * 1_000_000),
+            id=make_id("tag", task.task_id, digest), time=now, origin=task.chain.origin, hops=task.event.hops,
+            place=task.destination.name, repository=task.destination_repository, tag=task.tag, digest=digest,
+            written_by=Cause.ARRIVAL, tag_version=int(now.timestamp() * 1_000_000),
         )  # fmt: skip
-        records.append(Append(topics.tags(region), held.key, codec.encode(held)))
-    if task.event.hops < MAX_HOPS:
-        event = Event(
-            id=make_id("arrival", task.task_id, digest), time=now, origin=origin, hops=task.event.hops + 1,
-            action=Action.MANIFEST_PUSH, cause=Cause.ARRIVAL, place=place, region=region,
-            repository=task.destination_repository, tag=task.tag, digest=digest, occurred_at=now,
-            rules_rev=task.rules_rev,
-        )  # fmt: skip
-        records.append(Append(topics.events(region), event.key, codec.encode(event)))
-    return records
+        records.append(Append(topics.tags(task.destination.region), held.key, codec.encode(held)))
+    event_id = make_id("arrival", task.task_id, digest)
+    return records + _event(task, event_id, Action.MANIFEST_PUSH, digest, now)
+
+
+def _event(task: Task, event_id: str, action: Action, digest: Digest | None, now: datetime) -> list[Append]:
+    """The event at the destination, one hop further; none at the end of a chain."""
+    if task.event.hops >= MAX_HOPS:
+        return []
+    region = task.destination.region
+    event = Event(
+        id=event_id, time=now, origin=task.chain.origin, hops=task.event.hops + 1,
+        cause=Cause.ARRIVAL, place=task.destination.name, region=region, action=action,
+        repository=task.destination_repository, tag=task.tag, digest=digest, occurred_at=now,
+        rules_rev=task.rules_rev,
+    )  # fmt: skip
+    return [Append(topics.events(region), event.key, codec.encode(event))]

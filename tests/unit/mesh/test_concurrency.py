@@ -64,11 +64,18 @@ class Failing:
 async def _estimate(registry: Any) -> None:
     manifest = LARGE.manifest
     plan = make_plan(Image(manifest, ((manifest, read_parts(manifest, Side.SOURCE)),)))
-    await estimate.estimate(plan, task(), registry, TaskProgress(started=NOW), estimate.CountedBlobs())
+    job: Any = SimpleNamespace(
+        destination=registry,
+        task=task(),
+        progress=TaskProgress(started=NOW),
+        services=SimpleNamespace(counted={}),
+    )
+    await estimate.estimate(job, plan)
 
 
 async def _survey(registry: Any) -> None:
-    await survey.read_image(registry, task(), INDEX.digest)
+    job: Any = SimpleNamespace(source=registry, task=task())
+    await survey.read_image(job, INDEX.digest)
 
 
 async def _tags(registry: Any) -> None:

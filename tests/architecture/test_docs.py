@@ -1,6 +1,7 @@
 """The pages say what the code says: fields, options, metrics, topics, paths and links."""
 
 import re
+import tomllib
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -128,6 +129,16 @@ def test_lines_of_text_fit_the_page(page: Path) -> None:
     text = re.sub(r"^ *```.*?^ *```$", "", page.read_text(), flags=re.MULTILINE | re.DOTALL)
     long = [it for it in text.splitlines() if len(it) > LONGEST_LINE and not it.startswith(("|", "    "))]
     assert long == []
+
+
+def test_every_dependency_says_why() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    wanted = project["dependencies"] + [
+        it for extra in project["optional-dependencies"].values() for it in extra
+    ]
+    names = {re.split(r"[^\w-]", it)[0] for it in wanted}
+    rows = "\n".join(re.findall(r"^\| ([^|]+) \|", (DOCS / "dependencies.md").read_text(), re.MULTILINE))
+    assert sorted(name for name in names if not name.startswith("types-") and name not in rows) == []
 
 
 def _declarations_in(page: Path) -> Iterator[dict[str, list[dict[str, object]]]]:

@@ -1,4 +1,4 @@
-"""Every metric with its help text. docs/operate.md lists them; an architecture test compares the two.
+"""Every metric with its help text. docs/metrics.md lists them; an architecture test compares the two.
 
 No digest, tag or repository is a label: the number of series must not grow with what is pushed.
 """

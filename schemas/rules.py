@@ -169,6 +169,7 @@ class ReplicaRule(Rule):
 
     @property
     def replica(self) -> PlaceName | None:
+        """Returns the replica's name, which is the rule's."""
         return self.name
 
     @property

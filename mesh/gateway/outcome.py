@@ -1,7 +1,7 @@
 """What a place's response means for a client: it is the answer, or the next place is asked.
 
-The borders between accounts are kept here. Whoever refuses is final for other accounts: their content never stands in
-for what was refused. And an instance whose places do not answer may hold what is asked for by name, so that another
+The borders between accounts are kept here. After a refusal no other account is asked, so that its content never
+replaces what was refused. While an instance does not answer it may hold what is asked for by name, so that another
 account's artifact of the same name is no answer either.
 """
 

@@ -43,7 +43,7 @@ def replica(site: MeshSite, name: str, region: str) -> dict[str, Any]:
 
 @pytest.fixture
 async def site(tmp_path: Path) -> AsyncIterator[MeshSite]:
-    """An instance in Beijing with a replica in Shanghai; nobody copies unless a test starts an agent."""
+    """An instance in Beijing with a replica in Shanghai; nothing is copied unless a test starts an agent."""
     async with mesh_site(tmp_path) as found:
         await found.registry("cn", faults=Faults())
         await found.registry("cn@shanghai", faults=Faults())
@@ -75,7 +75,7 @@ def manifests(site: MeshSite, place: str) -> int:
     return sum(site.registries[place].traffic.requests[method, "manifest"] for method in ("GET", "HEAD"))
 
 
-async def test_all_that_a_pull_reads_comes_from_the_replica_here_byte_for_byte(
+async def test_a_pull_reads_everything_from_the_local_replica_byte_for_byte(
     site: MeshSite, hub: GatewaySite
 ) -> None:
     image = await both(site, "v1", images.image(layers=[BIG]))
@@ -116,7 +116,7 @@ async def test_pages_of_tags_stay_behind_the_gateway(site: MeshSite, hub: Gatewa
     assert (b'"a"' in first.body, b'"c"' in second.body) == (True, True)
 
 
-async def test_when_the_near_registry_stops_the_next_pull_is_served_by_the_next_nearest_and_it_comes_back(
+async def test_while_the_nearest_registry_is_down_the_next_nearest_serves(
     site: MeshSite, hub: GatewaySite
 ) -> None:
     image = await both(site, "v1", images.image(layers=[b"one"]))
@@ -136,7 +136,7 @@ async def test_when_the_near_registry_stops_the_next_pull_is_served_by_the_next_
     assert hub.count("requests_total", place="cn@shanghai", status="200") == 1
 
 
-async def test_a_stream_that_breaks_is_gone_on_with_by_the_next_place_and_the_client_sees_nothing(
+async def test_a_broken_stream_is_resumed_from_the_next_place_unnoticed_by_the_client(
     site: MeshSite, hub: GatewaySite
 ) -> None:
     image = await both(site, "v1", images.image(layers=[BIG]))
@@ -156,7 +156,7 @@ async def test_a_stream_that_breaks_is_gone_on_with_by_the_next_place_and_the_cl
     assert part.body == BIG[100:-100]
 
 
-async def test_a_stream_that_nobody_can_go_on_with_is_cut_and_never_looks_whole(
+async def test_a_stream_that_no_place_can_resume_is_cut_and_never_looks_complete(
     site: MeshSite, hub: GatewaySite
 ) -> None:
     await site.push("cn@shanghai", "v1", images.image(layers=[BIG]))
@@ -166,7 +166,7 @@ async def test_a_stream_that_nobody_can_go_on_with_is_cut_and_never_looks_whole(
         await hub.ask(f"{APP}/blobs/{layer}")
 
 
-async def test_a_manifest_that_is_not_what_its_digest_says_is_taken_from_the_next_place(
+async def test_a_manifest_that_does_not_match_its_digest_is_served_by_the_next_place(
     site: MeshSite, hub: GatewaySite
 ) -> None:
     image = await both(site, "v1", images.image(layers=[b"one"]))
@@ -176,7 +176,7 @@ async def test_a_manifest_that_is_not_what_its_digest_says_is_taken_from_the_nex
 
 
 async def test_a_miss_is_served_from_home_and_replicated_once(site: MeshSite, hub: GatewaySite) -> None:
-    """The replica is declared already and was filled; then somebody deletes an image there behind our back."""
+    """The replica is declared already and was filled; then an image is deleted there without the mesh."""
     await site.start_agent("shanghai")
     image = images.image(layers=[b"one"])
     await site.push("cn", "v1", image)
@@ -194,8 +194,8 @@ async def test_a_miss_is_served_from_home_and_replicated_once(site: MeshSite, hu
     assert hub.count("requests_total", place="cn@shanghai", status="200") == 1
 
 
-async def test_a_miss_by_digest_brings_the_tag_that_names_it(site: MeshSite, hub: GatewaySite) -> None:
-    """As Kubernetes pulls what is pinned. Nobody at the gateway knows the tag."""
+async def test_a_miss_by_digest_replicates_the_tag_that_names_it(site: MeshSite, hub: GatewaySite) -> None:
+    """As Kubernetes pulls what is pinned. The gateway does not know the tag."""
     await site.start_agent("shanghai")
     image, other = images.image(layers=[b"one"]), images.image(layers=[b"other"])
     await site.push("cn", "v1", image)
@@ -210,7 +210,7 @@ async def test_a_miss_by_digest_brings_the_tag_that_names_it(site: MeshSite, hub
     assert await site.digest("cn@shanghai", "v2") == other.digest
 
 
-async def test_digests_that_are_asked_for_after_their_tag_start_nothing_more(
+async def test_digests_that_are_pulled_after_their_tag_start_no_second_replication(
     site: MeshSite, hub: GatewaySite
 ) -> None:
     child = images.image(layers=[b"a platform"])
@@ -238,7 +238,7 @@ async def commands(site: MeshSite) -> list[str]:
     return [trigger for trigger in found if trigger == "reconcile"]
 
 
-async def test_without_a_place_in_the_own_region_nothing_is_started(site: MeshSite) -> None:
+async def test_without_a_place_in_the_region_no_replication_is_started(site: MeshSite) -> None:
     regions = [
         {"name": "beijing", "jurisdiction": "cn", "links": [{"to": "chengdu", "cost": 9}]},
         {"name": "shanghai", "jurisdiction": "cn", "links": [{"to": "chengdu", "cost": 1}]},
@@ -253,7 +253,7 @@ async def test_without_a_place_in_the_own_region_nothing_is_started(site: MeshSi
     assert await commands(site) == []
 
 
-async def test_the_declared_cost_says_which_region_is_near(site: MeshSite) -> None:
+async def test_the_declared_cost_decides_which_region_is_nearest(site: MeshSite) -> None:
     regions = [
         {"name": "beijing", "jurisdiction": "cn", "links": [{"to": "chengdu", "cost": 5}]},
         {"name": "shanghai", "jurisdiction": "cn", "links": [{"to": "chengdu", "cost": 50}]},
@@ -296,7 +296,7 @@ async def test_nothing_is_served_from_another_jurisdiction(site: MeshSite) -> No
     )
 
 
-async def test_on_a_clash_the_first_listed_instance_wins_and_what_it_has_not_comes_from_the_second(
+async def test_the_first_listed_instance_wins_and_the_second_serves_what_it_does_not_have(
     site: MeshSite, hub: GatewaySite
 ) -> None:
     await site.registry("team")
@@ -319,7 +319,7 @@ async def test_on_a_clash_the_first_listed_instance_wins_and_what_it_has_not_com
     assert (await hub.ask(f"{APP}/manifests/v1")).body == theirs.manifest.body
 
 
-async def test_while_the_first_instance_is_silent_nobody_elses_content_takes_its_name(
+async def test_while_the_first_instance_is_down_no_other_account_serves_its_names(
     site: MeshSite, hub: GatewaySite
 ) -> None:
     await site.registry("team")
@@ -333,7 +333,7 @@ async def test_while_the_first_instance_is_silent_nobody_elses_content_takes_its
     assert (await hub.ask(f"{APP}/manifests/{theirs.digest}")).body == theirs.manifest.body
 
 
-async def test_what_the_first_instance_said_it_has_not_is_served_by_the_second_though_the_first_falls_silent(
+async def test_the_second_instance_serves_what_the_first_did_not_have_before_it_went_down(
     site: MeshSite, hub: GatewaySite
 ) -> None:
     await site.registry("team")
@@ -350,7 +350,7 @@ async def test_what_the_first_instance_said_it_has_not_is_served_by_the_second_t
     assert (await hub.ask(f"{APP}/manifests/v2")).status == 503
 
 
-async def test_places_that_are_busy_or_broken_are_told_as_such(site: MeshSite, hub: GatewaySite) -> None:
+async def test_busy_and_broken_places_are_reported_as_such(site: MeshSite, hub: GatewaySite) -> None:
     for place in ("cn", "cn@shanghai"):
         site.registries[place].faults.throttle = Throttle(1000, 7)
     busy = await hub.ask(f"{APP}/manifests/v1")
@@ -384,11 +384,11 @@ async def test_places_that_are_busy_or_broken_are_told_as_such(site: MeshSite, h
         ("POST", "game/app/blobs/uploads/", 405, "UNSUPPORTED"),
         ("PUT", "game/app/manifests/v1", 405, "UNSUPPORTED"),
         ("DELETE", "game/app/manifests/v1", 405, "UNSUPPORTED"),
-        ("GET", "/token/nobody", 404, "NAME_UNKNOWN"),
+        ("GET", "/token/unknown", 404, "NAME_UNKNOWN"),
         ("GET", "/token/cn", 404, "UNSUPPORTED"),
     ],
 )
-async def test_what_is_broken_or_forbidden_gets_the_code_of_the_specification(
+async def test_bad_requests_get_the_error_code_of_the_specification(
     hub: GatewaySite, method: str, path: str, status: int, code: str
 ) -> None:
     refused = await hub.ask(path, method)
@@ -397,7 +397,7 @@ async def test_what_is_broken_or_forbidden_gets_the_code_of_the_specification(
     assert b"127.0.0.1" not in refused.body
 
 
-async def test_an_unknown_host_is_told_and_a_named_domain_is_served_whatever_the_host_says(
+async def test_an_unknown_host_is_refused_and_a_fixed_domain_is_served_for_any_host(
     site: MeshSite, hub: GatewaySite
 ) -> None:
     await both(site, "v1", images.image(layers=[b"one"]))
@@ -410,7 +410,7 @@ async def test_an_unknown_host_is_told_and_a_named_domain_is_served_whatever_the
         assert (await named.ask(f"{APP}/manifests/v1", Host="localhost:1")).status == 200
 
 
-async def test_a_place_that_is_declared_no_more_is_asked_no_more(site: MeshSite, hub: GatewaySite) -> None:
+async def test_a_removed_place_is_not_asked_any_more(site: MeshSite, hub: GatewaySite) -> None:
     await both(site, "v1", images.image(layers=[b"one"]))
     await site.api.request("DELETE", "/api/v1/replicas/cn@shanghai")
     await hub.ask(f"{APP}/manifests/v1")
@@ -426,7 +426,7 @@ async def test_a_place_that_is_declared_no_more_is_asked_no_more(site: MeshSite,
     assert site.registries["cn@shanghai"].traffic.requests["GET", "base"] == asked
 
 
-async def test_many_pulls_at_once_come_whole(site: MeshSite, hub: GatewaySite) -> None:
+async def test_concurrent_pulls_are_complete(site: MeshSite, hub: GatewaySite) -> None:
     image = await both(site, "v1", images.image(layers=[BIG]))
     layer = next(digest for digest, body in image.blobs.items() if body == BIG)
     found = await asyncio.gather(*(hub.ask(f"{APP}/blobs/{layer}") for _ in range(12)))
@@ -434,7 +434,7 @@ async def test_many_pulls_at_once_come_whole(site: MeshSite, hub: GatewaySite) -
 
 
 @pytest.mark.parametrize("hub", [{"miss_interval": 0.001}], indirect=True)
-async def test_what_is_missed_again_later_is_replicated_again_and_told_as_another_execution(
+async def test_a_later_miss_is_replicated_again_by_another_execution(
     site: MeshSite, hub: GatewaySite
 ) -> None:
     await site.start_agent("shanghai")
@@ -455,7 +455,7 @@ async def test_what_is_missed_again_later_is_replicated_again_and_told_as_anothe
     assert await site.digest("cn@shanghai", "v1") == image.digest
 
 
-async def test_a_manifest_by_tag_that_is_not_what_its_place_calls_it_is_taken_from_the_next_place(
+async def test_a_manifest_by_tag_that_does_not_match_its_claimed_digest_is_served_by_the_next_place(
     site: MeshSite, hub: GatewaySite
 ) -> None:
     image = await both(site, "v1", images.image(layers=[b"one"]))
@@ -465,10 +465,10 @@ async def test_a_manifest_by_tag_that_is_not_what_its_place_calls_it_is_taken_fr
 
 
 @pytest.mark.parametrize("hub", [{"manifest_timeout": 0.3}], indirect=True)
-async def test_a_manifest_that_comes_drop_by_drop_is_taken_from_the_next_place(
+async def test_a_manifest_that_trickles_in_is_served_by_the_next_place(
     site: MeshSite, hub: GatewaySite
 ) -> None:
-    """A place that sends something now and then is never silent for long."""
+    """Such a place never runs into a read time-out."""
     image = await both(site, "v1", images.image(layers=[b"one"]))
 
     async def answer(request: web.Request) -> web.StreamResponse:
@@ -490,7 +490,9 @@ async def test_a_manifest_that_comes_drop_by_drop_is_taken_from_the_next_place(
     assert hub.count("requests_total", place="cn", status="200") == 1
 
 
-async def test_a_range_outside_a_blob_is_no_fault_of_its_place(site: MeshSite, hub: GatewaySite) -> None:
+async def test_a_range_outside_of_a_blob_does_not_mark_its_place_as_down(
+    site: MeshSite, hub: GatewaySite
+) -> None:
     """docker-registry announces its refusal as long as the blob, sends a few bytes, and breaks off."""
 
     async def answer(request: web.Request) -> web.StreamResponse:
@@ -508,21 +510,25 @@ async def test_a_range_outside_a_blob_is_no_fault_of_its_place(site: MeshSite, h
     async with stub() as strict:
         strict.answer = answer
         await site.apply({"replicas": [replica(site, "cn", "shanghai") | {"url": strict.url}]})
-        told = await hub.ask(f"{APP}/blobs/{blob}", Range="bytes=3-")
+        refused = await hub.ask(f"{APP}/blobs/{blob}", Range="bytes=3-")
         assert hub.count("place_up", place="cn@shanghai") == 1
-    assert (told.status, told.code, told.headers["Content-Range"]) == (416, "SIZE_INVALID", "bytes */3")
+    assert (refused.status, refused.code, refused.headers["Content-Range"]) == (
+        416,
+        "SIZE_INVALID",
+        "bytes */3",
+    )
 
 
 async def test_a_gateway_whose_region_is_not_declared_says_so(site: MeshSite) -> None:
     async with gateway(site, "nowhere") as lost:
-        told = await lost.ask(f"{APP}/manifests/v1")
-    assert (told.status, told.code) == (503, "UNAVAILABLE")
-    assert b"region nowhere of this gateway is not declared" in told.body
+        refused = await lost.ask(f"{APP}/manifests/v1")
+    assert (refused.status, refused.code) == (503, "UNAVAILABLE")
+    assert b"region nowhere of this gateway is not declared" in refused.body
 
 
 @pytest.mark.parametrize("hub", [{"client_stall_timeout": 0.2}], indirect=True)
-async def test_a_client_that_reads_no_more_is_let_go(site: MeshSite, hub: GatewaySite) -> None:
-    """Else each of them would hold a connection to a place, and what waits for it, for as long as it likes."""
+async def test_a_client_that_stops_reading_is_disconnected(site: MeshSite, hub: GatewaySite) -> None:
+    """Otherwise it would hold a connection to a place, and buffers, for ever."""
     size = 48 * 1024 * 1024  # more than all buffers on the way hold
     image = images.image(layers=[bytes(size)])
     await site.push("cn", "v1", image)

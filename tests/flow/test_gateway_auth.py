@@ -54,7 +54,7 @@ async def closed(site: MeshSite, place: str, *, empty: bool = False) -> str:
     return made.url
 
 
-async def test_basic_is_asked_for_passed_on_and_decided_by_the_place(site: MeshSite) -> None:
+async def test_basic_credentials_are_requested_forwarded_and_judged_by_the_place(site: MeshSite) -> None:
     await declare(site, {"name": "cn", "url": await closed(site, "cn")})
     async with gateway(site, "shanghai") as hub:
         for path in ("", f"{APP}/manifests/v1", f"{APP}/blobs/{IMAGE.blob_descriptors[0].digest}"):
@@ -66,7 +66,7 @@ async def test_basic_is_asked_for_passed_on_and_decided_by_the_place(site: MeshS
             assert (await hub.ask(path, Authorization=BASIC_OF_GAME)).status == 200
 
 
-async def test_a_replica_that_does_not_know_the_client_does_not_stand_before_one_that_does(
+async def test_a_replica_that_does_not_know_the_client_does_not_hide_a_place_that_does(
     site: MeshSite,
 ) -> None:
     near = await site.registry("cn@shanghai", credentials=Credentials("other", "users"))
@@ -82,7 +82,7 @@ async def test_a_replica_that_does_not_know_the_client_does_not_stand_before_one
         assert (missing.status, missing.code) == (404, "MANIFEST_UNKNOWN")
 
 
-async def test_what_the_first_account_refuses_is_not_answered_with_the_content_of_another(
+async def test_what_the_first_account_refuses_is_not_served_from_another(
     site: MeshSite,
 ) -> None:
     """Both have game/app:v1. The other registry is open to all, and is not even asked."""
@@ -109,7 +109,7 @@ async def test_what_the_first_account_refuses_is_not_answered_with_the_content_o
         assert other.body == theirs.manifest.body
 
 
-async def test_nor_by_way_of_another_instance_of_the_account_that_refused(site: MeshSite) -> None:
+async def test_nor_through_another_instance_of_the_account_that_refused(site: MeshSite) -> None:
     await closed(site, "cn")
     more, team = await site.registry("more"), await site.registry("team")
     await declare(
@@ -129,7 +129,7 @@ async def test_nor_by_way_of_another_instance_of_the_account_that_refused(site: 
         assert team.traffic.requests["GET", "manifest"] == 0
 
 
-async def test_an_error_of_ours_in_the_middle_of_a_body_cuts_it(
+async def test_an_internal_error_in_the_middle_of_a_body_cuts_it(
     site: MeshSite, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     cn = await site.registry("cn")
@@ -163,12 +163,12 @@ def parameters(answer: Answer) -> dict[str, str]:
 async def with_token(
     hub: GatewaySite, asked: Answer, authorization: str | None, *, form: bool = False
 ) -> Answer:
-    """What the gateway's token endpoint answers to a client that does as it is told."""
-    told = parameters(asked)
+    """What the gateway's token endpoint answers to a client that follows the challenge."""
+    challenge = parameters(asked)
     head = f"http://{HUB}"
-    assert told["realm"].startswith(f"{head}/token/")
-    path = told["realm"].removeprefix(head)
-    named = {"service": told["service"], "scope": told["scope"]}
+    assert challenge["realm"].startswith(f"{head}/token/")
+    path = challenge["realm"].removeprefix(head)
+    named = {"service": challenge["service"], "scope": challenge["scope"]}
     if form:
         data = named | {"grant_type": "password", "username": USER, "password": PASSWORD}
         async with hub.session.post(hub.url + path, data=data, headers={"Host": HUB}) as response:
@@ -180,7 +180,7 @@ async def with_token(
 
 @pytest.mark.parametrize("apart", [False, True], ids=["own host", "a token server of its own"])
 @pytest.mark.parametrize("form", [False, True], ids=["GET", "POST"])
-async def test_tokens_work_though_the_realm_is_an_inner_address(
+async def test_tokens_work_although_the_realm_is_an_internal_address(
     site: MeshSite, apart: bool, form: bool
 ) -> None:
     async with token_registry(str(APP), IMAGE, apart=apart) as inner:
@@ -203,7 +203,7 @@ async def test_tokens_work_though_the_realm_is_an_inner_address(
             assert [it["username"] for it in inner.forms] == [USER]
 
 
-async def test_tokens_work_for_who_came_by_another_host_name_as_containerd_does(site: MeshSite) -> None:
+async def test_tokens_work_for_clients_of_another_host_name_such_as_containerd(site: MeshSite) -> None:
     async with token_registry(str(APP), IMAGE) as inner:
         await declare(site, {"name": "cn", "url": inner.url})
         async with gateway(site, "shanghai") as hub:
@@ -218,7 +218,7 @@ async def test_tokens_work_for_who_came_by_another_host_name_as_containerd_does(
             assert (await other.ask("/token/cn")).status == 404
 
 
-async def test_another_gateway_than_the_one_that_challenged_gives_the_token(site: MeshSite) -> None:
+async def test_another_gateway_than_the_challenging_one_serves_the_token(site: MeshSite) -> None:
     async with token_registry(str(APP), IMAGE) as inner:
         await declare(site, {"name": "cn", "url": inner.url})
         async with gateway(site, "shanghai") as one, gateway(site, "shanghai") as other:
@@ -237,7 +237,7 @@ async def test_credentials_go_to_no_realm_that_the_operator_did_not_name(site: M
         assert inner.tokens.asked == []
 
 
-async def test_the_scheme_of_the_realm_is_the_clients_when_a_proxy_says_it_and_is_believed(
+async def test_the_realm_has_the_clients_scheme_when_a_trusted_proxy_forwards_it(
     site: MeshSite,
 ) -> None:
     async with token_registry(str(APP), IMAGE) as inner:
@@ -248,7 +248,7 @@ async def test_the_scheme_of_the_realm_is_the_clients_when_a_proxy_says_it_and_i
                 assert parameters(asked)["realm"] == f"{scheme}://{HUB}:444/token/cn"
 
 
-async def test_a_host_header_that_is_none_makes_no_url(site: MeshSite) -> None:
+async def test_an_invalid_host_header_makes_no_url(site: MeshSite) -> None:
     async with token_registry(str(APP), IMAGE) as inner:
         await declare(site, {"name": "cn", "url": inner.url})
         async with gateway(site, "shanghai", GatewayOptions(domain=HUB)) as hub:
@@ -256,7 +256,7 @@ async def test_a_host_header_that_is_none_makes_no_url(site: MeshSite) -> None:
             assert (refused.status, refused.code) == (400, "UNSUPPORTED")
 
 
-async def test_a_redirect_leads_out_without_credentials_or_is_followed_by_the_rules_of_egress(
+async def test_a_redirect_is_returned_or_followed_without_credentials_under_the_egress_rules(
     site: MeshSite,
 ) -> None:
     blob = IMAGE.blob_descriptors[1]
@@ -276,7 +276,7 @@ async def test_a_redirect_leads_out_without_credentials_or_is_followed_by_the_ru
         assert store.authorizations() == [None]
 
 
-async def test_nothing_of_ours_and_no_cookie_goes_either_way(
+async def test_no_internal_header_and_no_cookie_passes_in_either_direction(
     site: MeshSite, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("REGMESH_SECRET_CN", "mesh:password-of-the-mesh")
@@ -300,7 +300,7 @@ async def test_nothing_of_ours_and_no_cookie_goes_either_way(
         assert {it.headers.get("Authorization") for it in registry.asked if it.path == "/v2/"} == {None}
 
 
-async def test_the_first_question_asks_for_credentials_when_any_registry_would_and_is_content_with_those_of_one(
+async def test_the_base_endpoint_requires_credentials_when_a_registry_does_and_accepts_those_of_one(
     site: MeshSite,
 ) -> None:
     team = await site.registry("team", credentials=Credentials("team", "other"))
@@ -318,8 +318,8 @@ async def test_the_first_question_asks_for_credentials_when_any_registry_would_a
         assert (await hub.ask(f"{APP}/manifests/v1", Authorization=BASIC_OF_GAME)).status == 200
         await public.stop()
         assert (await hub.ask("", Authorization=of_team)).status == 200
-        nobody = await hub.ask("", Authorization="Basic " + base64.b64encode(b"nobody:x").decode())
-        assert (nobody.status, nobody.code) == (401, "UNAUTHORIZED")
+        unknown = await hub.ask("", Authorization="Basic " + base64.b64encode(b"nobody:x").decode())
+        assert (unknown.status, unknown.code) == (401, "UNAUTHORIZED")
 
 
 @pytest.mark.parametrize(
@@ -330,19 +330,19 @@ async def test_the_first_question_asks_for_credentials_when_any_registry_would_a
         ("https://localhost/x", False), ("https://no-such-host.invalid/x", False),
     ],
 )  # fmt: skip
-async def test_a_client_is_sent_to_public_hosts_alone_and_not_to_the_place_behind_the_gateway(
+async def test_a_client_is_redirected_to_public_hosts_only_and_never_to_the_place_itself(
     target: str, passed: bool
 ) -> None:
-    way = UpstreamClient(
+    upstream = UpstreamClient(
         "cn", URL("https://1.1.1.1"), networks=parse_networks(["10.0.0.0/8"]), realms=frozenset()
     )
     try:
-        assert await way.is_for_clients(URL(target)) is passed
+        assert await upstream.is_for_clients(URL(target)) is passed
     finally:
-        await way.close()
+        await upstream.close()
 
 
-async def test_a_blob_of_unknown_length_comes_whole_or_is_cut(site: MeshSite) -> None:
+async def test_a_blob_of_unknown_length_is_complete_or_cut(site: MeshSite) -> None:
     broken = False
 
     async def answer(request: web.Request) -> web.StreamResponse:

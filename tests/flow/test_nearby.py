@@ -68,7 +68,7 @@ async def test_dns_has_the_places_of_the_first_instance(site: MeshSite) -> None:
     ]  # fmt: skip
 
 
-async def test_what_cannot_be_answered_says_what_to_do(site: MeshSite) -> None:
+async def test_errors_of_nearby_say_what_to_do(site: MeshSite) -> None:
     code, _, err = await run(site, "dns", "--region", "nowhere")
     assert (code, "no region is named 'nowhere'" in err) == (2, True)
     code, _, err = await run(site, "dns", "--region", "shanghai", "--domain", "other.example.com")
@@ -79,7 +79,7 @@ async def test_what_cannot_be_answered_says_what_to_do(site: MeshSite) -> None:
 
 
 @pytest.mark.parametrize("text", ["shanghai", "shanghai=8083", "Shanghai=127.0.0.1:8083"])
-def test_a_gateway_of_up_that_is_none_is_told_before_anything_runs(text: str, tmp_path: Path) -> None:
+def test_an_invalid_gateway_option_of_up_is_refused_before_anything_runs(text: str, tmp_path: Path) -> None:
     file = tmp_path / "mesh.yaml"
     file.write_text("regions: [{name: shanghai, jurisdiction: cn}]\n")
     done = parts.run_regmesh("up", "-f", str(file), "--data", str(tmp_path / "data"), "--gateway", text)
@@ -91,9 +91,7 @@ def test_a_gateway_of_up_that_is_none_is_told_before_anything_runs(text: str, tm
 PAGE = (Path(__file__).parent.parent.parent / "docs" / "nearby.md").read_text()
 
 
-async def test_the_page_shows_what_can_be_declared_and_typed(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+async def test_the_examples_of_the_page_work(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (shown,) = re.findall(r"^```yaml\n(.*?)^```", PAGE, re.MULTILINE | re.DOTALL)
     commands = re.findall(r"^regmesh ([a-z-]+)([^>#\n]*)", PAGE, re.MULTILINE)
     assert {word for word, _ in commands} == {"gateway", "up", "nearby"}

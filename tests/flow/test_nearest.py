@@ -56,7 +56,7 @@ async def at(site: MeshSite, place: str, tag: str, digest: object) -> bool:
     return await site.digest(place, tag) == digest
 
 
-async def test_a_rule_into_an_instance_goes_on_to_its_replicas_and_the_log_shows_the_chain(
+async def test_a_copy_into_an_instance_continues_to_its_replicas_and_the_log_shows_the_chain(
     site: MeshSite,
 ) -> None:
     digest = await site.push("cn", "v1-global", images.image(layers=[os.urandom(1000)]))
@@ -71,7 +71,7 @@ async def _of(site: MeshSite, tag: str, count: int) -> list[dict[str, Any]]:
     return found if len(found) >= count else []
 
 
-async def test_what_no_rule_lets_out_stays_on_its_side_of_the_border(site: MeshSite) -> None:
+async def test_without_a_rule_nothing_leaves_its_jurisdiction(site: MeshSite) -> None:
     digest = await site.push("cn", "v1-mainland", images.image(layers=[os.urandom(1000)]))
     await until(lambda: at(site, "cn@shanghai", "v1-mainland", digest))
     follower = await site.push("cn", "v2-global", images.image(layers=[os.urandom(1000)]))
@@ -82,7 +82,7 @@ async def test_what_no_rule_lets_out_stays_on_its_side_of_the_border(site: MeshS
             assert [tag async for tag in registry.tags(APP)] == ["v2-global"]
 
 
-async def test_a_task_reads_from_the_replica_beside_it_instead_of_the_source_far_away(site: MeshSite) -> None:
+async def test_a_task_reads_from_the_nearest_replica_instead_of_the_distant_source(site: MeshSite) -> None:
     """The rule's destination is in the region of the source's replica, which holds the image."""
     near = await site.registry("team")
     digest = await site.push("cn", "v1", images.image(layers=[os.urandom(MIB)]))
@@ -103,7 +103,7 @@ async def _by(site: MeshSite, rule: str) -> list[dict[str, Any]]:
     return await site.logs(rule=rule)
 
 
-async def test_a_near_place_that_fails_is_passed_over_for_the_origin_at_once(site: MeshSite) -> None:
+async def test_when_a_near_place_fails_the_origin_is_read_at_once(site: MeshSite) -> None:
     near = await site.registry("team")
     digest = await site.push("cn", "v1", images.image(layers=[os.urandom(MIB)]))
     await until(lambda: at(site, "cn@shanghai", "v1", digest))
@@ -118,7 +118,7 @@ async def test_a_near_place_that_fails_is_passed_over_for_the_origin_at_once(sit
     assert (entry["status"], entry["bytes_from"]) == ("Succeed", {"beijing": entry["bytes_total"]})
 
 
-async def test_layers_run_ahead_for_a_rule_that_says_so(site: MeshSite) -> None:
+async def test_layers_are_prefetched_for_a_rule_with_prefetch(site: MeshSite) -> None:
     near = await site.registry("team")
     await site.apply({
         "instances": [{"name": "team", "account": "game", "region": "shanghai", "url": near.url}],
@@ -152,14 +152,14 @@ async def test_prefetch_is_refused_where_it_could_leak(
         {"name": "team", "account": "game", "region": "shanghai", "url": "http://127.0.0.1:1"},
         {"name": "other", "account": "other", "region": "shanghai", "url": "http://127.0.0.1:2"},
     ]
-    rule = {"name": "ahead", "source": "cn", "destination": "eu", "prefetch": True} | changes
+    rule = {"name": "early", "source": "cn", "destination": "eu", "prefetch": True} | changes
     with pytest.raises(InvalidDocument) as caught:
         await site.apply({"instances": instances, "rules": [rule]})
-    told = [problem.message for problem in caught.value.problems if problem.where == "rules[0].prefetch"]
-    assert any(what in message for message in told)
+    messages = [problem.message for problem in caught.value.problems if problem.where == "rules[0].prefetch"]
+    assert any(what in message for message in messages)
 
 
-async def test_what_is_over_the_budget_waits_for_its_manifest(tmp_path: Path) -> None:
+async def test_layers_over_the_prefetch_budget_wait_for_their_manifest(tmp_path: Path) -> None:
     settings = QUICK.model_copy(update={"transfers": TransferLimits(prefetch_bytes=MIB)})
     async with mesh_site(tmp_path, settings) as site:
         for place in ("cn", "cn@shanghai", "eu", "eu@virginia"):

@@ -15,7 +15,7 @@ from mesh.rules.matching.compiled_rule import CompiledRule
 from mesh.rules.matching.patterns import compile_union, literal_prefix, literal_suffix
 from schemas.names import PlaceName, Repository, Tag
 
-_FEW_PATTERNS = 4  # so few are tried one by one: faster than a pass for a batch of them
+_FEW_PATTERNS = 4  # so few are checked one by one: faster than a pass for a batch of them
 _FEW_RULES = 16  # so few are checked one by one: faster than an index by tag
 _BATCH = 128  # patterns; more slow down new texts, fewer known ones
 _CACHE_SIZE = 20_000  # texts, and groups found for them, in total

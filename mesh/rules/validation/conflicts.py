@@ -143,15 +143,15 @@ def _contested_name(one: Rule, other: Rule) -> str | None:
     return None
 
 
-def _also_writes(rule: Rule, name: Repository, rival: tuple[ObjectName, Repository]) -> bool:
-    """Checks whether `rule` certainly copies something other than `rival` to `name`."""
+def _also_writes(rule: Rule, name: Repository, other: tuple[ObjectName, Repository]) -> bool:
+    """Checks whether `rule` certainly copies something other than `other` to `name`."""
     own = _literal_name(rule)
     if own is not None:
-        return own[1] == name and (rule.source, own[0]) != rival
+        return own[1] == name and (rule.source, own[0]) != other
     if not naming.is_injective(rule):
         return False
     found = naming.source_of(rule, name)
-    return found is not None and (rule.source, found) != rival and _wants_name(rule, found)
+    return found is not None and (rule.source, found) != other and _wants_name(rule, found)
 
 
 def _literal_name(rule: Rule) -> tuple[Repository, Repository] | None:

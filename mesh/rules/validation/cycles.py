@@ -16,9 +16,13 @@ def problems(placed: Sequence[PlacedDeclaration], everything: Mapping[str, Decla
         if isinstance(thing, Rule) and thing.enabled and thing.source != thing.destination:
             onward.setdefault(thing.source, set()).add(thing.destination)
     for path, rule in placed:
-        if isinstance(rule, Rule) and rule.enabled and (way := _path(rule.destination, rule.source, onward)):
+        if (
+            isinstance(rule, Rule)
+            and rule.enabled
+            and (route := _path(rule.destination, rule.source, onward))
+        ):
             text = (
-                f"makes a cycle of rules ({' -> '.join([rule.source, *way])}); cycles are not supported yet"
+                f"makes a cycle of rules ({' -> '.join([rule.source, *route])}); cycles are not supported yet"
             )
             yield Problem((*path, "destination"), text)
 

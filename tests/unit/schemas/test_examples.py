@@ -46,7 +46,7 @@ def test_every_kind_has_an_example_of_its_present_version():
     assert {kind for kind, _ in there} <= set(KINDS_OF_RECORDS)
 
 
-def test_every_noun_and_every_way_a_task_ends_has_one():
+def test_every_noun_and_every_status_of_a_task_has_an_example():
     states = [decode(path.read_bytes(), StateRecord) for path in (ROOT / "state/1.0").glob("*.json")]
     assert {state.noun for state in states} == set(KINDS)
     ends = [decode(path.read_bytes(), Completion) for path in (ROOT / "completion/1.0").glob("*.json")]

@@ -50,7 +50,7 @@ SAID = st.sampled_from([Outcome.ABSENT, Outcome.UNAUTHORIZED, Outcome.DENIED, Ou
 
 
 @given(st.lists(SAID, max_size=4), st.none() | SAID, st.booleans(), st.booleans())
-def test_another_account_is_asked_only_when_nobody_refused_and_no_name_is_in_doubt(
+def test_another_account_is_asked_only_after_no_refusal_and_for_no_doubtful_name(
     said: list[Outcome], home: Outcome | None, by_name: bool, authorized: bool
 ) -> None:
     made = inquiry(*said, home=home, by_name=by_name, authorized=authorized)
@@ -65,7 +65,7 @@ def test_another_account_is_asked_only_when_nobody_refused_and_no_name_is_in_dou
     st.lists(st.tuples(st.sampled_from(["game", "team"]), st.lists(SAID, max_size=3), SAID), max_size=4),
     st.booleans(),
 )
-def test_no_later_instance_makes_good_for_another_account_what_an_earlier_one_refused(
+def test_no_later_instance_serves_what_one_of_another_account_refused(
     said: list[tuple[str, list[Outcome], Outcome]], by_name: bool
 ) -> None:
     previous = [
@@ -80,7 +80,7 @@ def test_no_later_instance_makes_good_for_another_account_what_an_earlier_one_re
         assert may_ask(Account("third"), previous)
 
 
-def test_in_one_account_a_client_may_be_known_elsewhere_and_a_no_is_a_no() -> None:
+def test_within_an_account_a_401_is_not_final_and_a_403_is() -> None:
     assert inquiry(Outcome.UNAUTHORIZED).asks_next_place
     assert not inquiry(Outcome.UNAUTHORIZED, authorized=False).asks_next_place
     assert not inquiry(Outcome.DENIED).asks_next_place
@@ -117,11 +117,11 @@ def test_only_listed_headers_are_forwarded() -> None:
         ('<ftp://x>; rel="next"', None),
     ],
 )
-def test_the_next_page_is_behind_the_gateway_too(link: str, passed: str | None) -> None:
+def test_the_next_page_leads_to_the_gateway(link: str, passed: str | None) -> None:
     assert headers.for_client(200, given_headers(("Link", link)), PAGE).get("Link") == passed
 
 
-def test_challenges_are_rewritten_and_strangers_left_out() -> None:
+def test_challenges_are_rewritten_and_other_schemes_left_out() -> None:
     said = given_headers(
         (
             "WWW-Authenticate",
@@ -145,7 +145,7 @@ def test_challenges_are_rewritten_and_strangers_left_out() -> None:
 
 
 @given(st.text(), st.text())
-def test_whatever_a_challenge_holds_it_is_one_header_that_reads_the_same(service: str, scope: str) -> None:
+def test_a_rewritten_challenge_is_one_header_with_the_same_parameters(service: str, scope: str) -> None:
     quoted = [text.replace("\\", "\\\\").replace('"', '\\"') for text in (service, scope)]
     said = given_headers(
         ("WWW-Authenticate", f'Bearer realm="http://x/t",service="{quoted[0]}",scope="{quoted[1]}"')
@@ -160,9 +160,7 @@ def test_whatever_a_challenge_holds_it_is_one_header_that_reads_the_same(service
 
 
 @given(st.binary(min_size=1, max_size=200), st.data())
-def test_a_blob_put_together_from_what_several_places_sent_is_the_blob(
-    blob: bytes, data: st.DataObject
-) -> None:
+def test_a_blob_resumed_from_several_places_is_the_blob(blob: bytes, data: st.DataObject) -> None:
     first = data.draw(st.integers(0, len(blob) - 1))
     last = data.draw(st.integers(first, len(blob) - 1))
     left, got = ByteRange(first, last), b""
@@ -191,7 +189,7 @@ def test_a_response_with_other_bytes_is_not_resumed_with() -> None:
     assert byte_range_of(200, {}) == ByteRange(0, None)
 
 
-def test_a_blob_that_is_packed_on_its_way_is_not_joined_with_one_that_is_not() -> None:
+def test_a_compressed_response_is_not_joined_with_a_plain_one() -> None:
     packed = {"Content-Length": "100", "Content-Encoding": "gzip"}
     assert byte_range_of(200, packed) is None
     assert to_skip(ByteRange(10, 99), 206, {"Content-Range": "bytes 10-99/100", **packed}) is None

@@ -77,29 +77,29 @@ def order(state: MeshState, region: str, **probed: ProbeResult) -> list[list[str
     return [[candidate.place.name for candidate in one.candidates] for one in found]
 
 
-def test_the_own_region_is_nearest_then_what_costs_least() -> None:
+def test_the_own_region_is_nearest_then_the_cheapest_link() -> None:
     costs = {"beijing": 20, "chengdu": 10}
     assert order(mesh(document(costs)), "shanghai") == [["cn@shanghai", "cn@chengdu", "cn"]]
     costs = {"beijing": 5, "chengdu": 10}
     assert order(mesh(document(costs)), "shanghai") == [["cn@shanghai", "cn", "cn@chengdu"]]
 
 
-def test_without_a_declared_cost_the_round_trip_says_how_far() -> None:
+def test_without_a_declared_cost_the_round_trip_decides() -> None:
     state = mesh(document())
-    ways = {"cn": ProbeResult(round_trip_ms=30), "cn_at_chengdu": ProbeResult(round_trip_ms=4)}
-    assert order(state, "shanghai", **ways) == [["cn@shanghai", "cn@chengdu", "cn"]]
-    ways["cn_at_chengdu"] = ProbeResult(round_trip_ms=40)
-    assert order(state, "shanghai", **ways) == [["cn@shanghai", "cn", "cn@chengdu"]]
+    probed = {"cn": ProbeResult(round_trip_ms=30), "cn_at_chengdu": ProbeResult(round_trip_ms=4)}
+    assert order(state, "shanghai", **probed) == [["cn@shanghai", "cn@chengdu", "cn"]]
+    probed["cn_at_chengdu"] = ProbeResult(round_trip_ms=40)
+    assert order(state, "shanghai", **probed) == [["cn@shanghai", "cn", "cn@chengdu"]]
 
 
-def test_who_does_not_answer_is_asked_last_wherever_it_stands() -> None:
+def test_places_that_are_down_come_last() -> None:
     down = {"cn_at_shanghai": ProbeResult(up=False)}
     assert order(mesh(document({"beijing": 1, "chengdu": 2})), "shanghai", **down) == [
         ["cn", "cn@chengdu", "cn@shanghai"]
     ]
 
 
-def test_the_border_holds_both_ways() -> None:
+def test_the_border_holds_in_both_directions() -> None:
     state = mesh(document())
     assert order(state, "frankfurt") == [["eu"]]
     assert {place.name for place in NearestPlaces(state, Region("shanghai")).places()} == {
@@ -117,7 +117,7 @@ def test_the_border_holds_both_ways() -> None:
     st.sampled_from(sorted(HOMES.values())),
     st.dictionaries(st.integers(0, 5), st.tuples(st.booleans(), st.none() | st.floats(0, 1000))),
 )
-def test_whatever_is_declared_no_order_has_a_place_beyond_the_border_or_twice(
+def test_no_ranking_has_a_place_of_another_jurisdiction_or_a_place_twice(
     homes: list[tuple[str, bool]], region: str, probed_numbers: dict[int, tuple[bool, float | None]]
 ) -> None:
     instances = [
@@ -137,7 +137,7 @@ def test_whatever_is_declared_no_order_has_a_place_beyond_the_border_or_twice(
     ]  # fmt: skip
 
 
-def test_what_is_declared_later_counts_at_once() -> None:
+def test_later_declarations_take_effect_at_once() -> None:
     state = mesh(document({"beijing": 5, "chengdu": 10}))
     nearest = NearestPlaces(state, Region("shanghai"))
 

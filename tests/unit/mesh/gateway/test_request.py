@@ -47,7 +47,7 @@ def test_only_a_digest_is_the_same_everywhere() -> None:
 
 
 @given(st.sampled_from(["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "get", "X"]), st.text(), st.text())
-def test_whatever_comes_is_refused_or_made_of_parsed_names(method: str, path: str, query: str) -> None:
+def test_any_request_is_refused_or_made_of_parsed_names(method: str, path: str, query: str) -> None:
     pull = refusal = None
     try:
         pull = parse(method, path, query)

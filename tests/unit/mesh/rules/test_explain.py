@@ -1,4 +1,4 @@
-"""Why a rule takes an image or not, told as `match` judges it."""
+"""Why a rule takes an image or not, by the same checks as `match`."""
 
 from datetime import UTC, datetime
 from typing import Any
@@ -60,7 +60,7 @@ def test_each_rule_says_why(rule: dict[str, Any], verdict: str, because: str) ->
     assert (found.verdict, because in found.because) == (verdict, True), found
 
 
-def test_the_name_at_the_destination_is_told_and_what_copies_comes_first() -> None:
+def test_destination_names_are_included_and_rules_that_copy_come_first() -> None:
     rules: list[dict[str, Any]] = [
         {"name": "a", "source": "cn", "destination": "eu", "enabled": False},
         {"name": "b", "source": "cn", "destination": "eu", "destination_namespace": "mirror"},
@@ -86,7 +86,7 @@ def test_a_rule_that_does_not_want_an_image_is_not_blamed_for_its_mapping() -> N
     assert found["web"] == "filters[0] (name web/**) does not hold of game/app"
 
 
-def test_where_another_source_may_come_to_the_tag_it_is_said() -> None:
+def test_a_contested_tag_is_mentioned() -> None:
     name = [{"type": "name", "value": "game/**"}]
     rules = [
         {"name": "own", "source": "cn", "destination": "eu", "filters": name},
@@ -108,7 +108,7 @@ def test_where_another_source_may_come_to_the_tag_it_is_said() -> None:
     )  # fmt: skip
 
 
-def test_a_replica_is_told_as_one_and_takes_everything() -> None:
+def test_a_replica_is_named_as_one_and_takes_everything() -> None:
     state = _state([], replicas=[{"instance": "cn", "region": "tianjin", "url": "http://127.0.0.1:5004"}])
     source = state.place("cn")
     assert source is not None

@@ -71,7 +71,7 @@ def test_what_can_never_run_is_refused_when_declared(cron: str, zone: str, field
 
 
 @pytest.mark.parametrize(
-    ("fields", "where", "told"),
+    ("fields", "where", "expected_message"),
     [
         (
             {"trigger": {"type": "schedule", "cron": "0 3 * * *"}},
@@ -83,10 +83,12 @@ def test_what_can_never_run_is_refused_when_declared(cron: str, zone: str, field
         ({"trigger": {"type": "manual"}, "backfill": True}, "rules[0].backfill", "event_based"),
     ],
 )
-def test_a_wrong_trigger_is_told_with_its_place(fields: dict[str, object], where: str, told: str) -> None:
+def test_a_wrong_trigger_is_reported_with_its_path(
+    fields: dict[str, object], where: str, expected_message: str
+) -> None:
     ((found, message),) = _problems(**fields)
     assert found == where
-    assert told in message
+    assert expected_message in message
 
 
 def test_each_trigger_is_taken() -> None:

@@ -131,7 +131,7 @@ def test_a_range_is_called_empty_only_when_no_version_is_within_it(
 
 
 def test_versions_are_ordered_as_the_specification_says() -> None:
-    told = [
+    ordered = [
         "1.0.0-alpha",
         "1.0.0-alpha.1",
         "1.0.0-alpha.beta",
@@ -140,8 +140,8 @@ def test_versions_are_ordered_as_the_specification_says() -> None:
         "1.0.0-beta.11",
         "1.0.0",
     ]
-    shuffled = told[3:] + told[:3]
-    assert sorted(shuffled, key=cmp_to_key(_compare)) == told
+    shuffled = ordered[3:] + ordered[:3]
+    assert sorted(shuffled, key=cmp_to_key(_compare)) == ordered
 
 
 @pytest.mark.parametrize(
@@ -287,7 +287,9 @@ NAME, TAG = {"type": "name"}, {"type": "tag"}
         ([{**TAG, "value": "v1"}, {**TAG, "value": "v*", "decoration": "excludes"}], "filters[1].value", "nothing"),
     ],
 )  # fmt: skip
-def test_what_can_never_match_is_refused_with_its_path(filters: list[Any], where: str, message: str) -> None:
+def test_filters_that_can_never_match_are_refused_with_their_path(
+    filters: list[Any], where: str, message: str
+) -> None:
     found = problems(*filters)
     assert list(found) == [f"rules[0].{where}"]
     assert re.search(re.escape(message), found[f"rules[0].{where}"])
@@ -319,10 +321,10 @@ _WORDS = st.lists(st.sampled_from(["a", "b9", "-", "--", "_", "__", ".", "/", "A
 
 @given(_GLOBS | _EXPRESSIONS, _WORDS.map("".join))
 @settings(max_examples=300)
-def test_what_is_said_to_match_nothing_matches_no_name_and_no_tag(pattern: str, text: str) -> None:
+def test_patterns_called_impossible_match_no_name_and_no_tag(pattern: str, text: str) -> None:
     for kind, parse in (("name", Repository), ("tag", Tag)):
-        if (told := impossible_patterns.mistake(pattern, kind)) is not None:
-            assert pattern in told or repr(pattern) in told
+        if (message := impossible_patterns.mistake(pattern, kind)) is not None:
+            assert pattern in message or repr(pattern) in message
             assert not (_is(parse, text) and compile_pattern(pattern)(text)), (kind, pattern, text)
 
 
@@ -336,15 +338,15 @@ _PARTS = st.fixed_dictionaries({"value": _PATTERNS, "decoration": st.sampled_fro
     st.sampled_from([("name", Repository), ("tag", Tag)]), st.lists(_PARTS, min_size=1, max_size=3), _WORDS
 )
 @settings(max_examples=300)
-def test_what_is_said_to_contradict_itself_wants_nothing(
+def test_filters_called_contradictory_pass_nothing(
     kind: tuple[str, type], parts: list[dict[str, str]], words: list[str]
 ) -> None:
     filters, text = [{"type": kind[0], **part} for part in parts], "".join(words)
-    told = " ".join(problems(*filters).values())
-    if not _is(kind[1], text) or "not a pattern" in told or "closed" in told:
+    messages = " ".join(problems(*filters).values())
+    if not _is(kind[1], text) or "not a pattern" in messages or "closed" in messages:
         return
     wanted = all(compile_pattern(it["value"])(text) is (it["decoration"] == "matches") for it in parts)
-    if "nothing passes" in told:
+    if "nothing passes" in messages:
         assert not wanted, (filters, text)
 
 
@@ -356,7 +358,7 @@ def _is(parse: type, text: str) -> bool:
     return True
 
 
-def test_sound_filters_together_are_taken() -> None:
+def test_sound_filters_are_accepted() -> None:
     assert not problems(
         {"type": "name", "value": "game/**"},
         {"type": "name", "value": "game/old/**", "decoration": "excludes"},

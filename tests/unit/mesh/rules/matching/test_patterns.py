@@ -169,24 +169,24 @@ def test_how_what_matches_ends(pattern: str, end: str) -> None:
 
 
 @given(st.lists(_WRITTEN.filter(_is_taken), max_size=8), st.text(alphabet="ab/.é", max_size=6))
-def test_patterns_together_tell_the_same_as_each_alone(patterns: list[str], text: str) -> None:
+def test_a_union_finds_the_same_as_each_pattern_alone(patterns: list[str], text: str) -> None:
     which = compile_union(patterns)
     assert which is not None
     alone = [number for number, pattern in enumerate(patterns) if compile_pattern(pattern)(text)]
     assert sorted(which(text) or []) == alone
 
 
-def test_patterns_together_are_never_silent_about_what_re2_cannot_hold() -> None:
+def test_a_union_reports_when_re2_gives_up() -> None:
     """Of more than its memory takes there is no function, instead of one that says that nothing matches."""
-    told = set()
+    gave_up = set()
     for size in range(40, 400, 40):
         which = compile_union([f"re:(?:[a-z]{{{size}}}|b){number}" for number in range(60)])
-        told.add(which is None)
+        gave_up.add(which is None)
         assert which is None or which("b7") == [7]
-    assert told == {True, False}
+    assert gave_up == {True, False}
 
 
-def test_no_patterns_together_stall() -> None:
+def test_no_union_stalls() -> None:
     which = compile_union([f"re:(.*)*[ab].{{{number}}}x" for number in range(16)])
     began = time.process_time()
     assert which is not None

@@ -46,7 +46,7 @@ _NUMBERS = st.integers(0, 11)
     st.lists(st.tuples(_NUMBERS, st.none() | _RULES), max_size=6),
     st.lists(_ASKED, min_size=1, max_size=4),
 )
-def test_the_index_leaves_out_no_rule_that_wants_it_whatever_comes_and_goes(
+def test_the_index_finds_every_rule_that_wants_an_image_through_all_changes(
     first: list[Any], changes: list[tuple[int, Any]], asked: list[tuple[Repository, Tag]]
 ) -> None:
     with pytest.MonkeyPatch.context() as small:  # so that a dozen rules are many
@@ -96,7 +96,7 @@ SHAPES = {
 
 
 @pytest.mark.parametrize("filters", SHAPES.values(), ids=SHAPES)
-def test_few_of_many_rules_are_judged_whatever_their_patterns_look_like(filters: Any) -> None:
+def test_few_of_many_rules_are_candidates_for_any_shape_of_pattern(filters: Any) -> None:
     made = RuleIndex()
     for number in range(500):
         written = [part | {"value": part["value"].replace("{}", f"{number:03}")} for part in filters]
@@ -120,7 +120,7 @@ def test_few_of_many_rules_are_judged_whatever_their_patterns_look_like(filters:
     ]
 
 
-def test_rules_of_one_pattern_are_found_by_it_at_once() -> None:
+def test_rules_of_one_pattern_are_found_as_one_group() -> None:
     made = RuleIndex()
     for number in range(50):
         made.add(rule(f"r{number}", named("**/app")))
@@ -131,7 +131,7 @@ def test_rules_of_one_pattern_are_found_by_it_at_once() -> None:
     assert list(made.candidates(Repository("team/web"))) == []
 
 
-def test_a_change_of_one_rule_compiles_only_its_own_batch_again(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_change_of_one_rule_recompiles_only_its_own_batch(monkeypatch: pytest.MonkeyPatch) -> None:
     compiled: list[int] = []
 
     def watched(patterns: list[str]) -> Any:
@@ -151,7 +151,7 @@ def test_a_change_of_one_rule_compiles_only_its_own_batch_again(monkeypatch: pyt
     assert sum(compiled) <= rule_index._BATCH
 
 
-def test_a_rule_that_is_gone_is_not_found_by_its_batch_either() -> None:
+def test_a_removed_rule_is_not_found_through_its_batch() -> None:
     made = RuleIndex()
     for number in range(9):
         made.add(rule(f"r{number}", named(f"**/web-{number}**")))
@@ -161,7 +161,7 @@ def test_a_rule_that_is_gone_is_not_found_by_its_batch_either() -> None:
         assert list(made.candidates(Repository(text))) == []
 
 
-def test_what_is_remembered_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_cache_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(rule_index, "_CACHE_SIZE", 30)
     made = RuleIndex()
     for number in range(9):
@@ -173,7 +173,7 @@ def test_what_is_remembered_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     assert made._by_name._found.get("team-0/web-7") is None
 
 
-def test_patterns_that_are_too_large_together_are_asked_in_fewer_at_once() -> None:
+def test_patterns_that_exceed_the_memory_of_one_search_are_searched_in_parts() -> None:
     patterns = [f"re:(?:[a-z]{{300}}|[b-d]){number}" for number in range(100)]
     assert compile_union(patterns) is None
     made = RuleIndex()
@@ -183,7 +183,7 @@ def test_patterns_that_are_too_large_together_are_asked_in_fewer_at_once() -> No
     assert list(made.candidates(Repository("bb"))) == []
 
 
-def test_patterns_that_are_too_large_for_any_company_are_asked_one_by_one() -> None:
+def test_patterns_that_exceed_the_memory_in_pairs_are_checked_one_by_one() -> None:
     long = "[a-z]{999}" * 8
     patterns = [f"re:(?:{long}|[b-d]){number}" for number in range(8)]
     assert compile_union(patterns[:2]) is None

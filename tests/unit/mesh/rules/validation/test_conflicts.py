@@ -65,9 +65,7 @@ FLAT0 = {"destination_namespace": "n", "destination_namespace_replace_count": 0}
         (_rule("a", "cn", [_rebuilt("linux/amd64")]), _rule("b", "us", ALL)),
     ],
 )
-def test_what_certainly_meets_is_refused_whichever_is_declared_first(
-    one: dict[str, Any], other: dict[str, Any]
-) -> None:
+def test_certain_conflicts_are_refused_in_either_order(one: dict[str, Any], other: dict[str, Any]) -> None:
     both = ["rules[0].destination", "rules[1].destination"]
     assert _conflicts(one, other) == _conflicts(other, one) == both
 
@@ -97,17 +95,17 @@ def test_what_certainly_meets_is_refused_whichever_is_declared_first(
             _rule("b", "cn", [_rebuilt("linux/amd64"), _name("x/**")]),
         ),
         (_rule("a", "cn", [_rebuilt("linux/amd64"), _tag("a")]), _rule("b", "cn", [_tag("b")])),
-        # Only an artifact that comes along can tell: these are left to the agent.
+        # Only the artifacts can decide: these are left to the agent.
         (_rule("a", "cn", [_name("x/**")]), _rule("b", "us", [_name("x/a*")])),
         (_rule("a", "cn", [_name("x/**")], **NS), _rule("b", "us", [_name("y/**")], **NS)),
         (_rule("a", "cn", [_tag("a*")]), _rule("b", "us", [_tag("*b")])),
     ],
 )
-def test_what_does_not_certainly_meet_is_taken(one: dict[str, Any], other: dict[str, Any]) -> None:
+def test_uncertain_conflicts_are_accepted(one: dict[str, Any], other: dict[str, Any]) -> None:
     assert _conflicts(one, other) == _conflicts(other, one) == []
 
 
-def test_a_rule_is_judged_beside_what_is_declared_already() -> None:
+def test_a_new_rule_is_compared_with_declared_ones() -> None:
     declared = Rule.model_validate(_rule("a", "cn", ALL))
     new = Rule.model_validate(_rule("b", "us", ALL))
     found = list(
@@ -137,7 +135,7 @@ def test_where_an_agent_has_to_ask_who_owns_a_tag(
     assert conflicts.is_contested(routes, Repository(repository)) is contested
 
 
-def test_ten_thousand_rules_are_judged_in_a_moment() -> None:
+def test_ten_thousand_rules_are_compared_quickly() -> None:
     rules = [
         Rule.model_validate(_rule(f"r{n}", "cn", [_name(f"team-{n}/**")], destination_namespace=f"ns-{n}"))
         for n in range(10_000)
@@ -155,5 +153,9 @@ def test_a_conflict_of_two_names_of_one_source_says_which() -> None:
         ],
         "rules": [_rule("a", "cn", [_name("x/app")], **NS), _rule("b", "cn", [_name("y/app")], **NS)],
     }
-    told = [problem.message for problem in judge(document)[1]]
-    assert ["from cn/y/app;" in told[0], "from cn/x/app;" in told[1], len(told)] == [True, True, 2]
+    messages = [problem.message for problem in judge(document)[1]]
+    assert ["from cn/y/app;" in messages[0], "from cn/x/app;" in messages[1], len(messages)] == [
+        True,
+        True,
+        2,
+    ]

@@ -5,6 +5,8 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Hasha
 from contextlib import AsyncExitStack, asynccontextmanager
 from typing import Any, Generic, TypeVar
 
+from mesh.clock import Clock
+
 K = TypeVar("K", bound=Hashable)
 T = TypeVar("T")
 
@@ -27,6 +29,17 @@ async def all_of(jobs: Iterable[Coroutine[Any, Any, T]]) -> list[T]:
     except ExceptionGroup as errors:
         raise errors.exceptions[0] from errors
     return [task.result() for task in tasks]
+
+
+async def wait_for_event(event: asyncio.Event, clock: Clock, timeout: float) -> None:
+    """Returns when the event is set, and after `timeout` seconds at the latest."""
+    waits = [asyncio.create_task(event.wait()), asyncio.create_task(clock.sleep(timeout))]
+    try:
+        await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        for one in waits:
+            one.cancel()
+        await asyncio.gather(*waits, return_exceptions=True)
 
 
 class KeyedLock(Generic[K]):

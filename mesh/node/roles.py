@@ -13,6 +13,7 @@ from consumer.places import Places
 from consumer.ports import AgentPorts
 from consumer.settings import AgentSettings
 from mesh.control import Control
+from mesh.control.ports import ControlPorts
 from mesh.control.storage.database import check as check_database
 from mesh.errors import InvalidInput
 from mesh.gateway import Gateway, GatewayOptions, GatewaySettings
@@ -65,16 +66,10 @@ def control(node: Node, database: str | None) -> Control:
     if database is None:
         database = f"sqlite:///{node.data / 'control.db'}"
         check_database(database)
-    return Control(
-        log=node.log,
-        state=node.state,
-        table=node.table,
-        clock=node.clock,
-        metrics=node.metrics,
-        secrets=node.secrets,
-        random=node.random,
-        database=database,
+    ports = ControlPorts(
+        log=node.log, state=node.state, clock=node.clock, metrics=node.metrics, random=node.random
     )
+    return Control(ports, table=node.table, secrets=node.secrets, database=database)
 
 
 def agent(

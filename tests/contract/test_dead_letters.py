@@ -5,10 +5,14 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from datetime import timedelta
 
+from prometheus_client import CollectorRegistry
+
 from mesh.clock import ManualClock, SystemClock
+from mesh.control.ports import ControlPorts
 from mesh.control.status.dead_letters import DeadLetters
 from mesh.log.dead_letters import send_to_dlq
 from mesh.log.port import Log
+from mesh.metrics import Metrics
 from mesh.rules.state import MeshState
 from schemas import topics
 from schemas.codec import encode
@@ -29,9 +33,9 @@ async def test_a_resolved_dead_letter_is_not_shown_again_by_the_next_control(
     async with _following(log, region) as dead_letters:
         await until(lambda: _shown(dead_letters) == [3, 2, 1, 0], engine.time_limit)
         one = dead_letters.newest()[0][1].dead_letter
-        assert await dead_letters.deal_with_one(one.id)
-        assert not await dead_letters.deal_with_one(one.id)
-        assert await dead_letters.deal_with_all(SystemClock().now() - timedelta(minutes=150)) == 1
+        assert await dead_letters.close(one.id)
+        assert not await dead_letters.close(one.id)
+        assert await dead_letters.close_all(SystemClock().now() - timedelta(minutes=150)) == 1
         assert _shown(dead_letters) == [2, 1]
     await engine.crash(log)
     log = await engine.open()
@@ -39,7 +43,7 @@ async def test_a_resolved_dead_letter_is_not_shown_again_by_the_next_control(
     async with _following(log, region) as dead_letters:
         await until(lambda: _shown(dead_letters)[:1] == [9], engine.time_limit)
         assert _shown(dead_letters) == [9, 2, 1]
-        assert await dead_letters.deal_with_all(None) == 3
+        assert await dead_letters.close_all(None) == 3
         assert _shown(dead_letters) == []
 
 
@@ -62,7 +66,10 @@ async def _following(log: Log, region: Region) -> AsyncIterator[DeadLetters]:
     value = declared.model_dump(mode="json")
     record = StateRecord(id="1", time=SystemClock().now(), noun=declared.noun, value=value)
     state.apply(declared.key, encode(record), 0)
-    dead_letters = DeadLetters(log=log, state=state, clock=SystemClock(), random=lambda: 0.5)
+    ports = ControlPorts(
+        log=log, state=state, clock=SystemClock(), metrics=Metrics(CollectorRegistry()), random=lambda: 0.5
+    )
+    dead_letters = DeadLetters(ports)
     running = asyncio.create_task(dead_letters.run())
     try:
         yield dead_letters

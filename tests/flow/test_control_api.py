@@ -11,7 +11,7 @@ from aiohttp import ClientSession, web
 from prometheus_client import CollectorRegistry
 
 from mesh import health
-from mesh.control.http.guard import host_name, is_loopback
+from mesh.control.http.access import host_name, is_loopback
 from mesh.metrics import Metrics
 from schemas import topics
 from schemas.names import Region

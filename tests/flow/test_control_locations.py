@@ -1,13 +1,15 @@
 """What the topics of tags say, through trouble, into what control knows of images."""
 
 import asyncio
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from mesh.clock import ManualClock
 from mesh.control.images.locations import Locations
-from mesh.control.images.merge import Held, Key
+from mesh.control.images.merge import TagEntry, TagKey
 from mesh.control.images.store import Images
+from mesh.control.settings import ControlSettings
 from mesh.control.storage.database import Database
 from mesh.log.port import Append
 from schemas import topics
@@ -50,7 +52,7 @@ async def test_what_cannot_be_read_is_buried_and_the_rest_is_known(tmp_path: Pat
         await until(lambda: sample(site, "dead_letters_total", topic=TOPIC) == 3)
         assert await is_held(site, "v0", None)
         assert {dead_letter.reason.partition(":")[0] for dead_letter in await dead_letters(site, FRANKFURT)} == {
-            "not JSON", "'no key' is no place/repository", "tag_version is larger than any time",
+            "not JSON", "the key 'no key' is not place/repository", "tag_version does not fit into 64 bits",
         }  # fmt: skip
 
 
@@ -138,16 +140,14 @@ async def test_with_a_new_log_nothing_is_forgotten_before_anything_is_declared_o
         database, clock, key = (
             Database(f"sqlite:///{tmp_path / 'kept.db'}"),
             ManualClock(NOW),
-            Key("cn", "app", "v1"),
+            TagKey("cn", "app", "v1"),
         )
         images = Images(database)
-        await images.take([(key, Held(DIGEST, NOW, Cause.ARRIVAL, 1))])
-        locations = Locations(
-            images, log=site.log, state=site.state, clock=clock, metrics=site.metrics, random=lambda: 0.5
-        )
-        forgetting = asyncio.create_task(locations.forget())
-        await until(lambda: clock.monotonic() > 300 or forgetting.done())
-        forgetting.cancel()
-        await asyncio.gather(forgetting, return_exceptions=True)
-        assert key in await images.held([("cn", "app")], ["v1"])
+        await images.take([(key, TagEntry(DIGEST, NOW, Cause.ARRIVAL, 1))])
+        locations = Locations(images, ports=replace(site.ports, clock=clock), settings=ControlSettings())
+        cleaning_up = asyncio.create_task(locations.clean_up())
+        await until(lambda: clock.monotonic() > 300 or cleaning_up.done())
+        cleaning_up.cancel()
+        await asyncio.gather(cleaning_up, return_exceptions=True)
+        assert key in await images.entries([("cn", "app")], ["v1"])
         await database.close()

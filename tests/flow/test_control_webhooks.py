@@ -1,17 +1,17 @@
 """Webhooks from a completion on the log to a real receiver."""
 
 import asyncio
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from sqlalchemy import create_engine, text
 
-from mesh.clock import SystemClock
+from mesh.control.settings import ControlSettings
 from mesh.control.storage.database import Database
 from mesh.control.sync_log.store import SyncLog
 from mesh.control.webhooks.deliver import Deliver
 from mesh.control.webhooks.outbox import Outbox
-from mesh.control.webhooks.signing import RetryPolicy
 from mesh.credentials.secrets import Secrets
 from mesh.errors import LogUnavailable
 from mesh.rules.state import MeshState
@@ -78,7 +78,7 @@ async def test_a_receiver_that_takes_nothing_is_told_by_the_doctor(tmp_path: Pat
         await site.report(completion())
         await until(lambda: delivered(site, outcome="retried") >= 3)
         (told,) = await about_ci(site)
-        assert told.startswith("1 delivery is tried again and again: secret 'ci-key' has no value: set ")
+        assert told.startswith("1 delivery fails repeatedly: secret 'ci-key' has no value: set ")
     async with receiver() as ci, control_site(tmp_path, environment=SECRET) as site:
         await site.control.apply(hooks(ci=ci.url))
         await until(lambda: delivered(site) == 1)
@@ -87,7 +87,9 @@ async def test_a_receiver_that_takes_nothing_is_told_by_the_doctor(tmp_path: Pat
 
 async def test_a_restart_in_between_loses_none(tmp_path: Path):
     async with receiver(*[503] * 3) as ci:
-        async with control_site(tmp_path, environment=SECRET, tries=RetryPolicy(first_wait=0.3)) as site:
+        async with control_site(
+            tmp_path, environment=SECRET, settings=ControlSettings(webhook_first_wait=0.3)
+        ) as site:
             await site.control.apply(hooks(ci=ci.url))
             await site.report(completion())
             await until(lambda: delivered(site, outcome="retried") == 1)
@@ -100,7 +102,9 @@ async def test_a_restart_in_between_loses_none(tmp_path: Path):
 
 async def test_a_stop_while_a_try_runs_gives_it_back_at_once(tmp_path: Path):
     async with receiver(0) as ci:
-        async with control_site(tmp_path, environment=SECRET, tries=RetryPolicy(timeout=60)) as site:
+        async with control_site(
+            tmp_path, environment=SECRET, settings=ControlSettings(webhook_timeout=60)
+        ) as site:
             await site.control.apply(hooks(ci=ci.url))
             await site.report(completion())
             await until(lambda: len(ci.requests) == 1)
@@ -111,11 +115,11 @@ async def test_a_stop_while_a_try_runs_gives_it_back_at_once(tmp_path: Path):
 
 
 async def test_a_slow_receiver_delays_no_other(tmp_path: Path):
-    tries = RetryPolicy(timeout=60, at_once=2)
+    settings = ControlSettings(webhook_timeout=60, webhook_concurrency=2)
     async with (
         receiver(*[0] * 50) as slow,
         receiver() as ci,
-        control_site(tmp_path, environment=SECRET, tries=tries) as site,
+        control_site(tmp_path, environment=SECRET, settings=settings) as site,
     ):
         await site.control.apply(hooks(ci=ci.url, slow=slow.url))
         await site.report(*(completion(number) for number in range(20)))
@@ -138,7 +142,7 @@ async def test_a_receiver_that_is_not_there_and_comes(tmp_path: Path):
 
 async def test_a_hung_receiver_is_timed_out(tmp_path: Path):
     async with receiver(0) as ci, control_site(
-        tmp_path, environment=SECRET, tries=RetryPolicy(timeout=0.2, first_wait=0.02)
+        tmp_path, environment=SECRET, settings=ControlSettings(webhook_timeout=0.2, webhook_first_wait=0.02)
     ) as site:  # fmt: skip
         await site.control.apply(hooks(ci=ci.url))
         await site.report(completion())
@@ -183,8 +187,11 @@ async def test_a_secret_that_cannot_be_read_stops_nothing_but_its_webhook(tmp_pa
 
 
 async def test_given_up_after_days_and_kept_for_people(tmp_path: Path):
-    tries = RetryPolicy(first_wait=0.02, longest_wait=0.02, give_up_after=0.1)
-    async with receiver(*[500] * 99) as ci, control_site(tmp_path, environment=SECRET, tries=tries) as site:
+    settings = ControlSettings(webhook_first_wait=0.02, webhook_longest_wait=0.02, webhook_give_up_after=0.1)
+    async with (
+        receiver(*[500] * 99) as ci,
+        control_site(tmp_path, environment=SECRET, settings=settings) as site,
+    ):
         await site.control.apply(hooks(ci=ci.url))
         await site.report(completion())
         await until(lambda: delivered(site, outcome="given_up") == 1)
@@ -218,8 +225,8 @@ async def test_a_control_that_does_not_reach_the_log_closes_nothing_of_one_that_
         database = Database(f"sqlite:///{tmp_path / 'control.db'}")
         await SyncLog(database).write([completion()], site.state.webhooks(), NOW)
         other = Deliver(
-            Outbox(database), state=MeshState(), secrets=Secrets(SECRET), clock=SystemClock(), metrics=site.metrics,
-            random=lambda: 0.5, tries=QUICK, caught_up=away,
+            Outbox(database), ports=replace(site.ports, state=MeshState()), secrets=Secrets(SECRET), settings=QUICK,
+            caught_up=away,
         )  # fmt: skip
         running = asyncio.create_task(other.run())
         await until(lambda: asked > 0 or kept(tmp_path)[0][1] != "pending")

@@ -36,7 +36,7 @@ async def test_what_failed_and_is_gone_from_the_source_is_settled_by_trying_it_a
         await mesh.rule()
         await _fails(mesh, faults, "v1")
         await _is_deleted(mesh, "v1")
-        assert await mesh.doctor() == ["1 task failed and nothing has made it good since"]
+        assert await mesh.doctor() == ["1 task failed and no later task has succeeded"]
         _, answer = await mesh.control.call("POST", "/api/v1/retries", {})
         ended = await mesh.ended(answer["items"][0]["id"])
         assert (ended["status"], ended["total"], ended["skipped"]) == ("Succeed", 1, 1)
@@ -111,7 +111,7 @@ async def test_a_rule_that_got_another_destination_leaves_no_execution_behind(me
 async def test_an_end_is_counted_when_tasks_end_and_told_to_who_waits_for_it(
     mesh: Mesh, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(commands, "_POLL", 3600.0)  # nothing looks by itself any more
+    monkeypatch.setattr(commands, "_SETTLE_INTERVAL", 3600.0)  # only news wake it
     await mesh.rule()
     await mesh.push("v1")
     execution_id = await mesh.sync()

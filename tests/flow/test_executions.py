@@ -304,7 +304,7 @@ async def test_names_that_nobody_can_read_are_told_and_hide_no_other(
     monkeypatch.setattr(store, "tags", lambda _: ["-no-tag", "v1"])
     code = await asyncio.to_thread(app.run, ["sync", "release", "--wait", "--server", running.control.url])
     assert (code, await running.holds("v1")) == (1, digest)
-    assert "2 errors, the first: 1 name is none" in capsys.readouterr().err
+    assert "2 errors, the first: 1 name is not valid" in capsys.readouterr().err
     (shown,) = await running.executions()
     assert (shown["status"], shown["succeed"], shown["error"]["code"]) == ("Failed", 1, "unreadable_names")
     assert "'Game/App' (in /v2/_catalog)" in shown["error"]["message"]

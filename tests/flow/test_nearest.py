@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from consumer.settings import TransferLimits
-from mesh.control.declare import InvalidDocument
+from mesh.control import InvalidDocument
 from tests.support import images
 from tests.support.mesh_site import APP, QUICK, MeshSite, client, mesh_site, until
 

@@ -283,8 +283,8 @@ async def test_what_get_shows_of_a_replica_is_put_back_as_it_is_and_gauges_follo
     again = await site.api.request("PUT", "/api/v1/replicas/cn@shanghai", body=shown)
     assert again["url"] == shown["url"]
     replicas, gauges = site.control._replicas, site.node.metrics.registry
-    told = replicas._show(await replicas.statuses(), set())
-    assert told == {"cn@shanghai", "cn@chengdu"}
+    await replicas.update_gauges()
+    assert replicas._in_gauges == {"cn@shanghai", "cn@chengdu"}
     labels = {"replica": "cn@shanghai"}
     assert gauges.get_sample_value("regmesh_replica_lag_seconds", labels) == 0.0
     assert {
@@ -292,7 +292,8 @@ async def test_what_get_shows_of_a_replica_is_put_back_as_it_is_and_gauges_follo
         for state in ("Syncing", "Synced", "Failed")
     } == {"Syncing": 0, "Synced": 1, "Failed": 0}
     await site.api.request("DELETE", "/api/v1/replicas/cn@shanghai")
-    assert replicas._show(await replicas.statuses(), told) == {"cn@chengdu"}
+    await replicas.update_gauges()
+    assert replicas._in_gauges == {"cn@chengdu"}
     assert gauges.get_sample_value("regmesh_replica_lag_seconds", labels) is None
 
 

@@ -52,14 +52,14 @@ async def _listed(site: Site, execution_id: str, error: TaskError | None = None)
 
 
 async def _agent_lives(site: Site) -> None:
-    now = site.control._clock.now()
+    now = site.control._ports.clock.now()
     beat = Heartbeat(id="a", time=now, agent="a", region=Region("shanghai"), rules_rev=1, running=0)
     await site.log.append([Append(topics.status(beat.region), beat.key, encode(beat))])
 
 
 async def _run_of_one_image(site: Site, name: str) -> None:
     """As a gateway asks for what it misses."""
-    now = site.control._clock.now()
+    now = site.control._ports.clock.now()
     start = ExecutionStart(
         id=name, time=now, execution_id=name, region=Region("beijing"), rule=PlaceName(NAME),
         source=ObjectName("game-cn"), trigger="reconcile", images=(IMAGE,), rules_rev=-1,
@@ -89,7 +89,7 @@ async def test_a_run_of_one_image_makes_no_fill_good(tmp_path: Path) -> None:
         await until(failed)
         await _run_of_one_image(site, "missed")
         found = await _replica(site)
-        assert (found["state"], found["reason"]) == ("Failed", "its fill failed: no catalogue")
+        assert (found["state"], found["reason"]) == ("Failed", "the fill failed: no catalogue")
 
 
 async def test_a_run_over_all_of_it_makes_it_good_whatever_runs_of_single_images_come_after(
@@ -118,11 +118,11 @@ async def test_a_run_over_all_of_it_makes_it_good_whatever_runs_of_single_images
 async def test_the_fill_of_an_earlier_declaration_says_nothing_of_the_replica(tmp_path: Path) -> None:
     async with control_site(tmp_path, running=False) as site:
         await _declare(site)
-        await site.control._schedule.look()
+        await site.control._schedule.start_due()
         first = (await _replica(site))["fill"]
         assert first is not None
         assert (await site.call("DELETE", f"/api/v1/replicas/{NAME}"))[0] == 204
         await _declare(site)
         assert (await _replica(site))["fill"] is None  # it has not begun
-        await site.control._schedule.look()
+        await site.control._schedule.start_due()
         assert (await _replica(site))["fill"]["id"] != first["id"]

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from mesh.control.declare import InvalidDocument
+from mesh.control import InvalidDocument
 from mesh.log.port import Append
 from mesh.registry.builtin.faults import Faults, Stall
 from schemas import codec, topics

@@ -1,5 +1,6 @@
 """Scheduled rules: at their ticks, each once, also when control was down at the tick."""
 
+from dataclasses import replace
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -23,15 +24,9 @@ async def _schedule(
     """As control makes it, on a clock that the test turns."""
     clock, database = ManualClock(start), Database(f"sqlite:///{folder / 'schedule.db'}")
     executions = Executions(database)
-    commands = Commands(
-        executions, log=site.log, state=site.state, clock=clock, metrics=site.metrics, random=lambda: 0.5
-    )
-    return (
-        Schedule(database, commands, state=site.state, clock=clock, random=lambda: 0.5),
-        clock,
-        executions,
-        database,
-    )
+    ports = replace(site.ports, clock=clock)
+    schedule = Schedule(database, executions, Commands(executions, ports), ports)
+    return schedule, clock, executions, database
 
 
 async def _declare(site: Site, **fields: Any) -> None:
@@ -41,7 +36,7 @@ async def _declare(site: Site, **fields: Any) -> None:
 
 
 async def _triggers(executions: Executions) -> list[str]:
-    return [one["trigger"] for one in await executions.page({}, 100, None)]
+    return [one["trigger"] for one in (await executions.page({}, 100, None)).items]
 
 
 async def test_a_tick_starts_one_execution_and_none_before_it(tmp_path: Path) -> None:
@@ -49,14 +44,14 @@ async def test_a_tick_starts_one_execution_and_none_before_it(tmp_path: Path) ->
         await _declare(site, trigger={"type": "scheduled", "cron": "0 9 * * *"})
         schedule, clock, executions, database = await _schedule(site, tmp_path, NOW)
         for _ in range(3):
-            await schedule.look()
+            await schedule.start_due()
         assert await _triggers(executions) == []  # 08:00, and the tick of yesterday was before the rule
         await clock.sleep(3600)
         for _ in range(3):
-            await schedule.look()
+            await schedule.start_due()
         assert await _triggers(executions) == ["scheduled"]
         await clock.sleep(24 * 3600)
-        await schedule.look()
+        await schedule.start_due()
         assert await _triggers(executions) == ["scheduled"] * 2
         await database.close()
 
@@ -65,13 +60,13 @@ async def test_ticks_that_control_slept_through_run_once_when_it_is_back(tmp_pat
     async with control_site(tmp_path, running=False) as site:
         await _declare(site, trigger={"type": "scheduled", "cron": "0 * * * *"})
         schedule, _, executions, database = await _schedule(site, tmp_path, NOW)
-        await schedule.look()
+        await schedule.start_due()
         await database.close()
         schedule, _, executions, database = await _schedule(
             site, tmp_path, NOW + timedelta(hours=5, minutes=10)
         )
         for _ in range(3):
-            await schedule.look()
+            await schedule.start_due()
         assert await _triggers(executions) == ["scheduled"]
         await database.close()
 
@@ -80,13 +75,13 @@ async def test_a_changed_schedule_is_reckoned_anew_and_a_disabled_rule_rests(tmp
     async with control_site(tmp_path, running=False) as site:
         await _declare(site, trigger={"type": "scheduled", "cron": "0 9 * * *"})
         schedule, clock, executions, database = await _schedule(site, tmp_path, NOW)
-        await schedule.look()
+        await schedule.start_due()
         await _declare(site, trigger={"type": "scheduled", "cron": "0 12 * * *"})
         await clock.sleep(2 * 3600)
-        await schedule.look()
+        await schedule.start_due()
         await _declare(site, trigger={"type": "scheduled", "cron": "0 12 * * *"}, enabled=False)
         await clock.sleep(3 * 3600)
-        await schedule.look()
+        await schedule.start_due()
         assert await _triggers(executions) == []
         await database.close()
 
@@ -104,11 +99,11 @@ async def test_a_replica_is_looked_through_once_a_day_after_its_fill(tmp_path: P
         assert status == 200, answer
         schedule, clock, executions, database = await _schedule(site, tmp_path, NOW)
         for _ in range(24):
-            await schedule.look()
+            await schedule.start_due()
             await clock.sleep(3600)
         assert await _triggers(executions) == ["backfill"]
         for _ in range(24 * 3):
-            await schedule.look()
+            await schedule.start_due()
             await clock.sleep(3600)
         assert await _triggers(executions) == ["reconcile"] * 3 + ["backfill"]
         await database.close()
@@ -119,25 +114,25 @@ async def test_a_rule_that_was_away_runs_no_tick_of_that_time(tmp_path: Path) ->
     async with control_site(tmp_path, running=False) as site:
         await _declare(site, trigger=trigger)
         schedule, clock, executions, database = await _schedule(site, tmp_path, NOW)
-        await schedule.look()
+        await schedule.start_due()
         assert (await site.call("DELETE", "/api/v1/rules/release-to-eu"))[0] == 204
-        await schedule.look()
+        await schedule.start_due()
         await clock.sleep(5 * 3600 + 600)
-        await schedule.look()
+        await schedule.start_due()
         await _declare(site, trigger=trigger)
         for _ in range(2):
-            await schedule.look()
+            await schedule.start_due()
         assert await _triggers(executions) == []
         await _declare(site)  # on events meanwhile, with the same cron afterwards
-        await schedule.look()
+        await schedule.start_due()
         await clock.sleep(5 * 3600)
-        await schedule.look()
+        await schedule.start_due()
         await _declare(site, trigger=trigger)
         for _ in range(2):
-            await schedule.look()
+            await schedule.start_due()
         assert await _triggers(executions) == []
         await clock.sleep(3600)
-        await schedule.look()
+        await schedule.start_due()
         assert await _triggers(executions) == ["scheduled"]
         await database.close()
 
@@ -152,8 +147,8 @@ async def test_a_rule_without_its_instance_holds_up_no_other(tmp_path: Path) -> 
         await site.table.wait_for(rev)
         schedule, _, executions, database = await _schedule(site, tmp_path, NOW)
         for _ in range(2):
-            await schedule.look()
-        assert [one["rule"] for one in await executions.page({}, 100, None)] == ["b-whole"]
+            await schedule.start_due()
+        assert [one["rule"] for one in (await executions.page({}, 100, None)).items] == ["b-whole"]
         status, answer = await site.call("POST", "/api/v1/executions", {"rule": "a-orphan"})
         assert (status, answer["error"]["code"]) == (400, "invalid_input")
         await database.close()

@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -358,8 +359,8 @@ async def test_a_control_that_was_cut_while_it_compared_begins_again_and_changes
     try:
         await twice.run(lambda connection: connection.exec_driver_sql("UPDATE executions SET surplus = NULL"))
         await OrphanedTags(
-            twice, site.control._commands, state=site.node.state, clock=CLOCK, random=lambda: 0.5
-        ).look()
+            twice, site.control._commands, replace(site.control._ports, clock=CLOCK)
+        ).compare_replicas()
     finally:
         await twice.close()
     await site.start_agent("shanghai")

@@ -17,7 +17,8 @@ from standardwebhooks import Webhook as Verifier
 
 from mesh.clock import Clock, SystemClock
 from mesh.control import Control
-from mesh.control.webhooks.signing import RetryPolicy
+from mesh.control.ports import ControlPorts
+from mesh.control.settings import ControlSettings
 from mesh.credentials.secrets import Secrets
 from mesh.log.port import Append, Log, Record
 from mesh.log.sqlite import open_log
@@ -32,7 +33,7 @@ from schemas.envelope import make_id
 NOW = datetime(2026, 3, 1, 8, tzinfo=UTC)
 DIGEST = "sha256:" + "ab" * 32
 KEY = "whsec_" + "c2VjcmV0LXNlY3JldC1zZWNyZXQtc2VjcmV0"
-QUICK = RetryPolicy(timeout=2.0, first_wait=0.02, longest_wait=0.05)  # seconds
+QUICK = ControlSettings(webhook_timeout=2.0, webhook_first_wait=0.02, webhook_longest_wait=0.05)  # seconds
 
 MESH: dict[str, Any] = {
     "regions": [
@@ -72,6 +73,7 @@ class Site:
     state: MeshState
     table: Table
     metrics: Metrics
+    ports: ControlPorts
     control: Control
     http: ClientSession
     url: str
@@ -105,7 +107,7 @@ async def control_site(
     *,
     environment: Mapping[str, str] | None = None,
     clock: Clock | None = None,
-    tries: RetryPolicy = QUICK,
+    settings: ControlSettings = QUICK,
     database: str | None = None,
     running: bool = True,
 ) -> AsyncIterator[Site]:
@@ -123,9 +125,10 @@ async def control_site(
         raise AssertionError(record, reason)
 
     table = Table(log, topics.STATE, apply, unreadable=unreadable, clock=clock)
+    ports = ControlPorts(log=log, state=state, clock=clock, metrics=metrics, random=lambda: 0.5)
     control = Control(
-        log=log, state=state, table=table, clock=clock, metrics=metrics, secrets=secrets,
-        random=lambda: 0.5, database=database or f"sqlite:///{folder / 'control.db'}", tries=tries,
+        ports, table=table, secrets=secrets, database=database or f"sqlite:///{folder / 'control.db'}",
+        settings=settings,
     )  # fmt: skip
     app = web.Application()
     control.routes(app)
@@ -138,7 +141,7 @@ async def control_site(
         await web.TCPSite(runner, "127.0.0.1", 0).start()
         port = runner.addresses[0][1]
         async with ClientSession() as http:
-            yield Site(log, state, table, metrics, control, http, f"http://127.0.0.1:{port}")
+            yield Site(log, state, table, metrics, ports, control, http, f"http://127.0.0.1:{port}")
     finally:
         await runner.cleanup()
         for task in reversed(tasks):

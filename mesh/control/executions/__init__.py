@@ -1,1 +1,1 @@
-"""Executions: commands, their records, retries, schedules, and the pruning of orphaned tags."""
+"""Executions: commands, their records, retries, schedules, parked tasks, and the deletion of orphaned tags."""

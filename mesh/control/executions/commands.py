@@ -1,20 +1,17 @@
-"""`mesh.commands`: control writes what people and schedules ask for, and reads back what became of it."""
+"""Writes commands to `mesh.commands`, reads them back into the database, and ends executions whose tasks have ended."""
 
 import asyncio
 import itertools
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 
 import structlog
 
-from mesh.clock import Clock
-from mesh.control.executions.store import Command, Executions, Standing
-from mesh.control.patience import Patience, first_of
-from mesh.control.readers.shared_reading import finished
+from mesh.concurrency import wait_for_event
+from mesh.control.executions.store import Command, Executions, RuleIdentity
+from mesh.control.ports import ControlPorts
+from mesh.control.readers.group_reader import GroupReader, Topics
 from mesh.errors import DatabaseUnavailable, InvalidInput, LogError, NotDeclared
-from mesh.log.dead_letters import send_record_to_dlq
-from mesh.log.port import Append, Group, Log, Record
-from mesh.metrics import Metrics
-from mesh.rules.state import MeshState
+from mesh.log.port import Append, Record
 from mesh.rules.validation import messages
 from schemas import codec, topics
 from schemas.completions import Operation, Status
@@ -26,11 +23,9 @@ from schemas.rules import TriggerKind
 
 LOG = structlog.get_logger()
 
-GROUP = "control.executions"
-_MOST_RECORDS = 200
-_POLL = 0.5  # seconds; executions are settled as often without any news, which another control may have had
-_GATHERED = 0.05  # seconds for which news are gathered
-_TENTH = 9  # times as long as it took to count is waited before it is done again, however much news there is
+_SETTLE_INTERVAL = 0.5  # seconds; another control may have read the news
+_GATHER = 0.05  # seconds to gather news before executions are settled
+_COUNTING_SHARE = 10  # counting takes at most one part in so many of the time
 _KINDS: dict[str, type[Command]] = {
     ExecutionStart.kind: ExecutionStart,
     ExecutionListed.kind: ExecutionListed,
@@ -39,35 +34,35 @@ _KINDS: dict[str, type[Command]] = {
 
 
 class Commands:
-    def __init__(
-        self,
-        executions: Executions,
-        *,
-        log: Log,
-        state: MeshState,
-        clock: Clock,
-        metrics: Metrics,
-        random: Callable[[], float],
-    ) -> None:
-        self._executions, self._log, self._state = executions, log, state
-        self._clock, self._metrics, self._random = clock, metrics, random
-        self._asked = itertools.count()
+    """Starts, stops and ends executions."""
+
+    def __init__(self, executions: Executions, ports: ControlPorts) -> None:
+        self._executions, self._ports = executions, ports
+        self._log, self._state, self._clock = ports.log, ports.state, ports.clock
+        self._started = itertools.count()
         self._news, self._ends = asyncio.Event(), asyncio.Event()
+        self._reader = GroupReader(
+            "executions", record_name="command", topics=self._topics, decode=_decode, take=self._take, ports=ports
+        )  # fmt: skip
 
     def wake(self) -> None:
-        """Tasks ended: perhaps an execution has with them."""
+        """Tells that tasks ended, and with them perhaps an execution."""
         self._news.set()
 
-    async def until_ended(self, execution_id: str, seconds: float) -> None:
-        """Return when it runs no more, and after `seconds` at the latest. `DatabaseUnavailable`."""
-        deadline = self._clock.monotonic() + seconds
+    async def until_ended(self, execution_id: str, timeout: float) -> None:
+        """Returns when the execution is no longer in progress, and after `timeout` seconds at the latest.
+
+        Raises:
+            DatabaseUnavailable: The database does not answer.
+        """
+        deadline = self._clock.monotonic() + timeout
         while True:
-            ends = self._ends  # before looking, so that what ends while looking rings
-            running = await self._executions.status(execution_id) is Status.IN_PROGRESS
+            ends = self._ends  # taken before the look, so that an end during the look is not missed
+            is_running = await self._executions.status(execution_id) is Status.IN_PROGRESS
             left = deadline - self._clock.monotonic()
-            if not running or left <= 0:
+            if not is_running or left <= 0:
                 return
-            await first_of(ends, self._clock, min(left, _POLL))
+            await wait_for_event(ends, self._clock, min(left, _SETTLE_INTERVAL))
 
     async def start(
         self,
@@ -82,9 +77,23 @@ class Commands:
         operation: Operation = "copy",
         surplus: OrphanedTagCount | None = None,
     ) -> str:
-        """Ask for an execution; its id.
+        """Starts an execution of a rule or replica, and returns its id.
 
-        `InvalidInput` when the rule cannot run, `NotDeclared` when there is none, `LogError` when it was not taken.
+        Args:
+            rule: The name of a rule or of a replica.
+            trigger: What starts it.
+            execution_id: Its id; a new one when None. The same id never starts a second execution.
+            repository: Pattern of the repositories to list.
+            tag: Pattern of the tags to list.
+            images: The images of the execution; when there are any, nothing is listed.
+            dry_run: Whether tasks end after the plan.
+            operation: Whether tasks copy or delete.
+            surplus: How many orphaned tags a replica has, when they are to be deleted.
+
+        Raises:
+            InvalidInput: The rule cannot run.
+            NotDeclared: There is no such rule.
+            LogError: The log did not accept the command.
         """
         found = self._state.rule(rule)
         if found is None:
@@ -92,13 +101,15 @@ class Commands:
         if not found.rule.enabled:
             raise InvalidInput(f"rule: {rule!r} is not enabled; set enabled: true and apply it")
         source = self._state.place(found.rule.source)
-        if source is None:  # two controls that wrote at once
+        if source is None:  # two controls wrote at the same time
             raise InvalidInput(
                 f"rule: the source {found.rule.source!r} of {rule!r} is not declared; apply it again"
             )
         now = self._clock.now()
-        asked = make_id("execution", rule, now.isoformat(), str(self._random()), next(self._asked))
-        execution_id = execution_id or asked
+        new_id = make_id(
+            "execution", rule, now.isoformat(), str(self._ports.random()), next(self._started)
+        )  # fmt: skip
+        execution_id = execution_id or new_id
         command = ExecutionStart(
             id=make_id("start", execution_id), time=now, execution_id=execution_id, region=source.region,
             rule=PlaceName(found.rule.name), source=found.rule.source, destination=PlaceName(found.rule.destination),
@@ -109,91 +120,82 @@ class Commands:
         return execution_id
 
     async def stop(self, execution_id: str, region: Region) -> None:
-        """Ask for its end. `LogError`."""
-        now = self._clock.now()
-        stop = ExecutionStop(
-            id=make_id("stop", execution_id), time=now, execution_id=execution_id, region=region
+        """Asks the agents and producers to end an execution of a source in `region`.
+
+        Raises:
+            LogError: The log did not accept the command.
+        """
+        stop_id = make_id("stop", execution_id)
+        await self._write(
+            ExecutionStop(id=stop_id, time=self._clock.now(), execution_id=execution_id, region=region)
         )
-        await self._write(stop)
 
     async def run(self) -> None:
-        """Read and count for ever, while the log and the database come and go."""
+        """Reads commands and settles executions until cancelled."""
         async with asyncio.TaskGroup() as tasks:
-            tasks.create_task(self._follow(), name="control follows commands")
+            tasks.create_task(self._read(), name="control reads commands")
             tasks.create_task(self._settle(), name="control settles executions")
 
-    async def _follow(self) -> None:
-        patience = Patience("executions", self._clock, self._random)
+    async def _read(self) -> None:
+        retry = self._ports.retry_loop("executions")
         while True:
             try:
                 await self._log.ensure([topics.COMMANDS])
-                await self._read(patience)
-            except (LogError, DatabaseUnavailable) as error:
-                await patience.wait(error)
+                return await self._reader.run()
+            except LogError as error:
+                await retry.wait(error)
 
     async def _settle(self) -> None:
-        """As soon as something may have ended one. Counting again and again takes a tenth of the time at the most."""
-        patience = Patience("executions", self._clock, self._random)
+        """Settles soon after news."""
+        retry = self._ports.retry_loop("executions")
         while True:
             try:
                 self._news.clear()
-                began = self._clock.monotonic()
-                if await self._executions.settle(self._standing(), self._clock.now()):
+                started = self._clock.monotonic()
+                if await self._executions.settle(self._declared_rules(), self._clock.now()):
                     self._ends.set()
                     self._ends = asyncio.Event()
-                patience.relax()
-                took = self._clock.monotonic() - began
-                await self._clock.sleep(max(_GATHERED, _TENTH * took))
-                await first_of(self._news, self._clock, _POLL)
+                retry.reset()
+                duration = self._clock.monotonic() - started
+                await self._clock.sleep(max(_GATHER, (_COUNTING_SHARE - 1) * duration))
+                await wait_for_event(self._news, self._clock, _SETTLE_INTERVAL)
             except DatabaseUnavailable as error:
-                await patience.wait(error)
+                await retry.wait(error)
 
-    def _standing(self) -> Mapping[str, Standing]:
+    def _declared_rules(self) -> Mapping[str, RuleIdentity]:
         return {
-            str(rule.name): Standing(
+            str(rule.name): RuleIdentity(
                 str(rule.source), str(rule.destination), self._state.last_removed(rule.key)
             )
             for rule in (*self._state.rules(), *self._state.replica_rules())
         }
 
     async def _write(self, command: Command) -> None:
-        """On the log it counts. It is shown at once too; where the database is away, later."""
+        """The log decides; the database only shows it earlier than it would be read back."""
         await self._log.ensure([topics.COMMANDS])
         await self._log.append([Append(topics.COMMANDS, command.key, codec.encode(command))])
         try:
             await self._executions.take([command])
         except DatabaseUnavailable as error:
-            LOG.warning("an execution is shown later", action="database_away", error=str(error))
+            LOG.warning(
+                "the database does not answer; an execution is shown later", action="database_away",
+                error=str(error),
+            )  # fmt: skip
         LOG.info("command", action=command.kind, execution=command.execution_id)
 
-    async def _read(self, patience: Patience) -> None:
-        group = await self._log.group(GROUP, [topics.COMMANDS])
-        try:
-            while True:
-                await self._turn(group)
-                patience.relax()
-        finally:
-            await group.close()
+    def _topics(self) -> Topics:
+        """Commands that cannot be read are dead letters of the first region."""
+        regions = self._state.regions()
+        return {topics.COMMANDS: regions[0].name} if regions else {}
 
-    async def _turn(self, group: Group) -> None:
-        records = await group.read(max_records=_MOST_RECORDS, timeout=_POLL)
-        group.revoked()  # nothing stays with us from one turn to the next
-        if records:
-            commands = [command for record in records if (command := await self._decoded(record)) is not None]
-            await self._executions.take(commands)
-            await group.commit(finished(records))
-            self.wake()
+    async def _take(self, commands: Sequence[Command]) -> None:
+        await self._executions.take(commands)
+        self.wake()
 
-    async def _decoded(self, record: Record) -> Command | None:
-        raw = record.value or b""
-        try:
-            kind = codec.kind_of(raw)
-            if kind not in _KINDS:
-                raise codec.DecodeError(f"{kind[:40]!r} is no command", raw)  # noqa: TRY301
-            return codec.decode(raw, _KINDS[kind])
-        except codec.DecodeError as error:
-            self._metrics.dead_letters.labels(topics.COMMANDS).inc()
-            LOG.warning("command unreadable", action="command_unreadable", reason=error.reason)
-            for region in self._state.regions()[:1]:
-                await send_record_to_dlq(self._log, region.name, record, error.reason, self._clock)
-            return None
+
+def _decode(record: Record, _: Region) -> Command:
+    raw = record.value or b""
+    kind = codec.kind_of(raw)
+    if kind not in _KINDS:
+        raise codec.DecodeError(f"{kind[:40]!r} is not a command", raw)
+    return codec.decode(raw, _KINDS[kind])

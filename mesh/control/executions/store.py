@@ -1,18 +1,19 @@
-"""Executions as control's database keeps them: what was asked, how much was listed, and how it ended.
+"""Executions in the database: what was asked for, how much was listed, and how it ended.
 
-Fed from `mesh.commands`; what the tasks came to is counted in the sync log. Every step may be done again.
+Fed from `mesh.commands`; the outcome of the tasks is counted from the sync log. Every step may be repeated.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
 from typing import Any, NamedTuple
 
-from sqlalchemy import Connection, Select, exists, func, insert, literal, select, tuple_, update
+from sqlalchemy import Connection, Select, exists, func, insert, select, update
 
+from mesh.control.storage import paging
 from mesh.control.storage.database import Database
-from mesh.control.storage.tables import Moment, executions, sync_log
-from mesh.control.sync_log.entry import Row, rfc3339
-from mesh.control.sync_log.log_query import Position
+from mesh.control.storage.paging import Page, Position
+from mesh.control.storage.tables import executions, sync_log
+from mesh.control.sync_log.entry import Row, error_columns, error_of, rfc3339
 from schemas.completions import REFUSAL_CODES, Side, Status, TaskError
 from schemas.envelope import make_id
 from schemas.executions import ExecutionListed, ExecutionStart, ExecutionStop
@@ -22,29 +23,18 @@ Command = ExecutionStart | ExecutionListed | ExecutionStop
 _ENDS = (Status.SUCCEED, Status.FAILED, Status.SKIPPED, Status.STOPPED)
 _SUMS = ("bytes_total", "bytes_transferred", "bytes_skipped")
 _SHOWN = (
-    "id",
-    "rule",
-    "region",
-    "trigger",
-    "repository",
-    "tag",
-    "dry_run",
-    "operation",
-    "status",
-    "start_time",
-    "end_time",
-    "total",
-    "surplus",
-)
+    "id", "rule", "region", "trigger", "repository", "tag", "dry_run", "operation", "status", "start_time", "end_time",
+    "total", "surplus",
+)  # fmt: skip
 
 
 def backfill_id(rule: str, rev: int) -> str:
-    """Of the one backfill of a rule, or of a replica, as it holds since revision `rev`."""
+    """Returns the id of the backfill of a rule or replica as it was declared by revision `rev`."""
     return make_id("execution", rule, "backfill", rev)
 
 
-class Standing(NamedTuple):
-    """A rule as it is declared, and the last revision by which it was not (-1: none that is known)."""
+class RuleIdentity(NamedTuple):
+    """What makes a declared rule the same rule: its ends, and the last revision that removed it (-1: none known)."""
 
     source: str
     destination: str
@@ -58,33 +48,43 @@ class Executions:
         self._database = database
 
     async def take(self, commands: Sequence[Command]) -> None:
-        """Take over records of `mesh.commands`, in their order."""
+        """Stores records of `mesh.commands`, in their order."""
         await self._database.run(lambda connection: _take(connection, commands))
 
-    async def settle(self, rules: Mapping[str, Standing], now: datetime) -> bool:
-        """End those whose tasks have all ended, and those whose rule is no more: nobody will end their tasks.
+    async def settle(self, rules: Mapping[str, RuleIdentity], now: datetime) -> bool:
+        """Ends executions whose tasks have all ended, and those whose rule was removed or replaced.
 
-        Whether any was ended.
+        A rule with another source or destination is another rule, and so is one that was removed in between and
+        declared again: agents ignored the events that they read meanwhile, so nobody ends those tasks.
 
-        `rules` are the declared ones. With another source or destination a rule is another one, and so is one that was
-        declared no more in between: what its agents read meanwhile they left alone.
+        Args:
+            rules: The declared rules, by name.
+            now: The end time of what ends.
+
+        Returns:
+            Whether any execution ended.
         """
         return await self._database.run(lambda connection: _settle(connection, rules, now))
 
     async def get(self, execution_id: str) -> dict[str, Any] | None:
-        """As the API shows it; None when there is none."""
+        """Returns an execution as the API shows it; None when there is none with this id."""
         wanted = select(executions).where(executions.c.id == execution_id)
-        found = await self._database.run(lambda connection: _shown(connection, wanted))
+        found = await self._database.run(lambda connection: _as_shown(connection, wanted))
         return found[0] if found else None
 
     async def status(self, execution_id: str) -> Status | None:
-        """Nothing is counted; None when there is none."""
+        """Returns the status without counting tasks; None when there is no such execution."""
         wanted = select(executions.c.status).where(executions.c.id == execution_id)
         found = await self._database.run(lambda connection: connection.execute(wanted).scalar())
         return None if found is None else Status(found)
 
+    async def start_time(self, execution_id: str) -> datetime | None:
+        """Returns when an execution started; None when there is no such execution."""
+        wanted = select(executions.c.start_time).where(executions.c.id == execution_id)
+        return await self._database.run(lambda connection: connection.execute(wanted).scalar())
+
     async def ran_whole(self, rule: str, since: datetime) -> bool:
-        """Whether all that the rule wants was run over by one that began after `since` and went well."""
+        """Checks whether an execution over all that the rule matches started after `since` and succeeded."""
         column = executions.c
         ran = (column.rule == rule) & (column.start_time > since) & (column.status == Status.SUCCEED.value)
         wanted = select(exists().where(ran, column.is_whole == 1))
@@ -92,16 +92,25 @@ class Executions:
 
     async def page(
         self, equal: Mapping[str, str], limit: int, after: Position | None
-    ) -> Sequence[dict[str, Any]]:
-        """Newest first, `limit` of those with these values of columns."""
+    ) -> Page[dict[str, Any]]:
+        """Returns a page of executions as the API shows them, newest first.
+
+        Args:
+            equal: Columns and the values that they must have.
+            limit: The size of the page.
+            after: Where the last page ended.
+        """
         column = executions.c
-        wanted = select(executions).order_by(column.start_time.desc(), column.id.desc()).limit(limit)
-        for name, value in equal.items():
-            wanted = wanted.where(column[name] == value)
+        wanted = select(executions).order_by(column.start_time.desc(), column.id.desc()).limit(limit + 1)
+        wanted = wanted.where(*(column[name] == value for name, value in equal.items()))
         if after is not None:
-            here = tuple_(literal(after.time, Moment), literal(after.task_id))
-            wanted = wanted.where(tuple_(column.start_time, column.id) < here)
-        return await self._database.run(lambda connection: _shown(connection, wanted))
+            wanted = wanted.where(paging.after(column.start_time, column.id, after))
+        rows = await self._database.run(lambda connection: _as_shown(connection, wanted))
+        return paging.first_page(rows, limit, _position)
+
+
+def _position(shown: Mapping[str, Any]) -> Position:
+    return Position(datetime.fromisoformat(shown["start_time"]), shown["id"])
 
 
 def _take(connection: Connection, commands: Iterable[Command]) -> None:
@@ -113,7 +122,7 @@ def _take(connection: Connection, commands: Iterable[Command]) -> None:
         elif isinstance(command, ExecutionStop):
             connection.execute(update(executions).where(here).values(stopping=1))
         else:
-            values = {"total": command.total, **_error(command.error)}
+            values = {"total": command.total, **error_columns(command.error)}
             connection.execute(update(executions).where(here, executions.c.total.is_(None)).values(values))
 
 
@@ -137,28 +146,28 @@ def _row_of(start: ExecutionStart) -> dict[str, Any]:
     }
 
 
-def _settle(connection: Connection, rules: Mapping[str, Standing], now: datetime) -> bool:
+def _settle(connection: Connection, rules: Mapping[str, RuleIdentity], now: datetime) -> bool:
     running = executions.c.status == Status.IN_PROGRESS.value
     has_ended = False
     for found in connection.execute(select(executions).where(running)).mappings().all():
         row = dict(found)
-        if row["total"] is not None and _number_ended(connection, row["id"]) >= row["total"]:
+        if row["total"] is not None and _count_ended(connection, row["id"]) >= row["total"]:
             _end(connection, row["id"], _final(row, _counts(connection, row["id"])), now, {})
-        elif not _stands(row, rules.get(row["rule"])):
-            gone = TaskError(
+        elif not _is_same_rule(row, rules.get(row["rule"])):
+            removed = TaskError(
                 code="rule_gone",
                 side=Side.MESH,
-                message="its rule was declared no more, or has another source or destination",
+                message="its rule was deleted, or has another source or destination now",
             )
-            _end(connection, row["id"], Status.STOPPED, now, _error(gone))
+            _end(connection, row["id"], Status.STOPPED, now, error_columns(removed))
         else:
             continue
         has_ended = True
     return has_ended
 
 
-def _stands(row: Row, rule: Standing | None) -> bool:
-    """Whether the rule is still the one that was asked for; older commands do not tell all of it."""
+def _is_same_rule(row: Row, rule: RuleIdentity | None) -> bool:
+    """Checks whether the rule is the one that was started; older commands lack the destination or the revision."""
     if rule is None or rule.source != row["source"]:
         return False
     if row["destination"] not in (None, rule.destination):
@@ -179,7 +188,7 @@ def _end(
     connection.execute(update(executions).where(executions.c.id == execution_id).values(values))
 
 
-def _shown(connection: Connection, wanted: Select[Any]) -> list[dict[str, Any]]:
+def _as_shown(connection: Connection, wanted: Select[Any]) -> list[dict[str, Any]]:
     rows = [dict(row) for row in connection.execute(wanted).mappings().all()]
     return [_as_json(row, _counts(connection, row["id"])) for row in rows]
 
@@ -188,39 +197,28 @@ def _as_json(row: Row, counts: Mapping[str, int]) -> dict[str, Any]:
     shown = {field: rfc3339(row[field]) for field in _SHOWN} | {"dry_run": bool(row["dry_run"])}
     shown |= {status.value.lower(): counts[status] for status in _ENDS}
     is_running = row["status"] == Status.IN_PROGRESS.value and row["total"] is not None
-    shown["in_progress"] = max(0, row["total"] - _ended(counts)) if is_running else 0
+    shown["in_progress"] = max(0, row["total"] - sum(counts[status] for status in _ENDS)) if is_running else 0
     shown |= {name: counts[name] for name in ("refused", *_SUMS)}
-    error = {part: row[f"error_{part}"] for part in ("code", "side", "message")}
-    return {**shown, "error": error if error["code"] is not None else None}
+    return shown | {"error": error_of(row)}
 
 
-def _number_ended(connection: Connection, execution_id: str) -> int:
-    """From the index alone: this is asked again and again while an execution of any size runs."""
+def _count_ended(connection: Connection, execution_id: str) -> int:
+    """Reads only an index, since this runs repeatedly while an execution of any size is in progress."""
     wanted = select(func.count()).select_from(sync_log).where(sync_log.c.execution_id == execution_id)
     return int(connection.execute(wanted).scalar_one())
 
 
 def _counts(connection: Connection, execution_id: str) -> dict[str, int]:
-    """Tasks by status, of the skipped ones those that were `refused`, and the sums of their bytes."""
+    """Counts tasks by status and, of the skipped ones, the `refused`; sums up their bytes. Reads only an index."""
     kind = sync_log.c.status, sync_log.c.error_code
     columns = (*kind, func.count(), *(func.sum(sync_log.c[name]) for name in _SUMS))
     found = connection.execute(
         select(*columns).where(sync_log.c.execution_id == execution_id).group_by(*kind)
-    )  # as they lie in an index: the tasks themselves are not read
+    )
     counts = dict.fromkeys((*(status.value for status in _ENDS), "refused", *_SUMS), 0)
-    for status, code, number, *sums in found:
-        counts[status] += number
-        counts["refused"] += number if code in REFUSAL_CODES else 0
+    for status, code, tasks, *sums in found:
+        counts[status] += tasks
+        counts["refused"] += tasks if code in REFUSAL_CODES else 0
         for name, amount in zip(_SUMS, sums, strict=True):
             counts[name] += int(amount)
     return counts
-
-
-def _ended(counts: Mapping[str, int]) -> int:
-    return sum(counts[status] for status in _ENDS)
-
-
-def _error(error: TaskError | None) -> dict[str, Any]:
-    if error is None:
-        return {}
-    return {"error_code": error.code, "error_side": error.side.value, "error_message": error.message}

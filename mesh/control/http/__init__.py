@@ -1,1 +1,1 @@
-"""The HTTP API: one file for each resource."""
+"""The HTTP API under `/api/v1`: `server` puts it together, each resource has a file of its own."""

@@ -1,89 +1,108 @@
-"""`/api/v1/doctor` and `/api/v1/dead-letters`: what is wrong, and what could not be read."""
+"""`/api/v1/doctor`, `/api/v1/agents` and `/api/v1/dead-letters`: what is wrong, and what could not be read."""
 
 from dataclasses import asdict
 from typing import Any
 
 from aiohttp import web
 
-from mesh.clock import Clock
 from mesh.control.executions.retries import Retries
-from mesh.control.http.guard import answer, known, refuse
-from mesh.control.status.agents import Running
-from mesh.control.status.dead_letter_queue import Kept
+from mesh.control.http.answers import answer, answer_list
+from mesh.control.http.requests import NoSuchResource, limit_of, parameters
+from mesh.control.ports import ControlPorts
+from mesh.control.status.dead_letter_queue import KeptDeadLetter
 from mesh.control.status.dead_letters import DeadLetters
-from mesh.control.status.diagnosis import Sight, diagnose
+from mesh.control.status.diagnosis import DiagnosisInput, diagnose
+from mesh.control.status.live_status import LiveStatus
 from mesh.control.status.replicas import Replicas
 from mesh.control.sync_log import log_query
 from mesh.control.sync_log.entry import rfc3339
 from mesh.control.webhooks.outbox import Outbox
 from mesh.errors import InvalidInput, clean
-from mesh.rules.state import MeshState
+from schemas.completions import Heartbeat
 from schemas.names import Region
 
+_AGENT_FIELDS = ("agent", "region", "rules_rev", "running", "places", "relay", "time")
 
-class DoctorApi:
+
+class DoctorResource:
+    """The findings of `regmesh doctor`, live agents, and dead letters."""
+
     def __init__(
         self,
         *,
-        state: MeshState,
-        running: Running,
+        ports: ControlPorts,
+        live_status: LiveStatus,
         dead_letters: DeadLetters,
         retries: Retries,
         replicas: Replicas,
         outbox: Outbox,
-        clock: Clock,
     ) -> None:
-        self._clock = clock
-        self._state, self._running, self._dead_letters = state, running, dead_letters
+        self._state, self._clock = ports.state, ports.clock
+        self._live_status, self._dead_letters = live_status, dead_letters
         self._retries, self._replicas, self._outbox = retries, replicas, outbox
 
-    def routes(self, app: web.Application) -> None:
-        app.router.add_get("/doctor", self.doctor)
-        app.router.add_get("/dead-letters", self.dead_letters)
-        app.router.add_delete("/dead-letters", self.deal_with_all)
-        app.router.add_delete("/dead-letters/{id}", self.deal_with_one)
+    def add_routes(self, router: web.UrlDispatcher) -> None:
+        router.add_get("/doctor", self.doctor)
+        router.add_get("/agents", self.agents)
+        router.add_get("/dead-letters", self.dead_letters)
+        router.add_delete("/dead-letters", self.close_all_dead_letters)
+        router.add_delete("/dead-letters/{id}", self.close_dead_letter)
 
     async def doctor(self, request: web.Request) -> web.Response:
-        """Findings, problems first; an empty list when all is well."""
-        known(request)
-        sight = Sight(
-            state=self._state, now=self._clock.now(), agents=self._running.agents(), boxes=self._dead_letters.boxes(),
-            failed=await self._retries.open_failures(), held=await self._retries.held_deletions(),
-            replicas=await self._replicas.statuses(), failing=await self._outbox.failing(),
-            refusals=self._running.refusals(),
-        )  # fmt: skip
-        return answer({"items": [asdict(finding) for finding in diagnose(sight)], "next": None})
+        """Answers the findings, problems first; an empty list when all is well."""
+        parameters(request)
+        found = diagnose(
+            DiagnosisInput(
+                state=self._state,
+                now=self._clock.now(),
+                agents=self._live_status.agents(),
+                dead_letters=self._dead_letters.queues(),
+                failed=await self._retries.open_failures(),
+                held=await self._retries.held_deletions(),
+                replicas=await self._replicas.statuses(),
+                failing=await self._outbox.failing(),
+                refusals=self._live_status.refusals(),
+            )
+        )
+        return answer_list([asdict(finding) for finding in found])
+
+    async def agents(self, request: web.Request) -> web.Response:
+        """Answers the live agents, with the state of the places that each of them uses."""
+        parameters(request, "limit")
+        agents = sorted(self._live_status.agents(), key=lambda one: one.agent)
+        return answer_list([_shown_agent(heartbeat) for heartbeat in agents])
 
     async def dead_letters(self, request: web.Request) -> web.Response:
-        """The newest hundred of each region, newest first, with the first 2 KiB of their bytes as text.
+        """Answers the newest hundred open dead letters of each region with their first 2 KiB, newest first."""
+        limit = limit_of(parameters(request, "limit"))
+        return answer_list([_shown(region, kept) for region, kept in self._dead_letters.newest()[:limit]])
 
-        `count` is how often the same was buried. What was dealt with is not among them.
-        """
-        query = known(request, "limit")
-        limit = log_query.limit("limit", query.get("limit", str(log_query.DEFAULT_LIMIT)))
-        items = [_shown(region, kept) for region, kept in self._dead_letters.newest()[:limit]]
-        return answer({"items": items, "next": None})
-
-    async def deal_with_one(self, request: web.Request) -> web.Response:
-        """204: it is shown and counted no more, unless the same comes once more."""
-        known(request)
-        name = request.match_info["id"]
-        if not await self._dead_letters.deal_with_one(name):
-            told = f"there is no dead letter {clean(name, 80)}; `regmesh get dead-letters` shows them"
-            return refuse(404, "not_found", told)
+    async def close_dead_letter(self, request: web.Request) -> web.Response:
+        """Answers 204: the dead letter is marked as dealt with, and shown again only after a repeat."""
+        parameters(request)
+        dead_letter_id = request.match_info["id"]
+        if not await self._dead_letters.close(dead_letter_id):
+            raise NoSuchResource(
+                f"there is no dead letter {clean(dead_letter_id, 80)}; `regmesh get dead-letters` shows them"
+            )
         return web.Response(status=204)
 
-    async def deal_with_all(self, request: web.Request) -> web.Response:
-        """Those buried `before` a time, or `all=true` of them; `deleted` is how many they were."""
-        query = known(request, "before", "all")
+    async def close_all_dead_letters(self, request: web.Request) -> web.Response:
+        """Marks the dead letters `before` a time, or with `all=true` all of them; answers their number."""
+        query = parameters(request, "before", "all")
         if (query.get("all", "true") != "true") or ("all" in query) == ("before" in query):
             raise InvalidInput("say which: before=TIME (or how long ago, such as 2h), or all=true")
         now = self._clock.now()
         until = log_query.moment("before", query["before"], now) if "before" in query else None
-        return answer({"deleted": await self._dead_letters.deal_with_all(until)})
+        return answer({"deleted": await self._dead_letters.close_all(until)})
 
 
-def _shown(region: Region, kept: Kept) -> dict[str, Any]:
+def _shown_agent(heartbeat: Heartbeat) -> dict[str, Any]:
+    waiting = {place: one.model_dump(mode="json") for place, one in heartbeat.waiting.items()}
+    return {field: rfc3339(getattr(heartbeat, field)) for field in _AGENT_FIELDS} | {"waiting": waiting}
+
+
+def _shown(region: Region, kept: KeptDeadLetter) -> dict[str, Any]:
     dead_letter = kept.dead_letter
     return {
         "id": dead_letter.id,

@@ -1,73 +1,60 @@
-"""`mesh.<region>.tags` of all regions, into control's database: which digest each place holds."""
+"""Reads `mesh.<region>.tags` of all regions into the database: which digest each place holds under each tag."""
 
-from collections.abc import Callable
+from datetime import timedelta
 
-from mesh.clock import Clock
-from mesh.control.images.merge import Gone, Held, Key, key_of, of_state
+from mesh.control.images.merge import TagDeleted, TagEntry, TagKey, entry_of, parse_key
 from mesh.control.images.store import Images
-from mesh.control.patience import Patience
-from mesh.control.readers.shared_reading import SharedReading
-from mesh.errors import DatabaseUnavailable
-from mesh.log.port import Log, Record
-from mesh.metrics import Metrics
-from mesh.rules.state import MeshState
+from mesh.control.ports import ControlPorts
+from mesh.control.readers.group_reader import GroupReader, topic_of_each_region
+from mesh.control.settings import ControlSettings
+from mesh.log.port import Record
 from schemas import codec, topics
 from schemas.events import TagState
 from schemas.names import Region
 
-_FORGET_EVERY = 60.0  # seconds
-_LARGEST = 2**63 - 1  # what a column can hold
+_CLEANUP_INTERVAL = 60.0  # seconds
+_MAX_VERSION = 2**63 - 1  # what a column can hold
 
 
 class Locations:
-    def __init__(
-        self,
-        images: Images,
-        *,
-        log: Log,
-        state: MeshState,
-        clock: Clock,
-        metrics: Metrics,
-        random: Callable[[], float],
-    ) -> None:
-        self._images, self._state, self._clock, self._random = images, state, clock, random
-        self._reading = SharedReading(
-            "images", what="tag", topic_of=topics.tags, decode=read, take=images.take, log=log, state=state,
-            clock=clock, metrics=metrics, random=random,
+    """Keeps the locations of images up to date."""
+
+    def __init__(self, images: Images, *, ports: ControlPorts, settings: ControlSettings) -> None:
+        self._images, self._ports = images, ports
+        self._deleted_retention = timedelta(seconds=settings.deleted_tag_retention)
+        self._declared_before: set[str] | None = None
+        self._reader = GroupReader(
+            "images", record_name="tag", topics=topic_of_each_region(topics.tags, ports.state), decode=_decode,
+            take=images.take, ports=ports,
         )  # fmt: skip
 
     async def run(self) -> None:
-        """For ever, over the regions that are declared at each time."""
-        await self._reading.run()
+        """Reads the topics of all declared regions until cancelled."""
+        await self._reader.run()
 
-    async def forget(self) -> None:
-        """For ever, from time to time, what concerns nobody any more."""
-        patience = Patience("forget images", self._clock, self._random)
-        known = self._declared()
-        while True:
-            await self._clock.sleep(_FORGET_EVERY)
-            before, known = known, self._declared()
-            try:
-                # Another control may know already of a place that we do not, so one goes at the second look. Where no
-                # place is declared at all, the log is a new one, and what was declared comes again.
-                if known:
-                    await self._images.forget(known | before, self._clock.now())
-                patience.relax()
-            except DatabaseUnavailable as error:
-                await patience.wait(error)
+    async def clean_up(self) -> None:
+        """Deletes, until cancelled, what is known of places that are no longer declared, and old deleted tags."""
+        await self._ports.retry_loop("forget_images").repeat(self._clean_up, _CLEANUP_INTERVAL)
 
-    def _declared(self) -> set[str]:
-        return {str(place.name) for place in self._state.places()}
+    async def _clean_up(self) -> None:
+        """A place is deleted at the second look, since another control may know one that was declared just now.
+
+        Nothing is deleted while no place is declared: then the log is new, and the declarations come again.
+        """
+        declared = {str(place.name) for place in self._ports.state.places()}
+        if declared and self._declared_before is not None:
+            oldest = self._ports.clock.now() - self._deleted_retention
+            await self._images.delete_undeclared(declared | self._declared_before, oldest)
+        self._declared_before = declared
 
 
-def read(record: Record, _: Region) -> tuple[Key, Held | Gone]:
-    """What a record says of a tag; `DecodeError`."""
+def _decode(record: Record, _: Region) -> tuple[TagKey, TagEntry | TagDeleted]:
     if record.value is not None:
         state = codec.decode(record.value, TagState)
-        if state.tag_version > _LARGEST:
-            raise codec.DecodeError("tag_version is larger than any time", record.value)
-        return of_state(state)
-    key = key_of(record.key)
+        if state.tag_version > _MAX_VERSION:
+            raise codec.DecodeError("tag_version does not fit into 64 bits", record.value)
+        return entry_of(state)
+    key = parse_key(record.key)
     if key is None:
-        raise codec.DecodeError(f"{record.key[:80]!r} is no place/repository:tag", b"")
-    return key, Gone(record.written_at)
+        raise codec.DecodeError(f"the key {record.key[:80]!r} is not place/repository:tag", b"")
+    return key, TagDeleted(record.written_at)

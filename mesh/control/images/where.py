@@ -1,11 +1,11 @@
-"""Where an image should be, and whether it is there. Pure: from what is declared and what is held to an answer."""
+"""Answers where an image should be, and whether it is there. Pure."""
 
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
 
-from mesh.control.images.merge import Held, Key
+from mesh.control.images.merge import TagEntry, TagKey
 from mesh.control.sync_log.entry import rfc3339
 from mesh.rules import naming
 from mesh.rules.matching.compiled_rule import CompiledRule
@@ -18,36 +18,47 @@ _UNKNOWN = "it is not known that {} holds this tag: its registry announced none,
 
 
 @dataclass(frozen=True, slots=True)
-class Spot:
-    """A place that should hold a repository, and what brings it there; nothing: it is the instance itself."""
+class ExpectedPlace:
+    """A place that should hold a repository, the repository's name there, and the rules that copy it (none: origin)."""
 
     place: Place
-    repository: Repository  # its name here
-    by: tuple[CompiledRule, ...] = ()
+    repository: Repository
+    rules: tuple[CompiledRule, ...] = ()
 
     @property
-    def holder(self) -> tuple[str, str]:
+    def key(self) -> tuple[str, str]:
+        """The names of place and repository."""
         return str(self.place.name), str(self.repository)
 
     @property
-    def has_no_others(self) -> bool:
-        """No other repository of the instance gets this name, so every tag here is one of it."""
-        return all(naming.is_injective(compiled.rule) for compiled in self.by)
+    def is_exclusive(self) -> bool:
+        """Whether no other repository of the instance is copied to this name, so that all tags here are of one."""
+        return all(naming.is_injective(compiled.rule) for compiled in self.rules)
 
 
 @dataclass(frozen=True, slots=True)
-class Sight:
-    """What is known of the tags that are asked for. `made_from`: digests of which a place holds parts as another."""
+class KnownTags:
+    """What is known of the tags in question.
+
+    Attributes:
+        now: The present time.
+        entries: What places hold.
+        referrers: The number of referrers by place, repository and digest.
+        rebuilt_from: By the digest of a rebuilt index, the digests that it was made from.
+    """
 
     now: datetime
-    held: Mapping[Key, Held]
+    entries: Mapping[TagKey, TagEntry]
     referrers: Mapping[tuple[str, str, str], int]
-    made_from: Mapping[str, Collection[str]]
+    rebuilt_from: Mapping[str, Collection[str]]
 
 
-def spots(state: MeshState, instance: Place, repository: Repository) -> list[Spot]:
-    """The instance first, then by name; a place that several rules fill alike stands once."""
-    by: dict[tuple[str, Repository], tuple[Place, list[CompiledRule]]] = {}
+def expected_places(state: MeshState, instance: Place, repository: Repository) -> list[ExpectedPlace]:
+    """Returns the places that should hold a repository of an instance: the instance first, then by name.
+
+    A place that several rules fill under the same name comes once.
+    """
+    by_key: dict[tuple[str, Repository], tuple[Place, list[CompiledRule]]] = {}
     for compiled in state.candidate_rules(instance.name, repository):
         place = state.place(compiled.rule.destination)
         if place is None or not compiled.wants_repository(repository):
@@ -56,70 +67,74 @@ def spots(state: MeshState, instance: Place, repository: Repository) -> list[Spo
             name = naming.destination_of(compiled.rule, repository)
         except naming.Unmappable:
             continue
-        by.setdefault((str(place.name), name), (place, []))[1].append(compiled)
-    found = [
-        Spot(place, name, tuple(rules))
-        for (_, name), (place, rules) in sorted(by.items(), key=lambda it: it[0])
-    ]
-    return [Spot(instance, repository), *found]
+        by_key.setdefault((str(place.name), name), (place, []))[1].append(compiled)
+    copies = [ExpectedPlace(by_key[key][0], key[1], tuple(by_key[key][1])) for key in sorted(by_key)]
+    return [ExpectedPlace(instance, repository), *copies]
 
 
-def wanted(found: Collection[Spot], repository: Repository, tag: Tag) -> list[Spot]:
-    """Those that should hold the tag: the instance, and where a rule wants it."""
-    return [spot for spot in found if not spot.by or any(rule.wants(repository, tag) for rule in spot.by)]
+def expecting(places: Collection[ExpectedPlace], repository: Repository, tag: Tag) -> list[ExpectedPlace]:
+    """Returns the places that should hold the tag: the instance, and those whose rules want it."""
+    return [one for one in places if not one.rules or any(rule.wants(repository, tag) for rule in one.rules)]
 
 
-def answer(found: Collection[Spot], repository: Repository, tag: Tag, sight: Sight) -> dict[str, Any]:
-    """One tag as the API shows it."""
-    first, *others = wanted(found, repository, tag)
-    origin = sight.held.get(Key(*first.holder, str(tag)))
+def tag_as_json(
+    places: Collection[ExpectedPlace], repository: Repository, tag: Tag, known: KnownTags
+) -> dict[str, Any]:
+    """Returns one tag as the API shows it."""
+    wanted = expecting(places, repository, tag)
+    first = wanted[0]
+    origin = known.entries.get(TagKey(*first.key, str(tag)))
     return {
         "tag": str(tag),
         "digest": origin.digest if origin is not None else None,
         "since": rfc3339(origin.since) if origin is not None else None,
         "note": None if origin is not None else _UNKNOWN.format(first.place.name),
-        "places": [_row(spot, tag, origin, sight) for spot in (first, *others)],
+        "places": [_place_as_json(one, tag, origin, known) for one in wanted],
     }
 
 
-def _row(spot: Spot, tag: Tag, origin: Held | None, sight: Sight) -> dict[str, Any]:
-    held = sight.held.get(Key(*spot.holder, str(tag)))
-    digest = held.digest if held is not None else None
-    made_from = sight.made_from.get(digest or "", ())
-    original = origin.digest if origin is not None and origin.digest in made_from else None
-    state, lag = _state(held, origin, original, sight.now)
-    known = sight.referrers.get((*spot.holder, digest or ""), 0)
+def _place_as_json(
+    expected: ExpectedPlace, tag: Tag, origin: TagEntry | None, known: KnownTags
+) -> dict[str, Any]:
+    entry = known.entries.get(TagKey(*expected.key, str(tag)))
+    digest = entry.digest if entry is not None else None
+    originals = known.rebuilt_from.get(digest or "", ())
+    rebuilt_from = origin.digest if origin is not None and origin.digest in originals else None
+    state, lag = _state(entry, origin, rebuilt_from, known.now)
+    referrers = known.referrers.get((*expected.key, digest or ""), 0)
     return {
-        "place": str(spot.place.name),
-        "region": str(spot.place.region),
-        "repository": str(spot.repository),
+        "place": str(expected.place.name),
+        "region": str(expected.place.region),
+        "repository": str(expected.repository),
         "digest": digest,
-        "rebuilt_from": original,
-        "since": rfc3339(held.since) if held is not None else None,
+        "rebuilt_from": rebuilt_from,
+        "since": rfc3339(entry.since) if entry is not None else None,
         "state": state,
         "lag_ms": lag,
-        "referrers": known if spot.by or known else None,  # of what only pushes to it nobody counts them
-        "seen_by": _seen_by(held),
-        "rules": sorted(str(rule.rule.name) for rule in spot.by if rule.rule.replica is None),
+        "referrers": referrers
+        if expected.rules or referrers
+        else None,  # not counted where nothing is copied to
+        "seen_by": _seen_by(entry),
+        "rules": sorted(str(rule.rule.name) for rule in expected.rules if rule.rule.replica is None),
     }
 
 
 def _state(
-    held: Held | None, origin: Held | None, original: str | None, now: datetime
+    entry: TagEntry | None, origin: TagEntry | None, rebuilt_from: str | None, now: datetime
 ) -> tuple[str, int | None]:
-    """`current`, `behind` or `missing`, and by how much; `unknown` while what the instance holds is not known."""
+    """Returns `current`, `behind` or `missing` and the lag in ms; `unknown` when the origin is not known."""
     if origin is None:
         return "unknown", None
-    if held is not None and origin.digest in (held.digest, original):
-        return "current", _ms(held.since - origin.since)
-    return ("missing" if held is None else "behind"), _ms(now - origin.since)
+    if entry is not None and origin.digest in (entry.digest, rebuilt_from):
+        return "current", _milliseconds(entry.since - origin.since)
+    return ("missing" if entry is None else "behind"), _milliseconds(now - origin.since)
 
 
-def _ms(time: timedelta) -> int:
+def _milliseconds(time: timedelta) -> int:
     return max(0, time // timedelta(milliseconds=1))
 
 
-def _seen_by(held: Held | None) -> str | None:
-    if held is None:
+def _seen_by(entry: TagEntry | None) -> str | None:
+    if entry is None:
         return None
-    return "notification" if held.written_by is Cause.NOTIFICATION else "agent"
+    return "notification" if entry.written_by is Cause.NOTIFICATION else "agent"

@@ -1,1 +1,1 @@
-"""How control reads topics that every region has."""
+"""Read topics that every region has: `region_tables` into memory, `group_reader` shared among several controls."""

@@ -1,1 +1,1 @@
-"""The state of agents, places, replicas, parked tasks and dead letters, and the diagnosis that `doctor` shows."""
+"""The state of agents, replicas and dead letters, and the diagnosis that `doctor` shows."""

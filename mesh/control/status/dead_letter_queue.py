@@ -1,7 +1,7 @@
-"""What one region's topic of dead letters holds, and what of it a human has not dealt with yet. Pure.
+"""The open dead letters of one region: those that nobody has marked as dealt with. Pure.
 
-However many letters there are, the newest hundred are kept, a repeat with the one it repeats; of older ones how many
-and when the last.
+The newest hundred are kept, each with its number of repeats. Of older ones only the number and the last time are kept,
+so memory is bounded however many there are.
 """
 
 from collections import Counter
@@ -11,21 +11,21 @@ from datetime import datetime
 
 from schemas.dead_letters import DeadLetter, DealtWith
 
-_NEWEST = 100  # kept with a piece of their bytes
-_SHOWN_BYTES = 2048
+_KEPT = 100
+_PAYLOAD_BYTES = 2048  # of each
 
 
 @dataclass(frozen=True, slots=True)
-class Kept:
-    """A letter as it was buried last, and how often it was."""
+class KeptDeadLetter:
+    """The last copy of a dead letter, and how often it came."""
 
     dead_letter: DeadLetter
     count: int
 
 
 @dataclass(frozen=True, slots=True)
-class Older:
-    """Letters of one origin that are not kept."""
+class OlderDeadLetters:
+    """The number of dead letters of one origin that are no longer kept."""
 
     count: int
     last: datetime
@@ -33,68 +33,68 @@ class Older:
 
 @dataclass(slots=True)
 class DeadLetterQueue:
-    """An origin is where letters came from: `notifications/<instance>`, or the topic in which a record stood."""
+    """The origin of a dead letter is `notifications/<instance>`, or the topic that held the record."""
 
-    newest: dict[str, Kept] = field(default_factory=dict)  # by id, the last buried last
-    older: dict[str, Older] = field(default_factory=dict)  # by origin
+    newest: dict[str, KeptDeadLetter] = field(default_factory=dict)  # by id, the newest last
+    older: dict[str, OlderDeadLetters] = field(default_factory=dict)  # by origin
 
-    def take(self, dead_letter: DeadLetter) -> None:
+    def add(self, dead_letter: DeadLetter) -> None:
+        """Adds a dead letter, or counts it as a repeat of the one with its id."""
         before = self.newest.pop(dead_letter.id, None)
-        payload = DeadLetter.encode_payload(dead_letter.payload_bytes()[:_SHOWN_BYTES])
+        payload = DeadLetter.encode_payload(dead_letter.payload_bytes()[:_PAYLOAD_BYTES])
         cut = dead_letter.model_copy(update={"payload": payload})
-        self.newest[dead_letter.id] = Kept(cut, 1 + (before.count if before is not None else 0))
-        if len(self.newest) > _NEWEST:
-            self._let_go(self.newest.pop(next(iter(self.newest))))
+        self.newest[dead_letter.id] = KeptDeadLetter(cut, 1 + (before.count if before is not None else 0))
+        if len(self.newest) > _KEPT:
+            self._only_count(self.newest.pop(next(iter(self.newest))))
 
-    def deal(self, dealt: DealtWith) -> None:
-        """Forget what a human has dealt with. What is buried after this counts anew, a repeat too."""
-        if dealt.letter is not None:
-            self.newest.pop(dealt.letter, None)
+    def close(self, dealt_with: DealtWith) -> None:
+        """Removes what a human has dealt with. A repeat that comes later counts as a new dead letter."""
+        if dealt_with.letter is not None:
+            self.newest.pop(dealt_with.letter, None)
             return
-        until = dealt.until
+        until = dealt_with.until
         self.newest = {
-            it: one for it, one in self.newest.items() if not _is_over(one.dead_letter.time, until)
+            key: one for key, one in self.newest.items() if not _is_until(one.dead_letter.time, until)
         }
-        self.older = {origin: one for origin, one in self.older.items() if not _is_over(one.last, until)}
+        self.older = {origin: one for origin, one in self.older.items() if not _is_until(one.last, until)}
 
     def count_until(self, until: datetime | None) -> int:
-        """How many `deal` would forget; a letter that was repeated later is not among them."""
-        return sum(count for _, count, last in self._all() if _is_over(last, until))
+        """Returns how many `close` would remove; a dead letter that was repeated later is not among them."""
+        return sum(count for _, count, last in self._all() if _is_until(last, until))
 
     @property
     def counts(self) -> Counter[str]:
-        """By origin."""
+        """The number of dead letters by origin."""
         found = Counter[str]()
         for origin, count, _ in self._all():
             found[origin] += count
         return found
 
     def last(self, origin: str) -> datetime:
-        """When the last of an origin that is in `counts` was buried."""
+        """Returns the time of the last dead letter of an origin in `counts`."""
         return max(last for it, _, last in self._all() if it == origin)
 
     def last_reason(self, origin: str) -> str | None:
-        """Of that one; None when none of it is kept."""
+        """Returns the reason of the last dead letter of an origin; None when none of them is kept."""
         dead_letters = (kept.dead_letter for kept in reversed(self.newest.values()))
-        return next((one.reason for one in dead_letters if origin_of(one) == origin), None)
+        return next((one.reason for one in dead_letters if _origin_of(one) == origin), None)
 
     def _all(self) -> Iterator[tuple[str, int, datetime]]:
-        """Origin, how many, and when the last."""
-        yield from (
-            (origin_of(one.dead_letter), one.count, one.dead_letter.time) for one in self.newest.values()
-        )
-        yield from ((origin, one.count, one.last) for origin, one in self.older.items())
+        """Yields origin, number and last time."""
+        for kept in self.newest.values():
+            yield _origin_of(kept.dead_letter), kept.count, kept.dead_letter.time
+        for origin, older in self.older.items():
+            yield origin, older.count, older.last
 
-    def _let_go(self, kept: Kept) -> None:
-        origin, time = origin_of(kept.dead_letter), kept.dead_letter.time
-        before = self.older.get(origin, Older(0, time))
-        self.older[origin] = Older(before.count + kept.count, max(before.last, time))
+    def _only_count(self, kept: KeptDeadLetter) -> None:
+        origin, time = _origin_of(kept.dead_letter), kept.dead_letter.time
+        before = self.older.get(origin, OlderDeadLetters(0, time))
+        self.older[origin] = OlderDeadLetters(before.count + kept.count, max(before.last, time))
 
 
-def origin_of(dead_letter: DeadLetter) -> str:
-    """`notifications/<instance>`, or the topic in which the record stood."""
+def _origin_of(dead_letter: DeadLetter) -> str:
     return dead_letter.position.partition("[")[0]
 
 
-def _is_over(time: datetime, until: datetime | None) -> bool:
+def _is_until(time: datetime, until: datetime | None) -> bool:
     return until is None or time <= until

@@ -1,18 +1,15 @@
-"""Dead letters of all regions, followed into memory; and what a human says of them: dealt with."""
+"""Follows the dead letters of all regions into memory, and marks them as dealt with."""
 
 import asyncio
-from collections.abc import Callable
 from datetime import datetime
 
 import structlog
 
-from mesh.clock import Clock
-from mesh.control.readers.each_region import EachRegion
-from mesh.control.status.dead_letter_queue import DeadLetterQueue, Kept
+from mesh.control.ports import ControlPorts
+from mesh.control.readers.region_tables import RegionTables
+from mesh.control.status.dead_letter_queue import DeadLetterQueue, KeptDeadLetter
 from mesh.errors import LogUnavailable
-from mesh.log.port import Append, Log, Record
-from mesh.log.table import Table
-from mesh.rules.state import MeshState
+from mesh.log.port import Append, Record
 from schemas import codec, topics
 from schemas.dead_letters import DeadLetter, DealtWith
 from schemas.envelope import make_id
@@ -20,95 +17,83 @@ from schemas.names import Region
 
 LOG = structlog.get_logger()
 
-_LONGEST_WAIT = 10.0  # seconds for our own table to come as far as the log
+_READ_BACK_TIMEOUT = 10.0  # seconds
 
 
 class DeadLetters:
-    """`deal_with_one` and `deal_with_all` raise `LogError`. What they write outlives the letters, beside them."""
+    """The open dead letters. The marks that `close` and `close_all` write are records of the same topic."""
 
-    def __init__(self, *, log: Log, state: MeshState, clock: Clock, random: Callable[[], float]) -> None:
-        self._log, self._clock, self._random = log, clock, random
-        self._boxes: dict[Region, DeadLetterQueue] = {}
-        self._tables: dict[Region, Table] = {}
-        self._regions = EachRegion(
-            "dead_letters", topic_of=topics.dead_letters, open_table=self._table, close=self._close, log=log,
-            state=state, clock=clock, random=random,
-        )  # fmt: skip
+    def __init__(self, ports: ControlPorts) -> None:
+        self._log, self._clock = ports.log, ports.clock
+        self._regions = RegionTables(
+            "dead_letter", topic_of=topics.dead_letters, new_state=DeadLetterQueue, apply=_apply, ports=ports
+        )
 
     async def run(self) -> None:
-        """Follow for ever."""
+        """Follows the topics until cancelled."""
         await self._regions.run()
 
-    def boxes(self) -> dict[Region, DeadLetterQueue]:
-        return dict(self._boxes)
+    def queues(self) -> dict[Region, DeadLetterQueue]:
+        """Returns the queue of each region."""
+        return dict(self._regions.states)
 
-    def newest(self) -> list[tuple[Region, Kept]]:
-        """Of all regions, the newest first."""
-        found = [(region, kept) for region, box in self._boxes.items() for kept in box.newest.values()]
+    def newest(self) -> list[tuple[Region, KeptDeadLetter]]:
+        """Returns the kept dead letters of all regions, newest first."""
+        found = [(region, kept) for region, queue in self.queues().items() for kept in queue.newest.values()]
         return sorted(found, key=lambda it: it[1].dead_letter.time, reverse=True)
 
-    async def deal_with_one(self, number: str) -> bool:
-        """One of `newest`, with its repeats up to now; False when it is none of them."""
-        region = next((region for region, box in self._boxes.items() if number in box.newest), None)
-        if region is not None:
-            await self._write(region, dead_letter=number)
-        return region is not None
+    async def close(self, dead_letter_id: str) -> bool:
+        """Marks one of `newest` and its repeats as dealt with; False when there is no such dead letter.
 
-    async def deal_with_all(self, until: datetime | None) -> int:
-        """All that were buried until then, or until now; how many."""
-        found = {region: box.count_until(until) for region, box in self._boxes.items()}
+        Raises:
+            LogError: The mark was not written.
+        """
+        for region, queue in self.queues().items():
+            if dead_letter_id in queue.newest:
+                await self._write(region, dead_letter_id=dead_letter_id)
+                return True
+        return False
+
+    async def close_all(self, until: datetime | None) -> int:
+        """Marks all dead letters up to that time (None: up to now) as dealt with, and returns their number.
+
+        Raises:
+            LogError: A mark was not written.
+        """
+        found = {region: queue.count_until(until) for region, queue in self.queues().items()}
         for region, count in found.items():
             if count:
                 await self._write(region, until=until)
         return sum(found.values())
 
     async def _write(
-        self, region: Region, *, dead_letter: str | None = None, until: datetime | None = None
+        self, region: Region, *, dead_letter_id: str | None = None, until: datetime | None = None
     ) -> None:
-        """Then wait until it is seen here, so that whoever asks next is told nothing of it any more."""
+        """Waits until the mark is read back, so that the next request sees its effect."""
         now = self._clock.now()
-        number = make_id(
-            "dealt_with", region, dead_letter, None if until is None else until.isoformat(), now.isoformat()
-        )
-        record = DealtWith(id=number, time=now, letter=dead_letter, until=until)
-        (offset,) = await self._log.append(
-            [Append(topics.dead_letters(region), record.key, codec.encode(record))]
-        )
+        upto = None if until is None else until.isoformat()
+        mark_id = make_id("dealt_with", region, dead_letter_id, upto, now.isoformat())
+        mark = DealtWith(id=mark_id, time=now, letter=dead_letter_id, until=until)
+        append = Append(topics.dead_letters(region), mark.key, codec.encode(mark))
+        (offset,) = await self._log.append([append])
         LOG.info(
-            "dead letters dealt with",
-            action="dead_letters_dealt_with",
-            region=region,
-            dead_letter=dead_letter,
-        )
+            "dead letters dealt with", action="dead_letters_dealt_with", region=region,
+            dead_letter=dead_letter_id,
+        )  # fmt: skip
         try:
-            async with asyncio.timeout(_LONGEST_WAIT):
-                await self._tables[region].wait_for(offset)
+            async with asyncio.timeout(_READ_BACK_TIMEOUT):
+                await self._regions.wait_for(region, offset)
         except TimeoutError as error:
-            raise LogUnavailable("it is written, and shows as soon as the log can be read again") from error
+            raise LogUnavailable(
+                "the dead letters are marked as dealt with, but the log cannot be read back; "
+                "they disappear from the list as soon as it can"
+            ) from error
 
-    def _table(self, topic: str, region: Region) -> Table:
-        box = self._boxes[region] = DeadLetterQueue()
 
-        def apply(record: Record) -> None:
-            if record.value is None:
-                return
-            if codec.kind_of(record.value) == DealtWith.kind:
-                box.deal(codec.decode(record.value, DealtWith))
-            else:
-                box.take(codec.decode(record.value, DeadLetter))
-
-        table = Table(
-            self._log, topic, apply, unreadable=self._ignore, clock=self._clock, random=self._random
-        )
-        self._tables[region] = table
-        return table
-
-    def _close(self, region: Region) -> None:
-        self._boxes.pop(region, None)
-        self._tables.pop(region, None)
-
-    async def _ignore(self, record: Record, reason: str) -> None:
-        """It is buried already; a second grave would help nobody."""
-        LOG.warning(
-            "dead letter unreadable", action="dead_letter_unreadable", position=record.position, reason=reason
-        )
+def _apply(queue: DeadLetterQueue, record: Record) -> None:
+    if record.value is None:
+        return
+    if codec.kind_of(record.value) == DealtWith.kind:
+        queue.close(codec.decode(record.value, DealtWith))
+    else:
+        queue.add(codec.decode(record.value, DeadLetter))

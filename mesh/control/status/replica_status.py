@@ -1,4 +1,4 @@
-"""How a replica does, from what control sees of it. Pure."""
+"""Decides the status of a replica from what control knows of it. Pure."""
 
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
@@ -10,16 +10,22 @@ from schemas.completions import DestinationBacklog, Heartbeat, Status
 from schemas.names import PlaceName, Region
 
 _READY = "Ready"
+_FILL_FIELDS = (
+    "id", "status", "start_time", "end_time", "total", "succeed", "skipped", "refused", "failed", "stopped",
+    "in_progress",
+)  # fmt: skip
 
 
-class State(StrEnum):
+class ReplicaState(StrEnum):
+    """The states that the API and the metrics show."""
+
     SYNCING = "Syncing"
     SYNCED = "Synced"
     FAILED = "Failed"
 
 
-class Cause(StrEnum):
-    """What a human has to look at."""
+class FailureCause(StrEnum):
+    """What an operator has to look at."""
 
     REGISTRY = "registry"
     AGENTS = "agents"
@@ -29,117 +35,122 @@ class Cause(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
-class Sight:
-    """`known`: what agents of its region say was read; for a moment after control started it was not.
+class ReplicaFacts:
+    """What is known of a replica.
 
-    `told`: heartbeats of agents of its region, of those that live, or when none does of those that lived last.
-
-    `fill` is the newest backfill as `/executions` shows it, and `filled_since` says that a later run of all went well;
-    `failed` are tags that failed and that nothing made good since, `others` those that were left with other content.
+    Attributes:
+        name: The replica.
+        region: Its region.
+        now: The present time.
+        status_is_read: Whether the region's status topic was read; for a moment after control started it was not.
+        has_live_agent: Whether its region has a live agent.
+        heartbeats: Of the live agents of its region; without any, of those that were live last.
+        fill: Its newest backfill as `/executions` shows it.
+        filled_since: Whether a later run over the whole replica succeeded.
+        failed: The number of tags that failed and were not repaired since.
+        foreign: The number of tags with other content than the instance's, which were left alone.
     """
 
     name: PlaceName
     region: Region
     now: datetime
-    known: bool
-    lives: bool
-    told: Collection[Heartbeat]
+    status_is_read: bool
+    has_live_agent: bool
+    heartbeats: Collection[Heartbeat]
     fill: Mapping[str, Any] | None
     filled_since: bool
     failed: int
-    others: int = 0
+    foreign: int = 0
 
 
 @dataclass(frozen=True, slots=True)
 class ReplicaStatus:
-    """`lag_seconds` is None when nothing was ever told; while no agent lives it is the most that it can be."""
+    """The status of a replica.
 
-    state: State
+    `lag_seconds` is the age of the oldest change that is not applied, at most that while no agent is live, and None
+    when no agent ever reported.
+    """
+
+    state: ReplicaState
     reason: str | None
-    cause: Cause | None
+    cause: FailureCause | None
     lag_seconds: float | None
     tasks_left: int
     bytes_left: int
     fill: Mapping[str, Any] | None
 
 
-def judge(sight: Sight) -> ReplicaStatus:
-    waiting = [found for beat in sight.told if (found := beat.waiting.get(str(sight.name))) is not None]
-    listed = sight.fill["in_progress"] if sight.fill is not None else 0
+def replica_status(facts: ReplicaFacts) -> ReplicaStatus:
+    """Returns the status that follows from the facts."""
+    waiting = [found for beat in facts.heartbeats if (found := beat.waiting.get(str(facts.name))) is not None]
+    listed = facts.fill["in_progress"] if facts.fill is not None else 0
     tasks_left = max(sum(one.tasks for one in waiting), listed)
-    failure = _failure(sight)
-    is_busy = tasks_left or _is_filling(sight) or not sight.known
-    healthy = State.SYNCING if is_busy else State.SYNCED
+    cause, failure = _failure(facts) or (None, None)
+    is_busy = tasks_left or _is_filling(facts) or not facts.status_is_read
+    healthy = ReplicaState.SYNCING if is_busy else ReplicaState.SYNCED
     return ReplicaStatus(
-        state=State.FAILED if failure is not None else healthy,
-        reason=failure[1] if failure is not None else _why_syncing(sight, tasks_left),
-        cause=failure[0] if failure is not None else None,
-        lag_seconds=_lag(sight, waiting),
+        state=healthy if cause is None else ReplicaState.FAILED,
+        reason=_why_syncing(facts, tasks_left) if cause is None else failure,
+        cause=cause,
+        lag_seconds=_lag(facts, waiting),
         tasks_left=tasks_left,
         bytes_left=sum(one.bytes_left for one in waiting),
-        fill=_shown(sight.fill),
+        fill={field: facts.fill[field] for field in _FILL_FIELDS} if facts.fill is not None else None,
     )
 
 
-def _failure(sight: Sight) -> tuple[Cause, str] | None:
-    """The first that somebody has to see to."""
-    if sight.known and not sight.lives:
-        return Cause.AGENTS, f"no agent runs in region {sight.region}"
-    states = sorted(beat.places.get(str(sight.name), _READY) for beat in sight.told)
-    if (
-        states and states[0] != _READY
-    ):  # among agents that do not agree the one that fails is told: F before R
-        return Cause.REGISTRY, states[0].removeprefix("Failed: ")
-    if sight.failed:
-        tags = f"{sight.failed} tags" if sight.failed > 1 else "1 tag"
-        return Cause.TASKS, f"{tags} failed and nothing has made them good since"
-    if sight.others:
-        tags = f"{sight.others} tags hold" if sight.others > 1 else "1 tag holds"
-        return Cause.CONTENT, f"{tags} what its instance does not have; it was there before, and is left so"
-    return _of_fill(sight)
+def _failure(facts: ReplicaFacts) -> tuple[FailureCause, str] | None:
+    """Returns the first failure, in the order in which they have to be repaired."""
+    if facts.status_is_read and not facts.has_live_agent:
+        return FailureCause.AGENTS, f"no agent runs in region {facts.region}"
+    states = sorted(beat.places.get(str(facts.name), _READY) for beat in facts.heartbeats)
+    if states and states[0] != _READY:  # `Failed` sorts first: one failing agent is enough
+        return FailureCause.REGISTRY, states[0].removeprefix("Failed: ")
+    if facts.failed:
+        tags = f"{facts.failed} tags" if facts.failed > 1 else "1 tag"
+        return FailureCause.TASKS, f"{tags} failed and no later task has succeeded"
+    if facts.foreign:
+        tags = f"{facts.foreign} tags hold" if facts.foreign > 1 else "1 tag holds"
+        return (
+            FailureCause.CONTENT,
+            f"{tags} other content than the instance; it was there before and is kept",
+        )
+    return _fill_failure(facts)
 
 
-def _of_fill(sight: Sight) -> tuple[Cause, str] | None:
-    fill = sight.fill
-    if fill is None or sight.filled_since:
+def _fill_failure(facts: ReplicaFacts) -> tuple[FailureCause, str] | None:
+    fill = facts.fill
+    if fill is None or facts.filled_since:
         return None
     if fill["status"] == Status.STOPPED:
-        return Cause.FILL, "its fill was stopped before its end"
+        return FailureCause.FILL, "the fill was stopped before its end"
     if fill["status"] == Status.FAILED and fill["error"] is not None:
-        return Cause.FILL, f"its fill failed: {fill['error']['message']}"
-    return None  # what failed of its tasks was made good
+        return FailureCause.FILL, f"the fill failed: {fill['error']['message']}"
+    return None  # its failed tasks were repaired since
 
 
-def _is_filling(sight: Sight) -> bool:
-    return sight.fill is None or sight.fill["status"] == Status.IN_PROGRESS
+def _is_filling(facts: ReplicaFacts) -> bool:
+    return facts.fill is None or facts.fill["status"] == Status.IN_PROGRESS
 
 
-def _why_syncing(sight: Sight, tasks_left: int) -> str | None:
-    if not sight.known:
-        return "what its agents say is being read"
-    if sight.fill is None:
-        return "its fill has not begun"
-    if sight.fill["status"] == Status.IN_PROGRESS:
-        return "it is being filled"
-    return "pushes are on their way" if tasks_left else None
+def _why_syncing(facts: ReplicaFacts, tasks_left: int) -> str | None:
+    if not facts.status_is_read:
+        return "the status of its agents is being read"
+    if facts.fill is None:
+        return "the fill has not started"
+    if facts.fill["status"] == Status.IN_PROGRESS:
+        return "the fill is in progress"
+    return "pushes are being copied" if tasks_left else None
 
 
-def _lag(sight: Sight, waiting: Collection[DestinationBacklog]) -> float | None:
-    """The age of the oldest that is not applied. When nobody tells any more: since they fell silent, or older."""
+def _lag(facts: ReplicaFacts, waiting: Collection[DestinationBacklog]) -> float | None:
+    """Without a live agent the lag grows from the last heartbeat, or from what was waiting then."""
     oldest = [one.oldest for one in waiting if one.oldest is not None]
-    if not sight.lives:
-        oldest += [max(beat.time for beat in sight.told)] if sight.told else []
-        return _age(min(oldest), sight.now) if oldest else None
-    return _age(min(oldest), sight.now) if oldest else 0.0
+    if facts.has_live_agent:
+        return _age(min(oldest), facts.now) if oldest else 0.0
+    oldest += [max(beat.time for beat in facts.heartbeats)] if facts.heartbeats else []
+    return _age(min(oldest), facts.now) if oldest else None
 
 
 def _age(then: datetime, now: datetime) -> float:
     return round(max(0.0, (now - then).total_seconds()), 3)
-
-
-def _shown(fill: Mapping[str, Any] | None) -> Mapping[str, Any] | None:
-    counted = (
-        "id", "status", "start_time", "end_time", "total", "succeed", "skipped", "refused", "failed", "stopped",
-        "in_progress",
-    )  # fmt: skip
-    return {field: fill[field] for field in counted} if fill is not None else None

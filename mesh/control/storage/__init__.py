@@ -1,1 +1,1 @@
-"""Control's database and its tables."""
+"""Control's database: the connection, the tables, and how lists are paged."""

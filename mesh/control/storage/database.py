@@ -1,7 +1,6 @@
-"""Control's database: every call is one transaction, run in one thread of its own, so that the event loop never waits.
+"""Control's database: every call is one transaction, in a thread of its own, so that the event loop is not blocked.
 
-SQLite for a process that has all roles, PostgreSQL for a fleet. The errors of either are translated here and nowhere
-else.
+SQLite for a process with all roles, PostgreSQL for a fleet. The errors of both are translated only here.
 """
 
 import asyncio
@@ -16,51 +15,59 @@ from sqlalchemy import URL, Connection, Engine, create_engine, event, inspect, t
 from sqlalchemy.engine import make_url
 from sqlalchemy.exc import ArgumentError, DBAPIError, NoSuchModuleError, SQLAlchemyError
 
+from mesh.control.settings import ControlSettings
 from mesh.control.storage.tables import OLD_INDEXES, metadata
 from mesh.errors import DatabaseUnavailable, InvalidInput, clean
 
 R = TypeVar("R")
 
-# A call that hangs for ever would hold up the sync log without a word. libpq's units: s, ms.
-_POSTGRESQL = {"connect_timeout": 10, "tcp_user_timeout": 30_000, "options": "-c statement_timeout=30000"}
-_SQLITE = {"timeout": 10}  # seconds to wait for another process that writes
-_NEVER = frozenset(
+_CONNECT_TIMEOUT = 10  # seconds
+_LOCK_TIMEOUT = 10  # seconds to wait for another process that writes to the same SQLite file
+_PERMANENT = frozenset(
     {sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_READONLY, sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_PERM}
 )
 
 
 def check(url: str) -> None:
-    """`InvalidInput` when `url` names no database that we can use, and no waiting would make it one.
+    """Checks that `url` names a database that can be used.
 
-    A server that does not answer, or a file that is locked, is none of that: it is waited for.
+    A server that does not answer, or a locked file, passes: control waits for it.
+
+    Raises:
+        InvalidInput: Waiting would not make it usable.
     """
-    engine = _engine(url)
+    engine = _engine(url, ControlSettings())
     if engine.dialect.name == "sqlite":
         _check_file(engine)
 
 
 class Database:
-    """Opened at its first use, so that a database that is away stops nothing but what needs it."""
+    """Opened at its first use, so that an unavailable database stops only what needs it."""
 
-    def __init__(self, url: str) -> None:
-        """`InvalidInput` when `url` names no database that we can use."""
-        self._engine = _engine(url)
+    def __init__(self, url: str, settings: ControlSettings | None = None) -> None:
+        """Parses the URL; the connection is opened at the first use.
+
+        Raises:
+            InvalidInput: `url` is not the URL of a supported database.
+        """
+        self._engine = _engine(url, settings or ControlSettings())
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="control-database")
         self._has_tables = False
         self._closed = False
 
     async def run(self, step: Callable[[Connection], R]) -> R:
-        """`step` in one transaction: whole when it returns, undone when it raises.
+        """Runs `step` in one transaction, which is committed when it returns and rolled back when it raises.
 
-        `DatabaseUnavailable` when the database did not do it; then it may still have landed if the connection broke
-        at the very end, so a step must be such that doing it again is harmless.
+        Raises:
+            DatabaseUnavailable: The transaction failed. If the connection broke at the very end it may be committed
+                all the same, so a step must be harmless to repeat.
         """
         if self._closed:
             raise DatabaseUnavailable("the sync log's database is closed")
         return await asyncio.get_running_loop().run_in_executor(self._thread, self._transaction, step)
 
     async def close(self) -> None:
-        """Finish what runs, then let the database go."""
+        """Waits for the running transaction, then closes the database."""
         if not self._closed:
             self._closed = True
             await asyncio.get_running_loop().run_in_executor(self._thread, self._engine.dispose)
@@ -73,22 +80,20 @@ class Database:
                     _make_tables(connection)
                 result = step(connection)
         except SQLAlchemyError as error:
-            raise DatabaseUnavailable(_told(error)) from error
+            raise DatabaseUnavailable(_describe(error)) from error
         self._has_tables = True
         return result
 
 
 def _make_tables(connection: Connection) -> None:
-    """Those that are missing, and what an older version did not have: columns, always nullable ones, and indexes."""
-    if connection.dialect.name == "postgresql":
-        connection.execute(
-            text("SET LOCAL statement_timeout = 0")
-        )  # an index of millions of rows takes its time
+    """Creates missing tables, and the columns (always nullable) and indexes that older versions did not have."""
+    if connection.dialect.name == "postgresql":  # to build an index of millions of rows takes time
+        connection.execute(text("SET LOCAL statement_timeout = 0"))
     metadata.create_all(connection)
     for table in metadata.sorted_tables:
-        there = {column["name"] for column in inspect(connection).get_columns(table.name)}
+        existing = {column["name"] for column in inspect(connection).get_columns(table.name)}
         for column in table.columns:
-            if column.name not in there:
+            if column.name not in existing:
                 kind = column.type.compile(connection.dialect)
                 connection.execute(text(f"ALTER TABLE {table.name} ADD COLUMN {column.name} {kind}"))
         for index in table.indexes:
@@ -97,24 +102,24 @@ def _make_tables(connection: Connection) -> None:
         connection.execute(text(f"DROP INDEX IF EXISTS {name}"))
 
 
-def _engine(url: str) -> Engine:
+def _engine(url: str, settings: ControlSettings) -> Engine:
     try:
         parsed = make_url(url)
-        return _sqlite(parsed) if parsed.get_backend_name() == "sqlite" else _postgresql(parsed)
+        return _sqlite(parsed) if parsed.get_backend_name() == "sqlite" else _postgresql(parsed, settings)
     except (ArgumentError, NoSuchModuleError) as error:
         raise InvalidInput(
-            "the sync log's database must be sqlite:///FILE or postgresql://USER@HOST/NAME"
+            "the URL of the sync log's database must be sqlite:///FILE or postgresql://USER@HOST/NAME"
         ) from error
     except ModuleNotFoundError as error:
         raise InvalidInput("PostgreSQL needs a driver: pip install 'regmesh[postgresql]'") from error
 
 
 def _sqlite(url: URL) -> Engine:
-    engine = create_engine(url, connect_args=_SQLITE, hide_parameters=True)
+    engine = create_engine(url, connect_args={"timeout": _LOCK_TIMEOUT}, hide_parameters=True)
 
     @event.listens_for(engine, "connect")
     def _set_up(connection: Any, _: Any) -> None:
-        # FULL: an offset is committed on the log after the entry, so the entry must not be lost by a power cut.
+        # FULL: offsets are committed on the log after the entry, so a power cut must not lose the entry.
         for pragma in ("journal_mode=WAL", "synchronous=FULL"):
             connection.execute(f"PRAGMA {pragma}")
 
@@ -122,7 +127,7 @@ def _sqlite(url: URL) -> Engine:
 
 
 def _check_file(engine: Engine) -> None:
-    """Opened as later, to be written to, and left as it is."""
+    """Opens the file for writing, as later, and leaves it unchanged."""
     (file, *_), options = engine.dialect.create_connect_args(engine.url)
     at_once: dict[str, Any] = {**options, "timeout": 0}
     try:
@@ -130,33 +135,38 @@ def _check_file(engine: Engine) -> None:
             for statement in ("PRAGMA journal_mode=WAL", "BEGIN IMMEDIATE", "ROLLBACK"):
                 connection.execute(statement)
     except sqlite3.Error as error:
-        if error.sqlite_errorcode & 0xFF in _NEVER:
-            raise InvalidInput(_why_never(Path(engine.url.database or ""), error)) from error
+        if error.sqlite_errorcode & 0xFF in _PERMANENT:
+            raise InvalidInput(_why_unusable(Path(engine.url.database or ""), error)) from error
 
 
-def _why_never(file: Path, error: sqlite3.Error) -> str:
-    told = f"the sync log's database {str(file)!r}"
+def _why_unusable(file: Path, error: sqlite3.Error) -> str:
+    database = f"the sync log's database {str(file)!r}"
     if file.is_dir():
-        return f"{told} is a folder: name a file in it"
+        return f"{database} is a folder: name a file in it"
     if not file.parent.is_dir():
-        return f"{told} is in a folder that does not exist: make it, or name another file"
+        return f"{database} is in a folder that does not exist: create it, or name another file"
     if error.sqlite_errorcode == sqlite3.SQLITE_NOTADB:
-        return f"{told} is a file of another kind, not of SQLite: name another one"
-    return f"{told} cannot be written: see to the rights of the file and of its folder, or name another one"
+        return f"{database} is not an SQLite file: name another one"
+    return f"{database} cannot be written: check the permissions of the file and of its folder, or name another one"
 
 
-def _postgresql(url: URL) -> Engine:
+def _postgresql(url: URL, settings: ControlSettings) -> Engine:
+    milliseconds = int(settings.database_statement_timeout * 1000)
     if url.get_backend_name() != "postgresql":
         raise ArgumentError("not PostgreSQL")
     return create_engine(
         url.set(drivername="postgresql+psycopg"),
-        connect_args=_POSTGRESQL,
+        connect_args={
+            "connect_timeout": _CONNECT_TIMEOUT,
+            "tcp_user_timeout": milliseconds,
+            "options": f"-c statement_timeout={milliseconds}",
+        },
         hide_parameters=True,
         pool_pre_ping=True,
         pool_size=1,
     )
 
 
-def _told(error: SQLAlchemyError) -> str:
+def _describe(error: SQLAlchemyError) -> str:
     cause = error.orig if isinstance(error, DBAPIError) else error
     return f"the sync log's database failed: {type(cause).__name__}: {clean(str(cause), 200)}"

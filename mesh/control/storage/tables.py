@@ -1,4 +1,4 @@
-"""The tables of control's database: nothing in them that only one engine can do."""
+"""The tables of control's database. They use nothing that only one engine supports."""
 
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -22,7 +22,7 @@ _MICROSECOND = timedelta(microseconds=1)
 
 
 class Moment(TypeDecorator[datetime]):
-    """A time in UTC as microseconds since 1970: sorts and compares alike on every engine, zones forgotten by none."""
+    """A time in UTC, stored as microseconds since 1970, so that it sorts and compares alike on every engine."""
 
     impl = BigInteger
     cache_ok = True
@@ -36,7 +36,7 @@ class Moment(TypeDecorator[datetime]):
 
 metadata = MetaData()
 
-OLD_INDEXES = ("sync_log_by_execution",)  # of earlier versions, which others serve in their place
+OLD_INDEXES = ("sync_log_by_execution",)  # of earlier versions; other indexes replace them
 
 sync_log = Table(
     "sync_log",
@@ -71,7 +71,7 @@ sync_log = Table(
     Column("error_side", Text),
     Column("error_message", Text),
     Column("rebuilt_from", Text),
-    Column("bytes_from", JSON),  # of what was transferred, by the region that sent it
+    Column("bytes_from", JSON),  # transferred bytes by the region that sent them
     Column("origin", Text),
     Column("hops", Integer),
     Index("sync_log_by_time", "end_time", "task_id"),
@@ -82,7 +82,7 @@ sync_log = Table(
     Index("sync_log_by_rule", "rule", "end_time", "task_id"),
     Index("sync_log_by_replica", "replica", "end_time", "task_id"),
     Index("sync_log_of_execution", "execution_id", "end_time", "task_id"),
-    # All that an execution is counted by, so that one of a million tasks is counted without a look at them.
+    # All columns that an execution is counted by, so that its tasks are counted from the index alone.
     Index(
         "sync_log_sums",
         "execution_id",
@@ -94,8 +94,8 @@ sync_log = Table(
     ),
 )
 
-# Few of all that there are, in an index of their own: `doctor` counts them. Spelled out wherever they are asked for:
-# of a value that is bound an engine does not see that this index will do.
+# Held deletions are few, and `doctor` counts them, so they have a partial index. The condition is a literal: with a
+# bound value the planner does not see that it may use the index.
 IS_HELD = sync_log.c.error_code == literal_column("'deletion_held'")
 Index(
     "sync_log_held",
@@ -105,40 +105,42 @@ Index(
     postgresql_where=IS_HELD,
 )
 
-# Tags of a replica's registry that were left as somebody else had them: asked for with each look at the replicas.
-IS_OTHERS = (sync_log.c.error_code == literal_column("'other_content'")) & (
+# Tags of a replica with content that somebody else wrote, which were left alone: counted for each replica status.
+IS_FOREIGN = (sync_log.c.error_code == literal_column("'other_content'")) & (
     sync_log.c.operation == literal_column("'copy'")
 )
 Index(
     "sync_log_others",
     sync_log.c.end_time,
     sync_log.c.task_id,
-    sqlite_where=IS_OTHERS,
-    postgresql_where=IS_OTHERS,
+    sqlite_where=IS_FOREIGN,
+    postgresql_where=IS_FOREIGN,
 )
 
-# The outbox: written in one transaction with the entry that a delivery tells of.
+# The outbox: a delivery is written in one transaction with the entry that it reports.
 deliveries = Table(
     "webhook_deliveries",
     metadata,
-    Column("id", Text, primary_key=True),  # the `webhook-id` of every try
+    Column("id", Text, primary_key=True),  # the `webhook-id` of every attempt
     Column("webhook", Text, nullable=False),
     Column("task_id", Text, nullable=False),
     Column("event_type", Text, nullable=False),
-    Column("body", Text, nullable=False),  # as it is sent, every time the same bytes
+    Column("body", Text, nullable=False),  # as it is sent; every attempt sends the same bytes
     Column("state", Text, nullable=False),  # pending, delivered, given_up, closed
     Column("tries", Integer, nullable=False),
     Column("created_at", Moment, nullable=False),
-    Column("next_try_at", Moment, nullable=False),  # of a pending one; a try that runs holds it in the future
+    Column(
+        "next_try_at", Moment, nullable=False
+    ),  # of a pending one; in the future while an attempt is in progress
     Column("ended_at", Moment),
-    Column("last_error", Text),  # of the last try that failed, also where a later one was taken
-    Column("failed_at", Moment),  # when that was
+    Column("last_error", Text),  # of the last failed attempt, also after a success
+    Column("failed_at", Moment),  # time of the last failed attempt
     Index("webhook_deliveries_due", "state", "webhook", "next_try_at"),
     Index("webhook_deliveries_ended", "webhook", "state", "ended_at"),
     Index("webhook_deliveries_failed", "webhook", "failed_at"),
 )
 
-# What their tasks came to is counted from the sync log when it is asked for, so nothing is counted twice.
+# The outcome of the tasks is counted from the sync log when it is asked for, so nothing is counted twice.
 executions = Table(
     "executions",
     metadata,
@@ -152,33 +154,37 @@ executions = Table(
     Column("dry_run", Integer, nullable=False),
     Column("status", Text, nullable=False),
     Column("stopping", Integer, nullable=False),
-    Column("total", BigInteger),  # None until the listing is over
+    Column("total", BigInteger),  # None until the listing has ended
     Column("start_time", Moment, nullable=False),
     Column("end_time", Moment),
     Column("error_code", Text),
     Column("error_side", Text),
     Column("error_message", Text),
     Column("operation", Text),
-    Column("is_whole", Integer),  # 1: of all that the rule matches, nothing of it named
-    Column("surplus", BigInteger),  # of a whole one of a replica: tags that only it has; None until compared
-    Column("destination", Text),  # of the rule, as it was asked for
-    Column("rules_rev", BigInteger),  # what was declared when it was asked for
+    Column("is_whole", Integer),  # 1: over all that the rule matches
+    Column(
+        "surplus", BigInteger
+    ),  # of a whole one of a replica: the number of orphaned tags; None until compared
+    Column("destination", Text),  # of the rule, when it was started
+    Column("rules_rev", BigInteger),  # of the declared state, when it was started
     Index("executions_by_time", "start_time", "id"),
     Index("executions_by_rule", "rule", "start_time", "id"),
     Index("executions_by_status", "status"),
 )
 
-# When each scheduled rule runs next, so that what falls into a restart is not missed.
+# When each scheduled rule runs next, so that a tick during a restart is not missed.
 schedules = Table(
     "schedules",
     metadata,
     Column("rule", Text, primary_key=True),
-    Column("spec", Text, nullable=False),  # cron and zone: when they change, the time is reckoned anew
+    Column(
+        "spec", Text, nullable=False
+    ),  # cron and time zone; when they change, the next time is computed anew
     Column("next_time", Moment, nullable=False),
 )
 
-# Which digest each place holds under a tag. One that is gone stays for a day without a digest, so that what is older
-# does not bring it back.
+# Which digest each place holds under a tag. A deleted tag stays for a day without a digest, so that older records do
+# not bring it back.
 images = Table(
     "images",
     metadata,
@@ -186,12 +192,12 @@ images = Table(
     Column("repository", Text, primary_key=True),
     Column("tag", Text, primary_key=True),
     Column("digest", Text),
-    Column("since", Moment, nullable=False),  # it got this digest, or the tag went
+    Column("since", Moment, nullable=False),  # when it got this digest, or was deleted
     Column("written_by", Text, nullable=False),
     Column("tag_version", BigInteger, nullable=False),
 )
 
-# What a place has about an image: signatures, SBOMs, attestations.
+# The referrers that a place holds: signatures, SBOMs, attestations.
 image_referrers = Table(
     "image_referrers",
     metadata,

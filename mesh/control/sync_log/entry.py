@@ -1,23 +1,23 @@
 """The sync log entry: one task as people and programs see it. Pure.
 
-A row is what the database keeps and what filters look at; the entry is the JSON made of it.
+A row is what the database stores and what filters look at; the entry is the JSON made of it.
 """
 
 from collections.abc import Mapping
 from datetime import datetime
 from typing import Any
 
-from schemas.completions import Completion, TaskRecord
+from schemas.completions import Completion, TaskError, TaskRecord
 from schemas.parked import Parked
 
 Row = Mapping[str, Any]
 
-_AS_THEY_ARE = (
+_FIELDS = (
     "task_id", "execution_id", "rule", "replica", "trigger", "operation", "resource_type",
     "source_region", "destination_region", "repository", "tag", "digest",
     "start_time", "bytes_total", "bytes_transferred", "bytes_from", "attempts", "rules_rev", "origin", "hops",
 )  # fmt: skip
-_OF_AN_END = ("end_time", "bytes_skipped", "blobs_mounted", "lag_ms", "rebuilt_from")
+_COMPLETION_FIELDS = ("end_time", "bytes_skipped", "blobs_mounted", "lag_ms", "rebuilt_from")
 _SHOWN = (
     "task_id", "execution_id", "rule", "replica", "trigger", "operation", "resource_type", "source", "destination",
     "source_region", "destination_region", "repository", "tag", "digest", "status", "start_time", "end_time",
@@ -26,30 +26,40 @@ _SHOWN = (
 )  # fmt: skip
 
 
-def row_of(work: TaskRecord) -> dict[str, Any]:
-    """The row of a task that has ended, or of one that runs or waits: then what only an end tells is None."""
-    row = {field: _plain(getattr(work, field)) for field in _AS_THEY_ARE}
-    row |= {field: _plain(getattr(work, field, None)) for field in _OF_AN_END}
-    row |= {"source": work.source, "destination": work.destination, "status": work.status.value}
-    row |= {"account": str(work.account), "destination_account": str(work.destination_account)}
-    error = work.error if isinstance(work, Completion | Parked) else None
-    row["error_code"] = error.code if error else None
-    row["error_side"] = error.side.value if error else None
-    row["error_message"] = error.message if error else None
-    return row
+def row_of(task: TaskRecord) -> dict[str, Any]:
+    """Returns the row of a task; the fields of completions are None while it is in progress or parked."""
+    row = {field: _plain(getattr(task, field)) for field in _FIELDS}
+    row |= {field: _plain(getattr(task, field, None)) for field in _COMPLETION_FIELDS}
+    row |= {"source": task.source, "destination": task.destination, "status": task.status.value}
+    row |= {"account": str(task.account), "destination_account": str(task.destination_account)}
+    return row | error_columns(task.error if isinstance(task, Completion | Parked) else None)
 
 
 def entry_of(row: Row) -> dict[str, object]:
-    """The entry in the order of its contract; times in RFC 3339, UTC."""
-    entry = {field: rfc3339(row[field]) for field in _SHOWN}
+    """Returns the entry, its fields in the order of the contract and its times as RFC 3339 in UTC."""
+    return {field: rfc3339(row[field]) for field in _SHOWN} | {"error": error_of(row)}
+
+
+def error_columns(error: TaskError | None) -> dict[str, str | None]:
+    """Returns the columns of an error."""
+    return {
+        "error_code": error.code if error else None,
+        "error_side": error.side.value if error else None,
+        "error_message": error.message if error else None,
+    }
+
+
+def error_of(row: Row) -> dict[str, str] | None:
+    """Returns the error of a row as the API shows it."""
     error = {part: row[f"error_{part}"] for part in ("code", "side", "message")}
-    return {**entry, "error": error if error["code"] is not None else None}
+    return error if error["code"] is not None else None
 
 
 def rfc3339(value: Any) -> Any:
+    """Returns a time as RFC 3339, and any other value unchanged."""
     return value.isoformat().replace("+00:00", "Z") if isinstance(value, datetime) else value
 
 
 def _plain(value: Any) -> Any:
-    """A name as a plain `str`: drivers know no subclasses."""
+    """Returns a name as a plain `str`, since database drivers accept no subclasses."""
     return str(value) if isinstance(value, str) else value

@@ -1,37 +1,26 @@
-"""What a reader of the sync log asks for, parsed once. Pure: SQL narrows down, `admits` decides."""
+"""Parses the query parameters of the sync log. Pure: SQL selects candidates, `LogQuery.admits` decides."""
 
-import base64
-import binascii
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import Any, NamedTuple
+from typing import Any
 
-import orjson
-
+from mesh.control.storage.paging import DEFAULT_LIMIT, Position, parse_cursor, parse_limit
 from mesh.control.sync_log.entry import Row
 from mesh.errors import InvalidInput
 from mesh.rules.matching.patterns import BadPattern, compile_pattern
 from schemas.completions import Status
 from schemas.names import Digest, ObjectName, PlaceName, Region
 
-DEFAULT_LIMIT, MOST = 100, 1000
-_UNENDED = frozenset({Status.PENDING, Status.IN_PROGRESS})
+_NOT_ENDED = frozenset({Status.PENDING, Status.IN_PROGRESS})
 _UNITS = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days", "w": "weeks"}
 _DURATION = re.compile(r"(?:\d{1,9}[smhdw])+", re.ASCII)
 _EXECUTION = re.compile(r"[!-~]{1,128}", re.ASCII)
-# What a glob may stand for, as LIKE says it; each at least as wide as what it replaces.
+# The parts of a glob that LIKE has to express; each LIKE part matches at least as much as the glob part.
 _GLOB = re.compile(
     r"\\(?P<plain>.)|(?P<any>\*+/?|\{.*\}|\[.[^\]]*\])|(?P<one>\?)|(?P<special>[%_\\])", re.DOTALL
 )
-
-
-class Position(NamedTuple):
-    """Where an entry stands in the order of reading: the newest first, and among equals by id."""
-
-    time: datetime
-    task_id: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,11 +32,12 @@ class Pattern:
 
     @property
     def is_literal(self) -> bool:
+        """Whether it matches only its own text."""
         return not self.text.startswith("re:") and not any(char in "*?[]{}\\" for char in self.text)
 
     @property
     def like(self) -> str:
-        r"""A LIKE pattern (escape `\`) that holds wherever this one does."""
+        r"""A LIKE pattern (escape `\`) that matches at least what this pattern matches."""
         if self.text.startswith("re:"):
             return "%"
         return _GLOB.sub(_as_like, self.text)
@@ -55,7 +45,7 @@ class Pattern:
 
 @dataclass(frozen=True, slots=True)
 class LogQuery:
-    """None, or an empty set, asks for nothing in particular."""
+    """What to read from the sync log. None, or an empty set, is no restriction."""
 
     equal: Mapping[str, str]  # column and value: rule, replica, digest, execution_id
     patterns: Mapping[str, Pattern]  # column and pattern: repository, tag
@@ -67,14 +57,16 @@ class LogQuery:
 
     @property
     def is_exact(self) -> bool:
-        """SQL alone can answer it."""
+        """Whether SQL alone can answer it."""
         return all(pattern.is_literal for pattern in self.patterns.values())
 
     @property
-    def asks_for_unended(self) -> bool:
-        return bool(self.statuses & _UNENDED)
+    def is_of_active_tasks(self) -> bool:
+        """Whether it asks for tasks that have not ended, which are not in the database."""
+        return bool(self.statuses & _NOT_ENDED)
 
     def admits(self, row: Row) -> bool:
+        """Checks whether a row matches all of the query."""
         return (
             all(row[column] == value for column, value in self.equal.items())
             and all(pattern.matches(row[column] or "") for column, pattern in self.patterns.items())
@@ -85,14 +77,19 @@ class LogQuery:
 
 
 def position(row: Row) -> Position:
+    """Returns the position of a row: by its end time, or by its start time while it is in progress."""
     return Position(row["end_time"] or row["start_time"], row["task_id"])
 
 
 def parse(parameters: Mapping[str, str], now: datetime) -> LogQuery:
-    """The query of these URL parameters; `InvalidInput`, naming the parameter, when one is wrong or unknown."""
+    """Returns the query of these URL parameters.
+
+    Raises:
+        InvalidInput: A parameter is unknown or has a bad value; the message names it.
+    """
     for name in parameters:
         if name not in PARAMETERS:
-            raise InvalidInput(f"{name}: unknown parameter; known are {', '.join(PARAMETERS)}")
+            raise InvalidInput(f"{name}: unknown parameter; use {', '.join(PARAMETERS)}")
     found = {name: PARAMETERS[name](name, text, now) for name, text in parameters.items()}
     columns = {"rule": "rule", "replica": "replica", "digest": "digest", "execution": "execution_id"}
     return LogQuery(
@@ -104,18 +101,6 @@ def parse(parameters: Mapping[str, str], now: datetime) -> LogQuery:
         limit=found.get("limit", DEFAULT_LIMIT),
         after=found.get("cursor"),
     )
-
-
-def cursor_of(at: Position | None) -> str | None:
-    """Opaque to readers; None when there is nothing more."""
-    if at is None:
-        return None
-    return base64.urlsafe_b64encode(orjson.dumps([at.time.isoformat(), at.task_id])).decode().rstrip("=")
-
-
-def parse_cursor(text: str) -> Position:
-    """What `cursor_of` gave; `InvalidInput` for anything else."""
-    return _cursor("cursor", text)
 
 
 def _named(kind: type[str]) -> Callable[[str, str, datetime], str]:
@@ -148,16 +133,22 @@ def _statuses(name: str, text: str, _: datetime) -> frozenset[Status]:
         statuses = frozenset(Status(part) for part in text.split(","))
     except ValueError as error:
         known = ", ".join(status.value for status in Status)
-        raise InvalidInput(f"{name}: {text[:80]!r} is not one or several, with commas, of {known}") from error
-    if statuses & _UNENDED and statuses - _UNENDED:
         raise InvalidInput(
-            f"{name}: Pending and InProgress are no part of the sync log yet: ask without others"
+            f"{name}: {text[:80]!r} is not one or several (separated by commas) of {known}"
+        ) from error
+    if statuses & _NOT_ENDED and statuses - _NOT_ENDED:
+        raise InvalidInput(
+            f"{name}: Pending and InProgress cannot be combined with the status of ended tasks"
         )
     return statuses
 
 
 def moment(name: str, text: str, now: datetime) -> datetime:
-    """A time with its zone, or how long ago; `InvalidInput`, naming the parameter, for anything else."""
+    """Returns the time that a parameter names: an RFC 3339 time, or a duration before now.
+
+    Raises:
+        InvalidInput: The text is neither; the message names the parameter.
+    """
     try:
         if _DURATION.fullmatch(text):
             spans = re.findall(r"(\d+)([smhdw])", text)
@@ -168,25 +159,8 @@ def moment(name: str, text: str, now: datetime) -> datetime:
             f"{name}: {text[:80]!r} is neither an RFC 3339 time nor a duration such as 30m, 2h or 7d"
         ) from error
     if time.tzinfo is None:
-        raise InvalidInput(f"{name}: a time needs a zone, such as Z (a + is written %2B in a URL)")
+        raise InvalidInput(f"{name}: add a time zone to the time, such as Z (in a URL write + as %2B)")
     return time
-
-
-def limit(name: str, text: str, _: datetime | None = None) -> int:
-    if not (text.isascii() and text.isdigit() and len(text) < 8 and 1 <= int(text) <= MOST):
-        raise InvalidInput(f"{name}: {text[:80]!r} is not a number from 1 to {MOST}")
-    return int(text)
-
-
-def _cursor(name: str, text: str, _: datetime | None = None) -> Position:
-    try:
-        time, task_id = orjson.loads(base64.urlsafe_b64decode(text + "=" * (-len(text) % 4)))
-        at = Position(datetime.fromisoformat(time), str(task_id))
-    except (ValueError, TypeError, binascii.Error) as error:
-        raise InvalidInput(f"{name}: is not a `next` that this API gave") from error
-    if at.time.tzinfo is None or "\0" in at.task_id:
-        raise InvalidInput(f"{name}: is not a `next` that this API gave")
-    return at
 
 
 def _as_like(found: re.Match[str]) -> str:
@@ -208,6 +182,6 @@ PARAMETERS: Mapping[str, Callable[[str, str, datetime], Any]] = {
     "region": _named(Region),
     "execution": _execution,
     "since": moment,
-    "cursor": _cursor,
-    "limit": limit,
+    "cursor": lambda _, text, __: parse_cursor(text),
+    "limit": lambda _, text, __: parse_limit(text),
 }

@@ -1,53 +1,42 @@
-"""Reading the sync log in pieces: however rare what is asked for is, no statement goes through all of it.
+"""Searches the sync log step by step, so that no statement scans all of it, however rare the wanted entries are.
 
-One filter, the driver, is served by an index in the order of reading. The others are judged on the rows that it gives,
-so many at a time; when that was often enough the page ends, and the writer gets its turn.
+One filter, the driver, is served by an index in the order of reading. The others are applied to the rows that it
+yields, a limited number in each step. After a limited number of steps the page ends, so that the writer is not blocked.
 """
 
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any
 
-from sqlalchemy import Column, ColumnElement, Connection, Select, func, literal, or_, select, tuple_
+from sqlalchemy import Column, ColumnElement, Connection, Select, func, or_, select, tuple_
 
-from mesh.control.storage.tables import Moment, sync_log
+from mesh.control.settings import ControlSettings
+from mesh.control.storage import paging
+from mesh.control.storage.paging import Page, Position
+from mesh.control.storage.tables import sync_log
 from mesh.control.sync_log.entry import Row
-from mesh.control.sync_log.log_query import LogQuery, Position, position
+from mesh.control.sync_log.log_query import LogQuery, position
 from schemas.completions import Status
 
-_EXACT_TIMES = 3  # rows that SQL alone can judge cost less: so many times more of them
+_EXACT_FACTOR = 3  # rows that SQL alone can filter are cheaper, so a step reads so many times more of them
 _RARE = frozenset({Status.FAILED, Status.STOPPED})
 
 
-class Page(NamedTuple):
-    """Newest first. It may be shorter than asked for and still have a next: what is rare is searched in pieces."""
+def search(connection: Connection, query: LogQuery, settings: ControlSettings) -> Page[Row]:
+    """Returns a page of the rows that match the query, newest first.
 
-    rows: Sequence[Row]
-    next: Position | None
-
-
-@dataclass(frozen=True, slots=True)
-class Search:
-    """How far one reading goes."""
-
-    rows: int = 1000  # at a time
-    times: int = 20
-
-
-def read(connection: Connection, query: LogQuery, search: Search) -> Page:
-    """A page of the entries that `query` asks for."""
-    driver, others = _parted(query)
-    if not others:  # every row that comes is one that is wanted
+    A page may have fewer rows than asked for and still have a next one.
+    """
+    driver, others = _split_filters(query)
+    if not others:  # the driver yields only wanted rows
         rows = _rows(connection, _window(driver, query, query.after).limit(query.limit + 1))
-        page = rows[: query.limit]
-        return Page(page, position(page[-1]) if len(rows) > query.limit else None)
+        return paging.first_page(rows, query.limit, position)
     found: list[Row] = []
-    at, size = query.after, search.rows * (_EXACT_TIMES if query.is_exact else 1)
-    for _ in range(search.times):
-        end = _end_of_piece(connection, driver, query, at, size)
+    at, size = query.after, settings.log_search_rows * (_EXACT_FACTOR if query.is_exact else 1)
+    for _ in range(settings.log_search_steps):
+        end = _end_of_step(connection, driver, query, at, size)
         piece = _window(driver, query, at).where(*others)
         if end is not None:
-            piece = piece.where(_place() >= _literal(end))
+            piece = piece.where(tuple_(sync_log.c.end_time, sync_log.c.task_id) >= paging.sql_position(end))
         for row in _rows(connection, piece.limit(query.limit + 1) if query.is_exact else piece):
             if query.admits(row):
                 if len(found) == query.limit:
@@ -60,20 +49,20 @@ def read(connection: Connection, query: LogQuery, search: Search) -> Page:
     return Page(found, at)
 
 
-def _parted(query: LogQuery) -> tuple[dict[str, str], list[ColumnElement[bool]]]:
-    """The driver, as columns and values, and all other filters, said so that no index is taken for them."""
+def _split_filters(query: LogQuery) -> tuple[dict[str, str], list[ColumnElement[bool]]]:
+    """Returns the driver, as columns and values, and the other filters in a form that no index serves."""
     exactly = dict(query.equal) | {name: one.text for name, one in query.patterns.items() if one.is_literal}
     if len(query.statuses) == 1:
         exactly |= {"status": next(iter(query.statuses)).value}
     is_rare = exactly.get("status") in _RARE
     driver = {name: exactly.pop(name) for name in _driver(exactly, is_rare=is_rare)}
-    others = [_not_by_index(sync_log.c[name]) == value for name, value in exactly.items()]
+    others = [_without_index(sync_log.c[name]) == value for name, value in exactly.items()]
     for name, pattern in query.patterns.items():
         if not pattern.is_literal:
-            others.append(_not_by_index(sync_log.c[name]).like(pattern.like, escape="\\"))
+            others.append(_without_index(sync_log.c[name]).like(pattern.like, escape="\\"))
     if len(query.statuses) > 1:
         statuses = sorted(status.value for status in query.statuses)
-        others.append(_not_by_index(sync_log.c.status).in_(statuses))
+        others.append(_without_index(sync_log.c.status).in_(statuses))
     if query.region is not None:
         region = str(query.region)
         others.append(or_(sync_log.c.source_region == region, sync_log.c.destination_region == region))
@@ -81,43 +70,35 @@ def _parted(query: LogQuery) -> tuple[dict[str, str], list[ColumnElement[bool]]]
 
 
 def _driver(exactly: Collection[str], *, is_rare: bool) -> Sequence[str]:
-    """The columns of the index that leaves the least, as far as that can be said beforehand."""
-    few = [("execution_id",), ("digest",), ("repository", "tag")]
-    many = ["repository", "replica", "rule", "status"]
-    candidates = [*few, *((name,) for name in (["status"] if is_rare else []) + many)]
+    """Returns the columns of the index that probably selects the fewest rows."""
+    selective = [("execution_id",), ("digest",), ("repository", "tag")]
+    broad = ["repository", "replica", "rule", "status"]
+    candidates = [*selective, *((name,) for name in (["status"] if is_rare else []) + broad)]
     return next((columns for columns in candidates if all(name in exactly for name in columns)), ())
 
 
-def _not_by_index(column: Column[Any]) -> ColumnElement[Any]:
+def _without_index(column: Column[Any]) -> ColumnElement[Any]:
     return func.coalesce(column, "")
 
 
 def _window(driver: dict[str, str], query: LogQuery, after: Position | None) -> Select[Any]:
-    """What the driver gives, in the order of reading."""
+    """Selects the rows of the driver after a position, newest first."""
     column = sync_log.c
     wanted = select(sync_log).order_by(column.end_time.desc(), column.task_id.desc())
     wanted = wanted.where(*(column[name] == value for name, value in driver.items()))
     if query.since is not None:
         wanted = wanted.where(column.end_time >= query.since)
-    return wanted if after is None else wanted.where(_place() < _literal(after))
+    return wanted if after is None else wanted.where(paging.after(column.end_time, column.task_id, after))
 
 
-def _end_of_piece(
+def _end_of_step(
     connection: Connection, driver: dict[str, str], query: LogQuery, after: Position | None, size: int
 ) -> Position | None:
-    """Where the row number `size` stands; None when there are fewer."""
+    """Returns the position of row number `size`; None when there are fewer."""
     column = sync_log.c
     at = _window(driver, query, after).with_only_columns(column.end_time, column.task_id)
     last = connection.execute(at.offset(size - 1).limit(1)).first()
     return None if last is None else Position(last.end_time, last.task_id)
-
-
-def _place() -> ColumnElement[Any]:
-    return tuple_(sync_log.c.end_time, sync_log.c.task_id)
-
-
-def _literal(at: Position) -> ColumnElement[Any]:
-    return tuple_(literal(at.time, Moment), literal(at.task_id))
 
 
 def _rows(connection: Connection, wanted: Select[Any]) -> list[dict[str, Any]]:

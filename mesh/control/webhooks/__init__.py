@@ -1,1 +1,1 @@
-"""Webhooks: which deliveries are due, how they are signed, and how they are sent."""
+"""Webhooks: which deliveries there are, what is sent, how it is signed, and when it is retried."""

@@ -1,169 +1,142 @@
-"""The outbox: deliveries that wait, are taken for a try, and end. It survives what the process does not."""
+"""The outbox of webhook deliveries, in the database: claimed for one attempt at a time, so they survive a restart."""
 
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
 from datetime import datetime, timedelta
 
 from sqlalchemy import ColumnElement, Connection, delete, func, select, update
 
+from mesh.control.settings import ControlSettings
 from mesh.control.storage.database import Database
 from mesh.control.storage.tables import deliveries
-from mesh.control.webhooks.signing import CLOSED, DELIVERED, GIVEN_UP, PENDING
+from mesh.control.webhooks.delivery import (
+    CLOSED,
+    DELIVERED,
+    GIVEN_UP,
+    PENDING,
+    Delivery,
+    DeliveryFailure,
+    DeliveryStatus,
+    FailingDeliveries,
+)
 
-_HELD_FOR = timedelta(seconds=60)  # by a try: if its process dies, another takes the delivery after this
-_REMEMBERED = {DELIVERED: timedelta(days=7), CLOSED: timedelta(days=7), GIVEN_UP: timedelta(days=30)}
-_LONGEST_ERROR = 300
-_SEVERAL = 3  # tries, within seconds: once may be a receiver that starts again
-
-
-@dataclass(frozen=True, slots=True)
-class Delivery:
-    id: str
-    webhook: str
-    body: str
-    tries: int  # before this one
-    created_at: datetime
-
-
-@dataclass(frozen=True, slots=True)
-class FailingDeliveries:
-    """Deliveries that a receiver does not take: how many, and the reason of one of them."""
-
-    count: int
-    reason: str
-
-
-@dataclass(frozen=True, slots=True)
-class Failure:
-    """A try that was not taken, and why."""
-
-    time: datetime
-    reason: str
-
-
-@dataclass(frozen=True, slots=True)
-class DeliveryStatus:
-    """What a receiver hears: deliveries that wait, the last one it took, the last try it did not, and `Unheard`.
-
-    Deliveries that were taken are remembered for a week, so what is older is None.
-    """
-
-    waiting: int
-    delivered: datetime | None
-    failure: Failure | None
-    failing: FailingDeliveries | None
+_CLAIM = timedelta(
+    seconds=60
+)  # if the process dies during the attempt, another one claims the delivery after this
+_ERROR_LENGTH = 300
+_FAILING_ATTEMPTS = 3  # made within seconds; a single failure may be a receiver that restarts
 
 
 class Outbox:
-    """Every method may raise `DatabaseUnavailable`; doing any of them again is harmless."""
+    """Stores deliveries. Every method raises `DatabaseUnavailable` and may safely be called again after that."""
 
     def __init__(self, database: Database) -> None:
         self._database = database
 
-    async def waiting(self, now: datetime) -> Collection[str]:
-        """The names of the webhooks that a delivery is due to, declared or not."""
+    async def due_webhooks(self, now: datetime) -> Collection[str]:
+        """Returns the names of the webhooks with due deliveries, whether or not they are still declared."""
         due = select(deliveries.c.webhook).where(_due(now)).distinct()
         return await self._database.run(lambda connection: connection.execute(due).scalars().all())
 
     async def failing(self) -> Mapping[str, FailingDeliveries]:
-        """By webhook, what was tried several times and is tried again."""
+        """Returns, by webhook, the deliveries that failed several times and are still retried."""
         return await self._database.run(_failing)
 
     async def delivery_status(self, names: Collection[str]) -> Mapping[str, DeliveryStatus]:
-        """Of these webhooks, by name."""
-        return await self._database.run(lambda connection: _delivery_status(connection, names))
+        """Returns the delivery status of these webhooks, by name."""
+        return await self._database.run(lambda connection: _delivery_statuses(connection, names))
 
-    async def take(self, webhook: str, most: int, now: datetime) -> Sequence[Delivery]:
-        """The oldest due ones. No one else gets them until they are put back or 60 s have passed."""
-        return await self._database.run(lambda connection: _take(connection, webhook, most, now))
+    async def claim(self, webhook: str, limit: int, now: datetime) -> Sequence[Delivery]:
+        """Claims the oldest due deliveries of a webhook: no other process gets them for 60 seconds."""
+        return await self._database.run(lambda connection: _claim(connection, webhook, limit, now))
 
-    async def end(self, number: str, state: str, now: datetime, error: str | None = None) -> None:
-        """One try more, and the last: delivered, or with an error given up."""
-        await self._set(
-            number, state=state, ended_at=now, tries=deliveries.c.tries + 1, **_failed(error, now)
-        )
+    async def end(self, delivery_id: str, state: str, now: datetime, error: str | None = None) -> None:
+        """Records the last attempt of a delivery, which is `DELIVERED`, or `GIVEN_UP` with an error."""
+        await self._record_attempt(delivery_id, error, now, state=state, ended_at=now)
 
-    async def postpone(self, number: str, until: datetime, error: str, now: datetime) -> None:
-        """One try more, and not the last."""
-        await self._set(number, next_try_at=until, tries=deliveries.c.tries + 1, **_failed(error, now))
+    async def postpone(self, delivery_id: str, until: datetime, error: str, now: datetime) -> None:
+        """Records a failed attempt that is retried at `until`."""
+        await self._record_attempt(delivery_id, error, now, next_try_at=until)
 
-    async def put_back(self, numbers: Collection[str], now: datetime) -> None:
-        """As if never taken: the try was cut off by our own stop."""
-        mine = deliveries.c.id.in_(list(numbers)) & (deliveries.c.state == PENDING)
-        await self._database.run(
-            lambda connection: connection.execute(update(deliveries).where(mine).values(next_try_at=now))
-        )
+    async def release(self, delivery_ids: Collection[str], now: datetime) -> None:
+        """Releases claimed deliveries whose attempt was interrupted by our own shutdown."""
+        claimed = deliveries.c.id.in_(list(delivery_ids)) & (deliveries.c.state == PENDING)
+        releasing = update(deliveries).where(claimed).values(next_try_at=now)
+        await self._database.run(lambda connection: connection.execute(releasing))
 
     async def close_all(self, webhook: str, now: datetime) -> int:
-        """Those to a webhook that is not declared any more; how many they were."""
-        its = (deliveries.c.webhook == webhook) & (deliveries.c.state == PENDING)
-        closing = update(deliveries).where(its).values(state=CLOSED, ended_at=now)
+        """Closes the pending deliveries of a webhook that is no longer declared, and returns their number."""
+        pending = (deliveries.c.webhook == webhook) & (deliveries.c.state == PENDING)
+        closing = update(deliveries).where(pending).values(state=CLOSED, ended_at=now)
         return await self._database.run(lambda connection: connection.execute(closing).rowcount)
 
-    async def forget(self, now: datetime) -> None:
-        """What ended long ago."""
-        await self._database.run(lambda connection: _forget(connection, now))
+    async def delete_old(self, settings: ControlSettings, now: datetime) -> None:
+        """Deletes deliveries that ended longer ago than the settings keep them."""
+        retention = {
+            DELIVERED: settings.webhook_retention,
+            CLOSED: settings.webhook_retention,
+            GIVEN_UP: settings.webhook_failure_retention,
+        }
+        oldest = {state: now - timedelta(seconds=seconds) for state, seconds in retention.items()}
+        await self._database.run(lambda connection: _delete_old(connection, oldest))
 
-    async def _set(self, number: str, **values: object) -> None:
-        mine = (deliveries.c.id == number) & (deliveries.c.state == PENDING)
-        await self._database.run(
-            lambda connection: connection.execute(update(deliveries).where(mine).values(**values))
-        )
+    async def _record_attempt(
+        self, delivery_id: str, error: str | None, now: datetime, **values: object
+    ) -> None:
+        if error is not None:  # after a success the last failure stays on record
+            values |= {"last_error": error[:_ERROR_LENGTH], "failed_at": now}
+        pending = (deliveries.c.id == delivery_id) & (deliveries.c.state == PENDING)
+        recording = update(deliveries).where(pending).values(tries=deliveries.c.tries + 1, **values)
+        await self._database.run(lambda connection: connection.execute(recording))
 
 
 def _failing(connection: Connection) -> dict[str, FailingDeliveries]:
     column = deliveries.c
-    often = (column.state == PENDING) & (column.tries >= _SEVERAL)
-    counts = select(column.webhook, func.count(), func.max(column.last_error)).where(often)
+    failed = (column.state == PENDING) & (column.tries >= _FAILING_ATTEMPTS)
+    counts = select(column.webhook, func.count(), func.max(column.last_error)).where(failed)
     rows = connection.execute(counts.group_by(column.webhook)).all()
     return {webhook: FailingDeliveries(count, reason or "") for webhook, count, reason in rows}
 
 
-def _delivery_status(connection: Connection, names: Collection[str]) -> dict[str, DeliveryStatus]:
+def _delivery_statuses(connection: Connection, names: Collection[str]) -> dict[str, DeliveryStatus]:
     failing = _failing(connection)
-    return {name: _delivery_status_of(connection, name, failing.get(name)) for name in names}
+    return {name: _delivery_status(connection, name, failing.get(name)) for name in names}
 
 
-def _delivery_status_of(
-    connection: Connection, name: str, failing: FailingDeliveries | None
-) -> DeliveryStatus:
-    """Each of it is one look into an index, however many deliveries there are."""
+def _delivery_status(connection: Connection, name: str, failing: FailingDeliveries | None) -> DeliveryStatus:
+    """Each query is one index lookup, however many deliveries there are."""
     column = deliveries.c
-    its = column.webhook == name
-    waiting = connection.execute(select(func.count()).where(its, column.state == PENDING)).scalar_one()
-    taken = select(column.ended_at).where(its, column.state == DELIVERED).order_by(column.ended_at.desc())
-    failed = select(column.failed_at, column.last_error).where(its, column.failed_at.is_not(None))
+    of_webhook = column.webhook == name
+    waiting = select(func.count()).where(of_webhook, column.state == PENDING)
+    delivered = select(column.ended_at).where(of_webhook, column.state == DELIVERED)
+    failed = select(column.failed_at, column.last_error).where(of_webhook, column.failed_at.is_not(None))
     last = connection.execute(failed.order_by(column.failed_at.desc()).limit(1)).first()
     return DeliveryStatus(
-        waiting, connection.execute(taken.limit(1)).scalar(),
-        Failure(last.failed_at, last.last_error) if last is not None else None, failing,
-    )  # fmt: skip
+        waiting=connection.execute(waiting).scalar_one(),
+        delivered=connection.execute(delivered.order_by(column.ended_at.desc()).limit(1)).scalar(),
+        failure=DeliveryFailure(last.failed_at, last.last_error) if last is not None else None,
+        failing=failing,
+    )
 
 
 def _due(now: datetime) -> ColumnElement[bool]:
     return (deliveries.c.state == PENDING) & (deliveries.c.next_try_at <= now)
 
 
-def _take(connection: Connection, webhook: str, most: int, now: datetime) -> list[Delivery]:
+def _claim(connection: Connection, webhook: str, limit: int, now: datetime) -> list[Delivery]:
     column = deliveries.c
     columns = (column.id, column.webhook, column.body, column.tries, column.created_at, column.next_try_at)
     due = select(*columns).where(column.webhook == webhook, _due(now))
-    taken = []
-    for *fields, next_try_at in connection.execute(due.order_by(column.next_try_at).limit(most)).all():
+    claimed = []
+    for *fields, next_try_at in connection.execute(due.order_by(column.next_try_at).limit(limit)).all():
         found = Delivery(*fields)
-        still = (column.id == found.id) & (column.next_try_at == next_try_at) & (column.state == PENDING)
-        claim = update(deliveries).where(still).values(next_try_at=now + _HELD_FOR)
-        if connection.execute(claim).rowcount == 1:  # else another control was faster
-            taken.append(found)
-    return taken
+        unclaimed = (column.id == found.id) & (column.next_try_at == next_try_at) & (column.state == PENDING)
+        claim = update(deliveries).where(unclaimed).values(next_try_at=now + _CLAIM)
+        if connection.execute(claim).rowcount == 1:  # otherwise another control claimed it first
+            claimed.append(found)
+    return claimed
 
 
-def _forget(connection: Connection, now: datetime) -> None:
-    for state, remembered in _REMEMBERED.items():
-        old = (deliveries.c.state == state) & (deliveries.c.ended_at < now - remembered)
+def _delete_old(connection: Connection, oldest: Mapping[str, datetime]) -> None:
+    for state, time in oldest.items():
+        old = (deliveries.c.state == state) & (deliveries.c.ended_at < time)
         connection.execute(delete(deliveries).where(old))
-
-
-def _failed(error: str | None, now: datetime) -> dict[str, object]:
-    """Nothing where it was taken: why it was not before stays."""
-    return {} if error is None else {"last_error": error[:_LONGEST_ERROR], "failed_at": now}

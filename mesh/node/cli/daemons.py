@@ -11,8 +11,7 @@ import typer
 
 from consumer.blobs.relay.serve import Relays
 from mesh import logging
-from mesh.control import Control
-from mesh.control.declare import InvalidDocument
+from mesh.control import Control, InvalidDocument
 from mesh.control.storage.database import check as check_database
 from mesh.errors import InvalidInput
 from mesh.gateway import GatewayOptions

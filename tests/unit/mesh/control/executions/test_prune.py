@@ -53,9 +53,9 @@ def _walked(held):
             metadata.create_all(connection, tables=[images, sync_log])
             for (repository, text), it in held.items():
                 _hold(connection, repository, text, it)
-            found, after = [], prune.Position()
+            found, after = [], prune.TagPosition()
             while after is not None:
-                some, after = prune._page(connection, ROW, after)
+                some, after = prune._orphaned_page(connection, ROW, after)
                 found += some
             return found
     finally:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from mesh.control.images.merge import Gone, Held, Key
+from mesh.control.images.merge import TagDeleted, TagEntry, TagKey
 from mesh.control.images.store import Images
 from mesh.control.storage.database import Database
 from mesh.control.sync_log.store import SyncLog
@@ -40,32 +40,32 @@ async def database(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncItera
     await opened.close()
 
 
-def held(digest: str, second: int, by: Cause = Cause.NOTIFICATION) -> Held:
-    return Held(digest, NOW + timedelta(seconds=second), by, second)
+def entry(digest: str, second: int, by: Cause = Cause.NOTIFICATION) -> TagEntry:
+    return TagEntry(digest, NOW + timedelta(seconds=second), by, second)
 
 
-async def test_what_was_told_is_found_in_pages_and_twice_is_once(database: Database) -> None:
+async def test_tags_are_paged_and_repeats_change_nothing(database: Database) -> None:
     images = Images(database)
-    news = [(Key(*HERE, f"v{n}"), held(DIGEST, n)) for n in range(1, 6)]
-    ends = [(Key(*HERE, "v2"), Gone(NOW)), (Key(*HERE, "v3"), held(OTHER, 9, Cause.ARRIVAL))]
+    news = [(TagKey(*HERE, f"v{n}"), entry(DIGEST, n)) for n in range(1, 6)]
+    ends = [(TagKey(*HERE, "v2"), TagDeleted(NOW)), (TagKey(*HERE, "v3"), entry(OTHER, 9, Cause.ARRIVAL))]
     for _ in range(2):
         await images.take([*news, *ends])
     assert await images.tags([HERE, ("eu", "app")], "", 3) == ["v1", "v3", "v4"]
     assert await images.tags([HERE], "v4", 3) == ["v5"]
-    found = await images.held([HERE], ["v2", "v3"])
-    assert found == {Key(*HERE, "v3"): held(OTHER, 9, Cause.ARRIVAL)}
-    assert await images.held([("eu", "app")], ["v3"]) == {}
+    found = await images.entries([HERE], ["v2", "v3"])
+    assert found == {TagKey(*HERE, "v3"): entry(OTHER, 9, Cause.ARRIVAL)}
+    assert await images.entries([("eu", "app")], ["v3"]) == {}
 
 
 async def test_several_writers_end_at_the_newest(database: Database) -> None:
     images = Images(database)
-    key = Key(*HERE, "v1")
-    await images.take([(key, held(DIGEST, 5))])
-    await asyncio.gather(*(images.take([(key, held(OTHER, second))]) for second in (9, 3, 7, 1)))
-    assert (await images.held([HERE], ["v1"]))[key].version == 9
+    key = TagKey(*HERE, "v1")
+    await images.take([(key, entry(DIGEST, 5))])
+    await asyncio.gather(*(images.take([(key, entry(OTHER, second))]) for second in (9, 3, 7, 1)))
+    assert (await images.entries([HERE], ["v1"]))[key].version == 9
 
 
-async def test_ends_tell_of_their_source_and_of_referrers(database: Database) -> None:
+async def test_completions_show_tags_of_both_ends_and_referrers(database: Database) -> None:
     images = Images(database)
     about = ("game-eu", "game/server", DIGEST)
     ends = [
@@ -75,44 +75,46 @@ async def test_ends_tell_of_their_source_and_of_referrers(database: Database) ->
         ),
     ]
     for _ in range(2):
-        await images.ended(ends)
-    assert await images.referrers({about, ("game-eu", "other", DIGEST)}) == {about: 2}
-    found = await images.held([("game-cn", "game/server"), ("game-eu", "game/server")], ["1.0-global"])
+        await images.take_completions(ends)
+    assert await images.count_referrers({about, ("game-eu", "other", DIGEST)}) == {about: 2}
+    found = await images.entries([("game-cn", "game/server"), ("game-eu", "game/server")], ["1.0-global"])
     assert {key.place: (one.digest, one.written_by) for key, one in found.items()} == {
         "game-cn": (DIGEST, Cause.LISTING), "game-eu": (DIGEST, Cause.ARRIVAL),
     }  # fmt: skip
-    await images.ended([completion(3, tag=None, digest=OTHER, operation="delete")])
-    assert await images.referrers({about}) == {about: 1}
+    await images.take_completions([completion(3, tag=None, digest=OTHER, operation="delete")])
+    assert await images.count_referrers({about}) == {about: 1}
 
 
-async def test_a_deleted_manifest_takes_the_tags_along_that_were_there_before(database: Database) -> None:
+async def test_a_deleted_manifest_deletes_its_earlier_tags(database: Database) -> None:
     images = Images(database)
     source, there = ("game-cn", "game/server"), ("game-eu", "game/server")
-    keys = [Key(*holder, tag) for holder in (source, there) for tag in ("old", "again", "other")]
-    await images.take([(key, held(OTHER if key.tag == "other" else DIGEST, 1)) for key in keys])
-    again = Key(*source, "again")
-    await images.take([(again, Gone(NOW)), (again, held(DIGEST, 8))])  # pushed again while the task ran
+    keys = [TagKey(*at, tag) for at in (source, there) for tag in ("old", "again", "other")]
+    await images.take([(key, entry(OTHER if key.tag == "other" else DIGEST, 1)) for key in keys])
+    again = TagKey(*source, "again")
+    await images.take(
+        [(again, TagDeleted(NOW)), (again, entry(DIGEST, 8))]
+    )  # pushed again while the task ran
     end = completion(9, operation="delete", tag=None, start_time=NOW + timedelta(seconds=5))
     for _ in range(2):
-        await images.ended([end])
-    found = await images.held([source, there], ["old", "again", "other"])
+        await images.take_completions([end])
+    found = await images.entries([source, there], ["old", "again", "other"])
     assert {key: one.digest for key, one in found.items()} == {
-        again: DIGEST, Key(*source, "other"): OTHER, Key(*there, "other"): OTHER
+        again: DIGEST, TagKey(*source, "other"): OTHER, TagKey(*there, "other"): OTHER
     }  # fmt: skip
 
 
-async def test_what_nobody_declares_any_more_and_what_went_long_ago_is_forgotten(database: Database) -> None:
+async def test_undeclared_places_and_old_deleted_tags_are_deleted(database: Database) -> None:
     images = Images(database)
-    gone, mine, others = Key(*HERE, "gone"), Key(*HERE, "v1"), Key("old", "app", "v1")
-    await images.take([(key, held(DIGEST, 1)) for key in (gone, mine, others)])
-    await images.take([(gone, Gone(NOW))])
-    await images.forget({"cn"}, NOW + timedelta(days=2))
-    await images.take([(gone, held(OTHER, 0))])  # as old as can be, and nothing speaks against it any more
-    found = await images.held([HERE, ("old", "app")], ["v1", "gone"])
+    gone, mine, others = TagKey(*HERE, "gone"), TagKey(*HERE, "v1"), TagKey("old", "app", "v1")
+    await images.take([(key, entry(DIGEST, 1)) for key in (gone, mine, others)])
+    await images.take([(gone, TagDeleted(NOW))])
+    await images.delete_undeclared({"cn"}, NOW + timedelta(days=1))
+    await images.take([(gone, entry(OTHER, 0))])  # as old as can be, and nothing speaks against it any more
+    found = await images.entries([HERE, ("old", "app")], ["v1", "gone"])
     assert {key: one.digest for key, one in found.items()} == {mine: DIGEST, gone: OTHER}
 
 
-async def test_usage_is_summed_by_account_by_what_asked_for_it_and_by_who_sent_it(database: Database) -> None:
+async def test_usage_is_summed_by_account_rule_and_link(database: Database) -> None:
     ends = [
         completion(1, bytes_transferred=70, bytes_from={"beijing": 30, "shanghai": 40}),
         completion(2, bytes_transferred=5),  # of an agent that does not say who sent them

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from mesh.control.images import where
-from mesh.control.images.merge import Held, Key
+from mesh.control.images.merge import TagEntry, TagKey
 from schemas.events import Cause
 from schemas.names import Repository, Tag
 from tests.support.control_site import NOW
@@ -36,42 +36,46 @@ MESH: dict[str, Any] = {
 }
 
 
-def spots() -> list[where.Spot]:
+def expected() -> list[where.ExpectedPlace]:
     state = state_of(MESH)
     source = state.place("a")
     assert source is not None
-    return where.spots(state, source, REPOSITORY)
+    return where.expected_places(state, source, REPOSITORY)
 
 
-def held(digest: str, ago: int, by: Cause = Cause.ARRIVAL) -> Held:
-    return Held(digest, NOW - timedelta(seconds=ago), by, 1)
+def entry(digest: str, ago: int, by: Cause = Cause.ARRIVAL) -> TagEntry:
+    return TagEntry(digest, NOW - timedelta(seconds=ago), by, 1)
 
 
 def rows(
-    made_from: dict[str, set[str]] | None = None, tag: Tag = TAG, **places: Held
+    rebuilt_from: dict[str, set[str]] | None = None, tag: Tag = TAG, **places: TagEntry
 ) -> dict[str, dict[str, Any]]:
     """Of what places hold under the tag, by their names (`a_eu` for a@eu)."""
     names = {"a": "team/app", "b": "team/app", "c": "n/app", "a_eu": "team/app"}
-    found = {Key(name.replace("_", "@"), names[name], str(tag)): one for name, one in places.items()}
-    sight = where.Sight(NOW, found, {("b", "team/app", DIGEST): 3}, made_from or {})
-    item = where.answer(spots(), REPOSITORY, tag, sight)
+    found = {TagKey(name.replace("_", "@"), names[name], str(tag)): one for name, one in places.items()}
+    known = where.KnownTags(NOW, found, {("b", "team/app", DIGEST): 3}, rebuilt_from or {})
+    item = where.tag_as_json(expected(), REPOSITORY, tag, known)
     return {row["place"]: row for row in item["places"]} | {"": item}
 
 
-def test_the_instance_its_replicas_and_where_rules_bring_it_each_once() -> None:
-    found = [(spot.place.name, spot.repository, [it.rule.name for it in spot.by]) for spot in spots()]
+def test_the_instance_its_replicas_and_the_destinations_of_rules_each_once() -> None:
+    found = [(one.place.name, one.repository, [it.rule.name for it in one.rules]) for one in expected()]
     assert [(name, repository, sorted(by)) for name, repository, by in found] == [
         ("a", "team/app", []),
         ("a@eu", "team/app", ["a@eu"]),
         ("b", "team/app", ["one", "two"]),
         ("c", "n/app", ["flat"]),
     ]
-    assert [spot.has_no_others for spot in spots()] == [True, True, True, False]
-    assert [spot.place.name for spot in where.wanted(spots(), REPOSITORY, Tag("x9"))] == ["a", "a@eu", "c"]
+    assert [one.is_exclusive for one in expected()] == [True, True, True, False]
+    assert [one.place.name for one in where.expecting(expected(), REPOSITORY, Tag("x9"))] == [
+        "a",
+        "a@eu",
+        "c",
+    ]
 
 
 def test_current_behind_and_missing() -> None:
-    found = rows(a=held(DIGEST, 60, Cause.NOTIFICATION), a_eu=held(OTHER, 90), b=held(DIGEST, 58))
+    found = rows(a=entry(DIGEST, 60, Cause.NOTIFICATION), a_eu=entry(OTHER, 90), b=entry(DIGEST, 58))
     assert {name: (row["state"], row["lag_ms"]) for name, row in found.items() if name} == {
         "a": ("current", 0), "a@eu": ("behind", 60_000), "b": ("current", 2_000), "c": ("missing", 60_000),
     }  # fmt: skip
@@ -81,19 +85,19 @@ def test_current_behind_and_missing() -> None:
     assert (found[""]["digest"], found[""]["note"]) == (DIGEST, None)
 
 
-def test_a_place_that_had_it_before_the_instance_told_has_no_lag() -> None:
-    assert rows(a=held(DIGEST, 10), b=held(DIGEST, 20))["b"]["lag_ms"] == 0
+def test_a_place_that_had_it_before_the_instance_announced_it_has_no_lag() -> None:
+    assert rows(a=entry(DIGEST, 10), b=entry(DIGEST, 20))["b"]["lag_ms"] == 0
 
 
-def test_what_the_instance_holds_may_be_unknown_and_is_said_so() -> None:
-    found = rows(b=held(DIGEST, 5))
+def test_an_unknown_digest_of_the_instance_is_stated() -> None:
+    found = rows(b=entry(DIGEST, 5))
     assert {(row["state"], row["lag_ms"]) for name, row in found.items() if name} == {("unknown", None)}
     assert (found[""]["digest"], found["b"]["digest"]) == (None, DIGEST)
     assert "it is not known that a holds this tag" in found[""]["note"]
 
 
-@pytest.mark.parametrize(("made_from", "state"), [({OTHER: {DIGEST}}, "current"), ({}, "behind")])
-def test_an_index_that_was_made_of_parts_of_the_instances_is_current(made_from, state) -> None:
-    found = rows(made_from, a=held(DIGEST, 60), b=held(OTHER, 50))
+@pytest.mark.parametrize(("rebuilt_from", "state"), [({OTHER: {DIGEST}}, "current"), ({}, "behind")])
+def test_an_index_rebuilt_from_the_instances_is_current(rebuilt_from, state) -> None:
+    found = rows(rebuilt_from, a=entry(DIGEST, 60), b=entry(OTHER, 50))
     assert found["b"]["state"] == state
-    assert found["b"]["rebuilt_from"] == (DIGEST if made_from else None)
+    assert found["b"]["rebuilt_from"] == (DIGEST if rebuilt_from else None)

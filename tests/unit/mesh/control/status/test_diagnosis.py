@@ -5,8 +5,8 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from mesh.control.status.dead_letter_queue import DeadLetterQueue
-from mesh.control.status.diagnosis import Severity, Sight, diagnose
-from mesh.control.status.replica_status import Cause, ReplicaStatus, State
+from mesh.control.status.diagnosis import DiagnosisInput, Severity, diagnose
+from mesh.control.status.replica_status import FailureCause, ReplicaState, ReplicaStatus
 from mesh.rules.state import MeshState
 from mesh.rules.validation.declarations import judge
 from schemas.codec import encode
@@ -39,15 +39,15 @@ def state_of(document) -> MeshState:
     return state
 
 
-def heartbeat(state: MeshState, **told) -> Heartbeat:
-    fields = {
+def heartbeat(state: MeshState, **fields) -> Heartbeat:
+    values = {
         "agent": "eu-1",
         "region": "eu",
         "rules_rev": state.rev,
         "running": 0,
         "places": {"b": "Ready"},
-    } | told
-    return Heartbeat(id="h", time=NOW, **fields)
+    } | fields
+    return Heartbeat(id="h", time=NOW, **values)
 
 
 def dead_letter(position: str, reason: str) -> DeadLetter:
@@ -55,15 +55,22 @@ def dead_letter(position: str, reason: str) -> DeadLetter:
 
 
 def findings(
-    document=MESH, *, agents=None, boxes=(), failed=(), held=(), now=NOW
+    document=MESH, *, agents=None, dead_letters=(), failed=(), held=(), now=NOW
 ) -> list[tuple[str, str, str]]:
     state = state_of(document)
-    seen = [heartbeat(state)] if agents is None else [heartbeat(state, **told) for told in agents]
-    sight = Sight(state=state, now=now, agents=seen, boxes=dict(boxes), failed=dict(failed), held=dict(held))
-    return [(found.severity.value, found.about, found.message) for found in diagnose(sight)]
+    heartbeats = [heartbeat(state)] if agents is None else [heartbeat(state, **fields) for fields in agents]
+    seen = DiagnosisInput(
+        state=state,
+        now=now,
+        agents=heartbeats,
+        dead_letters=dict(dead_letters),
+        failed=dict(failed),
+        held=dict(held),
+    )
+    return [(found.severity.value, found.about, found.message) for found in diagnose(seen)]
 
 
-def test_nothing_is_said_when_all_is_well():
+def test_there_are_no_findings_when_all_is_well():
     assert findings() == []
 
 
@@ -81,7 +88,7 @@ def test_a_registry_that_an_agent_cannot_use():
 def test_an_agent_that_does_not_know_the_newest_rules():
     ((severity, about, message),) = findings(agents=[{"rules_rev": 2}])
     assert (severity, about) == (Severity.NOTE, "agent/eu-1")
-    assert "revision 2, the newest is 5" in message
+    assert "revision 2 of the declared state, the newest is 5" in message
 
 
 @pytest.mark.parametrize(
@@ -103,16 +110,16 @@ def test_failed_tasks_of_rules_that_are_still_declared():
     assert message.startswith("3 tasks failed")
 
 
-def test_deletions_that_wait_for_a_human_are_no_problem_but_are_told():
+def test_deletions_that_wait_for_a_human_are_a_note():
     assert findings(held={"r": 2}) == [("note", "rule/r", "2 deletions wait for a human")]
 
 
-def test_what_could_not_be_read_is_counted_and_its_last_reason_shown():
-    box = DeadLetterQueue()
+def test_dead_letters_are_counted_and_their_last_reason_is_shown():
+    queue = DeadLetterQueue()
     for number in range(150):
-        box.take(dead_letter("notifications/a", f"no shape of zot ({number})"))
-    box.take(dead_letter("mesh.cn.events[3]@17", "not JSON"))
-    found = findings(boxes={Region("cn"): box})
+        queue.add(dead_letter("notifications/a", f"no shape of zot ({number})"))
+    queue.add(dead_letter("mesh.cn.events[3]@17", "not JSON"))
+    found = findings(dead_letters={Region("cn"): queue})
     last = " (the last at 2026-03-01 08:00)"
     assert [(about, message) for _, about, message in found] == [
         (
@@ -122,14 +129,12 @@ def test_what_could_not_be_read_is_counted_and_its_last_reason_shown():
         ("region/cn", f"1 record of mesh.cn.events could not be read: not JSON{last}"),
     ]
     assert {severity for severity, _, _ in found} == {"problem"}
-    later = findings(boxes={Region("cn"): box}, now=NOW + timedelta(days=1, seconds=1))
-    assert {severity for severity, _, _ in later} == {
-        "note"
-    }  # whoever does not say that they are dealt with is not told of them for ever
-    assert len(box.newest) == 100
+    later = findings(dead_letters={Region("cn"): queue}, now=NOW + timedelta(days=1, seconds=1))
+    assert {severity for severity, _, _ in later} == {"note"}
+    assert len(queue.newest) == 100
 
 
-def test_problems_stand_before_notes():
+def test_problems_come_before_notes():
     document = MESH | {"rules": [*MESH["rules"], {"name": "off", "source": "a", "destination": "b", "enabled": False,
                                                   "filters": [{"type": "name", "value": "x/**"}]}]}  # fmt: skip
     assert [severity for severity, _, _ in findings(document, agents=[])] == ["problem", "note"]
@@ -138,23 +143,29 @@ def test_problems_stand_before_notes():
 @pytest.mark.parametrize(
     ("cause", "advice"),
     [
-        (Cause.AGENTS, "regmesh agent --region cn"),
-        (Cause.REGISTRY, "the way to it from region cn"),
-        (Cause.FILL, "regmesh sync b@cn --wait"),
-        (Cause.TASKS, "regmesh retry --failed --rule b@cn"),
-        (Cause.CONTENT, "regmesh logs --status Skipped --replica b@cn"),
+        (FailureCause.AGENTS, "regmesh agent --region cn"),
+        (FailureCause.REGISTRY, "the network from region cn"),
+        (FailureCause.FILL, "regmesh sync b@cn --wait"),
+        (FailureCause.TASKS, "regmesh retry --failed --rule b@cn"),
+        (FailureCause.CONTENT, "regmesh logs --status Skipped --replica b@cn"),
     ],
 )
-def test_a_replica_that_failed_is_told_once_and_with_what_to_do(cause, advice):
+def test_a_failed_replica_is_one_finding_with_advice(cause, advice):
     document = MESH | {"replicas": [{"instance": "b", "region": "cn", "url": "http://127.0.0.1:4"}]}
     document |= {"regions": [{"name": name, "jurisdiction": "x"} for name in ("cn", "eu")]}
     state = state_of(document)
-    status = ReplicaStatus(State.FAILED, "something is wrong", cause, 9.0, 1, 0, None)
+    status = ReplicaStatus(ReplicaState.FAILED, "something is wrong", cause, 9.0, 1, 0, None)
     agents = [heartbeat(state), heartbeat(state, agent="cn-1", region="cn", places={"b@cn": "Failed: away"})]
-    sight = Sight(
-        now=NOW, state=state, agents=agents, boxes={}, failed={"b@cn": 2}, held={}, replicas={"b@cn": status}
+    seen = DiagnosisInput(
+        now=NOW,
+        state=state,
+        agents=agents,
+        dead_letters={},
+        failed={"b@cn": 2},
+        held={},
+        replicas={"b@cn": status},
     )
-    (found,) = diagnose(sight)
+    (found,) = diagnose(seen)
     assert (found.severity, found.about, found.message) == (
         Severity.PROBLEM,
         "replica/b@cn",
@@ -167,38 +178,38 @@ def test_a_replica_that_syncs_is_no_problem():
     document = MESH | {"replicas": [{"instance": "b", "region": "cn", "url": "http://127.0.0.1:4"}]}
     document |= {"regions": [{"name": name, "jurisdiction": "x"} for name in ("cn", "eu")]}
     state = state_of(document)
-    status = ReplicaStatus(State.SYNCING, "it is being filled", None, 9.0, 1, 0, None)
+    status = ReplicaStatus(ReplicaState.SYNCING, "it is being filled", None, 9.0, 1, 0, None)
     agents = [heartbeat(state), heartbeat(state, agent="cn-1", region="cn", places={})]
-    assert diagnose(Sight(state, NOW, agents, {}, {}, {}, {"b@cn": status})) == []
+    assert diagnose(DiagnosisInput(state, NOW, agents, {}, {}, {}, {"b@cn": status})) == []
 
 
-def test_what_a_human_dealt_with_is_told_no_more_and_what_comes_after_it_is():
-    box = DeadLetterQueue()
+def test_dead_letters_that_were_dealt_with_are_no_finding_and_later_ones_are():
+    queue = DeadLetterQueue()
     for number in range(150):
-        box.take(dead_letter("notifications/a", f"no shape of zot ({number})"))
-    assert (box.count_until(NOW), box.count_until(NOW - timedelta(seconds=1))) == (150, 0)
-    box.deal(DealtWith(id="d", time=NOW, until=NOW - timedelta(seconds=1)))
-    box.deal(DealtWith(id="d", time=NOW, letter="no shape of zot (149)"))
-    assert box.counts == {"notifications/a": 149}
-    box.deal(DealtWith(id="d", time=NOW))
-    assert findings(boxes={Region("cn"): box}) == []
-    box.take(dead_letter("notifications/a", "no shape of zot (149)"))
-    ((_, _, message),) = findings(boxes={Region("cn"): box})
+        queue.add(dead_letter("notifications/a", f"no shape of zot ({number})"))
+    assert (queue.count_until(NOW), queue.count_until(NOW - timedelta(seconds=1))) == (150, 0)
+    queue.close(DealtWith(id="d", time=NOW, until=NOW - timedelta(seconds=1)))
+    queue.close(DealtWith(id="d", time=NOW, letter="no shape of zot (149)"))
+    assert queue.counts == {"notifications/a": 149}
+    queue.close(DealtWith(id="d", time=NOW))
+    assert findings(dead_letters={Region("cn"): queue}) == []
+    queue.add(dead_letter("notifications/a", "no shape of zot (149)"))
+    ((_, _, message),) = findings(dead_letters={Region("cn"): queue})
     assert message.startswith("1 notification of notifications/a could not be read: no shape of zot (149)")
 
 
-def refusal(**told) -> Refusal:
-    fields = {"intake": "i-1", "instance": "a", "status": 401, "reason": "send it", "count": 3, "last": NOW}
-    return Refusal(id="r", time=NOW, **fields | told)
+def refusal(**fields) -> Refusal:
+    values = {"intake": "i-1", "instance": "a", "status": 401, "reason": "send it", "count": 3, "last": NOW}
+    return Refusal(id="r", time=NOW, **values | fields)
 
 
-def of_refusals(*told: Refusal, after: timedelta = timedelta()) -> list[tuple[str, str, str, str]]:
+def of_refusals(*refusals: Refusal, after: timedelta = timedelta()) -> list[tuple[str, str, str, str]]:
     state = state_of(MESH)
-    sight = Sight(state, NOW + after, [heartbeat(state)], {}, {}, {}, refusals=told)
-    return [(it.severity.value, it.about, it.message, it.advice) for it in diagnose(sight)]
+    seen = DiagnosisInput(state, NOW + after, [heartbeat(state)], {}, {}, {}, refusals=refusals)
+    return [(it.severity.value, it.about, it.message, it.advice) for it in diagnose(seen)]
 
 
-def test_what_intakes_refuse_is_added_up_and_told_with_what_to_do():
+def test_refused_notifications_are_added_up_with_advice():
     earlier = refusal(intake="i-2", count=4, last=NOW - timedelta(minutes=3), reason="something else")
     assert of_refusals(refusal(sender="10.0.0.7"), earlier) == [
         ("problem", "instance/a", "7 notifications were refused (401), the last at 2026-03-01 08:00 from 10.0.0.7",
@@ -206,18 +217,18 @@ def test_what_intakes_refuse_is_added_up_and_told_with_what_to_do():
     ]  # fmt: skip
 
 
-def test_a_name_that_nobody_declared_is_told_with_what_was_meant():
+def test_an_undeclared_instance_comes_with_the_name_that_was_meant():
     state = MESH | {"instances": [*MESH["instances"], MESH["instances"][0] | {"name": "game-cn"}]}
-    sight = Sight(
+    seen = DiagnosisInput(
         state_of(state), NOW, [], {}, {}, {}, refusals=[refusal(instance="game-xn", status=404, count=1)]
     )
-    (found,) = [it for it in diagnose(sight) if it.about == "instance/game-xn"]
+    (found,) = [it for it in diagnose(seen) if it.about == "instance/game-xn"]
     assert found.message == "1 notification was refused (404), the last at 2026-03-01 08:00"
     assert found.advice == "send it; did you mean 'game-cn'?"
 
 
 @pytest.mark.parametrize(
-    ("told", "after", "severity"),
+    ("fields", "after", "severity"),
     [
         ({}, timedelta(minutes=59), "problem"),
         ({}, timedelta(minutes=61), "note"),
@@ -226,14 +237,14 @@ def test_a_name_that_nobody_declared_is_told_with_what_was_meant():
         ({"instance": "nobody", "status": 404}, timedelta(), "problem"),
     ],
 )
-def test_what_was_refused_and_is_mended_is_a_note(told, after, severity):
-    assert [it[0] for it in of_refusals(refusal(**told), after=after)] == [severity]
+def test_refusals_are_a_note_after_a_repair_or_an_hour(fields, after, severity):
+    assert [it[0] for it in of_refusals(refusal(**fields), after=after)] == [severity]
 
 
-def test_what_another_intake_took_before_the_last_refusal_mends_nothing():
+def test_a_notification_that_was_accepted_before_the_last_refusal_is_no_repair():
     taken = refusal(intake="i-2", last=NOW - timedelta(hours=1), taken=NOW - timedelta(minutes=1))
     assert [it[0] for it in of_refusals(taken, refusal())] == ["problem"]
 
 
-def test_what_was_refused_a_day_ago_is_not_told():
+def test_refusals_of_a_day_ago_are_no_finding():
     assert of_refusals(refusal(), after=timedelta(days=1, seconds=1)) == []

@@ -1,4 +1,4 @@
-"""A database of an older version gets the columns that it lacks, and keeps what it has."""
+"""A database of an older version gets the columns and indexes that it lacks, and keeps its entries."""
 
 from pathlib import Path
 
@@ -10,7 +10,7 @@ from mesh.control.sync_log.store import SyncLog
 from tests.support.control_site import NOW, completion
 
 
-async def test_a_column_that_is_new_is_added_and_old_entries_stay(tmp_path: Path) -> None:
+async def test_a_missing_column_is_added_and_entries_stay(tmp_path: Path) -> None:
     url = f"sqlite:///{tmp_path}/control.db"
     await _write(url, completion(1))
     engine = create_engine(url)
@@ -19,12 +19,12 @@ async def test_a_column_that_is_new_is_added_and_old_entries_stay(tmp_path: Path
     engine.dispose()
     await _write(url, completion(2, rebuilt_from="sha256:" + "ab" * 32))
     database = Database(url)
-    rows = (await SyncLog(database).read(parse({}, NOW))).rows
+    rows = (await SyncLog(database).read(parse({}, NOW))).items
     await database.close()
     assert sorted(str(row["rebuilt_from"])[:11] for row in rows) == ["None", "sha256:abab"]
 
 
-async def test_an_index_that_is_new_is_made_and_one_that_others_serve_for_goes(tmp_path: Path) -> None:
+async def test_a_missing_index_is_created_and_a_replaced_one_is_dropped(tmp_path: Path) -> None:
     url = f"sqlite:///{tmp_path}/control.db"
     await _write(url, completion(1))
     engine = create_engine(url)

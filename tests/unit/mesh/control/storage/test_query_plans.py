@@ -1,4 +1,4 @@
-"""Nothing that is asked again and again goes through a whole table: its size is the number of tasks, or of tags."""
+"""No query that runs repeatedly scans a whole table, since tables grow with the number of tasks and tags."""
 
 from collections.abc import AsyncIterator
 from datetime import timedelta
@@ -8,11 +8,12 @@ import pytest
 
 from mesh.control.executions.retries import Retries
 from mesh.control.executions.store import Executions
-from mesh.control.images.merge import Held, Key
+from mesh.control.images.merge import TagEntry, TagKey
 from mesh.control.images.store import Images
+from mesh.control.settings import ControlSettings
+from mesh.control.storage import paging
 from mesh.control.storage.database import Database
 from mesh.control.sync_log import log_query
-from mesh.control.sync_log.search import Search
 from mesh.control.sync_log.store import SyncLog
 from mesh.control.webhooks.outbox import Outbox
 from schemas.completions import Status
@@ -33,16 +34,18 @@ async def database(tmp_path: Path) -> AsyncIterator[Database]:
     await opened.close()
 
 
-async def test_what_is_told_of_tags_is_looked_up_by_their_names(database: Database) -> None:
+async def test_news_of_tags_are_looked_up_by_name(database: Database) -> None:
     images = Images(database)
-    news = [(Key("cn", f"app-{n % 7}", f"v{n}"), Held(DIGEST, NOW, Cause.ARRIVAL, n)) for n in range(50)]
+    news = [
+        (TagKey("cn", f"app-{n % 7}", f"v{n}"), TagEntry(DIGEST, NOW, Cause.ARRIVAL, n)) for n in range(50)
+    ]
     about = {("game-eu", "game/server", DIGEST), ("cn", "app-1", DIGEST)}
     with explained(database) as plans:
         await images.take(news)
-        await images.ended([completion(attached=[OTHER])])
-        assert await images.referrers(about) == {("game-eu", "game/server", DIGEST): 1}
-        await images.ended([completion(attached=[OTHER])])
-        assert len(await images.held([("cn", "app-1")], ["v1", "v8"])) == 2
+        await images.take_completions([completion(attached=[OTHER])])
+        assert await images.count_referrers(about) == {("game-eu", "game/server", DIGEST): 1}
+        await images.take_completions([completion(attached=[OTHER])])
+        assert len(await images.entries([("cn", "app-1")], ["v1", "v8"])) == 2
     assert plans
     assert plans.scans("images", "image_referrers") == []
 
@@ -56,13 +59,13 @@ async def test_what_is_told_of_tags_is_looked_up_by_their_names(database: Databa
         {"execution": "e", "status": "Failed,Skipped"}, {"rule": "nobody", "tag": "v*"},
     ],
 )  # fmt: skip
-async def test_what_names_something_is_read_by_an_index_in_the_order_of_reading(
+async def test_an_exact_filter_is_read_by_an_index_in_the_order_of_reading(
     database: Database, parameters: dict[str, str]
 ) -> None:
     sync_log = SyncLog(database)
     await sync_log.write([completion(1)], [], NOW)
     with explained(database) as plans:
-        assert (await sync_log.read(log_query.parse(parameters, NOW))).rows == []
+        assert (await sync_log.read(log_query.parse(parameters, NOW))).items == []
     assert plans
     assert (plans.scans("sync_log"), plans.sorts()) == ([], [])
 
@@ -74,11 +77,15 @@ async def test_what_names_something_is_read_by_an_index_in_the_order_of_reading(
         {"rule": "release-to-eu", "region": "nowhere"}, {"status": "Succeed", "tag": "nothing"},
     ],
 )  # fmt: skip
-async def test_what_no_index_finds_is_searched_in_pieces(
+async def test_a_filter_without_an_index_is_searched_in_steps(
     database: Database, parameters: dict[str, str]
 ) -> None:
-    """Steps of SQLite's machine are counted: some for each entry that is looked at."""
-    sync_log, entries, ticks = SyncLog(database, Search(rows=5, times=2)), 1000, 0
+    """Counts the steps of SQLite's virtual machine, of which each row takes some."""
+    sync_log, entries, ticks = (
+        SyncLog(database, ControlSettings(log_search_rows=5, log_search_steps=2)),
+        1000,
+        0,
+    )
 
     def tick() -> int:
         nonlocal ticks
@@ -89,25 +96,25 @@ async def test_what_no_index_finds_is_searched_in_pieces(
         await sync_log.write([completion(number) for number in range(at, at + 500)], [], NOW)
     await database.run(lambda it: it.connection.dbapi_connection.set_progress_handler(tick, 10))
     page = await sync_log.read(log_query.parse(parameters, NOW))
-    assert (page.rows, page.next is None) == ([], False)
+    assert (page.items, page.next is None) == ([], False)
     assert ticks * 10 < entries
 
 
-async def test_what_a_filter_leaves_of_many_pieces_is_paged_whole(database: Database) -> None:
-    sync_log = SyncLog(database, Search(rows=1, times=2))
+async def test_all_matches_of_many_steps_are_paged(database: Database) -> None:
+    sync_log = SyncLog(database, ControlSettings(log_search_rows=1, log_search_steps=2))
     ends = [completion(n, destination_region="shanghai" if n % 37 == 0 else "frankfurt") for n in range(300)]
     await sync_log.write(ends, [], NOW)
     parameters, seen = {"region": "shanghai", "limit": "2"}, list[str]()
     while True:
         page = await sync_log.read(log_query.parse(parameters, NOW))
-        seen += [row["task_id"] for row in page.rows]
+        seen += [row["task_id"] for row in page.items]
         if page.next is None:
             break
-        parameters["cursor"] = log_query.cursor_of(page.next) or ""
+        parameters["cursor"] = paging.cursor_of(page.next) or ""
     assert seen == [f"task-{n:04}" for n in range(296, -1, -37)]
 
 
-async def test_what_is_counted_for_a_state_is_found_by_an_index(database: Database) -> None:
+async def test_failures_are_counted_by_an_index(database: Database) -> None:
     sync_log, executions = SyncLog(database), Executions(database)
     await sync_log.write([completion(1, Status.FAILED), completion(2)], [], NOW)
     retries = Retries(database, None, None, None)  # only the database is asked
@@ -116,7 +123,7 @@ async def test_what_is_counted_for_a_state_is_found_by_an_index(database: Databa
         assert await executions.get("e") is None
         assert not await executions.ran_whole("release-to-eu", NOW)
         await executions.settle({}, NOW)
-        await Images(database).made_from("game/server", {DIGEST})
+        await Images(database).rebuilt_from("game/server", {DIGEST})
     assert plans.scans("sync_log", "executions") == []
     assert any("sync_log_by_image (repository=? AND tag=? AND end_time>?)" in line for line in plans)
     assert any("sync_log_by_digest" in line for line in plans)
@@ -147,7 +154,7 @@ async def test_an_execution_of_any_size_is_counted_from_an_index_alone(database:
     assert all("USING COVERING INDEX sync_log_sums" in line for line in reads)
 
 
-async def test_deletions_that_wait_for_a_human_are_counted_among_themselves(database: Database) -> None:
+async def test_held_deletions_are_counted_by_an_index_of_their_own(database: Database) -> None:
     held = completion(2, Status.SKIPPED, operation="delete")
     assert held.error is not None
     held = held.model_copy(update={"error": held.error.model_copy(update={"code": "deletion_held"})})
@@ -158,11 +165,11 @@ async def test_deletions_that_wait_for_a_human_are_counted_among_themselves(data
     assert plans.scans("sync_log") == plans[:1]
 
 
-async def test_what_a_receiver_hears_is_found_by_an_index(database: Database) -> None:
+async def test_delivery_status_is_found_by_an_index(database: Database) -> None:
     outbox = Outbox(database)
     hook = Webhook(name="ci", url="http://127.0.0.1:9/hook")
     await SyncLog(database).write([completion(number) for number in range(3)], [hook], NOW)
-    first, second, _ = await outbox.take("ci", 3, NOW)
+    first, second, _ = await outbox.claim("ci", 3, NOW)
     await outbox.postpone(first.id, NOW, "answered 500", NOW)
     await outbox.end(second.id, "delivered", NOW)
     with explained(database) as plans:
@@ -175,7 +182,7 @@ async def test_what_a_receiver_hears_is_found_by_an_index(database: Database) ->
     assert (plans.scans("webhook_deliveries"), plans.sorts()) == ([], [])
 
 
-async def test_tags_left_with_other_content_are_counted_among_themselves_until_they_are_made_good(
+async def test_tags_with_other_content_are_counted_by_an_index_of_their_own_until_they_are_repaired(
     database: Database,
 ) -> None:
     retries, log = Retries(database, None, None, None), SyncLog(database)
@@ -184,35 +191,35 @@ async def test_tags_left_with_other_content_are_counted_among_themselves_until_t
     left = left.model_copy(update={"error": left.error.model_copy(update={"code": "other_content"})})
     await log.write([completion(1, Status.SKIPPED), left], [], NOW)
     with explained(database) as plans:
-        assert await retries.others_content() == {"game-cn@shanghai": 1}
+        assert await retries.foreign_content() == {"game-cn@shanghai": 1}
     assert plans[0] == "SCAN sync_log USING INDEX sync_log_others"
     assert plans.scans("sync_log") == plans[:1]
     again = left.model_copy(update={"task_id": "again", "end_time": left.end_time + timedelta(hours=1)})
     await log.write([again], [], NOW)
-    assert await retries.others_content() == {"game-cn@shanghai": 1}
-    brought = again.model_copy(update={"task_id": "brought", "status": Status.SUCCEED, "error": None})
-    await log.write([brought], [], NOW)
-    assert await retries.others_content() == {}
+    assert await retries.foreign_content() == {"game-cn@shanghai": 1}
+    repaired = again.model_copy(update={"task_id": "repaired", "status": Status.SUCCEED, "error": None})
+    await log.write([repaired], [], NOW)
+    assert await retries.foreign_content() == {}
 
 
-async def test_a_tag_left_with_other_content_counts_until_a_look_that_does_not_tell_of_it(
+async def test_a_tag_with_other_content_counts_until_a_run_over_the_replica_does_not_report_it(
     database: Database,
 ) -> None:
-    """Its instance may have lost the tag, and then nothing is ever brought there."""
+    """Its instance may have lost the tag, and then nothing is ever copied there."""
     retries, runs = Retries(database, None, None, None), Executions(database)
     left = completion(2, Status.SKIPPED, rule=None, replica="game-cn@shanghai", tag="v2")
     assert left.error is not None
     left = left.model_copy(update={"error": left.error.model_copy(update={"code": "other_content"})})
     await SyncLog(database).write([left], [], NOW)
     later = left.end_time + timedelta(hours=1)
-    look = ExecutionStart(
-        id="start", time=later, execution_id="look", region=Region("beijing"), rule=PlaceName("game-cn@shanghai"),
+    run = ExecutionStart(
+        id="start", time=later, execution_id="run", region=Region("beijing"), rule=PlaceName("game-cn@shanghai"),
         source=PlaceName("game-cn"), destination=PlaceName("game-cn@shanghai"), trigger="reconcile",
         rules_rev=1,
     )  # fmt: skip
-    await runs.take([look])
-    assert await retries.others_content() == {"game-cn@shanghai": 1}
-    listed = ExecutionListed(id="listed", time=later, execution_id="look", region=Region("beijing"), total=0)
+    await runs.take([run])
+    assert await retries.foreign_content() == {"game-cn@shanghai": 1}
+    listed = ExecutionListed(id="listed", time=later, execution_id="run", region=Region("beijing"), total=0)
     await runs.take([listed])
     assert await runs.settle({}, later)
-    assert await retries.others_content() == {}
+    assert await retries.foreign_content() == {}

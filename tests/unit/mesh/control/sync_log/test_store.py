@@ -1,4 +1,4 @@
-"""The sync log on a real database: one entry per task, whatever comes twice and in whatever order."""
+"""The sync log on a real database: one entry per task, with repeats and in any order."""
 
 import itertools
 from collections.abc import AsyncIterator
@@ -7,11 +7,12 @@ from pathlib import Path
 
 import pytest
 
+from mesh.control.settings import ControlSettings
+from mesh.control.storage import paging
 from mesh.control.storage.database import Database
+from mesh.control.storage.paging import Position
 from mesh.control.sync_log import log_query
 from mesh.control.sync_log.entry import entry_of
-from mesh.control.sync_log.log_query import Position
-from mesh.control.sync_log.search import Search
 from mesh.control.sync_log.store import SyncLog
 from mesh.control.webhooks.outbox import Outbox
 from mesh.errors import DatabaseUnavailable, InvalidInput
@@ -44,11 +45,11 @@ def sync_log(database: Database) -> SyncLog:
 
 async def entries(sync_log: SyncLog, **parameters: str) -> list[dict[str, object]]:
     page = await sync_log.read(log_query.parse(parameters, NOW + timedelta(hours=1)))
-    return [entry_of(row) for row in page.rows]
+    return [entry_of(row) for row in page.items]
 
 
 async def outbox(database: Database) -> list[str]:
-    taken = await Outbox(database).take("ci", 100, NOW + timedelta(days=1))
+    taken = await Outbox(database).claim("ci", 100, NOW + timedelta(days=1))
     return [delivery.body for delivery in taken]
 
 
@@ -63,7 +64,7 @@ async def test_an_entry_has_the_fields_of_the_contract(sync_log: SyncLog):
     assert (entry["rule"], entry["replica"], entry["status"]) == ("release-to-eu", None, "Failed")
 
 
-async def test_a_repeat_changes_nothing_and_tells_nobody(sync_log: SyncLog, database: Database):
+async def test_a_repeat_changes_nothing_and_is_not_delivered(sync_log: SyncLog, database: Database):
     assert len(await sync_log.write([completion(), completion()], [HOOK], NOW)) == 1
     before = await entries(sync_log)
     assert await sync_log.write([completion()], [HOOK], NOW) == []
@@ -71,7 +72,7 @@ async def test_a_repeat_changes_nothing_and_tells_nobody(sync_log: SyncLog, data
     assert len(await outbox(database)) == 1
 
 
-async def test_a_copy_that_was_made_stays_made(sync_log: SyncLog, database: Database):
+async def test_a_success_stays_a_success(sync_log: SyncLog, database: Database):
     await sync_log.write([completion(status=Status.SUCCEED)], [HOOK], NOW)
     later = NOW + timedelta(minutes=1)
     for status in (Status.SKIPPED, Status.FAILED, Status.STOPPED):
@@ -81,7 +82,7 @@ async def test_a_copy_that_was_made_stays_made(sync_log: SyncLog, database: Data
     assert len(await outbox(database)) == 1
 
 
-async def test_a_failure_is_replaced_by_any_later_end_and_both_are_told(
+async def test_a_failure_is_replaced_by_any_later_end_and_both_are_delivered(
     sync_log: SyncLog, database: Database
 ):
     await sync_log.write([completion(status=Status.FAILED)], [HOOK], NOW)
@@ -94,7 +95,7 @@ async def test_a_failure_is_replaced_by_any_later_end_and_both_are_told(
     assert sorted("replication.failed" in body for body in bodies) == [False, True]
 
 
-async def test_any_order_and_any_cut_into_batches_ends_alike(tmp_path: Path):
+async def test_any_order_and_any_batches_end_in_the_same_entry(tmp_path: Path):
     ends = [
         completion(status=Status.FAILED),
         completion(status=Status.FAILED, end_time=NOW + timedelta(seconds=5)),
@@ -114,17 +115,17 @@ async def test_any_order_and_any_cut_into_batches_ends_alike(tmp_path: Path):
     assert "'status': 'Succeed'" in found.pop()
 
 
-async def test_pages_show_everything_once_while_entries_come(sync_log: SyncLog):
+async def test_pages_show_each_entry_once_while_new_ones_are_written(sync_log: SyncLog):
     await sync_log.write([completion(number) for number in range(0, 50, 2)], [], NOW)
     seen: list[str] = []
     cursor: dict[str, str] = {}
     for fresh in range(100, 200):
         page = await sync_log.read(log_query.parse({"limit": "4", **cursor}, NOW))
-        seen += [row["task_id"] for row in page.rows]
+        seen += [row["task_id"] for row in page.items]
         await sync_log.write([completion(fresh)], [], NOW)
         if page.next is None:
             break
-        cursor = {"cursor": log_query.cursor_of(page.next) or ""}
+        cursor = {"cursor": paging.cursor_of(page.next) or ""}
     assert seen == [f"task-{number:04}" for number in range(48, -1, -2)]
 
 
@@ -134,9 +135,9 @@ async def test_entries_of_the_same_moment_are_paged_too(sync_log: SyncLog):
     after: Position | None = None
     while True:
         page = await sync_log.read(
-            log_query.parse({"limit": "2"} | ({"cursor": log_query.cursor_of(after)} if after else {}), NOW)
+            log_query.parse({"limit": "2"} | ({"cursor": paging.cursor_of(after)} if after else {}), NOW)
         )
-        seen += [row["task_id"] for row in page.rows]
+        seen += [row["task_id"] for row in page.items]
         if (after := page.next) is None:
             break
     assert seen == [f"task-{n:04}" for n in range(6, -1, -1)]
@@ -198,21 +199,21 @@ def test_a_bad_parameter_is_named(name: str, value: str):
         log_query.parse({name: value}, NOW)
 
 
-async def test_a_rare_pattern_is_searched_in_pieces(database: Database):
-    sync_log = SyncLog(database, Search(rows=10, times=2))
+async def test_a_rare_pattern_is_searched_in_steps(database: Database):
+    sync_log = SyncLog(database, ControlSettings(log_search_rows=10, log_search_steps=2))
     await sync_log.write([completion(n, tag="rare" if n == 3 else "common") for n in range(60)], [], NOW)
     parameters, pages = {"tag": "re:rare"}, 0
     while True:
         page = await sync_log.read(log_query.parse(parameters, NOW))
         pages += 1
-        if page.rows or page.next is None:
+        if page.items or page.next is None:
             break
-        parameters = {"tag": "re:rare", "cursor": log_query.cursor_of(page.next) or ""}
-    assert [row["task_id"] for row in page.rows] == ["task-0003"]
+        parameters = {"tag": "re:rare", "cursor": paging.cursor_of(page.next) or ""}
+    assert [row["task_id"] for row in page.items] == ["task-0003"]
     assert pages == 3
 
 
-async def test_a_database_that_is_away_says_so_and_comes_back(tmp_path: Path):
+async def test_an_unavailable_database_raises_and_recovers(tmp_path: Path):
     database = Database(f"sqlite:///{tmp_path / 'later' / 'control.db'}")
     sync_log = SyncLog(database)
     with pytest.raises(DatabaseUnavailable, match="unable to open"):

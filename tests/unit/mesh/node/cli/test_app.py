@@ -53,7 +53,10 @@ def test_the_version_is_told(capsys: pytest.CaptureFixture[str]) -> None:
         (["--token-realm", "nowhere"], "realm"),
         (["--log", "redis://x"], "is not a log"),
         (["--database", "redis://x"], "must be sqlite:///FILE or postgresql://"),
-        (["--database", "sqlite:////nowhere/at/all/control.db"], "in a folder that does not exist: make it"),
+        (
+            ["--database", "sqlite:////nowhere/at/all/control.db"],
+            "in a folder that does not exist: create it",
+        ),
     ],
 )
 def test_a_wrong_option_is_wrong_use(
@@ -81,7 +84,7 @@ def test_a_database_that_can_be_none_is_told_before_the_log_is_asked(
 async def test_the_database_of_the_data_directory_is_looked_at_too(tmp_path: Path) -> None:
     (tmp_path / "control.db").write_text("This is a note, which nobody shall lose. " * 100)
     async with open_node(None, tmp_path, metrics=Metrics(CollectorRegistry())) as node:
-        with pytest.raises(InvalidInput, match="is a file of another kind, not of SQLite"):
+        with pytest.raises(InvalidInput, match="is not an SQLite file"):
             roles.control(node, None)
     assert (tmp_path / "control.db").read_text().startswith("This is a note")
 

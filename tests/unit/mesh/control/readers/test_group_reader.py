@@ -1,4 +1,4 @@
-"""A group's turns: each costs transactions, so what comes within a moment is one of them."""
+"""A group's turns: each costs transactions, so records that come within a moment share one."""
 
 import asyncio
 from collections.abc import Iterable, Mapping, Sequence
@@ -7,7 +7,8 @@ from datetime import UTC, datetime
 from prometheus_client import CollectorRegistry
 
 from mesh.clock import ManualClock
-from mesh.control.readers.shared_reading import SharedReading
+from mesh.control.ports import ControlPorts
+from mesh.control.readers.group_reader import GroupReader, topic_of_each_region
 from mesh.log.port import Partition, Record
 from mesh.metrics import Metrics
 from mesh.rules.state import MeshState
@@ -84,12 +85,15 @@ async def _turns(group: Group, records: int) -> list[int]:
     state, value = MeshState(), {"name": "beijing", "jurisdiction": "cn"}
     record = StateRecord(id="region", time=NOW, noun="region", value=value)
     state.apply("region/beijing", encode(record), 0)
-    reading = SharedReading(
-        "report", what="completion", topic_of=topics.completions, decode=lambda record, _: record, take=take,
+    ports = ControlPorts(
         log=Log(group), state=state, clock=Clock(group),  # type: ignore[arg-type]
         metrics=Metrics(CollectorRegistry()), random=lambda: 0.5,
     )  # fmt: skip
-    running = asyncio.create_task(reading.run())
+    reader = GroupReader(
+        "report", record_name="completion", topics=topic_of_each_region(topics.completions, state),
+        decode=lambda record, _: record, take=take, ports=ports,
+    )  # fmt: skip
+    running = asyncio.create_task(reader.run())
     async with asyncio.timeout(10):
         await done.wait()
     running.cancel()
@@ -97,7 +101,7 @@ async def _turns(group: Group, records: int) -> list[int]:
     return taken
 
 
-async def test_what_comes_within_a_moment_after_a_turn_is_taken_together() -> None:
+async def test_records_that_come_within_a_moment_are_taken_in_one_turn() -> None:
     group = Group(waiting=1, coming=[7, 3])
     assert await _turns(group, 11) == [1, 7, 3]
 

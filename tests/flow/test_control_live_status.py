@@ -31,4 +31,4 @@ async def test_agents_that_died_long_ago_are_remembered_no_more(tmp_path: Path) 
             return [one["agent"] for one in answer["items"]] == ["lives"]
 
         await until(is_seen)
-        assert set(site.control._running._seen[region]) == {"yesterday", "lives"}
+        assert set(site.control._live_status._regions.states[region].reports) == {"yesterday", "lives"}

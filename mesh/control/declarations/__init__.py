@@ -1,0 +1,1 @@
+"""Declared state: how a document becomes records of `mesh.state`."""

@@ -1,0 +1,51 @@
+"""The limits of control that an operator may need to change."""
+
+from pydantic import Field
+
+from mesh.retry import Backoff
+from mesh.settings import Settings
+
+
+class ControlSettings(Settings):
+    """Limits of webhooks, the database, status and retention. Times are in seconds."""
+
+    webhook_timeout: float = Field(10.0, gt=0)
+    """Seconds for one attempt to deliver a webhook, from connecting to the answer."""
+
+    webhook_first_wait: float = Field(1.0, gt=0)
+    """Seconds before a failed delivery is attempted again. The wait doubles with each failure."""
+
+    webhook_longest_wait: float = Field(3600.0, gt=0)
+    """The longest wait between two attempts of one delivery, in seconds."""
+
+    webhook_give_up_after: float = Field(3 * 24 * 3600.0, gt=0)
+    """Seconds after which a delivery that still fails is given up."""
+
+    webhook_concurrency: int = Field(4, gt=0)
+    """Deliveries that are sent at the same time, for each webhook."""
+
+    webhook_retention: float = Field(7 * 24 * 3600.0, gt=0)
+    """Seconds for which a finished delivery is kept in the database."""
+
+    webhook_failure_retention: float = Field(30 * 24 * 3600.0, gt=0)
+    """Seconds for which a delivery that was given up is kept in the database."""
+
+    database_statement_timeout: float = Field(30.0, gt=0)
+    """Seconds after which PostgreSQL cancels a statement. SQLite has no such limit."""
+
+    log_search_rows: int = Field(1000, gt=0)
+    """Rows of the sync log that one step of a search reads. A larger number blocks the writer for longer."""
+
+    log_search_steps: int = Field(20, gt=0)
+    """Steps after which a search of the sync log ends its page, even if it found few entries."""
+
+    replica_status_interval: float = Field(10.0, gt=0)
+    """Seconds between two updates of the replica gauges."""
+
+    deleted_tag_retention: float = Field(24 * 3600.0, gt=0)
+    """Seconds for which a deleted tag is remembered, so that late news of it is recognised as outdated."""
+
+    @property
+    def webhook_backoff(self) -> Backoff:
+        """Returns the back-off between the attempts of one delivery."""
+        return Backoff(self.webhook_first_wait, self.webhook_longest_wait)

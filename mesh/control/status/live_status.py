@@ -1,0 +1,106 @@
+"""Follows the status topics of all regions into memory: live agents, tasks in progress, and what intakes refused."""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+
+from mesh.control.ports import ControlPorts
+from mesh.control.readers.region_tables import RegionTables
+from mesh.log.port import Record
+from schemas import codec, topics
+from schemas.completions import AGENT_LIVES_FOR, Heartbeat, Progress
+from schemas.names import Region
+from schemas.refusals import Refusal
+
+_Report = Heartbeat | Progress | Refusal
+_KINDS: Mapping[str, type[_Report]] = {model.kind: model for model in (Heartbeat, Progress, Refusal)}
+_RETENTION = timedelta(days=1)  # of agents that were killed, and of tasks that nobody ended
+
+
+@dataclass(slots=True)
+class _RegionStatus:
+    reports: dict[str, _Report] = field(default_factory=dict)  # by record key
+    last_stopped: Heartbeat | None = None  # the last heartbeat of the agent that stopped last
+
+    def apply(self, record: Record) -> None:
+        if record.value is None:
+            if isinstance(removed := self.reports.pop(record.key, None), Heartbeat):
+                self.last_stopped = removed
+            return
+        report = _decoded(record.value)
+        if isinstance(report, Heartbeat | Refusal) and record.key not in self.reports:
+            self._delete_before(report.time - _RETENTION)
+        self.reports[record.key] = report
+
+    def _delete_before(self, oldest: datetime) -> None:
+        """Each start of an agent has its own name, and an agent that was killed does not remove its record."""
+        self.reports = {key: one for key, one in self.reports.items() if one.time >= oldest}
+
+
+class LiveStatus:
+    """A view of the status topics. It hides the tasks of silent agents, which other agents start again."""
+
+    def __init__(self, ports: ControlPorts) -> None:
+        self._clock, self._metrics = ports.clock, ports.metrics
+        self._regions = RegionTables(
+            "status", topic_of=topics.status, new_state=_RegionStatus, apply=_RegionStatus.apply, ports=ports,
+            on_unreadable=self._count_unreadable,
+        )  # fmt: skip
+
+    async def run(self) -> None:
+        """Follows the topics until cancelled."""
+        await self._regions.run()
+
+    def agents(self) -> list[Heartbeat]:
+        """Returns the last heartbeat of each live agent."""
+        oldest = self._clock.now() - AGENT_LIVES_FOR
+        return [one for one in self._reports() if isinstance(one, Heartbeat) and one.time > oldest]
+
+    def is_read(self, region: Region) -> bool:
+        """Checks whether the region's status was read to its end; before that, live agents may be missing."""
+        return self._regions.is_read(region)
+
+    def of_region(self, region: Region) -> tuple[bool, list[Heartbeat]]:
+        """Returns whether the region has a live agent, and the heartbeats of its live agents.
+
+        Without a live agent it returns the last heartbeats of those that were live last.
+        """
+        live_agents = [one for one in self.agents() if one.region == region]
+        if live_agents:
+            return True, live_agents
+        status = self._regions.states.get(region, _RegionStatus())
+        known = [one for one in status.reports.values() if isinstance(one, Heartbeat)]
+        if status.last_stopped is not None:
+            known.append(status.last_stopped)
+        newest = max((one.time for one in known), default=None)
+        return False, [one for one in known if newest is not None and one.time > newest - AGENT_LIVES_FOR]
+
+    def tasks(self) -> list[Progress]:
+        """Returns the tasks in progress of live agents."""
+        live_agents = {heartbeat.agent for heartbeat in self.agents()}
+        return [one for one in self._reports() if isinstance(one, Progress) and one.agent in live_agents]
+
+    def refusals(self) -> list[Refusal]:
+        """Returns the notifications that intakes refused, summed up by intake and name, for the last day at least."""
+        return [one for one in self._reports() if isinstance(one, Refusal)]
+
+    def place_state(self, place: str, region: Region) -> str | None:
+        """Returns `Ready` or `Failed: <reason>`, or None when no live agent uses the place.
+
+        Agents of the place's own region take precedence, and among those a failure.
+        """
+        reported = {
+            (agent.region != region, agent.places[place]) for agent in self.agents() if place in agent.places
+        }
+        return min(reported)[1] if reported else None  # `Failed` sorts before `Ready`
+
+    def _count_unreadable(self, record: Record) -> None:
+        self._metrics.dead_letters.labels(record.partition.topic).inc()
+
+    def _reports(self) -> Iterator[_Report]:
+        for status in self._regions.states.values():
+            yield from status.reports.values()
+
+
+def _decoded(raw: bytes) -> _Report:
+    return codec.decode(raw, _KINDS.get(codec.kind_of(raw), Progress))

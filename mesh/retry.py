@@ -1,4 +1,4 @@
-"""The one retry: how long to wait before the next attempt, and the loops that wait. Time and randomness are ports."""
+"""Retries: how long to wait before the next attempt, and the loops that wait. Time and randomness are ports."""
 
 from collections.abc import Awaitable, Callable, Iterator
 from dataclasses import dataclass
@@ -12,7 +12,7 @@ from mesh.errors import DatabaseUnavailable, LogError, LogUnavailable, RegmeshEr
 T = TypeVar("T")
 Random = Callable[[], float]  # draws numbers from [0, 1)
 
-log = structlog.get_logger()
+LOG = structlog.get_logger()
 
 _LOG_RETRY_SECONDS = 1.0
 _DOUBLINGS = 40  # enough for any ceiling; keeps 2**n small
@@ -20,7 +20,7 @@ _DOUBLINGS = 40  # enough for any ceiling; keeps 2**n small
 
 @dataclass(frozen=True, slots=True)
 class Backoff:
-    """Exponential backoff with jitter, so that clients that failed together do not come back together.
+    """Exponential backoff with jitter, so that clients that failed at the same time do not retry at the same time.
 
     Times are in seconds. `jitter` is the largest share of a wait that is randomly taken off.
     """
@@ -41,7 +41,7 @@ class Backoff:
 
 @dataclass(frozen=True, slots=True)
 class RetryPolicy:
-    """How often one operation is attempted, and how long a server that throttles it (429) is waited for.
+    """How often one operation is attempted, and how long it waits for a server that throttles it (429).
 
     Being throttled costs time and no attempt: `longest_throttled` bounds the sum of those waits, in seconds.
     """
@@ -51,7 +51,7 @@ class RetryPolicy:
     longest_throttled: float = 900.0
 
     def throttle_wait(self, retry_after: float | None) -> float:
-        """Returns the seconds to wait after one 429: what the server asked for, within reason."""
+        """Returns the seconds to wait after one 429: `Retry-After` within bounds, or the longest backoff without it."""
         wait = retry_after if retry_after is not None else self.backoff.longest
         return min(max(wait, 0.1), self.longest_throttled)
 
@@ -114,7 +114,7 @@ class RetryLoop:
         """Logs the failure and sleeps before the next attempt."""
         self._failures += 1
         seconds = self._backoff.wait(self._failures, self._random)
-        log.warning(
+        LOG.warning(
             "a step failed and is retried", action=f"{self._step}_waits",
             error=str(error), code=error.code, seconds=round(seconds, 1), **self._context,
         )  # fmt: skip
@@ -125,7 +125,7 @@ class RetryLoop:
         self._failures = 0
 
     async def repeat(self, step: Callable[[], Awaitable[None]], every: float) -> None:
-        """Runs `step` every `every` seconds until cancelled, while the log and the database come and go."""
+        """Runs `step` every `every` seconds until cancelled, also while the log or the database is unavailable."""
         while True:
             try:
                 await step()
@@ -136,12 +136,12 @@ class RetryLoop:
 
 
 async def until_log_available(call: Callable[[], Awaitable[T]], clock: Clock) -> T:
-    """Calls until the log answers, and returns what `call` returns. No task fails because the log is away."""
+    """Calls `call` until the log is available, and returns its result."""
     while True:
         try:
             return await call()
         except LogUnavailable as error:
-            log.warning("waiting for the log", action="log_away", error=str(error))
+            LOG.warning("waiting for the log", action="log_away", error=str(error))
             await clock.sleep(_LOG_RETRY_SECONDS)
 
 

@@ -22,7 +22,7 @@ from mesh.log.kafka.cluster import KafkaContext
 from mesh.log.kafka.failures import answering, translated
 from mesh.log.port import Append
 
-log = structlog.get_logger()
+LOG = structlog.get_logger()
 
 _BATCH = (
     1024 * 1024
@@ -98,7 +98,7 @@ class Appender:
     async def _renew(self, producer: AIOKafkaProducer, reason: BaseException) -> None:
         self._timeouts_in_a_row = 0
         if await self._producer.drop(producer):
-            log.warning("Kafka producer is replaced", action="log_producer_renewed", error=repr(reason))
+            LOG.warning("Kafka producer is replaced", action="log_producer_renewed", error=repr(reason))
 
     def _create(self) -> AIOKafkaProducer:
         return AIOKafkaProducer(

@@ -18,7 +18,7 @@ from mesh.log.kafka.offsets import Offsets, is_behind
 from mesh.log.kafka.reading import consumer_options, record_of, skip_truncated
 from mesh.log.port import Batch, Record
 
-log = structlog.get_logger()
+LOG = structlog.get_logger()
 
 _POLL = 1.0  # seconds that one read waits for records
 _RETRY = 1.0  # seconds between two attempts to reach Kafka
@@ -72,7 +72,7 @@ class Follower:
         except LogUnavailable as error:
             if not self._closed:
                 await self._end()
-                log.warning(
+                LOG.warning(
                     "following starts again", action="log_follow_again", topic=self._topic, error=str(error)
                 )
                 await self._context.clock.sleep(_RETRY)

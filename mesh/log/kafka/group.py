@@ -20,7 +20,7 @@ from mesh.log.kafka.member import Member, RebalanceListener
 from mesh.log.kafka.offsets import Offsets
 from mesh.log.port import Partition, Record
 
-log = structlog.get_logger()
+LOG = structlog.get_logger()
 
 _FAILURES_BEFORE_REJOINING = 3
 
@@ -115,7 +115,7 @@ class KafkaGroup:
         """Waits up to `timeout` for the poll in progress, or starts one. Raises the error that it ended with."""
         self._check_open()
         if self._polling is not None and self._clock.monotonic() - self._polling_since > self._timeouts.stall:
-            log.warning("a poll hangs", action="log_group_hangs", group=self._name)
+            LOG.warning("a poll hangs", action="log_group_hangs", group=self._name)
             await self._stop_polling()
             await self._leave()
         if self._polling is None:
@@ -148,7 +148,7 @@ class KafkaGroup:
 
     async def _rejoin(self, reason: str) -> None:
         """Leaves the group; the next poll joins it again."""
-        log.warning(
+        LOG.warning(
             "a member joins its group again", action="log_group_rejoin", group=self._name, reason=reason
         )
         await self._leave()

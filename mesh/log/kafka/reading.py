@@ -11,7 +11,7 @@ from aiokafka.errors import OffsetOutOfRangeError
 from mesh.log.kafka.cluster import KafkaContext
 from mesh.log.port import Partition, Record
 
-log = structlog.get_logger()
+LOG = structlog.get_logger()
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
@@ -50,7 +50,7 @@ async def skip_truncated(consumer: AIOKafkaConsumer, error: OffsetOutOfRangeErro
     if still_assigned:
         await consumer.seek_to_beginning(*still_assigned)
     for partition, offset in truncated.items():
-        log.error(
+        LOG.error(
             "records were deleted before they were read; reading continues at the oldest",
             action="log_truncated",
             topic=partition.topic,

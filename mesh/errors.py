@@ -1,7 +1,7 @@
 """One tree of errors. Each error knows whether a retry can help and which side of a task has to act.
 
 Foreign errors are translated at one edge each: `mesh.registry.failures`, the two log engines and
-`mesh.control.storage.database`. Nobody matches on an error's text.
+`mesh.control.storage.database`. No code matches on an error's text.
 """
 
 import re

@@ -171,7 +171,7 @@ class _Transfer:
             self._progress.bytes_skipped += self._blob.size
 
     def _is_being_prefetched(self) -> bool:
-        """Returns whether to wait for a prefetch: until it ends nobody knows which region sent the blob."""
+        """Returns whether to wait for a prefetch: the region that sends the blob is known when it ends."""
         return not self._task.is_prefetch and self._ports.ledger.is_in_progress(self._blob_key)
 
     def _claim_prefetched(self) -> bool:

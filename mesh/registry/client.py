@@ -218,7 +218,7 @@ class RegistryClient:
         mounts = self._channel.transport.mounts
         if mounts.works.is_set() or mounts.fails.is_set() or mounts.known_blob is None:
             return mounts.works.is_set()
-        mounts.fails.set()  # until the probe is answered, so that nobody else probes
+        mounts.fails.set()  # until the probe is answered, so that no other request probes
         with contextlib.suppress(RegistryError):
             if await self.mount_blob(*mounts.known_blob, from_repository=mounts.known_blob[0]):
                 mounts.works.set()

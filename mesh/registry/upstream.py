@@ -1,4 +1,4 @@
-"""Forwards a client's requests to a place, with the client's own `Authorization` and never with ours.
+"""Forwards a client's requests to a place, with the client's own `Authorization` only.
 
 The place's answers are returned unchanged, errors included. Redirects follow the rules of `transport`: within the place
 with the `Authorization`, elsewhere without it and through the egress filter. A redirect to a public host is returned

@@ -1,4 +1,4 @@
-"""What the client promises of any registry: on the real distribution and on the built-in one."""
+"""The registry port's contract, on the real distribution registry and on the built-in one."""
 
 import asyncio
 import hashlib
@@ -38,7 +38,7 @@ async def streamed(*parts: bytes) -> AsyncIterator[bytes]:
         yield part
 
 
-async def test_an_image_goes_in_and_comes_out_as_it_was(registry: RegistryClient):
+async def test_an_image_is_written_and_read_unchanged(registry: RegistryClient):
     pushed = images.image(layers=[b"one", b"two"])
     await images.push(registry, APP, LATEST, pushed)
     assert await registry.resolve(APP, LATEST) == pushed.manifest.descriptor
@@ -63,7 +63,7 @@ async def test_a_manifest_needs_its_blobs_first(registry: RegistryClient):
     assert await registry.resolve(APP, LATEST) is None
 
 
-async def test_what_is_not_there_is_none_or_not_found(registry: RegistryClient):
+async def test_missing_content_is_none_or_not_found(registry: RegistryClient):
     absent = digest_of(b"absent")
     assert await registry.resolve(APP, LATEST) is None
     assert await registry.resolve(APP, absent) is None
@@ -78,7 +78,7 @@ async def test_what_is_not_there_is_none_or_not_found(registry: RegistryClient):
 
 
 @pytest.mark.parametrize("size", [0, 1, 65_536, 5_000_000])
-async def test_a_blob_goes_in_and_comes_out_whatever_its_size(registry: RegistryClient, size: int):
+async def test_a_blob_of_any_size_is_written_and_read(registry: RegistryClient, size: int):
     body = os.urandom(size)
     blob = described(body)
     await registry.write_blob(
@@ -107,15 +107,13 @@ async def test_a_blob_is_mounted_from_another_repository(registry: RegistryClien
     assert await registry.blob_size(OTHER, blob.digest) == 6
 
 
-async def test_what_cannot_be_mounted_is_said_and_leaves_no_upload_open(
-    registry: RegistryClient, tmp_path: Path
-):
+async def test_a_failed_mount_is_reported_and_leaves_no_open_upload(registry: RegistryClient, tmp_path: Path):
     assert not await registry.mount_blob(OTHER, digest_of(b"absent"), APP)
-    # Distribution 2.8 keeps an empty hash state of a cancelled upload; its data is gone.
+    # Distribution 2.8 keeps an empty hash state of a cancelled upload; its data is deleted.
     assert not [*tmp_path.rglob("_uploads/*/data"), *tmp_path.rglob("incoming/*")]
 
 
-async def test_an_upload_is_begun_only_of_what_is_not_there(registry: RegistryClient, tmp_path: Path):
+async def test_an_upload_is_opened_only_for_a_missing_blob(registry: RegistryClient, tmp_path: Path):
     blob = described(b"wanted")
     upload = await registry.begin_upload(APP, blob.digest)
     assert upload is not None
@@ -134,7 +132,7 @@ class SourceBroke(Exception):
 
 
 @pytest.mark.parametrize("after", [0, 1_000_000, 2_000_000])
-async def test_a_source_that_breaks_commits_nothing_and_its_error_passes_through(
+async def test_a_failing_source_commits_nothing_and_its_error_is_raised(
     registry: RegistryClient, tmp_path: Path, after: int
 ):
     body = os.urandom(2_000_000)
@@ -155,15 +153,15 @@ async def test_a_source_that_breaks_commits_nothing_and_its_error_passes_through
 
 async def test_a_cancelled_upload_commits_nothing(registry: RegistryClient, tmp_path: Path):
     blob = described(bytes(1_000_000))
-    begun = asyncio.Event()
+    started = asyncio.Event()
 
     async def stuck() -> AsyncIterator[bytes]:
         yield bytes(500_000)
-        begun.set()
+        started.set()
         await asyncio.Event().wait()
 
     upload = asyncio.ensure_future(registry.write_blob(APP, blob, stuck()))
-    await begun.wait()
+    await started.wait()
     upload.cancel()
     with pytest.raises(asyncio.CancelledError):
         await upload
@@ -172,7 +170,7 @@ async def test_a_cancelled_upload_commits_nothing(registry: RegistryClient, tmp_
 
 
 @pytest.mark.parametrize("parts", [[b"short"], [b"long", b"enough", b"and more"], []])
-async def test_a_stream_of_another_size_is_refused(registry: RegistryClient, parts: list[bytes]):
+async def test_a_stream_of_a_wrong_size_is_refused(registry: RegistryClient, parts: list[bytes]):
     blob = described(b"ten bytes.")
     with pytest.raises(ContentMismatch):
         await registry.write_blob(APP, blob, streamed(*parts))
@@ -187,7 +185,7 @@ async def test_bytes_that_do_not_match_their_digest_are_refused_by_the_registry(
     assert await registry.blob_size(APP, blob.digest) is None
 
 
-async def test_a_descriptor_of_another_size_is_a_mismatch_before_any_byte(registry: RegistryClient):
+async def test_a_descriptor_with_a_wrong_size_is_a_mismatch_before_any_byte(registry: RegistryClient):
     blob = described(b"content")
     await registry.write_blob(APP, blob, streamed(b"content"))
     for size in (3, 300):
@@ -196,8 +194,8 @@ async def test_a_descriptor_of_another_size_is_a_mismatch_before_any_byte(regist
                 pass
 
 
-async def test_a_deleted_manifest_takes_its_tags_along(registry: RegistryClient):
-    image = images.image(layers=[b"gone soon"])
+async def test_deleting_by_digest_deletes_the_tags(registry: RegistryClient):
+    image = images.image(layers=[b"deleted soon"])
     for tag in ("one", "two"):
         await images.push(registry, APP, Tag(tag), image)
     await registry.delete_manifest(APP, image.digest)
@@ -208,7 +206,7 @@ async def test_a_deleted_manifest_takes_its_tags_along(registry: RegistryClient)
         await registry.delete_manifest(APP, image.digest)
 
 
-async def test_a_tag_goes_alone_or_not_at_all(registry: RegistryClient):
+async def test_a_tag_is_deleted_alone_or_not_at_all(registry: RegistryClient):
     image = images.image(layers=[b"stays"])
     for tag in ("one", "two"):
         await images.push(registry, APP, Tag(tag), image)
@@ -229,7 +227,7 @@ async def test_all_tags_are_listed(registry: RegistryClient):
     assert {tag async for tag in registry.tags(APP)} == names
 
 
-async def test_a_manifest_of_another_body_under_a_digest_is_refused(registry: RegistryClient):
+async def test_a_manifest_that_does_not_match_its_digest_is_refused(registry: RegistryClient):
     pushed = images.image(layers=[b"layer"])
     await images.push(registry, APP, LATEST, pushed)
     forged = Manifest(pushed.manifest.media_type, digest_of(b"other"), pushed.manifest.body)
@@ -238,7 +236,7 @@ async def test_a_manifest_of_another_body_under_a_digest_is_refused(registry: Re
     assert await registry.resolve(APP, forged.digest) is None
 
 
-async def test_many_transfers_at_once_stay_apart(registry: RegistryClient):
+async def test_concurrent_transfers_do_not_mix(registry: RegistryClient):
     bodies = [hashlib.sha256(bytes([number])).digest() * 20_000 for number in range(12)]
 
     async def there_and_back(body: bytes) -> bytes:

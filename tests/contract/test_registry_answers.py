@@ -1,4 +1,4 @@
-"""Answers that are refusals, wrong or too large: what each becomes."""
+"""Answers that are refusals, invalid or too large, and the error of each."""
 
 import asyncio
 import json
@@ -69,7 +69,7 @@ async def registry(stub: Stub) -> AsyncIterator[RegistryClient]:
         (304, "", Rejected, False),
     ],
 )
-async def test_a_refusal_is_an_error_of_its_kind(
+async def test_each_refusal_has_its_own_error(
     stub: Stub, registry: RegistryClient, status: int, code: str, error: type[RegistryError], retryable: bool
 ):
     said = {"errors": [{"code": code, "message": "because\r\nof \x1b[31mthis " + "x" * 1000, "detail": None}]}
@@ -103,7 +103,7 @@ async def test_a_refusal_is_an_error_of_its_kind(
         ("Mon, 01 Jan 99999999999 00:00:00 GMT", None),
     ],
 )
-async def test_a_throttle_says_how_long(
+async def test_a_throttled_error_has_the_retry_after(
     stub: Stub, registry: RegistryClient, header: str, seconds: float | None
 ):
     stub.says(429, Retry_After=header)
@@ -119,7 +119,7 @@ async def test_a_manifest_whose_parts_are_missing(stub: Stub, registry: Registry
         await registry.write_manifest(APP, LATEST, images.image(layers=[]).manifest)
 
 
-async def test_nobody_at_home_is_named(registry: RegistryClient):
+async def test_an_unreachable_registry_is_named(registry: RegistryClient):
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
@@ -137,7 +137,7 @@ async def test_nobody_at_home_is_named(registry: RegistryClient):
 
 
 @pytest.mark.parametrize("host", ["a" * 64 + ".example", "a..example", ".example"])
-async def test_a_host_that_is_no_name_is_refused_at_home_and_behind_a_redirect(
+async def test_an_invalid_host_name_is_refused_in_the_url_and_in_a_redirect(
     stub: Stub, registry: RegistryClient, host: str
 ):
     stub.says(307, Location=f"http://{host}/x")
@@ -149,7 +149,7 @@ async def test_a_host_that_is_no_name_is_refused_at_home_and_behind_a_redirect(
     await endpoint.close()
 
 
-async def test_a_token_that_no_header_can_carry_is_refused_and_not_repeated(stub: Stub):
+async def test_a_token_that_is_not_a_valid_header_is_refused_and_not_shown(stub: Stub):
     endpoint = open_endpoint("beijing", stub.url, Credentials(None, "hush\nhush"))
     with pytest.raises(Rejected, match="beijing: an invalid header") as caught:
         await endpoint.ping()
@@ -171,13 +171,13 @@ async def test_what_is_not_http_is_refused():
 
 
 @pytest.mark.parametrize("host", ["a..b", f"{'a' * 64}.example", ".example"])
-async def test_a_redirect_to_a_name_that_is_none_is_refused(stub: Stub, registry: RegistryClient, host: str):
+async def test_a_redirect_to_an_invalid_host_name_is_refused(stub: Stub, registry: RegistryClient, host: str):
     stub.says(307, Location=f"http://{host}/blob")
     with pytest.raises(Rejected):
         await registry.blob_size(APP, BLOB.digest)
 
 
-async def test_a_close_that_is_cut_off_leaves_nothing_open(stub: Stub):
+async def test_a_cancelled_close_leaves_nothing_open(stub: Stub):
     stub.says(200)
     endpoint = open_endpoint("place", stub.url, None)
     await endpoint.ping()  # a connection that a close waits for
@@ -236,7 +236,7 @@ MANIFEST = images.image(layers=[b"layer"]).manifest
         (MANIFEST.body, OCI_MANIFEST, "md5:12", Rejected),
     ],
 )
-async def test_a_manifest_that_is_none_is_refused(
+async def test_an_invalid_manifest_is_refused(
     stub: Stub,
     registry: RegistryClient,
     body: bytes,
@@ -251,7 +251,7 @@ async def test_a_manifest_that_is_none_is_refused(
     assert type(caught.value) is error
 
 
-async def test_a_manifest_by_digest_is_that_digest(stub: Stub, registry: RegistryClient):
+async def test_a_manifest_read_by_digest_has_that_digest(stub: Stub, registry: RegistryClient):
     stub.says(200, MANIFEST.body, Content_Type=OCI_MANIFEST)
     assert await registry.read_manifest(APP, MANIFEST.digest) == MANIFEST
     for algorithm in ("sha256", "sha512"):
@@ -259,7 +259,7 @@ async def test_a_manifest_by_digest_is_that_digest(stub: Stub, registry: Registr
             await registry.read_manifest(APP, digest_of(b"other", algorithm))
 
 
-async def test_a_head_without_a_digest_is_asked_again_with_get(stub: Stub, registry: RegistryClient):
+async def test_a_head_without_a_digest_is_repeated_as_get(stub: Stub, registry: RegistryClient):
     stub.says(200, MANIFEST.body, Content_Type=f"{OCI_MANIFEST}; charset=utf-8")
     assert await registry.resolve(APP, LATEST) == MANIFEST.descriptor
     assert [request.method for request in stub.asked] == ["HEAD", "GET"]
@@ -279,7 +279,7 @@ async def test_a_head_of_another_digest_is_a_mismatch(stub: Stub, registry: Regi
         await registry.resolve(APP, digest_of(b"other"))
 
 
-async def test_tags_are_followed_page_by_page(stub: Stub, registry: RegistryClient):
+async def test_tags_are_read_page_by_page(stub: Stub, registry: RegistryClient):
     async def answer(request: web.Request) -> web.StreamResponse:
         last = int(request.query.get("last", "0"))
         links = {"Link": f'</v2/team/app/tags/list?last={last + 2}&n=1000>; rel="next"'} if last < 4 else {}
@@ -299,15 +299,13 @@ async def test_a_next_page_elsewhere_or_the_same_is_refused(stub: Stub, registry
 
 
 @pytest.mark.parametrize("body", [b"", b"[]", b'{"tags": ["../x"]}', b'{"tags": [1]}', b'{"tags": 5}'])
-async def test_a_list_of_tags_that_is_none_is_refused(stub: Stub, registry: RegistryClient, body: bytes):
+async def test_an_invalid_list_of_tags_is_refused(stub: Stub, registry: RegistryClient, body: bytes):
     stub.says(200, body)
     with pytest.raises(Rejected):
         [tag async for tag in registry.tags(APP)]
 
 
-async def test_an_upload_that_is_refused_at_once_stops_reading_its_source(
-    stub: Stub, registry: RegistryClient
-):
+async def test_an_upload_that_is_refused_early_stops_reading_its_source(stub: Stub, registry: RegistryClient):
     taken = 0
 
     async def endless() -> AsyncIterator[bytes]:
@@ -328,9 +326,7 @@ async def test_an_upload_that_is_refused_at_once_stops_reading_its_source(
     assert stub.asked[-1].method == "DELETE"
 
 
-async def test_an_upload_that_the_registry_has_forgotten_can_be_tried_again(
-    stub: Stub, registry: RegistryClient
-):
+async def test_a_lost_upload_session_is_retryable(stub: Stub, registry: RegistryClient):
     async def answer(request: web.Request) -> web.StreamResponse:
         if request.method == "POST":
             return web.Response(status=202, headers={"Location": "/upload"})

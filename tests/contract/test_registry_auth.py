@@ -1,4 +1,4 @@
-"""Credentials: what they open, how tokens are asked for, and that they go nowhere else."""
+"""Credentials and tokens: how they are used, renewed and never sent to another host."""
 
 import asyncio
 import base64
@@ -46,7 +46,7 @@ async def streamed(body: bytes) -> AsyncIterator[bytes]:
 
 @pytest.mark.real("docker-registry")
 @pytest.mark.real("htpasswd")
-async def test_basic_opens_a_real_registry_and_only_with_the_right_password(tmp_path: Path):
+async def test_basic_authentication_needs_the_right_password(tmp_path: Path):
     command = ["htpasswd", "-Bbn", "-C", "4", "anna", ANNA.password]
     users = subprocess.run(command, capture_output=True, text=True, check=True).stdout
     pushed = images.image(layers=[b"layer"])
@@ -66,9 +66,7 @@ async def test_basic_opens_a_real_registry_and_only_with_the_right_password(tmp_
 @pytest.mark.real("docker-registry")
 @pytest.mark.real("htpasswd")
 @pytest.mark.parametrize("first", [Credentials("anna", "old"), Credentials(None, "old"), None])
-async def test_credentials_that_were_put_right_are_found_without_a_restart(
-    tmp_path: Path, first: Credentials | None
-):
+async def test_corrected_credentials_are_used_without_a_restart(tmp_path: Path, first: Credentials | None):
     command = ["htpasswd", "-Bbn", "-C", "4", "anna", ANNA.password]
     users = subprocess.run(command, capture_output=True, text=True, check=True).stdout
     known: list[Credentials | None] = [first]
@@ -84,7 +82,7 @@ async def test_credentials_that_were_put_right_are_found_without_a_restart(
 
 
 class TokenServer:
-    """A registry and its token server in one stub; every blob is there, and every upload is taken."""
+    """A registry and its token server in one stub; it has every blob and accepts every upload."""
 
     def __init__(self, stub: Stub) -> None:
         self.stub = stub
@@ -124,7 +122,7 @@ async def server() -> AsyncIterator[TokenServer]:
         yield TokenServer(stub)
 
 
-async def test_a_token_is_asked_for_once_a_scope_by_many_at_once(server: TokenServer):
+async def test_concurrent_requests_of_one_scope_fetch_one_token(server: TokenServer):
     async with opened(server.stub.url, ANNA) as endpoint:
         registry = endpoint.registry(Side.SOURCE)
         assert await registry.blob_size(APP, BLOB.digest) == 4
@@ -142,13 +140,13 @@ async def test_a_token_is_asked_for_once_a_scope_by_many_at_once(server: TokenSe
     assert not [it for it in to_registry if it.headers.get("Authorization", "").startswith("Basic")]
 
 
-async def test_without_credentials_an_anonymous_token_is_asked_for(server: TokenServer):
+async def test_without_credentials_an_anonymous_token_is_fetched(server: TokenServer):
     async with opened(server.stub.url, None) as endpoint:
         assert await endpoint.registry(Side.SOURCE).blob_size(APP, BLOB.digest) == 4
     assert "Authorization" not in server.asked[0].headers
 
 
-async def test_a_mount_asks_for_both_repositories(server: TokenServer):
+async def test_a_mount_needs_scopes_of_both_repositories(server: TokenServer):
     async with opened(server.stub.url, ANNA) as endpoint:
         assert await endpoint.registry(Side.DESTINATION).mount_blob(APP, BLOB.digest, OTHER)
     assert server.asked[0].query.getall("scope") == [
@@ -158,7 +156,7 @@ async def test_a_mount_asks_for_both_repositories(server: TokenServer):
 
 
 @pytest.mark.parametrize(("answer", "lives"), [({"expires_in": 300}, 300), ({}, 60), ({"expires_in": 0}, 60)])
-async def test_a_token_is_replaced_shortly_before_it_ends(
+async def test_a_token_is_replaced_shortly_before_it_expires(
     server: TokenServer, answer: dict[str, object], lives: int
 ):
     server.answer = answer
@@ -174,7 +172,7 @@ async def test_a_token_is_replaced_shortly_before_it_ends(
         assert len(server.asked) == 2
 
 
-async def test_a_token_that_is_refused_is_replaced_once(server: TokenServer):
+async def test_a_refused_token_is_replaced_once(server: TokenServer):
     server.answer = {"access_token": None, "expires_in": 300}
     async with opened(server.stub.url, ANNA) as endpoint:
         registry = endpoint.registry(Side.SOURCE)
@@ -192,7 +190,7 @@ async def test_a_token_that_is_refused_is_replaced_once(server: TokenServer):
     ("status", "error"),
     [(401, Denied), (403, Denied), (404, Denied), (307, Denied), (429, Throttled), (503, ServerFault)],
 )
-async def test_a_token_server_that_refuses_is_an_error_of_its_kind(
+async def test_each_refusal_of_a_token_server_has_its_own_error(
     server: TokenServer, status: int, error: type[RegistryError]
 ):
     server.issue = lambda request: web.Response(status=status)  # type: ignore[method-assign]
@@ -205,14 +203,14 @@ async def test_a_token_server_that_refuses_is_an_error_of_its_kind(
 @pytest.mark.parametrize(
     "body", [b"", b"[]", b"{}", b'{"token": 7}', b'{"token": "a\\r\\nX-Evil: 1"}', b"{" * 5000]
 )
-async def test_a_token_that_is_none_is_refused(server: TokenServer, body: bytes):
+async def test_an_invalid_token_is_refused(server: TokenServer, body: bytes):
     server.issue = lambda request: web.Response(body=body)  # type: ignore[method-assign]
     async with opened(server.stub.url, ANNA) as endpoint:
         with pytest.raises(Denied):
             await endpoint.registry(Side.SOURCE).blob_size(APP, BLOB.digest)
 
 
-async def test_a_realm_elsewhere_gets_nothing_unless_the_operator_named_it(server: TokenServer):
+async def test_a_foreign_realm_gets_no_credentials_unless_the_operator_names_it(server: TokenServer):
     async with registries.stub() as thief:
         thief.says(body=b'{"token": "stolen"}')
         server.realm = f"{thief.url}/token"
@@ -228,9 +226,7 @@ async def test_a_realm_elsewhere_gets_nothing_unless_the_operator_named_it(serve
 
 
 @pytest.mark.parametrize("credentials", [ANNA, None])
-async def test_a_realm_with_a_user_of_its_own_is_refused(
-    server: TokenServer, credentials: Credentials | None
-):
+async def test_a_realm_with_a_user_is_refused(server: TokenServer, credentials: Credentials | None):
     server.realm = server.realm.replace("://", "://eve:secret@")
     async with opened(server.stub.url, credentials) as endpoint:
         with pytest.raises(Rejected, match="user") as caught:
@@ -238,7 +234,7 @@ async def test_a_realm_with_a_user_of_its_own_is_refused(
     assert "secret" not in str(caught.value)
 
 
-async def test_a_token_server_may_not_send_the_password_elsewhere(server: TokenServer):
+async def test_a_token_server_cannot_redirect_the_password(server: TokenServer):
     async with registries.stub() as thief:
         server.issue = lambda request: web.Response(status=307, headers={"Location": thief.url})  # type: ignore[method-assign]
         async with opened(server.stub.url, ANNA, allowed_networks=HERE) as endpoint:
@@ -248,7 +244,7 @@ async def test_a_token_server_may_not_send_the_password_elsewhere(server: TokenS
 
 
 @pytest.mark.parametrize("credentials", [ANNA, Credentials(None, "a-token")])
-async def test_a_redirect_elsewhere_carries_no_credentials_and_its_challenge_is_not_answered(
+async def test_a_foreign_redirect_gets_no_credentials_and_no_answer_to_its_challenge(
     credentials: Credentials,
 ):
     async with registries.stub() as home, registries.stub() as elsewhere:
@@ -271,7 +267,7 @@ async def test_a_redirect_elsewhere_carries_no_credentials_and_its_challenge_is_
         assert elsewhere.authorizations() == [None, None]
 
 
-async def test_who_was_sent_away_and_back_carries_no_credentials():
+async def test_a_redirect_back_from_a_foreign_host_gets_no_credentials():
     async with registries.stub() as home, registries.stub() as elsewhere:
         home.says(307, Location=f"{elsewhere.url}/x")
         elsewhere.says(307, Location=f"{home.url}/v2/secret/blobs/{BLOB.digest}")
@@ -282,7 +278,7 @@ async def test_who_was_sent_away_and_back_carries_no_credentials():
         assert elsewhere.authorizations() == [None, None, None]
 
 
-async def test_an_upload_elsewhere_carries_no_credentials():
+async def test_an_upload_to_a_foreign_host_gets_no_credentials():
     async with registries.stub() as home, registries.stub() as elsewhere:
         home.says(202, Location=f"{elsewhere.url}/upload?state=x%2Fy")
         elsewhere.says(201)
@@ -309,7 +305,7 @@ async def test_a_token_is_requested_with_the_current_credentials(server: TokenSe
         registry = endpoint.registry(Side.SOURCE)
         assert await registry.blob_size(APP, BLOB.digest) == 4
         known.append(ANNA)
-        assert await registry.blob_size(APP, BLOB.digest) == 4  # its token is good, nobody is asked
+        assert await registry.blob_size(APP, BLOB.digest) == 4  # with the cached token
         await registry.write_blob(APP, BLOB, streamed(b"blob"))
         assert await registry.blob_size(APP, BLOB.digest) == 4  # no longer with what the old ones got
     assert [request.headers["Authorization"] == BASIC for request in server.asked] == [False, True, True]

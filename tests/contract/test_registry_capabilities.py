@@ -23,7 +23,7 @@ BLOB = Descriptor(MediaType("application/octet-stream"), digest_of(BODY), len(BO
 
 
 class _Registry:
-    """Without a referrers API; `mounts` is what it answers to a mount."""
+    """A registry without a referrers API; `mounts` is the status of its answer to a mount."""
 
     def __init__(self, stub: Stub, clock: ManualClock) -> None:
         self.clock, self.asked = clock, list[str]()
@@ -75,16 +75,16 @@ async def _chunks() -> AsyncIterator[bytes]:
     yield BODY
 
 
-async def _has_written(server: _Registry, registry: RegistryClient) -> None:
-    """Something that it can be found out with."""
+async def _write_known_blob(server: _Registry, registry: RegistryClient) -> None:
+    """Writes a blob, which the client can probe with."""
     await registry.write_blob(APP, BLOB, _chunks())
     server.asked.clear()
 
 
-async def test_where_blobs_are_mounted_one_request_checks_and_opens_an_upload(
+async def test_a_registry_with_mounts_checks_and_opens_an_upload_in_one_request(
     server: _Registry, registry: RegistryClient
 ) -> None:
-    await _has_written(server, registry)
+    await _write_known_blob(server, registry)
     server.mounts = 201
     assert await registry.begin_upload(APP, BLOB.digest) is None
     assert server.asked == ["POST mount", "POST mount"]  # the first one finds it out
@@ -96,11 +96,11 @@ async def test_where_blobs_are_mounted_one_request_checks_and_opens_an_upload(
 
 @pytest.mark.parametrize("refusal", [202, 400, 403, 404, 500])
 @pytest.mark.parametrize("holds", [True, False])
-async def test_where_nothing_is_mounted_it_is_checked_and_uploaded_in_two_requests(
+async def test_a_registry_without_mounts_needs_two_requests(
     server: _Registry, registry: RegistryClient, holds: bool, refusal: int
 ) -> None:
-    """A registry that takes a mount for a plain upload says nothing of what it has."""
-    await _has_written(server, registry)
+    """A registry that answers a mount with an upload does not say what it has."""
+    await _write_known_blob(server, registry)
     server.mounts, server.holds = refusal, holds
     apart = ["HEAD blobs"] if holds else ["HEAD blobs", "POST blobs"]
     assert (await registry.begin_upload(APP, BLOB.digest) is None) is holds
@@ -113,17 +113,15 @@ async def test_where_nothing_is_mounted_it_is_checked_and_uploaded_in_two_reques
     assert server.asked[len(apart)] == "POST mount"
 
 
-async def test_before_anything_is_known_to_be_there_it_is_checked_and_uploaded_in_two_requests(
-    server: _Registry, registry: RegistryClient
-) -> None:
+async def test_without_a_known_blob_there_is_no_probe(server: _Registry, registry: RegistryClient) -> None:
     assert await registry.begin_upload(APP, BLOB.digest) is not None
     assert server.asked == ["HEAD blobs", "POST blobs"]
 
 
-async def test_a_mount_that_is_refused_in_one_place_is_checked_and_uploaded_in_two_requests_there(
+async def test_a_refused_mount_falls_back_to_two_requests(
     server: _Registry, registry: RegistryClient
 ) -> None:
-    await _has_written(server, registry)
+    await _write_known_blob(server, registry)
     server.mounts = 201
     await registry.begin_upload(APP, BLOB.digest)
     server.asked.clear()
@@ -138,16 +136,14 @@ async def test_a_client_that_may_not_write_gets_denied(server: _Registry, regist
         await registry.begin_upload(APP, BLOB.digest)
 
 
-async def test_an_upload_that_waited_for_long_starts_anew(
-    server: _Registry, registry: RegistryClient
-) -> None:
+async def test_an_expired_upload_session_is_replaced(server: _Registry, registry: RegistryClient) -> None:
     upload = await registry.begin_upload(APP, BLOB.digest)
     await server.clock.sleep(61)
     await registry.write_blob(APP, BLOB, _chunks(), upload)
     assert server.asked == ["HEAD blobs", "POST blobs", "DELETE blobs", "POST blobs", "PUT blobs of 2"]
 
 
-async def test_referrers_are_not_asked_for_where_there_is_no_api_and_no_tag(
+async def test_without_api_and_fallback_tag_referrers_are_not_requested(
     server: _Registry, registry: RegistryClient
 ) -> None:
     for _ in range(3):
@@ -158,7 +154,7 @@ async def test_referrers_are_not_asked_for_where_there_is_no_api_and_no_tag(
     assert server.asked == ["GET referrers"] * 2
 
 
-async def test_who_does_not_know_whether_there_is_a_tag_asks_both_each_time(
+async def test_with_an_unknown_fallback_tag_both_are_requested_each_time(
     server: _Registry, registry: RegistryClient
 ) -> None:
     await registry.referrers(APP, BLOB.digest, has_no_tag=True)
@@ -166,7 +162,7 @@ async def test_who_does_not_know_whether_there_is_a_tag_asks_both_each_time(
     assert server.asked == ["GET referrers", "GET referrers", "GET manifests"]
 
 
-async def test_a_404_of_the_api_itself_says_nothing_of_other_images(
+async def test_a_404_of_the_referrers_api_itself_is_not_cached(
     server: _Registry, registry: RegistryClient
 ) -> None:
     said = {"errors": [{"code": "NAME_UNKNOWN", "message": "no such repository"}]}

@@ -1,4 +1,4 @@
-"""A registry's own list of repositories, page by page, and what it says where it keeps that to itself."""
+"""The list of repositories: pages, refusals and invalid names."""
 
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -64,7 +64,7 @@ async def test_the_next_page_is_followed_to_the_end() -> None:
         (200, b'{"repositories": ["../etc"]}', Rejected),
     ],
 )
-async def test_a_refusal_and_nonsense_are_errors_and_no_empty_list(
+async def test_a_refusal_or_an_invalid_answer_is_not_an_empty_list(
     status: int, body: bytes, error: type[RegistryError]
 ) -> None:
     async with registries.stub() as stub:
@@ -73,7 +73,7 @@ async def test_a_refusal_and_nonsense_are_errors_and_no_empty_list(
             await _listed(stub)
 
 
-async def test_names_that_nobody_can_read_hide_no_other_and_are_reported_after_the_last() -> None:
+async def test_invalid_names_hide_no_valid_one_and_are_reported_at_the_end() -> None:
     strange = ["Team/App", "a\u202e\n" + "x" * 60, "../etc", "b c", "Y" * 300]
 
     async def answer(request: web.Request) -> web.Response:
@@ -99,7 +99,7 @@ async def test_names_that_nobody_can_read_hide_no_other_and_are_reported_after_t
     assert "x" * 40 not in reported.message
 
 
-async def test_of_very_many_names_that_nobody_can_read_some_are_kept() -> None:
+async def test_of_many_invalid_names_some_are_reported() -> None:
     async with registries.stub() as stub:
         stub.says(200, orjson.dumps({"repositories": [f"No {number}" for number in range(5000)]}))
         with pytest.raises(UnreadableNames) as caught:

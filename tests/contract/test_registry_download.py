@@ -1,4 +1,4 @@
-"""Downloads that are cut, wrong or of another size: taken up again where they broke, and never handed over wrong."""
+"""Downloads that break, are wrong or of a wrong size: resumed where they broke, and never returned wrong."""
 
 import asyncio
 import os
@@ -46,7 +46,7 @@ async def read(registry: RegistryClient, blob: Descriptor = BLOB) -> bytes:
 
 
 class Cutter:
-    """Serves BODY, but breaks each of the first answers off after so many bytes."""
+    """Serves BODY, but breaks off each of the first answers after some bytes."""
 
     def __init__(self, stub: Stub, cuts: list[int], *, ranges: bool = True) -> None:
         self.cuts = cuts
@@ -71,15 +71,13 @@ class Cutter:
         return response
 
 
-async def test_a_download_that_breaks_goes_on_where_it_broke(stub: Stub, registry: RegistryClient):
+async def test_a_broken_download_resumes_where_it_broke(stub: Stub, registry: RegistryClient):
     cutter = Cutter(stub, [1_000_000, 500_000])
     assert await read(registry) == BODY
     assert cutter.asked == [None, "bytes=1000000-", "bytes=1500000-"]
 
 
-async def test_a_registry_without_ranges_sends_again_what_is_then_skipped(
-    stub: Stub, registry: RegistryClient
-):
+async def test_without_ranges_the_received_bytes_are_skipped(stub: Stub, registry: RegistryClient):
     cutter = Cutter(stub, [1_000_000, 1_500_000], ranges=False)
     assert await read(registry) == BODY
     assert cutter.asked == [None, "bytes=1000000-", "bytes=1500000-"]
@@ -94,7 +92,7 @@ async def test_downloads_without_progress_end(stub: Stub, registry: RegistryClie
     assert 10 < clock.monotonic() < 40
 
 
-async def test_downloads_with_progress_may_break_as_often_as_they_like(stub: Stub, registry: RegistryClient):
+async def test_downloads_with_progress_may_break_any_number_of_times(stub: Stub, registry: RegistryClient):
     Cutter(stub, [1024 * 1024 * (number % 2) for number in range(4)])
     assert await read(registry) == BODY
 
@@ -112,7 +110,7 @@ async def test_a_registry_that_is_down_for_a_while_is_waited_for(stub: Stub, reg
     assert await read(registry) == BODY
 
 
-async def test_another_range_than_asked_is_refused(stub: Stub, registry: RegistryClient):
+async def test_a_wrong_range_is_refused(stub: Stub, registry: RegistryClient):
     cutter = Cutter(stub, [1_000_000])
 
     async def answer(request: web.Request) -> web.StreamResponse:
@@ -126,7 +124,7 @@ async def test_another_range_than_asked_is_refused(stub: Stub, registry: Registr
 
 
 @pytest.mark.parametrize("position", [0, 1_000_000, len(BODY) - 1])
-async def test_one_wrong_byte_is_found_before_the_last_chunk_is_out(
+async def test_a_wrong_byte_is_found_before_the_last_chunk(
     stub: Stub, registry: RegistryClient, position: int
 ):
     stub.says(body=BODY[:position] + bytes([BODY[position] ^ 1]) + BODY[position + 1 :])
@@ -144,7 +142,7 @@ async def test_one_wrong_byte_is_found_before_the_last_chunk_is_out(
 
 
 @pytest.mark.parametrize("body", [BODY[:-1], BODY + b"x", b""])
-async def test_a_body_of_unknown_length_that_is_not_the_size_is_a_mismatch(
+async def test_a_body_of_unknown_length_and_wrong_size_is_a_mismatch(
     stub: Stub, registry: RegistryClient, body: bytes
 ):
     async def chunked(request: web.Request) -> web.StreamResponse:
@@ -159,10 +157,10 @@ async def test_a_body_of_unknown_length_that_is_not_the_size_is_a_mismatch(
         await read(registry)
 
 
-async def test_what_follows_an_offset_is_read_by_range_and_known_by_its_size(
+async def test_a_read_from_an_offset_uses_a_range_and_verifies_the_size(
     stub: Stub, registry: RegistryClient
 ) -> None:
-    """Who joins it to what came from elsewhere verifies the whole."""
+    """The caller, who joins several streams, verifies the whole."""
     cutter = Cutter(stub, [])
     async with registry.read_blob(APP, BLOB, offset=1_000_000) as chunks:
         assert b"".join([chunk async for chunk in chunks]) == BODY[1_000_000:]
@@ -171,7 +169,7 @@ async def test_what_follows_an_offset_is_read_by_range_and_known_by_its_size(
     assert cutter.asked == ["bytes=1000000-", None]
 
 
-async def test_a_part_that_breaks_is_taken_up_again_and_a_wrong_size_is_refused(
+async def test_a_broken_read_from_an_offset_resumes_and_a_wrong_size_is_refused(
     stub: Stub, registry: RegistryClient
 ) -> None:
     cutter = Cutter(stub, [500_000])
@@ -189,10 +187,10 @@ async def test_a_part_that_breaks_is_taken_up_again_and_a_wrong_size_is_refused(
         await read_larger()
 
 
-async def test_a_download_that_is_closed_while_it_is_taken_up_again_leaves_no_answer_open(
+async def test_a_download_closed_while_it_resumes_leaves_no_connection_open(
     stub: Stub, registry: RegistryClient
 ):
-    """As when a copy is stopped: the upload that reads runs in a task of its own, and ends a moment later."""
+    """As when a copy is cancelled: the upload reads in a task of its own, which ends a moment later."""
     cutter, asked, go_on = Cutter(stub, [1000]), asyncio.Event(), asyncio.Event()
 
     async def answer(request: web.Request) -> web.StreamResponse:

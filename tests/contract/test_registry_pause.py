@@ -21,7 +21,7 @@ BLOB = Descriptor(MediaType("application/octet-stream"), digest_of(b"blob"), 4)
 
 
 class Place:
-    """A registry with one blob, its endpoint, and the time that its clients have."""
+    """A registry with one blob, its endpoint, and the clock of its clients."""
 
     def __init__(self, stub: Stub) -> None:
         self.stub, self.clock = stub, ManualClock(datetime(2026, 1, 1, tzinfo=UTC))
@@ -33,7 +33,7 @@ class Place:
         return await self.endpoint.registry(side).blob_size(APP, BLOB.digest)
 
     async def throttles_with(self, seconds: str | None) -> None:
-        """It answers one request with 429, and all later ones."""
+        """Answers one request with 429, and later ones normally."""
         self.stub.says(429, **({"Retry_After": seconds} if seconds is not None else {}))
         with pytest.raises(Throttled):
             await self.look()
@@ -54,7 +54,7 @@ async def test_requests_wait_for_the_end_of_a_short_pause(place: Place) -> None:
     assert await place.look(Side.DESTINATION) == 4
     assert (place.clock.monotonic(), len(place.stub.asked)) == (7, 1)
     assert await place.look() == 4
-    assert place.clock.monotonic() == 7  # nobody waits any more
+    assert place.clock.monotonic() == 7  # no further wait
 
 
 async def test_in_a_long_pause_requests_fail_with_the_remaining_time(place: Place) -> None:
@@ -71,7 +71,7 @@ async def test_in_a_long_pause_requests_fail_with_the_remaining_time(place: Plac
     assert await place.look() == 4
 
 
-async def test_a_shorter_wish_ends_no_longer_one(place: Place) -> None:
+async def test_a_shorter_retry_after_does_not_shorten_the_pause(place: Place) -> None:
     await place.throttles_with("600")
     place.stub.says(429, Retry_After="1")
     with pytest.raises(Throttled):
@@ -81,15 +81,13 @@ async def test_a_shorter_wish_ends_no_longer_one(place: Place) -> None:
 
 
 @pytest.mark.parametrize("said", [None, "0", "soon"])
-async def test_a_registry_that_does_not_say_how_long_is_not_left_alone(
-    place: Place, said: str | None
-) -> None:
+async def test_without_a_retry_after_there_is_no_pause(place: Place, said: str | None) -> None:
     await place.throttles_with(said)
     assert await place.look() == 4
     assert place.clock.monotonic() == 0
 
 
-async def test_other_registries_are_asked_meanwhile(place: Place) -> None:
+async def test_the_pause_of_one_registry_does_not_affect_another(place: Place) -> None:
     async with registries.stub() as stub:
         other = Place(stub)
         stub.says(200, b"blob")
@@ -98,18 +96,18 @@ async def test_other_registries_are_asked_meanwhile(place: Place) -> None:
         await other.endpoint.close()
 
 
-async def test_what_a_redirect_leads_to_speaks_for_itself_alone(place: Place) -> None:
-    async with registries.stub() as abroad:
-        abroad.says(429, Retry_After="600")
-        place.stub.says(307, Location=f"{abroad.url}/blob")
+async def test_a_429_of_a_redirect_target_does_not_pause_the_registry(place: Place) -> None:
+    async with registries.stub() as foreign:
+        foreign.says(429, Retry_After="600")
+        place.stub.says(307, Location=f"{foreign.url}/blob")
         with pytest.raises(Throttled):
             await place.look()
         place.stub.says(200, b"blob")
         assert await place.look() == 4
 
 
-async def test_what_is_on_its_way_goes_on(place: Place) -> None:
-    begun, go_on = asyncio.Event(), asyncio.Event()
+async def test_running_downloads_continue_during_a_pause(place: Place) -> None:
+    started, go_on = asyncio.Event(), asyncio.Event()
 
     async def answer(request: web.Request) -> web.StreamResponse:
         if request.method == "HEAD":
@@ -117,7 +115,7 @@ async def test_what_is_on_its_way_goes_on(place: Place) -> None:
         response = web.StreamResponse(headers={"Content-Length": "4"})
         await response.prepare(request)
         await response.write(b"bl")
-        begun.set()
+        started.set()
         await go_on.wait()
         await response.write(b"ob")
         return response
@@ -128,7 +126,7 @@ async def test_what_is_on_its_way_goes_on(place: Place) -> None:
 
     place.stub.answer = answer
     reading = asyncio.create_task(read())
-    await begun.wait()
+    await started.wait()
     with pytest.raises(Throttled):
         await place.look()
     go_on.set()

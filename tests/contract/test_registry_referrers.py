@@ -1,4 +1,4 @@
-"""Referrers, as the client finds them: in the real distribution (no API), the built-in registry, and odd answers."""
+"""Referrers at the real distribution registry (without the API), at the built-in one, and in invalid answers."""
 
 import json
 from collections.abc import AsyncIterator
@@ -48,7 +48,7 @@ async def stubbed(stub: Stub) -> AsyncIterator[RegistryClient]:
     await endpoint.close()
 
 
-async def test_what_was_attached_is_listed_with_its_type(registry: RegistryClient) -> None:
+async def test_a_referrer_is_listed_with_its_type(registry: RegistryClient) -> None:
     await images.push(registry, APP, Tag("v1"), IMAGE)
     assert await registry.referrers(APP, SUBJECT) == []
     for each in ATTACHED:
@@ -59,7 +59,7 @@ async def test_what_was_attached_is_listed_with_its_type(registry: RegistryClien
     assert found == {ATTACHED[0].manifest.descriptor: SBOM, ATTACHED[1].manifest.descriptor: SIGNATURE}
 
 
-async def test_ours_are_listed_beside_theirs_and_the_list_is_left_alone_when_nothing_is_new(
+async def test_new_referrers_are_added_and_a_complete_list_is_not_rewritten(
     registry: RegistryClient,
 ) -> None:
     await images.push(registry, APP, Tag("v1"), IMAGE)
@@ -76,7 +76,7 @@ async def test_ours_are_listed_beside_theirs_and_the_list_is_left_alone_when_not
     assert await registry.read_manifest(APP, tag) == written
 
 
-async def test_a_list_that_is_none_is_not_written_over(registry: RegistryClient) -> None:
+async def test_an_invalid_list_is_not_overwritten(registry: RegistryClient) -> None:
     await images.push(registry, APP, fallback_tag(SUBJECT), IMAGE)
     with pytest.raises(ContentRefused):
         await fallback_index.add(registry, APP, SUBJECT, [ATTACHED[0].manifest], clock=SystemClock())
@@ -130,7 +130,7 @@ async def test_a_registry_without_the_api_is_asked_for_the_fallback_tag(
         (200, b"", Rejected),
     ],
 )
-async def test_an_answer_that_hides_what_there_is_is_an_error_and_no_empty_list(
+async def test_an_unclear_answer_is_not_an_empty_list(
     stub: Stub, stubbed: RegistryClient, status: int, body: bytes, error: type[Exception]
 ) -> None:
     async def answer(request: web.Request) -> web.Response:
@@ -143,7 +143,9 @@ async def test_an_answer_that_hides_what_there_is_is_an_error_and_no_empty_list(
         await stubbed.referrers(APP, SUBJECT)
 
 
-async def test_who_keeps_the_list_is_what_the_registry_says(stub: Stub, stubbed: RegistryClient) -> None:
+async def test_the_registry_answers_whether_it_maintains_the_list(
+    stub: Stub, stubbed: RegistryClient
+) -> None:
     manifest = ATTACHED[0].manifest
     stub.says(201, OCI_Subject=SUBJECT)
     assert await stubbed.write_manifest(APP, manifest.digest, manifest) == SUBJECT

@@ -31,7 +31,7 @@ class Silent(AbstractResolver):
         raise AssertionError
 
     async def close(self) -> None:
-        """Nothing is open."""
+        """Does nothing."""
 
 
 def opened(url: str, names: AbstractResolver) -> UpstreamClient:
@@ -40,8 +40,8 @@ def opened(url: str, names: AbstractResolver) -> UpstreamClient:
     return made
 
 
-async def test_a_redirect_whose_name_nobody_looks_up_holds_no_client(monkeypatch: pytest.MonkeyPatch) -> None:
-    """It is followed here then, under the same rules."""
+async def test_an_unresolvable_redirect_does_not_block_the_client(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The gateway then follows it itself, under the same rules."""
     monkeypatch.setattr(upstream, "_CONNECT", 0.05)
     async with registries.stub() as stub, asyncio.timeout(30):
         stub.says(307, Location="http://store.invalid/x")
@@ -54,11 +54,11 @@ async def test_a_redirect_whose_name_nobody_looks_up_holds_no_client(monkeypatch
 
 
 @pytest.mark.parametrize("timeout", [upstream._STREAM, upstream._SHORT])
-def test_looking_up_a_place_counts_as_connecting(timeout: ClientTimeout) -> None:
+def test_name_resolution_counts_as_connecting(timeout: ClientTimeout) -> None:
     assert timeout.connect is not None
 
 
-async def test_who_leaves_while_a_redirect_is_judged_leaves_no_connection_behind() -> None:
+async def test_a_client_that_disconnects_during_a_redirect_leaves_no_connection() -> None:
     async with registries.stub() as stub, asyncio.timeout(30):
         stub.says(307, bytes(2_000_000), Location="http://store.invalid/x")
         names = Silent()
@@ -74,7 +74,7 @@ async def test_who_leaves_while_a_redirect_is_judged_leaves_no_connection_behind
 
 
 @pytest.mark.parametrize("host", ["a" * 64 + ".example", "a..example"])
-async def test_a_redirect_to_what_is_no_name_is_refused(host: str) -> None:
+async def test_a_redirect_to_an_invalid_name_is_refused(host: str) -> None:
     async with registries.stub() as stub:
         stub.says(307, Location=f"http://{host}/x")
         client = UpstreamClient("place", URL(stub.url), networks=(), realms=frozenset())

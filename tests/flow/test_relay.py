@@ -61,7 +61,8 @@ async def _agents(site: MeshSite, count: int) -> bool:
 
 async def _know_each_other(site: MeshSite) -> bool:
     counts = [
-        agent._ports.metrics.awake_regions.labels(name)._value.get() for name, (agent, _) in site.agents.items()
+        agent._ports.metrics.awake_regions.labels(name)._value.get()
+        for name, (agent, _) in site.agents.items()
     ]
     return counts == [len(REPLICAS) - 1] * len(REPLICAS)
 

@@ -62,8 +62,8 @@ class Peers:
     def _related_regions(self) -> set[Region]:
         """Returns the other regions with a replica of an instance that has a replica here."""
         replicas = self._state.replicas()
-        ours = {it.instance for it in replicas if it.region == self._region}
-        return {it.region for it in replicas if it.instance in ours} - {self._region}
+        own_instances = {it.instance for it in replicas if it.region == self._region}
+        return {it.region for it in replicas if it.instance in own_instances} - {self._region}
 
     async def _exists(self, topic: str) -> bool:
         try:

@@ -116,7 +116,7 @@ class Relay:
         return await self._send(http, request, _following(arrival.tee, request.offset))
 
     async def _wait_for_arrival(self, request: _Request) -> Arrival | None:
-        """Waits a moment until the blob is received, as the client's event may have come before ours."""
+        """Waits a moment until the blob is received, as the client may have received the event before this agent."""
         deadline = self._clock.monotonic() + _WAIT_SECONDS
         while True:
             arrival = self._incoming.get(request.blob_key)

@@ -1,7 +1,7 @@
 """How long one image waits for a relay that may have to receive its blobs first. No I/O."""
 
 EXPECTING_SECONDS = 30.0  # the longest wait for a relay that expects the blob itself
-NOT_THERE_SECONDS = 5.0  # and for one that has not heard of it, as its event may be on the way
+NOT_THERE_SECONDS = 5.0  # and for one that does not know the blob, as its event may still arrive
 
 
 class RelayWaits:

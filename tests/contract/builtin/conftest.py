@@ -1,4 +1,4 @@
-"""One built-in registry, listening, and a client of it."""
+"""A running built-in registry and a client of it."""
 
 from collections.abc import AsyncIterator
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""The built-in registry as a whole: names, counts, credentials, restarts, and a client of others."""
+"""The built-in registry as a whole: names, counters, credentials, restarts, and skopeo as a client."""
 
 import asyncio
 import hashlib
@@ -13,7 +13,7 @@ from mesh.registry.builtin import BuiltinRegistry, Credentials
 from tests.support.builtin_client import BLOB, Client
 
 
-async def test_base_says_that_the_api_is_there(ask: Client):
+async def test_the_base_endpoint_answers(ask: Client):
     answer = await ask("GET", "/v2/")
     assert (answer.status, answer.json) == (200, {})
 
@@ -21,20 +21,20 @@ async def test_base_says_that_the_api_is_there(ask: Client):
 @pytest.mark.parametrize(
     "name", ["UPPER", "a..b", "%2e%2e/%2e%2e/etc", "_blobs", "a/_tags", "a%00b", "x" * 256]
 )
-async def test_a_name_that_is_none_is_refused(ask: Client, name: str):
+async def test_an_invalid_name_is_refused(ask: Client, name: str):
     where = yarl.URL(f"{ask.registry.url}/v2/{name}/tags/list", encoded=True)  # sent as it stands
     answer = await ask("GET", where)
     assert (answer.status, answer.code) == (400, "NAME_INVALID")
 
 
-async def test_unknown_repository_and_unknown_tag(ask: Client):
+async def test_an_unknown_repository_and_an_unknown_tag_have_their_own_codes(ask: Client):
     assert (await ask("GET", "/v2/app/tags/list")).code == "NAME_UNKNOWN"
     assert (await ask("GET", "/v2/app/manifests/1.0")).code == "NAME_UNKNOWN"
     await ask.push_blob("app", BLOB)
     assert (await ask("GET", "/v2/app/manifests/1.0")).code == "MANIFEST_UNKNOWN"
 
 
-async def test_it_counts_what_comes_and_goes(ask: Client):
+async def test_requests_and_blob_bytes_are_counted(ask: Client):
     digest = await ask.push_blob("app", BLOB)
     await ask("GET", f"/v2/app/blobs/{digest}", headers={"Range": "bytes=0-99"})
     await ask("GET", f"/v2/app/blobs/{digest}")
@@ -48,7 +48,7 @@ def basic(user: str, password: str) -> dict[str, str]:
     return {"Authorization": aiohttp.encode_basic_auth(user, password)}
 
 
-async def test_only_who_knows_the_password_comes_in(tmp_path: Path):
+async def test_a_request_needs_the_right_password(tmp_path: Path):
     registry = BuiltinRegistry(tmp_path, clock=SystemClock(), credentials=Credentials("ci", "geh:eim\u00fc"))
     await registry.start()
     async with aiohttp.ClientSession() as session:
@@ -63,7 +63,7 @@ async def test_only_who_knows_the_password_comes_in(tmp_path: Path):
     assert "geh" not in repr(Credentials("ci", "geheim"))
 
 
-async def test_what_was_answered_is_there_after_a_restart(ask: Client, tmp_path: Path):
+async def test_acknowledged_content_survives_a_restart(ask: Client, tmp_path: Path):
     digest = await ask.push_image("app", "1.0")
     where = await ask.begin()
     await ask("PATCH", where, data=BLOB)

@@ -1,10 +1,10 @@
-"""Tags, catalog and referrers: what is found through manifests."""
+"""Tags, catalog and referrers of the built-in registry."""
 
 from mesh.registry.port import digest_of
 from tests.support.builtin_client import BLOB, OCI_CONFIG, OCI_INDEX, OCI_MANIFEST, Client
 
 
-async def test_tags_come_in_pages_in_lexical_order(ask: Client):
+async def test_tags_are_paginated_in_lexical_order(ask: Client):
     for tag in ("b", "a", "C", "10", "9"):
         await ask.push_image("app", tag)
     found, where, pages = [], "/v2/app/tags/list?n=2", 0
@@ -16,7 +16,7 @@ async def test_tags_come_in_pages_in_lexical_order(ask: Client):
     assert (found, pages) == (["10", "9", "C", "a", "b"], 3)
 
 
-async def test_edges_of_pages(ask: Client):
+async def test_edge_cases_of_pages(ask: Client):
     await ask.push_image("app", "1")
     none = await ask("GET", "/v2/app/tags/list?n=0")
     after = await ask("GET", "/v2/app/tags/list?last=1")
@@ -58,7 +58,7 @@ async def test_referrers_are_listed_and_filtered(ask: Client):
     ]
 
 
-async def test_a_deleted_manifest_is_no_referrer(ask: Client):
+async def test_a_deleted_manifest_is_not_a_referrer(ask: Client):
     subject = digest_of(b"subject")
     about = {"mediaType": OCI_MANIFEST, "digest": subject, "size": 7}
     digest = await ask.push_image("app", "sig", subject=about)

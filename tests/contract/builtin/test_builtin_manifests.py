@@ -1,4 +1,4 @@
-"""Manifests: byte for byte, after their parts, under digests and tags."""
+"""Manifests of the built-in registry: byte for byte, after their parts, by digest and tag."""
 
 import json
 
@@ -9,7 +9,7 @@ from tests.support.builtin_client import OCI_INDEX, OCI_MANIFEST, Client
 
 
 @pytest.mark.parametrize("algorithm", ["sha256", "sha512"])
-async def test_a_manifest_is_kept_byte_for_byte(ask: Client, algorithm: str):
+async def test_a_manifest_is_stored_byte_for_byte(ask: Client, algorithm: str):
     body = json.dumps(await ask.image("app"), indent=3).encode() + b"\n"
     digest = digest_of(body, algorithm)
     headers = {"Content-Type": OCI_MANIFEST}
@@ -27,7 +27,7 @@ async def test_a_tag_names_the_last_manifest_put_under_it(ask: Client):
     assert (await ask("HEAD", f"/v2/app/manifests/{first}")).status == 200
 
 
-async def test_several_tags_at_once(ask: Client):
+async def test_one_request_may_set_several_tags(ask: Client):
     document = await ask.image("app")
     digest = digest_of(json.dumps(document).encode())
     put = await ask.put_manifest(f"/v2/app/manifests/{digest}?tag=1&tag=1.0", document)
@@ -35,14 +35,14 @@ async def test_several_tags_at_once(ask: Client):
     assert (await ask("GET", "/v2/app/tags/list")).json["tags"] == ["1", "1.0"]
 
 
-async def test_a_manifest_waits_for_its_parts(ask: Client):
+async def test_a_manifest_is_refused_before_its_parts(ask: Client):
     document = await ask.image("elsewhere")
     answer = await ask.put_manifest("/v2/app/manifests/1.0", document)
     assert (answer.status, answer.code) == (400, "MANIFEST_BLOB_UNKNOWN")
     assert (await ask("HEAD", "/v2/app/manifests/1.0")).status == 404
 
 
-async def test_an_index_waits_for_its_children(ask: Client):
+async def test_an_index_is_refused_before_its_children(ask: Client):
     child = {"mediaType": OCI_MANIFEST, "digest": digest_of(b"not there"), "size": 9}
     index = {"schemaVersion": 2, "mediaType": OCI_INDEX, "manifests": [child]}
     refused = await ask.put_manifest("/v2/app/manifests/1.0", index, OCI_INDEX)
@@ -64,7 +64,9 @@ async def test_an_index_waits_for_its_children(ask: Client):
         (b"{}", "no media type"),
     ],
 )
-async def test_what_is_no_manifest_is_refused(ask: Client, body: bytes, content_type: str):
+async def test_an_invalid_manifest_is_refused_by_the_builtin_registry(
+    ask: Client, body: bytes, content_type: str
+):
     headers = {"Content-Type": content_type}
     answer = await ask("PUT", "/v2/app/manifests/1.0", data=body, headers=headers)
     assert (answer.status, answer.code) == (400, "MANIFEST_INVALID")
@@ -76,7 +78,7 @@ async def test_a_manifest_under_another_digest_is_refused(ask: Client):
     assert (answer.status, answer.code) == (400, "DIGEST_INVALID")
 
 
-async def test_a_manifest_has_a_largest_size(ask: Client):
+async def test_a_manifest_over_the_limit_is_refused(ask: Client):
     document = await ask.image("app")
     room = MAX_MANIFEST - len(json.dumps(document | {"annotations": {"a": ""}}))
     largest = document | {"annotations": {"a": "x" * room}}
@@ -93,7 +95,7 @@ async def test_deleting_a_tag_leaves_the_manifest(ask: Client):
     assert (await ask("DELETE", "/v2/app/manifests/1.0")).code == "MANIFEST_UNKNOWN"
 
 
-async def test_deleting_a_manifest_takes_its_tags(ask: Client):
+async def test_deleting_a_manifest_deletes_its_tags(ask: Client):
     digest = await ask.push_image("app", "1.0")
     other = await ask.push_image("app", "2.0", annotations={"a": "b"})
     assert (await ask("DELETE", f"/v2/app/manifests/{digest}")).status == 202

@@ -1,4 +1,4 @@
-"""Uploads: in one piece or many, in order, and taken up again."""
+"""Uploads to the built-in registry: monolithic, in chunks, and resumed."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -41,7 +41,7 @@ async def test_upload_streamed_then_finished_with_the_last_chunk(ask: Client):
     assert (await ask("GET", put.headers["Location"])).body == BLOB
 
 
-async def test_a_chunk_out_of_order_is_refused_and_the_upload_goes_on(ask: Client):
+async def test_a_chunk_out_of_order_is_refused_and_the_upload_continues(ask: Client):
     where = await ask.begin()
     await ask("PATCH", where, data=BLOB[:400], headers={"Content-Range": "0-399"})
     for wrong in ("0-399", "500-899", "bytes 400-799/1000", "799-400"):
@@ -53,7 +53,7 @@ async def test_a_chunk_out_of_order_is_refused_and_the_upload_goes_on(ask: Clien
     assert put.status == 201
 
 
-async def test_a_chunk_of_another_length_than_it_says_is_refused(ask: Client):
+async def test_a_chunk_with_a_wrong_length_is_refused(ask: Client):
     async def pieces() -> AsyncIterator[bytes]:
         yield BLOB[:10]
 
@@ -64,7 +64,7 @@ async def test_a_chunk_of_another_length_than_it_says_is_refused(ask: Client):
     assert (await ask("GET", where)).status == 404
 
 
-async def test_bytes_under_a_wrong_digest_are_not_kept(ask: Client, tmp_path: Path):
+async def test_an_upload_with_a_wrong_digest_is_not_stored(ask: Client, tmp_path: Path):
     wrong = digest_of(b"something else")
     single = await ask("POST", f"/v2/app/blobs/uploads/?digest={wrong}", data=BLOB)
     where = await ask.begin()
@@ -75,7 +75,7 @@ async def test_bytes_under_a_wrong_digest_are_not_kept(ask: Client, tmp_path: Pa
 
 
 @pytest.mark.parametrize("digest", ["", "sha256:abc", "md5:" + "0" * 32])
-async def test_an_upload_ends_with_a_digest(ask: Client, digest: str):
+async def test_the_end_of_an_upload_needs_a_digest(ask: Client, digest: str):
     where = await ask.begin()
     assert (await ask("PUT", where, params={"digest": digest}, data=BLOB)).code == "DIGEST_INVALID"
     assert (await ask("GET", where)).status == 204
@@ -122,7 +122,7 @@ async def _settled(ask: Client, where: str, expected: str) -> Answer:
     return status
 
 
-async def test_a_slow_request_and_the_next_one_for_its_upload_take_turns(ask: Client):
+async def test_requests_for_one_upload_are_serialised(ask: Client):
     go_on = asyncio.Event()
 
     async def pieces() -> AsyncIterator[bytes]:

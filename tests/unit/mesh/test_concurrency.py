@@ -12,6 +12,7 @@ from consumer.deletion import untag
 from consumer.image import estimate, survey
 from consumer.image.plan import Image, make_plan
 from consumer.progress import TaskProgress
+from mesh.concurrency import KeyedLock
 from mesh.errors import ServerFault
 from mesh.registry.manifests import read_parts
 from mesh.registry.port import Manifest
@@ -95,3 +96,37 @@ async def test_after_an_error_nothing_is_under_way_and_nothing_more_is_asked(
     for _ in range(100):
         await asyncio.sleep(0)
     assert registry.asked == asked <= 8
+
+
+async def test_a_keyed_lock_serialises_one_key_and_reports_who_waited() -> None:
+    locks, release, waited = KeyedLock[str](), asyncio.Event(), dict[str, bool]()
+
+    async def work(name: str, key: str) -> None:
+        async with locks.hold(key) as has_waited:
+            waited[name] = has_waited
+            await release.wait()
+
+    working = [asyncio.create_task(work(name, key)) for name, key in (("1", "a"), ("2", "a"), ("3", "b"))]
+    await asyncio.sleep(0)
+    assert waited == {"1": False, "3": False}
+    assert locks.is_held("a")
+    release.set()
+    await asyncio.gather(*working)
+    assert waited == {"1": False, "2": True, "3": False}
+    assert not locks.is_held("a")
+
+
+async def test_a_keyed_lock_is_free_after_a_waiter_is_cancelled() -> None:
+    locks = KeyedLock[str]()
+
+    async def wait() -> None:
+        async with locks.hold("a"):
+            pytest.fail("the key is held")
+
+    async with locks.hold("a"):
+        waiting = asyncio.create_task(wait())
+        await asyncio.sleep(0)
+        waiting.cancel()
+        await asyncio.gather(waiting, return_exceptions=True)
+        assert locks.is_held("a")
+    assert not locks.is_held("a")

@@ -99,7 +99,7 @@ class Shanghai:
 
 
 class Origin:
-    """The source, which has everything."""
+    """The source, which has every blob."""
 
     @asynccontextmanager
     async def read_blob(
@@ -128,8 +128,8 @@ class Mesh:
             assert stream.name == instance
 
 
-async def test_a_relay_that_does_not_answer_is_asked_once_whatever_the_image_and_the_instance() -> None:
-    mesh = Mesh(lambda _: Unreachable("nobody there", side=Side.SOURCE))
+async def test_an_unreachable_relay_is_asked_once_for_all_images_and_instances() -> None:
+    mesh = Mesh(lambda _: Unreachable("no answer", side=Side.SOURCE))
     for instance in INSTANCES:
         for number in range(3):
             image_sources = await mesh.sources.of_image(task(instance), None)
@@ -137,8 +137,8 @@ async def test_a_relay_that_does_not_answer_is_asked_once_whatever_the_image_and
     assert mesh.relay.asked.total() == 1
 
 
-async def test_who_waits_for_a_relay_goes_on_as_soon_as_another_waited_for_it_in_vain() -> None:
-    mesh = Mesh(lambda _: NotFound("never heard of it", side=Side.SOURCE, status=404))
+async def test_a_wait_for_a_relay_ends_when_another_wait_for_it_was_in_vain() -> None:
+    mesh = Mesh(lambda _: NotFound("it is unknown", side=Side.SOURCE, status=404))
 
     async def later(number: int) -> None:
         while mesh.clock.monotonic() < number:
@@ -149,7 +149,7 @@ async def test_who_waits_for_a_relay_goes_on_as_soon_as_another_waited_for_it_in
     assert 5 < mesh.clock.monotonic() < 6
 
 
-async def test_a_relay_that_expects_a_blob_for_ever_costs_an_image_one_wait() -> None:
+async def test_a_relay_that_never_gets_a_blob_costs_an_image_one_wait() -> None:
     mesh = Mesh(lambda _: NotYet("it is expected", side=Side.SOURCE, status=202))
     image_sources, waited = await mesh.sources.of_image(task(), None), 0.0
     for number in range(10):
@@ -161,7 +161,7 @@ async def test_a_relay_that_expects_a_blob_for_ever_costs_an_image_one_wait() ->
     assert mesh.relay.asked[blob(9).digest] == 1
 
 
-async def test_a_relay_that_is_slow_and_comes_is_waited_for_as_long_by_each_blob() -> None:
+async def test_each_blob_waits_for_a_slow_relay_that_answers() -> None:
     mesh = Mesh(lambda wanted: NotYet("it is expected", side=Side.SOURCE, status=202))
     image_sources = await mesh.sources.of_image(task(), None)
     waited = []

@@ -45,7 +45,7 @@ class Source:
 
 
 class Destination:
-    """It has nothing, and takes what it is sent."""
+    """A destination that has nothing and accepts every upload."""
 
     def __init__(self) -> None:
         self.taken, self.mounted, self.open, self.has_it = b"", 0, 0, False

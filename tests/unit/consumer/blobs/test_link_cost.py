@@ -1,4 +1,4 @@
-"""What is nearer: by the operator's word, else by a time that is clearly less; what does not answer never is."""
+"""Which place is nearer: by declared cost, else by a clearly shorter response time."""
 
 import pytest
 
@@ -14,7 +14,7 @@ HERE = Region("here")
 
 
 def nearness(costs: dict[str, int], seconds: dict[str, float]) -> LinkCost:
-    """Costs of links to here by region, and how long the last look at each region's place took."""
+    """Link costs to this region, and how long the last health check of each region's place took."""
     state = MeshState()
     for rev, name in enumerate(("here", "far", "farther")):
         links = [{"to": "here", "cost": costs[name]}] if name in costs else []
@@ -38,24 +38,26 @@ def place(region: str) -> Place:
         ({"far": 20, "farther": 10}, {"far": 0.001, "farther": 9}, False),  # the operator knows better
         ({}, {"far": 0.010, "farther": 0.100}, True),
         ({}, {"far": 0.090, "farther": 0.100}, False),  # not clearly
-        ({}, {"far": 0.0001, "farther": 0.0002}, False),  # under a millisecond nobody is far
+        ({}, {"far": 0.0001, "farther": 0.0002}, False),  # all times under a millisecond are equal
         ({}, {"farther": 0.100}, False),  # it does not answer
         ({}, {"far": 0.100}, True),  # the other one does not
         ({"far": 10}, {"farther": 0.100}, True),
     ],
 )
-def test_nearer_is_what_costs_less(costs: dict[str, int], seconds: dict[str, float], nearer: bool) -> None:
+def test_a_place_that_costs_less_is_nearer(
+    costs: dict[str, int], seconds: dict[str, float], nearer: bool
+) -> None:
     assert nearness(costs, seconds).is_nearer(place("far"), place("farther")) is nearer
 
 
-def test_nothing_is_nearer_than_what_is_here() -> None:
+def test_no_place_is_nearer_than_one_in_this_region() -> None:
     seen = nearness({"far": 0}, {"far": 0.0})
     assert seen.cost(place("here")) == 0
     assert seen.is_nearer(place("here"), place("farther"))
     assert not seen.is_nearer(place("far"), place("here"))
 
 
-def test_all_agents_know_the_same_costs() -> None:
+def test_all_agents_compute_the_same_declared_costs() -> None:
     seen = nearness({"far": 7}, {"far": 3.0, "farther": 3.0})
     assert seen.declared_cost(Region("far"), HERE) == 7
     assert seen.declared_cost(Region("farther"), HERE) == seen.declared_cost(HERE, Region("far")) == 100

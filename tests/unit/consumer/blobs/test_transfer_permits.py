@@ -26,7 +26,7 @@ async def running(permits: TransferPermits, *tasks: Any) -> tuple[int, list[asyn
     return count, started
 
 
-async def test_listings_get_half_and_pushes_the_rest() -> None:
+async def test_listings_hold_half_of_the_permits_and_pushes_the_rest() -> None:
     permits = TransferPermits(4)
     listed, first = await running(permits, *[LISTED] * 10)
     pushed, second = await running(permits, *[PUSHED] * 10)
@@ -36,7 +36,7 @@ async def test_listings_get_half_and_pushes_the_rest() -> None:
     await asyncio.gather(*first, *second, return_exceptions=True)
 
 
-async def test_pushes_alone_get_all() -> None:
+async def test_pushes_alone_hold_all_permits() -> None:
     pushed, started = await running(TransferPermits(4), *[PUSHED] * 10)
     assert pushed == 4
     for task in started:

@@ -1,4 +1,4 @@
-"""WWW-Authenticate as registries write it, and as they had better not."""
+"""Parsing WWW-Authenticate, valid or not."""
 
 import time
 
@@ -44,11 +44,11 @@ from mesh.registry.challenges import Challenge, choose, parse
         ("\x00\x01", []),
     ],
 )
-def test_challenges_are_read(header: str, challenges: list[Challenge]):
+def test_challenges_are_parsed(header: str, challenges: list[Challenge]):
     assert parse([header]) == challenges
 
 
-def test_bearer_with_a_realm_comes_before_basic_wherever_it_stands():
+def test_bearer_with_a_realm_is_preferred_to_basic():
     chosen = choose(["Negotiate abc==", 'Basic realm="x"', 'Bearer realm="y"'])
     assert chosen == Challenge("bearer", {"realm": "y"})
     assert choose(["Bearer", "Basic"]) == Challenge("basic")
@@ -57,13 +57,13 @@ def test_bearer_with_a_realm_comes_before_basic_wherever_it_stands():
 
 
 @given(st.lists(st.text(max_size=200), max_size=5))
-def test_any_text_is_read_without_an_error(headers: list[str]):
+def test_any_text_is_parsed_without_an_error(headers: list[str]):
     for challenge in parse(headers):
         assert challenge.scheme
 
 
 @pytest.mark.parametrize("unit", [" ", ",", '"', "\\", "a ", 'a="', 'a="\\', "a= ", "a=,", "Bearer "])
-def test_no_header_takes_long(unit: str):
+def test_parsing_takes_linear_time(unit: str):
     began = time.perf_counter()
     parse(["Bearer " + unit * 100_000])
     assert time.perf_counter() - began < 1  # a quadratic reader needs minutes

@@ -1,4 +1,4 @@
-"""Which addresses a registry may send us to."""
+"""The egress filter: which addresses a registry may redirect to."""
 
 import socket
 
@@ -66,7 +66,7 @@ PUBLIC = [
 
 
 @pytest.mark.parametrize("address", FORBIDDEN)
-def test_what_is_not_on_the_public_internet_is_refused(address: str):
+def test_addresses_outside_the_public_internet_are_refused(address: str):
     assert not is_allowed(address, ())
 
 
@@ -75,7 +75,7 @@ def test_public_addresses_are_allowed(address: str):
     assert is_allowed(address, ())
 
 
-def test_the_operator_allows_networks_and_no_more():
+def test_only_the_allowed_networks_are_allowed():
     allowed = parse_networks(["10.1.0.0/16", "fd00::/8"])
     assert is_allowed("10.1.255.1", allowed)
     assert is_allowed("::ffff:10.1.0.1", allowed)
@@ -85,7 +85,7 @@ def test_the_operator_allows_networks_and_no_more():
 
 
 class Names(AbstractResolver):
-    """A DNS whose answer changes: what is connected to must be what was judged."""
+    """With changing DNS answers (rebinding) the client connects to the checked address."""
 
     def __init__(self, *answers: list[str]) -> None:
         self._answers = list(answers)
@@ -102,14 +102,14 @@ class Names(AbstractResolver):
         pass
 
 
-async def test_one_private_address_among_public_ones_refuses_the_name():
+async def test_one_private_address_makes_a_name_refused():
     names = GuardedResolver((), Names(["8.8.8.8"], ["8.8.8.8", "10.0.0.1"]))
     assert [found["host"] for found in await names.resolve("rebinding.example", 443)] == ["8.8.8.8"]
     with pytest.raises(EgressRefused, match=r"rebinding\.example is 10\.0\.0\.1"):
         await names.resolve("rebinding.example", 443)
 
 
-def test_sockets_are_made_for_judged_addresses_only():
+def test_sockets_are_created_for_allowed_addresses_only():
     def info(address: str) -> tuple[int, int, int, str, tuple[object, ...]]:
         return (socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP, "", (address, 443))
 

@@ -1,4 +1,4 @@
-"""Where answers send us, as URLs."""
+"""The URLs in answers."""
 
 import pytest
 from yarl import URL
@@ -43,7 +43,7 @@ def test_a_location_is_kept_byte_for_byte(location: str, url: str):
         "/" + "x" * 9000,
     ],
 )
-def test_a_location_that_is_none_or_leaves_tls_is_refused(location: str):
+def test_an_invalid_location_or_one_without_tls_is_refused(location: str):
     with pytest.raises(Rejected) as caught:
         redirects.resolve(BASE, location, side=Side.DESTINATION)
     assert caught.value.side is Side.DESTINATION
@@ -82,6 +82,6 @@ def test_the_next_page(links: list[str], following: str | None):
 @pytest.mark.parametrize(
     "target", ["https://elsewhere/x", "https://r:444/x", "http://r/x", "https://r/p?n=5"]
 )
-def test_the_next_page_is_another_one_of_the_same_host(target: str):
+def test_the_next_page_must_be_a_different_one_of_the_same_host(target: str):
     with pytest.raises(Rejected):
         redirects.next_page(URL("https://r/p?n=5"), [f'<{target}>; rel="next"'], side=Side.SOURCE)

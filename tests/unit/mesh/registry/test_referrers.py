@@ -1,4 +1,4 @@
-"""The names under which referrers are found, and lists of them united. Pure."""
+"""The tags that referrers are found by, and merging their lists."""
 
 import json
 
@@ -28,7 +28,7 @@ ATTACHED = [attachment(IMAGE.manifest, SBOM, bytes([number])).manifest for numbe
 some = st.lists(st.sampled_from(ATTACHED), unique=True)
 
 
-def test_both_schemes_name_their_subject() -> None:
+def test_tags_of_both_schemes_name_their_subject() -> None:
     tags = cosign_tags(SUBJECT)
     assert (fallback_tag(SUBJECT), *tags) == tuple(
         f"sha256-{HEX}{end}" for end in ("", ".sig", ".att", ".sbom")
@@ -49,19 +49,19 @@ def test_both_schemes_name_their_subject() -> None:
         f"x-sha256-{HEX}",
     ],
 )
-def test_other_tags_are_about_nothing(tag: str) -> None:
+def test_other_tags_have_no_subject(tag: str) -> None:
     assert subject_named(tag) is None
     assert not is_fallback(tag)
 
 
-def test_a_longer_digest_is_cut_and_has_no_tags_of_cosign() -> None:
+def test_a_longer_digest_is_truncated_and_has_no_cosign_tags() -> None:
     digest = digest_of(b"x", "sha512")
     assert fallback_tag(digest) == f"sha512-{digest.partition(':')[2][:64]}"
     assert cosign_tags(digest) == ()
 
 
 @given(some, some, some)
-def test_lists_are_united_in_any_order_and_again(
+def test_merging_lists_is_commutative_and_idempotent(
     first: list[Manifest], second: list[Manifest], third: list[Manifest]
 ) -> None:
     index = None
@@ -76,7 +76,7 @@ def test_lists_are_united_in_any_order_and_again(
     assert merged(index, [it for it in ATTACHED if it.digest in wanted]) is None
 
 
-def test_what_else_stands_in_a_list_stays() -> None:
+def test_other_content_of_a_list_is_kept() -> None:
     document = {
         "schemaVersion": 2,
         "annotations": {"by": "others"},
@@ -90,14 +90,14 @@ def test_what_else_stands_in_a_list_stays() -> None:
     assert json.loads(index.body) == {**document, "manifests": entries}
 
 
-def test_a_list_that_would_be_too_large_is_not_made() -> None:
+def test_a_list_over_the_limit_is_refused() -> None:
     body = json.dumps({"manifests": [], "annotations": {"x": "x" * MAX_MANIFEST}}).encode()
     with pytest.raises(ContentRefused):
         merged(Manifest(attached.OCI_INDEX, digest_of(body), body), ATTACHED)
 
 
 @pytest.mark.parametrize("subject", ['"text"', "7", "[1]", '{"digest": "no"}', '{"size": 1}'])
-def test_a_subject_that_is_none_is_refused(subject: str) -> None:
+def test_an_invalid_subject_is_refused(subject: str) -> None:
     body = f'{{"subject": {subject}}}'.encode()
     with pytest.raises(ContentRefused):
         read_subject(Manifest(IMAGE.manifest.media_type, digest_of(body), body))

@@ -1,4 +1,4 @@
-"""What followers of a blob see: all of it, from where they are; or that they fell behind, or that it broke."""
+"""Followers of a blob read all of it from their offset, or fail because they fell behind or it broke."""
 
 import asyncio
 from collections.abc import Iterable
@@ -21,7 +21,7 @@ async def read(tee: Tee, offset: int = 0) -> bytes:
 
 
 @given(st.lists(st.binary(min_size=1, max_size=9), max_size=9), st.integers(0, 30))
-async def test_a_follower_gets_what_follows_its_offset(chunks, offset):
+async def test_a_follower_reads_from_its_offset(chunks, offset):
     body = b"".join(chunks)
     tee = Tee(len(body), 1000)
     following = asyncio.ensure_future(read(tee, min(offset, len(body))))
@@ -32,7 +32,7 @@ async def test_a_follower_gets_what_follows_its_offset(chunks, offset):
     assert await following == body[offset:]
 
 
-async def test_who_is_too_slow_falls_behind_and_is_told():
+async def test_a_slow_follower_falls_behind_with_an_error():
     tee = Tee(30, 10)
     for _ in range(3):
         tee.put(b"0123456789")
@@ -42,7 +42,7 @@ async def test_who_is_too_slow_falls_behind_and_is_told():
         await read(tee, 5)
 
 
-async def test_what_broke_is_never_taken_for_whole():
+async def test_a_broken_blob_is_not_complete():
     tee = Tee(10, 100)
     tee.put(b"01234")
     tee.end(complete=False)
@@ -51,7 +51,7 @@ async def test_what_broke_is_never_taken_for_whole():
     assert not tee.can_follow(0)
 
 
-async def test_nothing_is_kept_where_nobody_can_follow():
+async def test_without_a_relay_nothing_is_kept():
     incoming = Incoming(lambda: False)
     with incoming.receiving(BLOB_KEY, 5) as tee:
         tee.put(b"01234")
@@ -59,7 +59,7 @@ async def test_nothing_is_kept_where_nobody_can_follow():
         assert not tee.can_follow(0)
 
 
-async def test_what_is_expected_comes_in_and_is_forgotten():
+async def test_an_arrival_ends_when_no_task_expects_it():
     incoming = Incoming(lambda: True)
     with incoming.expecting([BLOB_KEY]) as settle:
         arrival = incoming.get(BLOB_KEY)
@@ -91,7 +91,7 @@ def _fill(tee: Tee) -> None:
         tee.put(CHUNK)
 
 
-async def test_all_windows_together_are_bounded():
+async def test_the_sum_of_all_windows_is_bounded():
     incoming = Incoming(lambda: True)
     with ExitStack() as stack:
         tees: list[Tee] = []
@@ -107,7 +107,7 @@ async def test_all_windows_together_are_bounded():
         assert _held([alone]) == WINDOW
 
 
-async def test_what_a_slow_follower_still_reads_counts_too():
+async def test_a_window_that_is_still_followed_counts():
     incoming = Incoming(lambda: True)
     followed, following = [], []
     for number in range(20):

@@ -1,4 +1,4 @@
-"""The tree by which a blob moves on: derived alike by all, one reader at the source, nobody over its places."""
+"""The relay tree: the same for every agent, with one reader at the source, and no relay over its fan-out."""
 
 from collections import Counter
 
@@ -18,7 +18,7 @@ def even(one: Region, other: Region) -> int:
 
 
 @given(regions, st.data(), st.binary(max_size=4))
-def test_every_region_gets_it_once_and_the_source_sends_it_once(awake, data, seed):
+def test_the_source_sends_once_and_every_region_receives_once(awake, data, seed):
     relays = data.draw(st.sets(st.sampled_from(sorted(awake)), min_size=1))
     leaves, digest = awake - relays, digest_of(seed)
     parents = {it: parent_of(it, digest, SOURCE, relays, leaves, even) for it in awake}
@@ -40,12 +40,12 @@ def depth(region, parents):
     return steps
 
 
-def test_without_a_relay_everybody_reads_from_the_source():
+def test_without_relays_every_region_reads_from_the_source():
     leaves = {Region("a"), Region("b")}
     assert {parent_of(it, digest_of(b""), SOURCE, set(), leaves, even) for it in leaves} == {None}
 
 
-def test_the_first_is_the_one_that_the_source_reaches_cheapest_and_others_go_by_their_own_costs():
+def test_the_cheapest_region_from_the_source_is_first_and_others_choose_the_cheapest_parent():
     costs = {("source", "near"): 1, ("near", "next"): 1, ("near", "far"): 50, ("next", "far"): 2}
 
     def cost(one: Region, other: Region) -> int:
@@ -58,7 +58,7 @@ def test_the_first_is_the_one_that_the_source_reaches_cheapest_and_others_go_by_
     assert parents["far"] in ("near", "next")
 
 
-def test_other_blobs_begin_in_other_regions():
+def test_the_first_region_depends_on_the_blob():
     relays = {Region(f"r{n}") for n in range(4)}
     first = {
         it

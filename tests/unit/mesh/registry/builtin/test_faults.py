@@ -1,4 +1,4 @@
-"""Each misbehaviour is narrow, counted, and over when it says so."""
+"""Each fault affects only what it names, is counted, and ends when it should."""
 
 import asyncio
 from collections.abc import AsyncIterator, Callable
@@ -47,7 +47,7 @@ async def pull(ask: Ask, method: str = "GET", where: str = WHERE, **more: Any) -
         return answer.status, await answer.read()
 
 
-async def test_slow_takes_its_time_both_ways(tmp_path: Path, clock: ManualClock):
+async def test_slow_limits_uploads_and_downloads(tmp_path: Path, clock: ManualClock):
     async with running(BuiltinRegistry(tmp_path, clock=clock, faults=Faults(slow=1000))) as ask:
         assert await push(ask) == 201
         assert clock.monotonic() == pytest.approx(len(BLOB) / 1000)
@@ -55,7 +55,7 @@ async def test_slow_takes_its_time_both_ways(tmp_path: Path, clock: ManualClock)
         assert clock.monotonic() == pytest.approx(2 * len(BLOB) / 1000)
 
 
-async def test_a_stalled_blob_is_sent_when_that_is_over_and_no_other_waits(
+async def test_a_stalled_blob_is_sent_after_the_stall_and_others_do_not_wait(
     tmp_path: Path, clock: ManualClock
 ):
     registry = BuiltinRegistry(tmp_path, clock=clock)
@@ -74,7 +74,7 @@ async def test_a_stalled_blob_is_sent_when_that_is_over_and_no_other_waits(
         assert await waiting == (200, BLOB)
 
 
-async def test_cutting_sends_so_much_and_closes(tmp_path: Path, clock: ManualClock):
+async def test_cut_sends_some_bytes_and_closes(tmp_path: Path, clock: ManualClock):
     registry = BuiltinRegistry(tmp_path, clock=clock, faults=Faults(cut=Cut(2, 1234)))
     async with running(registry) as ask:
         await push(ask)
@@ -96,7 +96,7 @@ async def _until_broken(answer: aiohttp.ClientResponse) -> bytes:
     raise AssertionError("the answer was whole")
 
 
-async def test_an_answer_shorter_than_the_cut_is_whole(tmp_path: Path, clock: ManualClock):
+async def test_an_answer_shorter_than_the_cut_is_complete(tmp_path: Path, clock: ManualClock):
     registry = BuiltinRegistry(tmp_path, clock=clock, faults=Faults(cut=Cut(1, len(BLOB))))
     async with running(registry) as ask:
         await push(ask)
@@ -104,7 +104,7 @@ async def test_an_answer_shorter_than_the_cut_is_whole(tmp_path: Path, clock: Ma
     assert (registry.faults.struck["cut"], registry.faults.cut) == (0, Cut(1, len(BLOB)))
 
 
-async def test_throttling_says_when_to_come_back(tmp_path: Path, clock: ManualClock):
+async def test_throttle_sends_a_retry_after(tmp_path: Path, clock: ManualClock):
     async with running(BuiltinRegistry(tmp_path, clock=clock, faults=Faults(throttle=Throttle(2, 7)))) as ask:
         async with ask("GET", "/v2/") as answer:
             assert (answer.status, answer.headers["Retry-After"]) == (429, "7")
@@ -112,13 +112,13 @@ async def test_throttling_says_when_to_come_back(tmp_path: Path, clock: ManualCl
         assert (await pull(ask, where="/v2/"))[0] == 200
 
 
-async def test_throttling_may_not_say_when(tmp_path: Path, clock: ManualClock):
+async def test_throttle_may_omit_the_retry_after(tmp_path: Path, clock: ManualClock):
     registry = BuiltinRegistry(tmp_path, clock=clock, faults=Faults(throttle=Throttle(1, None)))
     async with running(registry) as ask, ask("GET", "/v2/") as answer:
         assert (answer.status, "Retry-After" in answer.headers) == (429, False)
 
 
-async def test_failing_hits_only_what_it_names(tmp_path: Path, clock: ManualClock):
+async def test_fail_affects_only_matching_requests(tmp_path: Path, clock: ManualClock):
     registry = BuiltinRegistry(tmp_path, clock=clock, faults=Faults(fail=Fail(1, "GET", "/v2/app/blobs/")))
     async with running(registry) as ask:
         assert await push(ask) == 201
@@ -128,7 +128,7 @@ async def test_failing_hits_only_what_it_names(tmp_path: Path, clock: ManualCloc
     assert registry.faults.struck == {"fail": 1}
 
 
-async def test_faults_change_while_it_runs(tmp_path: Path, clock: ManualClock):
+async def test_faults_can_change_while_the_registry_runs(tmp_path: Path, clock: ManualClock):
     registry = BuiltinRegistry(tmp_path, clock=clock)
     async with running(registry) as ask:
         assert (await pull(ask, where="/v2/"))[0] == 200
@@ -164,7 +164,7 @@ async def _put_manifest(ask: Ask) -> tuple[int, str | None]:
         return answer.status, code
 
 
-async def test_lying_sends_as_many_bytes_and_others(tmp_path: Path, clock: ManualClock):
+async def test_lie_sends_wrong_bytes_of_the_right_length(tmp_path: Path, clock: ManualClock):
     async with running(BuiltinRegistry(tmp_path, clock=clock, faults=Faults(lie=Lie(1)))) as ask:
         await push(ask)
         status, body = await pull(ask)
@@ -173,7 +173,7 @@ async def test_lying_sends_as_many_bytes_and_others(tmp_path: Path, clock: Manua
         assert await pull(ask) == (200, BLOB)
 
 
-async def test_lying_reaches_manifests_and_can_be_told_about_which(tmp_path: Path, clock: ManualClock):
+async def test_lie_affects_manifests_and_can_be_limited_to_one_digest(tmp_path: Path, clock: ManualClock):
     registry = BuiltinRegistry(tmp_path, clock=clock)
     async with running(registry) as ask:
         await push(ask)

@@ -1,4 +1,4 @@
-"""What a manifest must be, and what is read from it."""
+"""Which manifests the built-in registry accepts, and what it reads of them."""
 
 import pytest
 from hypothesis import given
@@ -15,7 +15,7 @@ def part(digest: str, media_type: str = "application/vnd.oci.image.layer.v1.tar"
     return f'{{"mediaType": "{media_type}", "digest": "{digest}", "size": 1}}'
 
 
-def test_parts_are_named_once():
+def test_parts_are_listed_once():
     body = f'{{"config": {part(ONE)}, "layers": [{part(TWO)}, {part(TWO)}, {part(ONE)}]}}'
     assert set(parse_manifest(body.encode(), IMAGE).parts) == {ONE, TWO}
     assert len(parse_manifest(body.encode(), IMAGE).parts) == 2
@@ -28,12 +28,12 @@ def test_parts_are_named_once():
         "application/vnd.docker.image.rootfs.foreign.diff.tar.gzip",
     ],
 )
-def test_layers_that_lie_elsewhere_need_not_be_here(media_type: str):
+def test_foreign_layers_need_not_exist(media_type: str):
     body = f'{{"config": {part(ONE)}, "layers": [{part(TWO, media_type)}, {part(THREE)}]}}'
     assert set(parse_manifest(body.encode(), IMAGE).parts) == {ONE, THREE}
 
 
-def test_a_subject_is_no_part():
+def test_a_subject_is_not_a_part():
     body = f'{{"manifests": [], "subject": {part(ONE)}}}'
     found = parse_manifest(body.encode(), IMAGE)
     assert (found.subject, found.parts) == (ONE, ())
@@ -51,7 +51,7 @@ def test_the_artifact_type_falls_back_to_that_of_the_config():
     }
 
 
-def test_the_media_type_may_stand_in_either_place():
+def test_the_media_type_may_be_in_the_header_or_the_body():
     assert parse_manifest(b"{}", IMAGE).media_type == IMAGE
     assert parse_manifest(f'{{"mediaType": "{IMAGE}"}}'.encode(), None).media_type == IMAGE
     with pytest.raises(ValueError, match="neither"):
@@ -81,7 +81,7 @@ _json = st.recursive(
 
 
 @given(document=_json)
-def test_anything_else_is_a_value_error(document: object):
+def test_invalid_manifests_are_value_errors(document: object):
     import orjson
 
     try:

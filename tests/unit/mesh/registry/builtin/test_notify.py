@@ -1,4 +1,4 @@
-"""Notifications leave as the distribution registry's do: one by one, until taken, and no further than a restart."""
+"""Notifications in the format of the distribution registry: one by one, until accepted, lost at a restart."""
 
 import asyncio
 import json
@@ -23,18 +23,18 @@ MANIFEST = "application/vnd.oci.image.manifest.v1+json"
 
 
 class Endpoint:
-    """Takes events; answers what `answers` holds first."""
+    """Accepts events, after the statuses in `answers`."""
 
     def __init__(self) -> None:
         self.answers: list[int] = []
-        self.tries = 0
+        self.attempts = 0
         self.events: list[dict[str, Any]] = []
         self.headers: Any = None
         self.arrived = asyncio.Event()
         self.silent: asyncio.Event | None = None  # when set: no answer until then
 
     async def take(self, request: web.Request) -> web.Response:
-        self.tries += 1
+        self.attempts += 1
         self.arrived.set()
         if self.silent is not None:
             await self.silent.wait()
@@ -100,7 +100,7 @@ async def push_manifest(registry: BuiltinRegistry, reference: str = "1.0") -> No
     assert await send(registry, "PUT", path, data=b"{}", headers={"Content-Type": MANIFEST}) == 201
 
 
-async def test_a_pushed_manifest_is_announced_in_the_known_envelope(
+async def test_a_pushed_manifest_is_announced_in_the_distribution_envelope(
     registry: BuiltinRegistry, endpoint: Endpoint
 ):
     await push_manifest(registry)
@@ -151,14 +151,14 @@ async def test_several_tags_are_several_events(registry: BuiltinRegistry, endpoi
     assert endpoint.of("target", "tag") == ["a", "b"]
 
 
-async def test_who_pushed_is_named(registry: BuiltinRegistry, endpoint: Endpoint):
+async def test_the_event_names_its_actor(registry: BuiltinRegistry, endpoint: Endpoint):
     headers = {"Authorization": aiohttp.encode_basic_auth("ci", "password")}
     await send(registry, "POST", f"/v2/app/blobs/uploads/?digest={DIGEST}", data=BLOB, headers=headers)
     await registry.drained()
     assert endpoint.of("actor") == [{"name": "ci"}]
 
 
-async def test_an_event_is_sent_until_it_is_taken(
+async def test_an_event_is_sent_until_it_is_accepted(
     registry: BuiltinRegistry, endpoint: Endpoint, clock: ManualClock
 ):
     endpoint.answers = [503, 500, 302, 401]
@@ -166,21 +166,21 @@ async def test_an_event_is_sent_until_it_is_taken(
     await push_manifest(registry)
     await registry.drained()
     assert endpoint.of("target", "mediaType") == ["application/octet-stream", MANIFEST]
-    assert (endpoint.tries, clock.monotonic()) == (6, 4 * 3.0)
+    assert (endpoint.attempts, clock.monotonic()) == (6, 4 * 3.0)
 
 
-async def test_a_silent_endpoint_is_asked_again(registry: BuiltinRegistry, endpoint: Endpoint):
+async def test_an_event_is_sent_again_after_a_time_out(registry: BuiltinRegistry, endpoint: Endpoint):
     endpoint.silent = asyncio.Event()
     await push_blob(registry)
     async with asyncio.timeout(5):
-        while endpoint.tries < 2:
+        while endpoint.attempts < 2:
             await asyncio.sleep(0.01)
         endpoint.silent.set()
         await registry.drained()
     assert endpoint.of("id")[-1] == endpoint.of("id")[0]  # a duplicate carries the same id
 
 
-async def test_what_waits_at_a_stop_is_lost(registry: BuiltinRegistry, endpoint: Endpoint):
+async def test_queued_events_are_lost_at_a_stop(registry: BuiltinRegistry, endpoint: Endpoint):
     endpoint.answers = [500] * 100_000
     await push_blob(registry)
     await push_manifest(registry)
@@ -204,7 +204,7 @@ async def test_a_restart_shows_in_the_source(registry: BuiltinRegistry, endpoint
     assert len(set(endpoint.of("source", "instanceID"))) == 2
 
 
-async def test_normally_a_tag_is_there_when_it_is_announced(registry: BuiltinRegistry, endpoint: Endpoint):
+async def test_a_tag_is_stored_before_it_is_announced(registry: BuiltinRegistry, endpoint: Endpoint):
     endpoint.silent = asyncio.Event()
     await push_manifest(registry)
     await endpoint.arrived.wait()
@@ -212,7 +212,7 @@ async def test_normally_a_tag_is_there_when_it_is_announced(registry: BuiltinReg
     endpoint.silent.set()
 
 
-async def test_announce_first_tells_of_a_tag_that_is_not_yet_there(
+async def test_announce_first_announces_a_tag_before_it_is_stored(
     registry: BuiltinRegistry, endpoint: Endpoint, clock: ManualClock
 ):
     registry.faults.announce_first = 2.0
@@ -227,5 +227,5 @@ async def test_announce_first_tells_of_a_tag_that_is_not_yet_there(
     assert (clock.monotonic(), registry.faults.struck["announce_first"]) == (2.0, 1)
 
 
-def test_headers_do_not_show():
+def test_headers_are_not_shown():
     assert "s3cret" not in repr(Notify("http://127.0.0.1:1/", headers={"Authorization": "s3cret"}))

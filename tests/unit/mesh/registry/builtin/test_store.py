@@ -1,4 +1,4 @@
-"""The built-in registry's disk: nothing half there, nothing outside its folder."""
+"""The built-in registry's disk: no partial files, and nothing outside its folder."""
 
 from pathlib import Path
 
@@ -25,7 +25,7 @@ def files(folder: Path) -> list[Path]:
 
 @pytest.mark.parametrize("initial", ["sha256", "sha512"])
 @pytest.mark.parametrize("final", ["sha256", "sha512"])
-def test_bytes_are_kept_under_their_digest(store: Store, initial: str, final: str):
+def test_content_is_stored_under_its_digest(store: Store, initial: str, final: str):
     staged = store.stage(initial)
     staged.write(b"some ")
     staged.write(b"bytes")
@@ -50,7 +50,7 @@ def test_incomplete_files_of_a_crash_are_deleted_at_the_next_start(store: Store,
     assert files(tmp_path) == []
 
 
-def test_content_alone_is_in_no_repository(store: Store):
+def test_content_without_a_link_is_in_no_repository(store: Store):
     staged = store.stage()
     digest = digest_of(b"")
     store.commit(staged, digest)
@@ -60,7 +60,7 @@ def test_content_alone_is_in_no_repository(store: Store):
     assert store.blob_size(Repository("team"), digest) is None
 
 
-def test_a_repository_may_lie_inside_another(store: Store):
+def test_a_repository_may_be_inside_another(store: Store):
     digest = digest_of(b"{}")
     for name in ("a", "a/b", "a/b/c"):
         store.put_manifest(Repository(name), TYPE, digest, b"{}")
@@ -74,7 +74,7 @@ def test_a_tag_without_its_manifest_names_nothing(store: Store):
     assert store.manifest(APP, Tag("1")) is None
 
 
-def test_the_longest_names_have_room(store: Store):
+def test_the_longest_names_are_supported(store: Store):
     longest = Repository("a" * 255)
     digest = digest_of(b"{}", "sha512")
     store.put_manifest(longest, TYPE, digest, b"{}")
@@ -86,7 +86,7 @@ def test_the_longest_names_have_room(store: Store):
     assert store.referrers(longest, digest) == [{"digest": digest}]
 
 
-def test_deleting_what_is_not_there_says_so(store: Store):
+def test_deleting_missing_content_returns_false(store: Store):
     digest = digest_of(b"")
     assert not store.unlink_blob(APP, digest)
     assert not store.delete_tag(APP, Tag("1"))

@@ -10,6 +10,7 @@ Tests run side by side in several processes (`make test`): a test takes its port
 
 import functools
 import gc
+import itertools
 import os
 import sys
 import traceback
@@ -134,6 +135,9 @@ def _record_sessions() -> None:
     @functools.wraps(initialise)
     def initialise_recorded(session: aiohttp.ClientSession, *args: Any, **options: Any) -> None:
         initialise(session, *args, **options)
-        _sessions[session] = "".join(traceback.format_stack(limit=12)[:-1])
+        calls = itertools.islice(traceback.walk_stack(sys._getframe(1)), 12)
+        _sessions[session] = "\n".join(
+            f"{it.f_code.co_filename}:{line} {it.f_code.co_name}" for it, line in calls
+        )
 
     aiohttp.ClientSession.__init__ = initialise_recorded  # type: ignore[method-assign]

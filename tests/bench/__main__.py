@@ -1,6 +1,6 @@
 """The figures of docs/benchmarks.md in one run: `python -m tests.bench [--only copy,latency,...]`.
 
-The table goes to stdout, what is going on to stderr. Real parts are started by it and ended with it, also on Ctrl-C.
+The table goes to stdout, progress to stderr. It starts the real parts and ends them, also on Ctrl-C.
 """
 
 import argparse
@@ -28,6 +28,7 @@ GROUPS: dict[str, tuple[tuple[str, ...], Group]] = {
 
 
 def main() -> int:
+    """Measures the groups that were asked for; returns the exit code."""
     arguments = _arguments()
     for how in (signal.SIGTERM, signal.SIGINT):  # a shell that starts us in the background has SIGINT ignored
         signal.signal(how, _interrupt)
@@ -38,14 +39,14 @@ def main() -> int:
         for name in arguments.only:
             code |= _measure(name, arguments, found)
     except KeyboardInterrupt:
-        progress("interrupted; what was measured until then:")
+        progress("interrupted; the rows measured until then:")
         code = 130
     print(f"{given}\n\n{markdown(found)}")
     return code
 
 
 def _measure(name: str, arguments: argparse.Namespace, found: list[Row]) -> int:
-    """Add a group's rows; a group that fails is told and does not cost the others."""
+    """Adds a group's rows to `found`; a group that fails is reported, and the next one runs."""
     needs, rows = GROUPS[name]
     missing = [f"{part}: {why}" for part in needs if (why := why_missing(part)) is not None]
     if missing:
@@ -56,7 +57,7 @@ def _measure(name: str, arguments: argparse.Namespace, found: list[Row]) -> int:
         for row in rows(options):
             found.append(row)
             progress(f"{row.what}, {row.where}: {row.measured}")
-    except Exception:  # noqa: BLE001  # whatever it is, it is told
+    except Exception:  # noqa: BLE001  # reported, and the other groups run
         traceback.print_exc()
         progress(f"failed: {name}")
         return 1
@@ -74,7 +75,7 @@ def _arguments() -> argparse.Namespace:
     )
     parser.add_argument("--rounds", type=int, default=5, help="of each contender of a race (%(default)s)")
     parser.add_argument("--quick", action="store_true", help="tiny sizes: does it run at all?")
-    parser.add_argument("--long", action="store_true", help="also what takes minutes: a blob of 8 GiB")
+    parser.add_argument("--long", action="store_true", help="also rows that take minutes: a blob of 8 GiB")
     parser.add_argument(
         "--folder",
         type=Path,

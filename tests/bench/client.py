@@ -1,4 +1,4 @@
-"""A registry's client as plain as can be: one kept connection, images of repeated bytes of any size."""
+"""A minimal registry client with one connection, and images of repeated bytes of any size."""
 
 import hashlib
 import http.client
@@ -17,23 +17,24 @@ _BLOCK = os.urandom(MiB)
 
 
 class Client:
-    """Pushes to and looks at one registry. Not for several threads."""
+    """Pushes to one registry and reads tags from it. Not thread-safe."""
 
     def __init__(self, registry: Distribution) -> None:
         self._connection = http.client.HTTPConnection("127.0.0.1", registry.port, timeout=300)
 
     def close(self) -> None:
+        """Closes the connection."""
         self._connection.close()
 
     def head(self, repository: str, tag: str) -> str | None:
-        """The digest a tag names, or None."""
+        """Returns the digest that a tag names, or None."""
         status, headers, _ = self._ask(
             "HEAD", f"/v2/{repository}/manifests/{tag}", headers={"Accept": OCI_MANIFEST}
         )
         return headers["Docker-Content-Digest"] if status == 200 else None
 
     def push_blobs(self, repository: str, sizes: list[int]) -> bytes:
-        """Push layers of these sizes, new ones each time, and a config; the manifest that is to be put."""
+        """Pushes new layers of these sizes and a config, and returns the manifest to put."""
         config = json.dumps({"architecture": "amd64", "os": "linux", "made": os.urandom(8).hex()}).encode()
         document = {
             "schemaVersion": 2,
@@ -44,14 +45,14 @@ class Client:
         return json.dumps(document).encode()
 
     def put_manifest(self, repository: str, tag: str, manifest: bytes) -> str:
-        """The tag is there when this returns; its digest."""
+        """Puts a manifest and returns its digest."""
         self._ask(
             "PUT", f"/v2/{repository}/manifests/{tag}", manifest, {"Content-Type": OCI_MANIFEST}, expect=201
         )
         return f"sha256:{hashlib.sha256(manifest).hexdigest()}"
 
     def start_upload(self, repository: str) -> str:
-        """A path with a query, to which `&digest=` is added."""
+        """Opens an upload and returns its path with a query, to which `&digest=` can be added."""
         return _path(self._ask("POST", f"/v2/{repository}/blobs/uploads/", b"", expect=202)[1]["Location"])
 
     def _push_blob(
@@ -86,7 +87,7 @@ def _path(location: str) -> str:
 
 
 def _chunks(size: int) -> Iterator[bytes]:
-    """`size` bytes that no other blob has: a random start, then the same block again and again."""
+    """Yields `size` bytes that are unique: a random start, then the same block again and again."""
     start = os.urandom(min(16, size))
     yield start
     left = size - len(start)

@@ -1,8 +1,8 @@
 """One large image from registry to registry: `curl | curl` per blob, skopeo, and the mesh, in turns.
 
-Every round starts with an empty destination, restarted on its port; a first one is not counted. curl's time is that of
-its blobs alone, four pipes at once; skopeo's that of the command; ours runs from the notification's POST until the tag
-is there.
+Every round starts with an empty destination, restarted on its port; the first round does not count. The time of curl is
+that of the blobs alone, four pipes at once; that of skopeo is the command's; that of regmesh runs from the POST of the
+notification until the tag is at the destination.
 """
 
 import json
@@ -27,12 +27,13 @@ from tests.support import parts
 NEEDS = ("docker-registry", "skopeo", "curl")
 REPOSITORY, TAG = "game/large", "v1"
 _LAYERS = 4
-_TRIES = 3
+_ATTEMPTS = 3
 _OTHERS_AT_MOST = 0.1  # of the machine's processor, in a round that counts
 _LOOK_EVERY = 0.02  # seconds: a look costs the two cores about a millisecond, and 20 ms are 1 % of a round
 
 
 def rows(options: Options) -> Iterator[Row]:
+    """Yields the rows of the group `copy`."""
     size = (4 if options.quick else 256) * MiB
     with (
         workplace.on_disk() as folder,
@@ -60,20 +61,20 @@ class _Race:
         for number in range(rounds + 1):
             for name, copy in contenders:
                 self._measure(f"copy {number}/{rounds}: {name}", name, copy)
-            contenders.append(contenders.pop(0))  # nobody is always the first
+            contenders.append(contenders.pop(0))  # each is first in turn
         for kept in (*self._seconds.values(), *self._spent.values()):
             del kept[0]  # the first round is slower for all: memory that was never used before
 
-    def _measure(self, told: str, name: str, copy: Callable[[], float]) -> None:
-        """One round; again when others took too much of the processor, whatever the time was."""
-        for left in reversed(range(_TRIES)):
+    def _measure(self, label: str, name: str, copy: Callable[[], float]) -> None:
+        """Measures one round, again when other processes took too much of the processor."""
+        for left in reversed(range(_ATTEMPTS)):
             self._mesh.wipe()
             meter = Meter(self._registries(), self._mesh.agent.pid)
             seconds = copy()
             spent = meter.read(mesh_copies=name == "regmesh")
             disturbed = spent.others > _OTHERS_AT_MOST * seconds * (os.cpu_count() or 1)
             again = disturbed and left > 0
-            progress(f"{told} {seconds:.2f} s ({spent}){' disturbed, again' if again else ''}")
+            progress(f"{label} {seconds:.2f} s ({spent}){' disturbed, again' if again else ''}")
             if not again:
                 break
         self._disturbed += disturbed and bool(self._seconds[name])
@@ -84,8 +85,8 @@ class _Race:
         return [it.process.pid for it in (self._mesh.source, self._mesh.destination) if it.process]
 
     def rows(self, where: str) -> Iterator[Row]:
-        for name, told in (("curl", "`curl | curl` per blob, 4 at once"), ("skopeo", "`skopeo copy`")):
-            yield Row(f"copy: {told}", where, f"{spread(self._seconds[name])} s")
+        for name, label in (("curl", "`curl | curl` per blob, 4 at once"), ("skopeo", "`skopeo copy`")):
+            yield Row(f"copy: {label}", where, f"{spread(self._seconds[name])} s")
         yield Row("copy: regmesh, from notification to tag", where, f"{spread(self._seconds['regmesh'])} s")
         yield Row("copy: time of regmesh over curl", where, self._ratio("regmesh", "curl"), "1.1x at most")
         yield Row(
@@ -98,25 +99,25 @@ class _Race:
         )  # fmt: skip
 
     def _ratio(self, one: str, other: str) -> str:
-        """Of the medians; and of the fastest rounds, which others' work on the machine disturbed least."""
+        """Returns the ratio of the medians, and of the fastest rounds, which were disturbed least."""
         ones, others = self._seconds[one], self._seconds[other]
         medians = statistics.median(ones) / statistics.median(others)
         return f"{medians:.2f}x; of the fastest rounds {min(ones) / min(others):.2f}x"
 
     def _processor(self) -> str:
-        """Where the machine has few cores, this is what the times come from."""
-        told = []
+        """Returns the processor times, which explain the times of a machine with few cores."""
+        texts = []
         for name, spent in self._spent.items():
             own, both, others = (
                 statistics.median(values)
                 for values in zip(*((it.copier, it.registries, it.others) for it in spent), strict=True)
             )
-            told.append(f"{name} {own:.1f} s (both registries {both:.1f} s, others {others:.1f} s)")
+            texts.append(f"{name} {own:.1f} s (both registries {both:.1f} s, others {others:.1f} s)")
         rounds = sum(map(len, self._seconds.values()))
-        return f"{', '.join(told)}; {self._disturbed} of {rounds} rounds disturbed in every try"
+        return f"{', '.join(texts)}; {self._disturbed} of {rounds} rounds disturbed in every attempt"
 
     def _push(self, size: int) -> tuple[str, list[dict[str, Any]]]:
-        """To the source; and the mesh copies it once, which warms up everybody."""
+        """Pushes the image to the source, and waits for a first copy, which warms up all processes."""
         progress(f"pushing {_LAYERS} layers of {size // MiB} MiB")
         client = Client(self._mesh.source)
         manifest = client.push_blobs(REPOSITORY, [size] * _LAYERS)
@@ -163,7 +164,7 @@ class _Race:
         client.close()
 
     def _notify(self) -> None:
-        """As the source's registry would, had the image been pushed now."""
+        """Notifies as the source would if the image were pushed now."""
         target = {
             "mediaType": OCI_MANIFEST, "digest": self._digest, "repository": REPOSITORY, "tag": TAG,
             "url": f"{self._mesh.source.url}/v2/{REPOSITORY}/manifests/{self._digest}",

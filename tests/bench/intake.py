@@ -1,8 +1,8 @@
-"""How fast intake is, durable: `python -m tests.bench.intake [--log URL] [--rate 2000]`.
+"""The rate and latency of durable intake: `python -m tests.bench.intake [--log URL] [--rate 2000]`.
 
-A server process of its own (uvloop, the given log, SQLite in a temporary folder by default) and this process as the
-load: raw keep-alive connections, each notification another event. With `--rate`, notifications are due at fixed times
-and latency counts from then, so that a stall shows in full; without, every connection sends as fast as it is answered.
+A server process (uvloop, the given log, by default SQLite in a temporary folder) receives the load of this process:
+keep-alive connections, each notification another event. With `--rate`, notifications are due at fixed times and latency
+counts from then, so that a stall shows in full; without it, every connection sends as fast as it is answered.
 """
 
 import argparse
@@ -31,7 +31,7 @@ DIGEST = "sha256:" + "ab" * 32
 
 
 def notification(number: int) -> bytes:
-    """An HTTP request as a registry sends it, with one event."""
+    """Returns an HTTP request with one event, as a registry sends it."""
     event = {
         "id": f"6f1c0f2e-0000-4000-8000-{number:012d}",
         "timestamp": "2026-03-01T08:00:00.125456789Z",
@@ -60,7 +60,7 @@ def notification(number: int) -> bytes:
 
 @dataclass(frozen=True)
 class LoadPlan:
-    """What one server is asked to stand: `total` notifications at each of the rates (a second; 0: unbounded)."""
+    """The load on one server: `total` notifications at each of the rates (per second; 0 is unbounded)."""
 
     total: int = 20_000
     rates: tuple[float, ...] = (0, 2000)
@@ -69,6 +69,8 @@ class LoadPlan:
 
 @dataclass
 class Load:
+    """Notifications over connections that are open."""
+
     total: int
     rate: float  # notifications a second; 0 = as fast as answered
     sent: int = 0
@@ -78,6 +80,7 @@ class Load:
     done: asyncio.Event = field(default_factory=asyncio.Event)
 
     def answered(self, connection: "Connection", ok: bool) -> None:
+        """Counts an answer, and sends the next notification when there is no fixed rate."""
         self.seconds.append(time.perf_counter() - connection.due)
         self.refused += not ok
         if len(self.seconds) == self.total:
@@ -88,11 +91,12 @@ class Load:
             self.idle.append(connection)
 
     def send(self, connection: "Connection", due: float) -> None:
+        """Sends the next notification, which was due at `due`."""
         connection.send(notification(self.sent), due)
         self.sent += 1
 
     async def run(self) -> float:
-        """All of the load; the seconds that it took."""
+        """Sends all notifications, and returns the seconds until the last answer."""
         began = time.perf_counter()
         if self.rate:
             await self._paced(began)
@@ -112,16 +116,19 @@ class Load:
 
 
 class Connection(asyncio.Protocol):
+    """A keep-alive connection with one request at a time."""
+
     def __init__(self, load: Load) -> None:
         self._load = load
         self._transport: Any = None
         self.due = 0.0
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        self._transport = transport  # uvloop has its own class for it
+        self._transport = transport  # of a class of uvloop
         self._load.idle.append(self)
 
     def send(self, request: bytes, due: float) -> None:
+        """Writes a request that was due at `due`."""
         assert self._transport is not None
         self.due = due
         self._transport.write(request)
@@ -131,6 +138,7 @@ class Connection(asyncio.Protocol):
 
 
 async def measure(port: int, *, total: int, rate: float, connections: int) -> dict[str, float]:
+    """Sends the load and returns rate, latencies and refusals."""
     load = Load(total, rate)
     loop = asyncio.get_running_loop()
     opened = [
@@ -150,7 +158,7 @@ async def measure(port: int, *, total: int, rate: float, connections: int) -> di
 
 
 async def serve(log_url: str) -> None:
-    """An intake on the log until it is terminated; prints its port."""
+    """Runs an intake on the log until SIGTERM, and prints its port."""
     from tests.support.intake_site import GAME_CN, serving
 
     stopping = asyncio.Event()
@@ -167,14 +175,14 @@ def serving_on(log_url: str, folder: Path) -> Iterator[int]:
     command = [sys.executable, "-m", "tests.bench.intake", "--serve", "--log", log_url]
     server = Process(command, folder / "intake.log")
     try:
-        told = until("the intake", lambda: _PORT.search(server.output()), within=60, needs=[server])
-        yield int(told[1])
+        printed = until("the intake", lambda: _PORT.search(server.output()), within=60, needs=[server])
+        yield int(printed[1])
     finally:
         server.end()
 
 
 def figures(log_url: str, folder: Path, load: LoadPlan) -> Iterator[tuple[float, dict[str, float]]]:
-    """What was measured at each rate, one after the other against one server."""
+    """Yields what was measured at each rate, one after the other against one server."""
     with serving_on(log_url, folder) as port:
         uvloop.run(measure(port, total=max(1, load.total // 20), rate=0, connections=16))  # warm
         for rate in load.rates:
@@ -183,6 +191,7 @@ def figures(log_url: str, folder: Path, load: LoadPlan) -> Iterator[tuple[float,
 
 
 def rows(options: Options) -> Iterator[Row]:
+    """Yields the rows of the group `intake`."""
     load = LoadPlan(total=500) if options.quick else LoadPlan()
     for log in mesh_between.logs():
         with workplace.on_disk() as folder, ExitStack() as stack:

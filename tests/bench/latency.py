@@ -1,8 +1,8 @@
-"""From a push at one registry to a pull at another, with nothing else to do.
+"""From a push at one registry to a pull at another, on an idle mesh.
 
-The clock starts when the source has answered the PUT of the tag, and stops when a HEAD at the destination, asked
-every 5 ms, finds it. The source notifies by itself. What happened in between comes from the event on the log (when the
-registry says it announced, when the intake had it) and from the sync log (when the task began and ended).
+The time runs from the answer to the PUT of the tag at the source until a HEAD at the destination, sent every 5 ms,
+finds it. The source sends the notification. The steps in between come from the event on the log (when the registry
+announced it, when the intake received it) and from the sync log (when the task started and ended).
 """
 
 import random
@@ -33,6 +33,7 @@ class _Push:
 
 
 def rows(options: Options) -> Iterator[Row]:
+    """Yields the rows of the group `latency`."""
     for log in mesh_between.logs():
         with (
             workplace.on_disk() as folder,
@@ -48,7 +49,7 @@ def _pushes(mesh: Mesh, count: int) -> list[_Push]:
     _push(mesh, source, destination, "warm")
     made = []
     for number in range(count):
-        time.sleep(random.uniform(0.3, 0.8))  # idle, and in step with no timer of ours
+        time.sleep(random.uniform(0.3, 0.8))  # idle, and out of step with every timer
         made.append(_push(mesh, source, destination, f"v{number}"))
     slowest = max(push.seconds for push in made)
     progress(f"latency: {count} pushes, the slowest {slowest:.3f} s ({load()})")
@@ -69,15 +70,15 @@ def _rows(mesh: Mesh, pushes: list[_Push], where: str) -> Iterator[Row]:
     measured = f"p50 {p50:.3f} s, p95 {p95:.3f} s, max {max(seconds):.3f} s of {len(seconds)}"
     yield Row("push to pullable", where, measured, "p50 under 0.3 s")
     steps = _steps(mesh, pushes)
-    told = ", ".join(
+    text = ", ".join(
         f"{name} {statistics.median(after) * 1000:+.0f} ms (p95 {quantile(after, 0.95) * 1000:+.0f})"
         for name, after in steps.items()
     )
-    yield Row("push to pullable: its steps, p50 after the push was answered", where, told)
+    yield Row("push to pullable: its steps, p50 after the push was answered", where, text)
 
 
 def _steps(mesh: Mesh, pushes: list[_Push]) -> Mapping[str, list[float]]:
-    """Seconds after the push was answered, by step; negative where the registry was ahead of its own answer."""
+    """Returns seconds after the answer to the push by step; negative when the registry notified before it answered."""
     entries = {
         push.tag: mesh.until(push.tag, lambda push=push: mesh.entry(push.tag), within=30, every=0.05)
         for push in pushes

@@ -1,7 +1,7 @@
 """Many small images from registry to registry: `skopeo sync` and `regmesh sync --wait`, then again with nothing to do.
 
-Each round starts with an empty destination, restarted on its port; both times are that of the command a user types,
-its own start included. Every image has three layers of its own and a config.
+Each round starts with an empty destination, restarted on its port. Both times are those of the command that a user
+types, with its start. Every image has three layers of its own and a config.
 """
 
 import statistics
@@ -24,6 +24,7 @@ _ROUNDS = 3
 
 
 def rows(options: Options) -> Iterator[Row]:
+    """Yields the rows of the group `many`."""
     repositories = 1 if options.quick else 20
     with (
         workplace.on_disk() as folder,
@@ -77,7 +78,7 @@ class _Race:
             yield Row(f"{what}: time of skopeo over regmesh", where, f"{ratio:.2f}x", goal)
 
     def _push(self) -> dict[tuple[str, str], str]:
-        """To the source; digests by repository and tag."""
+        """Pushes the images to the source; returns digests by repository and tag."""
         progress(f"pushing {len(self._named) * _TAGS} images")
         client = Client(self._mesh.source)
         digests = {}
@@ -89,7 +90,7 @@ class _Race:
         return digests
 
     def _check(self, folder: str) -> None:
-        """All of it is there; skopeo leaves all of a name out but its last part."""
+        """Asserts that all images were copied; skopeo keeps only the last part of a name."""
         client = Client(self._mesh.destination)
         for (name, tag), digest in self._digests.items():
             assert client.head(f"{folder}{name.rpartition('/')[2]}", tag) == digest, (name, tag)

@@ -1,6 +1,6 @@
-"""Resident memory of the process that copies, after one blob of a given size: a mesh of its own for each.
+"""Resident memory of the process that copies, after one blob of a given size, with a new mesh for each size.
 
-On the embedded log that process has every role in it; on Kafka it is the agent alone.
+On the embedded log that process runs every role; on Kafka it is the agent.
 """
 
 import time
@@ -14,6 +14,7 @@ NEEDS = ("docker-registry",)
 
 
 def rows(options: Options) -> Iterator[Row]:
+    """Yields the rows of the group `memory`."""
     sizes = [16 * MiB] if options.quick else [1024 * MiB, 8192 * MiB] if options.long else [1024 * MiB]
     for log in mesh_between.logs():
         for size in sizes:

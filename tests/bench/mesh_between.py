@@ -18,7 +18,6 @@ from schemas import topics
 from schemas.codec import decode
 from schemas.events import Event
 from schemas.names import Region
-from tests.bench import workplace
 from tests.bench.table import progress
 from tests.support import kafka_broker, parts
 from tests.support.parts import Distribution, Process, until
@@ -31,7 +30,7 @@ EMBEDDED, KAFKA = "embedded log", "Kafka"
 
 @dataclass
 class Mesh:
-    """Everything of `game-cn` in beijing is copied to `game-eu` in frankfurt; on pushes where it runs by those."""
+    """Copies everything of `game-cn` in beijing to `game-eu` in frankfurt, on pushes or by hand."""
 
     folder: Path
     source: Distribution
@@ -44,6 +43,7 @@ class Mesh:
 
     @property
     def notifications(self) -> str:
+        """The intake's URL for the source."""
         return f"{self.intake}/v1/notifications/game-cn"
 
     @property
@@ -52,33 +52,33 @@ class Mesh:
         return self.processes.get("agent") or self.processes["up"]
 
     def wipe(self) -> None:
-        """An empty destination, on its port, that owes the disk nothing."""
+        """Empties the destination, restarts it on its port, and waits until the disk has all writes."""
         self.destination.end()
         shutil.rmtree(self.destination.folder / "data", ignore_errors=True)
         self.destination.start()
         subprocess.run(["sync", "-f", str(self.destination.folder)], check=True)
 
     def entry(self, tag: str) -> dict[str, Any] | None:
-        """The tag's line in the sync log."""
+        """Returns the tag's entry in the sync log."""
         found = parts.get(f"{self.api}/api/v1/logs", tag=tag)
         return found["items"][0] if found and found["items"] else None
 
     def until(self, what: str, look: Callable[[], T | None], *, within: float, every: float) -> T:
-        """As `parts.until`, and over at once when the mesh is."""
+        """Waits like `parts.until`, and fails at once when a process of the mesh has ended."""
         return parts.until(what, look, within=within, every=every, needs=self.processes.values())
 
     def stop(self) -> None:
-        """Cleanly; the log can be read then."""
+        """Stops all processes cleanly, so that the log can be read."""
         for process in self.processes.values():
             assert process.stop() == 0, process.output()[-2000:]
 
     def events(self) -> list[Event]:
-        """What the intake put on the log. To be called after `stop`: the embedded log has one owner."""
+        """Returns the events that the intake wrote. Call it after `stop`: the embedded log has one owner."""
         return asyncio.run(_events(self.log))
 
 
 def logs() -> list[str]:
-    """The logs that can be measured here; says which one can't, and why."""
+    """Returns the logs that can be measured here, and prints why Kafka cannot."""
     why = why_missing("kafka")
     if why is not None:
         progress(f"left out: all rows on Kafka: {why}")
@@ -87,21 +87,19 @@ def logs() -> list[str]:
 
 @contextmanager
 def mesh_on(log: str, folder: Path, blobs: Path, *, trigger: str = "event_based") -> Iterator[Mesh]:
-    """Everything started and ready: the registries in `blobs`, the broker if there is to be one, the mesh.
+    """Yields a mesh that is ready, with its registries in `blobs`, on a broker of its own when `log` is Kafka.
 
     Its rule `all` runs by `trigger`.
     """
     with ExitStack() as stack:
-        source, destination = (Distribution(blobs / name, workplace.port()) for name in ("cn", "eu"))
-        api, intake = (f"http://127.0.0.1:{workplace.port()}" for _ in range(2))
+        source, destination = (Distribution(blobs / name, parts.free_port()) for name in ("cn", "eu"))
+        api, intake = (f"http://127.0.0.1:{parts.free_port()}" for _ in range(2))
         if log == EMBEDDED:
             url, intake = f"sqlite://{folder}/data/mesh.db", api
         else:
             url = stack.enter_context(broker(folder)).url
         mesh = Mesh(folder, source, destination, url, api, intake, trigger, {})
-        if (
-            trigger == "event_based"
-        ):  # a rule that is run by hand needs no word of pushes, nor of what it pulls itself
+        if trigger == "event_based":
             source.notify = mesh.notifications
         for registry in (source, destination):
             stack.callback(registry.end)
@@ -113,12 +111,13 @@ def mesh_on(log: str, folder: Path, blobs: Path, *, trigger: str = "event_based"
 
 @contextmanager
 def broker(folder: Path) -> Iterator[kafka_broker.Broker]:
+    """Runs a broker whose data is thrown away."""
     progress("starting Apache Kafka")
     started = kafka_broker.start(folder / "kafka")
     try:
         yield started
     finally:
-        started.kill()  # its data is thrown away
+        started.kill()
 
 
 def _start_up(mesh: Mesh) -> None:
@@ -128,7 +127,7 @@ def _start_up(mesh: Mesh) -> None:
 def _start_daemons(mesh: Mesh) -> None:
     file = str(_mesh_file(mesh))
     _run("topics", "create", "--log", mesh.log, "-f", file)
-    agent = f"http://127.0.0.1:{workplace.port()}"
+    agent = f"http://127.0.0.1:{parts.free_port()}"
     roles = {
         "control": (mesh.api, ()),
         "producer": (mesh.intake, ()),

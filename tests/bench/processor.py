@@ -1,4 +1,4 @@
-"""Who used the processor while something was measured: the registries, the one that copies, and everybody else."""
+"""Processor time that a measurement took: of the registries, of what copies, and of everything else."""
 
 import os
 import resource
@@ -11,24 +11,25 @@ _TICKS = os.sysconf("SC_CLK_TCK")
 
 @dataclass(frozen=True)
 class Spent:
-    """Seconds of one core, of user and system."""
+    """Seconds of one core, user and system."""
 
     registries: float
     copier: float  # our process, or the programs that were started and waited for
-    others: float  # not of this bench: more than a few tenths, and the round was disturbed
+    others: float  # not of this bench: with more than a few tenths the round was disturbed
 
     def __str__(self) -> str:
         return f"processor: registries {self.registries:.1f} s, it {self.copier:.1f} s, others {self.others:.1f} s"
 
 
 class Meter:
-    """Starts when it is made."""
+    """Measures from its construction until `read`."""
 
     def __init__(self, registries: Iterable[int], mesh: int) -> None:
         self._registries, self._mesh = list(registries), mesh
         self._before = self._now()
 
     def read(self, *, mesh_copies: bool) -> Spent:
+        """Returns the time since the start; the copier is the mesh or, without `mesh_copies`, this bench's programs."""
         machine, registries, mesh, programs, own = (
             now - before for now, before in zip(self._now(), self._before, strict=True)
         )
@@ -49,6 +50,6 @@ def _of(pid: int) -> float:
 
 
 def _machine() -> float:
-    """All but idle and waiting for a disk, of all cores."""
+    """Returns the busy time of all cores, without waits for a disk."""
     user, nice, system, _idle, _waiting, irq, soft, steal = Path("/proc/stat").read_text().split()[1:9]
     return sum(map(int, (user, nice, system, irq, soft, steal))) / _TICKS

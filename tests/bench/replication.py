@@ -1,7 +1,7 @@
-"""One instance, eight replicas, an agent's process each: how long until the last of them has a push.
+"""One instance and eight replicas with an agent process each: how long until the last replica has a push.
 
-The source is behind an uplink that lets so many bytes a second out, over all connections together. What a push takes is
-told beside what one client takes that pulls the same blobs through the same uplink, in turn, in one run.
+The source is behind an uplink with a limit for the bytes per second of all its connections. The time of a push is shown
+beside that of one client that pulls the same blobs through the same uplink, in turn, in one run.
 """
 
 import json
@@ -30,7 +30,7 @@ _REGIONS = [f"region{number}" for number in range(1, REPLICAS + 1)]
 
 
 class _Round(NamedTuple):
-    """Seconds, and how many times the image's bytes left the source."""
+    """Seconds, and the bytes that left the source as a multiple of the image's size."""
 
     one_transfer: float
     last_region: float
@@ -39,6 +39,7 @@ class _Round(NamedTuple):
 
 
 def rows(options: Options) -> Iterator[Row]:
+    """Yields the rows of the group `replication`."""
     rounds, layers = (1, [MiB]) if options.quick else (options.rounds, _LAYERS)
     needed = (REPLICAS + 2) * 3 * rounds * sum(layers)
     with (
@@ -62,15 +63,15 @@ def _rows(found: list[_Round], where: str) -> Iterator[Row]:
     columns = _Round(*map(list, zip(*found, strict=True)))  # type: ignore[arg-type]
     ratios = [one.last_region / one.one_transfer for one in found]
     yield Row("replication: one client pulls the image once", where, f"{spread(columns.one_transfer)} s")  # type: ignore[arg-type]
-    told = f"{spread(columns.last_region)} s"  # type: ignore[arg-type]
-    yield Row("replication: from the first byte pushed until the last region has it", where, told)
+    text = f"{spread(columns.last_region)} s"  # type: ignore[arg-type]
+    yield Row("replication: from the first byte pushed until the last region has it", where, text)
     yield Row("replication: time to the last region over one transfer", where, f"{spread(ratios)} x", "1.5x")
     yield Row(
         "replication: bytes that the source sends", where, f"{spread(columns.sent, 3)} x the image", "1x"
     )  # type: ignore[arg-type]
-    told = f"{spread(columns.manifest_ahead, 3)} s"  # type: ignore[arg-type]
+    text = f"{spread(columns.manifest_ahead, 3)} s"  # type: ignore[arg-type]
     yield Row(
-        "replication: layers ahead, from the manifest's push until it is pullable everywhere", where, told
+        "replication: layers ahead, from the manifest's push until it is pullable everywhere", where, text
     )
 
 

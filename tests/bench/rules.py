@@ -1,8 +1,8 @@
-"""How many events a second one core judges against many rules of one source, whatever their patterns look like.
+"""How many events per second one core matches against many rules of one source, for different kinds of patterns.
 
-`read` is what a consumer does without any rule: the record's bytes become an event. `match` is the agent's own step,
-with one task for each event. Times are of the processor, so that others on the machine count less. A repository that
-was pushed before is another matter than one that is seen for the first time, so both are told.
+`read` is what a consumer does without any rule: it decodes a record. `match` is the agent's step, with one task per
+event. Times are processor times, so that other processes count less. A repository that was matched before is faster
+than one that is new, so that both are measured.
 """
 
 import random
@@ -32,9 +32,9 @@ Filter = dict[str, str]
 
 
 class Shape(NamedTuple):
-    """`filters` of the rule of a number, and what only it wants: `{n}` is that number, `{k}` the event's."""
+    """The filters of rule number `{n}`, and what only that rule matches; `{k}` is the number of the event."""
 
-    called: str
+    label: str
     filters: Sequence[Filter]
     repository: str
     tag: str = "v1.{k}.0"
@@ -68,11 +68,12 @@ MIXED = (
 
 
 def rows(options: Options) -> Iterator[Row]:
+    """Yields the rows of the group `rules`."""
     most = 100 if options.quick else 10_000
     for count in (10, most // 10):
         yield from _measured(f"{count} rules of one source, `team-N/**`", count, [BEGINNINGS], options)
     for shape in (BEGINNINGS, ENDS, EXPRESSION_ENDS, MIDDLES, CHOICES, TAGS):
-        yield from _measured(f"{most} rules of one source, {shape.called}", most, [shape], options)
+        yield from _measured(f"{most} rules of one source, {shape.label}", most, [shape], options)
     yield from _measured(f"{most} rules of one source, a quarter each of four kinds", most, MIXED, options)
 
 
@@ -85,22 +86,22 @@ def _measured(where: str, count: int, shapes: Sequence[Shape], options: Options)
     )
     to_reach = TO_REACH if count >= 10_000 else ""
     first = [_rate(lambda event: match(event, state, FRANKFURT), events[20:]) for events in new]
-    yield Row("events matched, each of another repository", where, _told(first))
+    yield Row("events matched, each of another repository", where, _rates(first))
     few = new[0][:1000]
     _rate(lambda event: match(event, state, FRANKFURT), few)
     known = [_rate(lambda event: match(event, state, FRANKFURT), few) for _ in new]
-    yield Row("events matched, 1000 repositories again and again", where, _told(known), to_reach)
+    yield Row("events matched, 1000 repositories again and again", where, _rates(known), to_reach)
     raw = [codec.encode(event) for event in few]
     bare = [_rate(lambda one: codec.decode(one, Event), raw) for _ in new]
-    yield Row("events read, no rules asked", where, _told(bare))
+    yield Row("events read, no rules asked", where, _rates(bare))
     both = [_rate(lambda one: match(codec.decode(one, Event), state, FRANKFURT), raw) for _ in new]
-    yield Row("events read and matched", where, _told(both))
+    yield Row("events read and matched", where, _rates(both))
     if count >= 10_000:
         yield from _changes(where, state, few[0], options)
 
 
 def _changes(where: str, state: MeshState, event: Event, options: Options) -> Iterator[Row]:
-    """One rule among all: to judge its declaration, and to take it over until the next event is matched."""
+    """Measures one changed rule among all: its validation, and its application until the next event is matched."""
     judged, applied = [], []
     for turn in range(options.rounds * 4):
         rule = {
@@ -123,7 +124,7 @@ def _changes(where: str, state: MeshState, event: Event, options: Options) -> It
 
 
 def _rate(work: Callable[[T], object], items: Iterable[T]) -> float:
-    """Items a second. Each result is let go at once, as by an agent."""
+    """Returns items per second of processor time. Results are dropped at once, as an agent does."""
     began, done = time.process_time(), 0
     for item in items:
         work(item)
@@ -133,12 +134,12 @@ def _rate(work: Callable[[T], object], items: Iterable[T]) -> float:
     return done / (time.process_time() - began)
 
 
-def _told(rates: Sequence[float]) -> str:
+def _rates(rates: Sequence[float]) -> str:
     return f"{spread(rates, 0)} events/s"
 
 
 def declared(count: int, shapes: Sequence[Shape]) -> MeshState:
-    """A region with an instance, and `count` rules from another region's instance to it, of the shapes in turn."""
+    """Returns a state with two instances and `count` rules between them, of the shapes in turn."""
     state = MeshState()
     things: list[tuple[str, str, dict[str, object]]] = [
         ("region", "beijing", {"jurisdiction": "cn"}),
@@ -159,7 +160,7 @@ def declared(count: int, shapes: Sequence[Shape]) -> MeshState:
 
 
 def _events(numbers: Iterable[int], count: int, shapes: Sequence[Shape]) -> list[Event]:
-    """Each is wanted by one rule, some of the `count`."""
+    """Returns events that one of the `count` rules matches each."""
     return [_event(number, random.Random(number).randrange(count), shapes) for number in numbers]
 
 

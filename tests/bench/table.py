@@ -1,4 +1,4 @@
-"""What a bench prints: a markdown table on stdout, progress on stderr."""
+"""What a bench prints: a Markdown table on stdout, progress on stderr."""
 
 import os
 import platform
@@ -14,16 +14,18 @@ from mesh.clock import SystemClock
 
 @dataclass(frozen=True)
 class Options:
-    """What the command line asks for."""
+    """The options of the command line."""
 
     rounds: int = 5
     quick: bool = False  # tiny sizes: does it run at all?
-    long: bool = False  # also what takes minutes
+    long: bool = False  # also the rows that take minutes
     folder: Path | None = None  # where registries keep their blobs; None: in memory where there is room
 
 
 @dataclass(frozen=True)
 class Row:
+    """A row of the table."""
+
     what: str
     where: str
     measured: str
@@ -31,10 +33,12 @@ class Row:
 
 
 def progress(text: str) -> None:
+    """Prints a line to stderr."""
     print(f"bench: {text}", file=sys.stderr, flush=True)
 
 
 def markdown(rows: Iterable[Row]) -> str:
+    """Returns the table."""
     lines = ["| what | where | measured | to reach |", "| --- | --- | --- | --- |"]
     lines += [
         # a bar inside a cell would end it
@@ -45,7 +49,7 @@ def markdown(rows: Iterable[Row]) -> str:
 
 
 def circumstances() -> str:
-    """When and on what: figures without it say nothing."""
+    """Returns when, on which commit and on which machine the figures were measured."""
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
     return (
         f"{SystemClock().now():%Y-%m-%d %H:%M} UTC; {_commit()}; {_processor()}, "
@@ -56,17 +60,18 @@ def circumstances() -> str:
 
 
 def load() -> str:
+    """Returns the load average of the last minute."""
     return f"load average {os.getloadavg()[0]:.1f}"
 
 
 def spread(values: Sequence[float], digits: int = 2) -> str:
-    """`median (least to most)`."""
+    """Returns `median (least to most)`."""
     low, middle, high = min(values), statistics.median(values), max(values)
     return f"{middle:.{digits}f} ({low:.{digits}f} to {high:.{digits}f})"
 
 
 def quantile(values: Sequence[float], share: float) -> float:
-    """The value that `share` of the values do not exceed (nearest rank)."""
+    """Returns the value that `share` of the values do not exceed (nearest rank)."""
     ordered = sorted(values)
     return ordered[min(len(ordered) - 1, int(len(ordered) * share))]
 
@@ -77,13 +82,13 @@ def _cells(row: Row) -> tuple[str, ...]:
 
 def _commit() -> str:
     try:
-        said = subprocess.run(
+        described = subprocess.run(
             ["git", "describe", "--always", "--dirty"],
             cwd=Path(__file__).parent, capture_output=True, text=True, check=True,
         )  # fmt: skip
     except (OSError, subprocess.CalledProcessError):
         return "no commit known"
-    return f"commit {said.stdout.strip()}"
+    return f"commit {described.stdout.strip()}"
 
 
 def _processor() -> str:

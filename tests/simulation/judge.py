@@ -1,4 +1,4 @@
-"""What must hold whatever happened: at every moment, and when all is calm again."""
+"""What must hold after any faults: at every moment, and when the mesh is idle again."""
 
 import json
 from collections.abc import Iterator
@@ -11,7 +11,7 @@ _DESTINATIONS = {"eu": "cn", **REPLICAS}
 
 
 def broken_now(world: World) -> list[str]:
-    """Tags at a destination below which something is missing, or that must never be there."""
+    """Returns tags at destinations that lack content, or that must never be there."""
     found = []
     for place in _DESTINATIONS:
         store = world.store(place)
@@ -28,7 +28,7 @@ def broken_now(world: World) -> list[str]:
 
 
 def differences(world: World) -> list[str]:
-    """Between each destination and what it should hold, of tags and of referrers."""
+    """Returns the differences in tags and referrers between each destination and what it should hold."""
     found = []
     for place, instance in _DESTINATIONS.items():
         has, wanted = world.store(place), world.store(instance)
@@ -39,7 +39,7 @@ def differences(world: World) -> list[str]:
                     continue
                 there = has.tagged(repository, tag)
                 if digest is None and place in world.unwatched:
-                    continue  # what was deleted meanwhile stays: nobody knows any more that we had brought it
+                    continue  # a tag deleted in the meantime stays: nobody knows that the mesh copied it
                 if there != digest:
                     found.append(f"{place}/{repository}:{tag} is {_short(there)}, should be {_short(digest)}")
                 elif digest is not None:
@@ -59,7 +59,7 @@ def _referrers(
 def _missing(store: Store, repository: Repository, digest: Digest) -> Iterator[str]:
     stored = store.manifest(repository, digest)
     if stored is None:
-        yield f"names {_short(digest)}, which is not there"
+        yield f"names {_short(digest)}, which is missing"
         return
     document = json.loads(stored.path.read_bytes())
     for child in document.get("manifests", []):

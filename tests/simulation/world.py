@@ -1,7 +1,7 @@
-"""A mesh to which anything may happen: one instance with two replicas, a rule across the border, and a replica there.
+"""A mesh under random faults: an instance with two replicas, a rule to another jurisdiction, and a replica there.
 
-Clients push, move and delete tags; registries answer badly, agents are killed, notifications are lost. A seed says what
-happens in which order; time is real, so that the same seed meets other moments each time.
+Clients push, move and delete tags; registries misbehave, agents are killed, notifications are lost. The seed sets the
+steps and their order; time is real, so that the same seed differs in timing from run to run.
 """
 
 import asyncio
@@ -28,27 +28,28 @@ RULE = "release-to-eu"
 
 
 def goes_abroad(tag: Tag) -> bool:
+    """Returns whether the rule copies the tag."""
     return tag.endswith("-global")
 
 
 @dataclass
 class World:
+    """The mesh, its random source and its faults."""
+
     site: MeshSite
     chance: random.Random
-    say: Callable[[str], None]
+    report: Callable[[str], None]
     declared: dict[str, object]
     pool: list[images.Image] = field(default_factory=list)
-    unwatched: set[str] = field(
-        default_factory=set
-    )  # places that were not declared as destinations for a while
-    away: dict[str, int] = field(default_factory=dict)  # registries that are down, and their ports
+    unwatched: set[str] = field(default_factory=set)  # places that were not declared for a while
+    down: dict[str, int] = field(default_factory=dict)  # ports of the registries that are down
 
     def store(self, place: str) -> Store:
-        """What a registry holds, with no request in between."""
+        """Returns the store of a registry, which can be read without a request."""
         return self.site.registries[place]._store
 
     async def step(self) -> None:
-        """One thing happens, and a moment passes."""
+        """Takes one random step and waits a moment."""
         do = self.chance.choices(
             [self._push, self._delete_tag, self._delete_digest, self._attach, self._misbehave, self._lose_agent,
              self._lose_notifications, self._sync, self._lose_registry, self._redeclare],
@@ -58,23 +59,23 @@ class World:
         await asyncio.sleep(self.chance.choice([0, 0.01, 0.05, 0.2]))
 
     async def heal(self) -> None:
-        """No registry misbehaves any more, every agent runs, all was announced."""
-        for place in [*self.away]:
-            await self._bring_back(place)
+        """Ends all faults: starts registries and agents, declares everything, and waits for notifications."""
+        for place in [*self.down]:
+            await self._start_registry(place)
         await self.site.apply(self.declared)
         for registry in self.site.registries.values():
-            _mend(registry.faults)
+            _clear(registry.faults)
         for region in REGIONS.keys() - self.site.agents.keys():
             await self.site.start_agent(region)
         for instance in ("cn", "eu"):
             await self.site.registries[instance].drained()
 
     async def _push(self) -> None:
-        """A new image, one that is known, or one that is there under another tag."""
+        """Pushes a new image or one that was pushed before, under any tag."""
         if not self.pool or self.chance.random() < 0.5:
             self.pool.append(self._image())
         repository, tag, image = self.chance.choice(REPOSITORIES), self._tag(), self.chance.choice(self.pool)
-        self.say(f"push {repository}:{tag} {image.digest[7:15]}")
+        self.report(f"push {repository}:{tag} {image.digest[7:15]}")
         async with client(self.site.registries["cn"]) as registry:
             await images.push(registry, repository, tag, image)
 
@@ -90,15 +91,15 @@ class World:
     async def _delete_tag(self) -> None:
         repository, tag = self.chance.choice(REPOSITORIES), self._tag()
         if self.store("cn").tagged(repository, tag) is not None:
-            self.say(f"delete {repository}:{tag}")
+            self.report(f"delete {repository}:{tag}")
             async with client(self.site.registries["cn"]) as registry:
                 await registry.delete_manifest(repository, tag)
 
     async def _delete_digest(self) -> None:
-        """Our registry tells of the digest alone, and not of the tags that named it."""
+        """Deletes a digest; the registry notifies of the digest, and not of the tags that named it."""
         repository, tag = self.chance.choice(REPOSITORIES), self._tag()
         if (digest := self.store("cn").tagged(repository, tag)) is not None:
-            self.say(f"delete {repository}@{digest[7:15]}")
+            self.report(f"delete {repository}@{digest[7:15]}")
             async with client(self.site.registries["cn"]) as registry:
                 await registry.delete_manifest(repository, digest)
 
@@ -108,19 +109,19 @@ class World:
             return
         subject = next(image.manifest for image in self.pool if image.digest == digest)
         sbom = attached.attachment(subject, attached.SBOM, self.chance.randbytes(50))
-        self.say(f"attach {sbom.digest[7:15]} to {repository}@{digest[7:15]}")
+        self.report(f"attach {sbom.digest[7:15]} to {repository}@{digest[7:15]}")
         async with client(self.site.registries["cn"]) as registry:
             await attached.push(registry, repository, subject, sbom)
 
     async def _misbehave(self) -> None:
-        """One registry, for a few requests. Of the instance only what reads of it: its clients are no part of this."""
+        """Makes one registry misbehave for a few requests; the instance only to readers, so that pushes succeed."""
         place = self.chance.choice([*self.site.registries])
         faults, times = self.site.registries[place].faults, self.chance.randint(1, 4)
         kinds: dict[str, Callable[[], None]] = {
             "cut": lambda: setattr(faults, "cut", Cut(times, after=self.chance.choice([0, 50, 3000]))),
             "lie": lambda: setattr(faults, "lie", Lie(times)),
             "slow": lambda: setattr(faults, "slow", 500_000),
-            "well": lambda: _mend(faults),
+            "none": lambda: _clear(faults),
         }
         if place != "cn":
             kinds |= {
@@ -133,75 +134,75 @@ class World:
                 ),
             }
         kind = self.chance.choice([*kinds])
-        self.say(f"{place}: {kind} {times}")
+        self.report(f"{place}: {kind} {times}")
         kinds[kind]()
 
     async def _lose_agent(self) -> None:
-        """Killed, or stopped cleanly, or one that is gone comes back."""
+        """Kills or stops an agent, or starts one that does not run."""
         region = self.chance.choice([*REGIONS])
         if region not in self.site.agents:
-            self.say(f"agent {region} comes back")
+            self.report(f"agent {region} starts")
             await self.site.start_agent(region)
         elif self.chance.random() < 0.7:
-            self.say(f"agent {region} is killed")
+            self.report(f"agent {region} is killed")
             await self.site.kill_agent(region)
         else:
-            self.say(f"agent {region} stops")
+            self.report(f"agent {region} stops")
             await self.site.stop_agent(region)
 
     async def _lose_registry(self) -> None:
-        """One of a destination goes down, or comes back."""
+        """Stops the registry of a destination, or starts it again."""
         place = self.chance.choice([place for place in self.site.registries if place != "cn"])
-        if place in self.away:
-            self.say(f"{place} is back")
-            await self._bring_back(place)
+        if place in self.down:
+            self.report(f"{place} is back")
+            await self._start_registry(place)
         else:
-            self.say(f"{place} is down")
+            self.report(f"{place} is down")
             registry = self.site.registries[place]
-            self.away[place] = int(registry.url.rpartition(":")[2])
+            self.down[place] = int(registry.url.rpartition(":")[2])
             await registry.stop()
 
-    async def _bring_back(self, place: str) -> None:
-        await self.site.registries[place].start(port=self.away.pop(place))
+    async def _start_registry(self, place: str) -> None:
+        await self.site.registries[place].start(port=self.down.pop(place))
 
     async def _redeclare(self) -> None:
-        """A replica, or the rule, is declared no more; or all are again."""
+        """Deletes the declaration of a replica or of the rule, or declares everything again."""
         if self.chance.random() < 0.5:
-            self.say("all is declared")
+            self.report("everything is declared")
             await self.site.apply(self.declared)
             return
         place = self.chance.choice(["eu", *REPLICAS])
         path = f"rules/{RULE}" if place == "eu" else f"replicas/{place}"
-        self.say(f"{path} is declared no more")
+        self.report(f"{path} is deleted")
         self.unwatched |= {place, "eu@virginia"} if place == "eu" else {place}
-        with contextlib.suppress(ApiError):  # it is gone already
+        with contextlib.suppress(ApiError):  # it was deleted before
             await self.site.api.request("DELETE", f"/api/v1/{path}")
 
     async def _lose_notifications(self) -> None:
-        """A tag goes, and nobody is told. None that goes abroad: a rule deletes only what was announced."""
+        """Deletes a tag without a notification, unless the rule copies it: a rule deletes only announced tags."""
         repository = self.chance.choice(REPOSITORIES)
         tag = self.chance.choice([tag for tag in TAGS if not goes_abroad(tag)])
         if self.store("cn").delete_tag(repository, tag):
-            self.say(f"lost without a word: {repository}:{tag}")
+            self.report(f"deleted without a notification: {repository}:{tag}")
 
     async def _sync(self) -> None:
         name = self.chance.choice([RULE, *REPLICAS])
         with contextlib.suppress(ApiError):  # it is not declared now
             await self.site.api.request("POST", "/api/v1/executions", body={"rule": name})
-            self.say(f"sync {name}")
+            self.report(f"sync {name}")
 
     def _tag(self) -> Tag:
         return self.chance.choice(TAGS)
 
 
-def _mend(faults: Faults) -> None:
+def _clear(faults: Faults) -> None:
     faults.slow = None
     faults.cut = faults.throttle = faults.fail = faults.half_written = faults.lie = None
 
 
 @asynccontextmanager
-async def world(folder: Path, seed: int, say: Callable[[str], None]) -> AsyncIterator[World]:
-    """Everything is declared, and every agent runs."""
+async def world(folder: Path, seed: int, report: Callable[[str], None]) -> AsyncIterator[World]:
+    """Yields a mesh in which everything is declared and every agent runs."""
     chance = random.Random(seed)
     async with mesh_site(folder) as site:
         for instance in ("cn", "eu"):
@@ -212,7 +213,7 @@ async def world(folder: Path, seed: int, say: Callable[[str], None]) -> AsyncIte
         await site.apply(document)
         for region in REGIONS:
             await site.start_agent(region)
-        yield World(site, chance, say, document)
+        yield World(site, chance, report, document)
 
 
 def _document(registries: dict[str, BuiltinRegistry]) -> dict[str, object]:

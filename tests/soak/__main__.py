@@ -1,4 +1,4 @@
-"""`python -m tests.soak`: a replica of 1,000 repositories with 10 tags each, killed three times; minutes."""
+"""Fills a replica of 1,000 repositories with 10 tags each through three kills: `python -m tests.soak` (minutes)."""
 
 import argparse
 import sys
@@ -10,19 +10,21 @@ from tests.soak import fill
 
 
 def main() -> int:
+    """Runs the fill; returns 1 when the sides differ."""
     parser = argparse.ArgumentParser(prog="python -m tests.soak", description=__doc__)
     parser.add_argument("--repositories", type=int, default=1000)
     parser.add_argument("--tags", type=int, default=10)
     parser.add_argument("--kills", type=int, default=3)
-    asked = parser.parse_args()
+    options = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="regmesh-soak-") as folder:
         found = fill.run(
-            Path(folder), repositories=asked.repositories, tags=asked.tags, kills=asked.kills,
-            say=lambda text: print(text, file=sys.stderr, flush=True),
+            Path(folder), repositories=options.repositories, tags=options.tags, kills=options.kills,
+            report=lambda text: print(text, file=sys.stderr, flush=True),
         )  # fmt: skip
     print(
-        f"{datetime.now(UTC):%Y-%m-%d}: {asked.repositories} repositories with {asked.tags} tags each, {found.kills} x "
-        f"kill -9: filled in {found.fill_seconds:.0f} s, {len(found.differences)} differences of {found.tags} tags"
+        f"{datetime.now(UTC):%Y-%m-%d}: {options.repositories} repositories with {options.tags} tags each, "
+        f"{found.kills} x kill -9: filled in {found.fill_seconds:.0f} s, "
+        f"{len(found.differences)} differences of {found.tags} tags"
     )
     for line in found.differences[:50]:
         print(line)

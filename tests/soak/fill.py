@@ -1,7 +1,7 @@
-"""A replica is filled while all of it is killed three times; a walk that knows nothing of us finds both sides equal.
+"""Fills a replica while regmesh is killed several times; then a walk over plain HTTP compares both sides.
 
-Two real docker-registries and `regmesh up` as a process. Every image has a layer and a config of its own, and a layer
-that all of its repository share.
+Two docker-registry processes and `regmesh up`. Every image has a layer and a config of its own, and a layer that all
+images of its repository share.
 """
 
 import asyncio
@@ -28,7 +28,7 @@ _CONCURRENT = 16
 
 @dataclass(frozen=True)
 class Filled:
-    """What a run came to. Seconds."""
+    """The result of a run."""
 
     tags: int
     kills: int
@@ -36,8 +36,8 @@ class Filled:
     differences: list[str]
 
 
-def run(folder: Path, *, repositories: int, tags: int, kills: int, say: Callable[[str], None]) -> Filled:
-    """Fill a replica of so many repositories with so many tags each; all processes of ours killed `kills` times."""
+def run(folder: Path, *, repositories: int, tags: int, kills: int, report: Callable[[str], None]) -> Filled:
+    """Fills a replica of `repositories` with `tags` each; `regmesh up` is killed `kills` times."""
     source, replica = Distribution(folder / "game"), Distribution(folder / "replica")
     api = f"http://127.0.0.1:{parts.free_port()}"
     file = folder / "mesh.yaml"
@@ -45,7 +45,7 @@ def run(folder: Path, *, repositories: int, tags: int, kills: int, say: Callable
     try:
         source.start()
         replica.start()
-        say(f"pushing {repositories * tags} images")
+        report(f"pushing {repositories * tags} images")
         asyncio.run(_populate(source, repositories, tags))
         file.write_text(yaml.safe_dump(document(source, replica)))
         began = time.monotonic()
@@ -55,12 +55,12 @@ def run(folder: Path, *, repositories: int, tags: int, kills: int, say: Callable
             until(
                 f"{wanted} tasks", lambda at_least=wanted: _succeeded(api) >= at_least, within=3600, every=0.2
             )
-            say(f"kill -9 after {_succeeded(api)} of {repositories * tags}")
+            report(f"kill -9 after {_succeeded(api)} of {repositories * tags}")
             up.kill()
             up = start_up(folder, file, api)
         until("the fill has ended", lambda: _state(api) not in (None, "InProgress"), within=3600, every=0.5)
         seconds = time.monotonic() - began
-        say(f"filled in {seconds:.0f} s, the fill ended {_state(api)}; walking")
+        report(f"filled in {seconds:.0f} s, the fill ended {_state(api)}; walking")
         return Filled(repositories * tags, kills, seconds, differences(source, replica))
     finally:
         for one in (up, source.process, replica.process):
@@ -69,7 +69,7 @@ def run(folder: Path, *, repositories: int, tags: int, kills: int, say: Callable
 
 
 def differences(source: Distribution, replica: Distribution) -> list[str]:
-    """Every tag of either side that is not whole at the other, by plain HTTP."""
+    """Returns every tag of either side that is not complete at the other, by plain HTTP."""
     with ThreadPoolExecutor(_CONCURRENT) as pool:
         here, there = (
             dict(pool.map(lambda name, at=at: (name, _tags(at, name)), _catalog(at)))
@@ -80,7 +80,7 @@ def differences(source: Distribution, replica: Distribution) -> list[str]:
 
 
 def document(source: Distribution, replica: Distribution) -> dict[str, Any]:
-    """An instance `game` and its replica in Shanghai."""
+    """Returns a document with an instance `game` and its replica in Shanghai."""
     return {
         "regions": [{"name": name, "jurisdiction": "cn"} for name in ("beijing", "shanghai")],
         "instances": [{"name": "game", "account": "game", "region": "beijing", "url": source.url}],
@@ -89,6 +89,7 @@ def document(source: Distribution, replica: Distribution) -> dict[str, Any]:
 
 
 def start_up(folder: Path, file: Path, api: str) -> Process:
+    """Starts `regmesh up` and waits until it is ready."""
     listen = api.removeprefix("http://")
     started = parts.regmesh(
         folder / "up.log", "up", "-f", str(file), "--data", str(folder / "data"), "--listen", listen

@@ -51,7 +51,7 @@ MESH: dict[str, Any] = {
 def completion(number: int = 1, status: Status = Status.SUCCEED, **changes: Any) -> Completion:
     """Returns the completion of task `number`, which ended so many seconds after 08:00."""
     end = NOW + timedelta(seconds=number)
-    told = {
+    fields = {
         "task_id": f"task-{number:04}", "execution_id": "execution-1", "rule": "release-to-eu", "account": "game",
         "destination_account": "game", "source_place": "game-cn", "destination_place": "game-eu",
         "source_region": "beijing", "destination_region": "frankfurt", "repository": "game/server",
@@ -60,9 +60,9 @@ def completion(number: int = 1, status: Status = Status.SUCCEED, **changes: Any)
         "bytes_transferred": 7, "bytes_skipped": 3, "lag_ms": 1000 * number, "rules_rev": 5, "origin": "game-cn",
     }  # fmt: skip
     if status in (Status.FAILED, Status.SKIPPED):
-        told["error"] = TaskError(code="unreachable", side="source", message="no answer")
-    told |= changes
-    return Completion(id=make_id("completion", told["task_id"], told["status"]), **told)
+        fields["error"] = TaskError(code="unreachable", side="source", message="no answer")
+    fields |= changes
+    return Completion(id=make_id("completion", fields["task_id"], fields["status"]), **fields)
 
 
 @dataclass

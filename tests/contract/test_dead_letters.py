@@ -7,7 +7,7 @@ from datetime import timedelta
 
 from prometheus_client import CollectorRegistry
 
-from mesh.clock import ManualClock, SystemClock
+from mesh.clock import SystemClock
 from mesh.control.ports import ControlPorts
 from mesh.control.status.dead_letters import DeadLetters
 from mesh.log.dead_letters import send_to_dlq
@@ -21,6 +21,7 @@ from schemas.state import StateRecord
 from schemas.topology import RegionDeclaration
 from tests.contract.conftest import Engine
 from tests.support.control_site import until
+from tests.support.manual_clock import ManualClock
 
 
 async def test_a_resolved_dead_letter_is_not_shown_again_by_the_next_control(

@@ -7,13 +7,13 @@ from datetime import UTC, datetime
 import pytest
 from aiohttp import web
 
-from mesh.clock import ManualClock
 from mesh.errors import AbsenceUnconfirmed, ContentRefused, Denied, ServerFault
 from mesh.registry.absence import resolve_confirmed
 from mesh.registry.client import RegistryClient, open_endpoint
 from schemas.completions import Side
 from schemas.names import Repository, Tag
 from tests.support import images, registries
+from tests.support.manual_clock import ManualClock
 from tests.support.registries import Stub
 
 APP, V1 = Repository("team/app"), Tag("v1")

@@ -10,7 +10,6 @@ from typing import Any
 import pytest
 from aiohttp import web
 
-from mesh.clock import ManualClock
 from mesh.credentials.credentials import Credentials
 from mesh.errors import (
     ConfirmedNotFound,
@@ -30,6 +29,7 @@ from mesh.registry.port import MAX_MANIFEST, Descriptor, digest_of
 from schemas.completions import Side
 from schemas.names import MediaType, Repository, Tag
 from tests.support import images, registries
+from tests.support.manual_clock import ManualClock
 from tests.support.registries import Stub
 
 APP = Repository("team/app")

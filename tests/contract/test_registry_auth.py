@@ -11,7 +11,6 @@ from pathlib import Path
 import pytest
 from aiohttp import web
 
-from mesh.clock import ManualClock
 from mesh.credentials.credentials import CredentialProvider, Credentials, RefreshingCredentials
 from mesh.errors import Denied, InvalidInput, RegistryError, Rejected, ServerFault, Throttled
 from mesh.registry.client import RegistryEndpoint, open_endpoint
@@ -19,6 +18,7 @@ from mesh.registry.port import Descriptor, digest_of
 from schemas.completions import Side
 from schemas.names import MediaType, Repository, Tag
 from tests.support import images, registries
+from tests.support.manual_clock import ManualClock
 from tests.support.registries import Stub
 
 APP, OTHER = Repository("team/app"), Repository("team/other")

@@ -6,7 +6,6 @@ import orjson
 import pytest
 from aiohttp import web
 
-from mesh.clock import ManualClock
 from mesh.errors import Denied
 from mesh.registry.client import RegistryClient, open_endpoint
 from mesh.registry.manifests import OCI_INDEX
@@ -15,6 +14,7 @@ from schemas.completions import Side
 from schemas.names import MediaType, Repository
 from tests.contract.test_registry_answers import NOW
 from tests.support import registries
+from tests.support.manual_clock import ManualClock
 from tests.support.registries import Stub
 
 APP = Repository("team/app")

@@ -8,13 +8,13 @@ from datetime import UTC, datetime
 import pytest
 from aiohttp import web
 
-from mesh.clock import ManualClock
 from mesh.errors import ContentMismatch, Rejected, Unreachable
 from mesh.registry.client import RegistryClient, open_endpoint
 from mesh.registry.port import Descriptor, digest_of
 from schemas.completions import Side
 from schemas.names import MediaType, Repository
 from tests.support import registries
+from tests.support.manual_clock import ManualClock
 from tests.support.registries import Stub
 
 APP = Repository("team/app")

@@ -5,7 +5,6 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from mesh.clock import ManualClock
 from mesh.control.images.locations import Locations
 from mesh.control.images.merge import TagEntry, TagKey
 from mesh.control.images.store import Images
@@ -19,6 +18,7 @@ from schemas.events import Cause, TagState
 from schemas.names import Region
 from tests.flow.test_control_report import dead_letters, sample
 from tests.support.control_site import DIGEST, MESH, NOW, Site, control_site, until
+from tests.support.manual_clock import ManualClock
 
 FRANKFURT = Region("frankfurt")
 TOPIC = topics.tags(FRANKFURT)

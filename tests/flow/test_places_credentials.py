@@ -15,7 +15,7 @@ from aiohttp import web
 from prometheus_client import CollectorRegistry
 
 from consumer.places import Places
-from mesh.clock import ManualClock, SystemClock
+from mesh.clock import SystemClock
 from mesh.credentials.credentials import Credentials
 from mesh.credentials.helper import CredentialHelper
 from mesh.errors import Denied
@@ -29,6 +29,7 @@ from schemas.completions import Side
 from schemas.names import Account, ObjectName, PlaceName, Region, Repository
 from schemas.topology import Place
 from tests.support import registries
+from tests.support.manual_clock import ManualClock
 
 APP, BLOB = Repository("team/app"), digest_of(b"blob")
 

@@ -5,7 +5,6 @@ from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
-from mesh.clock import ManualClock
 from mesh.control.executions.commands import Commands
 from mesh.control.executions.schedule import Schedule
 from mesh.control.executions.store import Executions
@@ -16,6 +15,7 @@ from schemas.codec import encode
 from schemas.rules import Rule
 from schemas.state import StateRecord
 from tests.support.control_site import MESH, NOW, Site, control_site
+from tests.support.manual_clock import ManualClock
 
 
 async def _schedule(

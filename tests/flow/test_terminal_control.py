@@ -8,12 +8,13 @@ from typing import Any
 
 import pytest
 
-from mesh.clock import ManualClock, SystemClock
+from mesh.clock import SystemClock
 from mesh.control.sync_log import log_query
 from mesh.log.dead_letters import send_to_dlq
 from schemas.completions import Status
 from schemas.names import Region
 from tests.support.control_site import DIGEST, MESH, NOW, Site, completion, control_site, receiver, until
+from tests.support.manual_clock import ManualClock
 from tests.support.terminal import Terminal, terminal_at
 
 OTHER = "sha256:" + "cd" * 32

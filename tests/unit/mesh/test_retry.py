@@ -7,10 +7,10 @@ import structlog
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mesh.clock import ManualClock
 from mesh.errors import Denied, LogError, LogUnavailable, RegmeshError, Throttled, Unreachable
 from mesh.retry import Backoff, Retries, RetryLoop, RetryPolicy, call_with_retries, until_log_available
 from schemas.completions import Side
+from tests.support.manual_clock import ManualClock
 
 UNREACHABLE = Unreachable("no answer", side=Side.SOURCE)
 DENIED = Denied("no", side=Side.SOURCE)

@@ -5,10 +5,10 @@ from datetime import UTC, datetime, timedelta
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mesh.clock import ManualClock
 from producer.publish import TagVersions, records_of
 from schemas.codec import decode
 from schemas.events import Action, Cause, Event, TagState
+from tests.support.manual_clock import ManualClock
 
 NOW = datetime(2026, 3, 1, 8, tzinfo=UTC)
 DIGEST = "sha256:" + "ab" * 32

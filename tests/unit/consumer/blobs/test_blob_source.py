@@ -17,7 +17,6 @@ from consumer.blobs.relay.client import NotYet
 from consumer.blobs.relay.incoming import Incoming
 from consumer.blobs.relay.parents import RelayParents
 from consumer.task import Task
-from mesh.clock import ManualClock
 from mesh.errors import NotFound, RegistryError, Unreachable
 from mesh.metrics import Metrics
 from mesh.registry.port import Descriptor, digest_of
@@ -29,6 +28,7 @@ from schemas.events import Action, Event
 from schemas.names import MediaType, Region, Repository, Tag
 from schemas.rules import ReplicaRule
 from schemas.state import StateRecord
+from tests.support.manual_clock import ManualClock
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
 SHANGHAI, CHENGDU = Region("shanghai"), Region("chengdu")

@@ -14,12 +14,12 @@ from consumer.blobs.prefetch_ledger import PrefetchLedger
 from consumer.blobs.relay.incoming import Incoming
 from consumer.blobs.throttle import Throttle
 from consumer.progress import TaskProgress, TaskRun
-from mesh.clock import ManualClock
 from mesh.errors import NotFound, ServerFault
 from mesh.metrics import Metrics
 from mesh.registry.port import Descriptor, Upload
 from schemas.completions import Side
 from schemas.names import Repository
+from tests.support.manual_clock import ManualClock
 from tests.unit.consumer.blobs.test_blob_source import STATE, Mesh, blob, task
 
 BODY = b"7"

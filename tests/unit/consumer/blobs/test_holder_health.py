@@ -7,11 +7,11 @@ import pytest
 from prometheus_client import CollectorRegistry
 
 from consumer.blobs.holder_health import DISTRUST_SECONDS, LATE_SECONDS, Holder, HolderHealth
-from mesh.clock import ManualClock
 from mesh.errors import Denied, NotFound, RegistryError, ServerFault, Unreachable
 from mesh.metrics import Metrics
 from schemas.completions import Side
 from schemas.names import PlaceName, Region
+from tests.support.manual_clock import ManualClock
 
 URL = "http://agent.shanghai:8082"
 UNREAD: Any = None

@@ -8,7 +8,6 @@ import pytest
 
 from consumer.image.admission import PublicView
 from consumer.task import Task
-from mesh.clock import ManualClock
 from mesh.errors import ConfirmedNotFound, Denied, Unreachable
 from mesh.registry.port import Descriptor, Registry
 from mesh.rules.matching.compiled_rule import CompiledRule
@@ -17,6 +16,7 @@ from schemas.events import Action, Event
 from schemas.names import Digest, MediaType, Repository, Tag
 from schemas.rules import Rule
 from schemas.topology import Instance
+from tests.support.manual_clock import ManualClock
 
 NOW = datetime(2026, 3, 1, tzinfo=UTC)
 DIGEST = Digest("sha256:" + "ab" * 32)

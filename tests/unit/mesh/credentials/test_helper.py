@@ -11,13 +11,13 @@ from typing import Any
 
 import pytest
 
-from mesh.clock import ManualClock
 from mesh.credentials import helper as credential_helper
 from mesh.credentials.credentials import Credentials
 from mesh.credentials.helper import CredentialHelper
 from mesh.credentials.secrets import Secrets
 from mesh.errors import HelperFailed
 from schemas.completions import Side
+from tests.support.manual_clock import ManualClock
 
 HOST = "registry.example:5000"
 ANNA = {"ServerURL": HOST, "Username": "anna", "Secret": "hush"}

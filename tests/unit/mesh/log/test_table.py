@@ -8,11 +8,12 @@ from datetime import UTC, datetime
 import pytest
 from pydantic import BaseModel
 
-from mesh.clock import ManualClock, SystemClock
+from mesh.clock import SystemClock
 from mesh.errors import LogError, LogUnavailable
 from mesh.log.port import Append, Batch, Group, Log, Record
 from mesh.log.sqlite import open_log
 from mesh.log.table import Table
+from tests.support.manual_clock import ManualClock
 
 STATUS = "mesh.a.status"
 

@@ -6,7 +6,6 @@ from datetime import UTC, datetime
 
 from prometheus_client import CollectorRegistry
 
-from mesh.clock import ManualClock
 from mesh.control.ports import ControlPorts
 from mesh.control.readers.group_reader import GroupReader, topic_of_each_region
 from mesh.log.port import Partition, Record
@@ -16,6 +15,7 @@ from schemas import topics
 from schemas.codec import encode
 from schemas.names import Region
 from schemas.state import StateRecord
+from tests.support.manual_clock import ManualClock
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
 TOPIC = topics.completions(Region("beijing"))

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from mesh.control.status.replica_status import FailureCause, ReplicaFacts, ReplicaState, replica_status
-from schemas.completions import Heartbeat, DestinationBacklog
+from schemas.completions import DestinationBacklog, Heartbeat
 from schemas.names import PlaceName, Region
 from tests.support.control_site import NOW
 

@@ -9,9 +9,9 @@ from datetime import UTC, datetime
 import pytest
 import structlog
 
-from mesh.clock import ManualClock
 from mesh.log.port import Append, Partition
 from mesh.log.sqlite import open_log
+from tests.support.manual_clock import ManualClock
 
 EVENTS, DEAD_LETTERS, STATUS, TAGS = "mesh.a.events", "mesh.a.dead-letters", "mesh.a.status", "mesh.a.tags"
 DAY = 24 * 3600

@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from mesh.clock import ManualClock
 from mesh.errors import LogError, LogInUse
 from mesh.log.port import Append
 from mesh.log.sqlite import open_log
+from tests.support.manual_clock import ManualClock
 
 DEAD_LETTERS = "mesh.a.dead-letters"
 

@@ -10,10 +10,10 @@ from typing import Any
 import aiohttp
 import pytest
 
-from mesh.clock import ManualClock
 from mesh.registry.builtin import BuiltinRegistry
 from mesh.registry.builtin.faults import Cut, Fail, Faults, HalfWritten, Lie, Stall, Throttle
 from mesh.registry.port import digest_of
+from tests.support.manual_clock import ManualClock
 
 BLOB = bytes(range(250)) * 40
 DIGEST = digest_of(BLOB)

@@ -12,10 +12,10 @@ import aiohttp
 import pytest
 from aiohttp import web
 
-from mesh.clock import ManualClock
 from mesh.registry.builtin import BuiltinRegistry
 from mesh.registry.builtin.notify import ENVELOPE, Notify
 from mesh.registry.port import digest_of
+from tests.support.manual_clock import ManualClock
 
 BLOB = b"some bytes"
 DIGEST = digest_of(BLOB)

@@ -119,11 +119,11 @@ class Site:
         await self.log.append([Append(topics.events(BEIJING), event.key, codec.encode(event))])
 
     async def push(
-        self, tag: str, image: images.Image, *, repository: Repository = APP, tell: bool = True
+        self, tag: str, image: images.Image, *, repository: Repository = APP, notify: bool = True
     ) -> Digest:
         async with client(self.source) as source:
             await images.push(source, repository, Tag(tag), image)
-        if tell:
+        if notify:
             await self.event(tag, image.digest, repository=repository)
         return image.digest
 
@@ -231,17 +231,17 @@ async def test_an_index_brings_its_children_and_shared_layers_once(site: Site) -
 async def test_a_topic_that_is_joined_while_the_agent_tells_its_lag_is_no_error(site: Site) -> None:
     agent = site._agents[-1][0]
     await site.stop()
-    told: list[str] = []
+    calls: list[str] = []
 
     class Joined:
         async def report_lag(self) -> None:
-            told.append("lag")
+            calls.append("lag")
             agent._consumers["mesh.of-a-new-region.events"] = consumers[0]
 
     consumers: list[Any] = [Joined()]
     agent._consumers = {"mesh.beijing.events": consumers[0]}
     await agent._report_lags()
-    assert told == ["lag"]
+    assert calls == ["lag"]
 
 
 async def test_a_region_whose_log_does_not_tell_its_lag_keeps_no_heartbeat_back(site: Site) -> None:
@@ -294,16 +294,16 @@ async def test_a_region_whose_log_refuses_us_stops_no_other(site: Site) -> None:
     assert not running.done()
 
 
-async def test_regions_are_left_together_when_the_agent_stops(site: Site) -> None:
+async def test_regions_are_left_concurrently_when_the_agent_stops(site: Site) -> None:
     """Each may have to wait for its log: one after the other they would outlast the time that a stop may take."""
     agent = site._agents[-1][0]
     await until(lambda: len(agent._consumers) == 4)
-    together = asyncio.Barrier(4)
+    barrier = asyncio.Barrier(4)
     for consume in agent._consumers.values():
-        consume.settle = together.wait  # type: ignore[assignment]
+        consume.settle = barrier.wait  # type: ignore[assignment]
     async with asyncio.timeout(20):
         await site.stop()
-    assert not together.broken
+    assert not barrier.broken
 
 
 async def until(look: Callable[[], bool]) -> None:
@@ -316,12 +316,12 @@ async def test_a_task_that_meets_a_bug_fails_alone(site: Site, monkeypatch: pyte
     real = plan.make_plan
     unlucky, lucky = images.image(layers=[b"unlucky"]), images.image(layers=[b"lucky"])
 
-    def mistaken(image: Image) -> Plan:
+    def failing(image: Image) -> Plan:
         if image.digest == unlucky.digest:
             raise LookupError("nobody thought of this")
         return real(image)
 
-    monkeypatch.setattr(plan, "make_plan", mistaken)
+    monkeypatch.setattr(plan, "make_plan", failing)
     await site.push("v1", unlucky)
     await site.push("v2", lucky)
     ends = {str(end.tag): end for end in await site.ends(2)}
@@ -363,7 +363,7 @@ async def test_the_same_event_again_is_skipped_and_costs_no_bytes(site: Site) ->
 
 
 async def test_a_late_event_never_moves_a_tag_back(site: Site) -> None:
-    old = await site.push("latest", images.image(layers=[b"old"]), tell=False)
+    old = await site.push("latest", images.image(layers=[b"old"]), notify=False)
     new = await site.push("latest", images.image(layers=[b"new"]))
     await site.ends(1)
     await site.event("latest", old)
@@ -421,12 +421,12 @@ async def test_a_push_that_is_announced_before_it_is_stored_arrives(site: Site) 
     image = images.image(layers=[b"early"])
     await site.event("v1", image.digest)
     await asyncio.sleep(0.3)
-    await site.push("v1", image, tell=False)
+    await site.push("v1", image, notify=False)
     (end,) = await site.ends(1)
     assert (end.status, await site.holds("v1")) == (Status.SUCCEED, image.digest)
 
 
-async def test_a_tag_that_is_gone_is_skipped_with_the_reason(site: Site) -> None:
+async def test_a_tag_that_is_missing_is_skipped_with_the_reason(site: Site) -> None:
     await site.event("v1", images.image(layers=[b"never"]).digest)
     (end,) = await site.ends(1)
     assert end.status is Status.SKIPPED
@@ -456,7 +456,7 @@ async def test_tasks_that_share_a_blob_send_it_once(site: Site) -> None:
 
 async def test_the_fence_holds_an_event_until_the_rules_are_as_new(site: Site) -> None:
     image = images.image(layers=[b"fenced"])
-    await site.push("v1", image, repository=Repository("new/app"), tell=False)
+    await site.push("v1", image, repository=Repository("new/app"), notify=False)
     rev = await site.declare("region", "beijing", jurisdiction="cn")
     await site.event("v1", image.digest, repository=Repository("new/app"), rules_rev=rev + 1)
     await asyncio.sleep(0.3)
@@ -493,7 +493,7 @@ async def test_a_registry_that_misbehaves_for_a_while_is_outlived(
     site: Site, side: str, faults: Faults
 ) -> None:
     image = images.image(layers=[b"a" * 100_000, b"b" * 100_000])
-    await site.push("v1", image, tell=False)
+    await site.push("v1", image, notify=False)
     registry = site.source if side == "source" else site.destination
     for name in ("cut", "fail", "throttle", "lie", "half_written"):
         setattr(registry.faults, name, getattr(faults, name))
@@ -516,7 +516,7 @@ async def test_what_does_not_mend_ends_failed_with_code_and_side_and_no_tag(
     site: Site, side: str, faults: Faults, code: str
 ) -> None:
     image = images.image(layers=[b"a" * 1000])
-    await site.push("v1", image, tell=False)
+    await site.push("v1", image, notify=False)
     registry = site.source if side == "source" else site.destination
     registry.faults.lie, registry.faults.fail = faults.lie, faults.fail
     await site.event("v1", image.digest)
@@ -572,9 +572,9 @@ async def test_a_kill_in_the_middle_of_a_copy_leaves_nothing_behind_after_a_rest
 
 
 async def test_cut_between_the_tag_and_the_completion_it_has_still_succeeded(site: Site) -> None:
-    """What a webhook promises: an image that we brought is told as brought, whenever the agent died."""
+    """What a webhook promises: an image that was copied is reported as copied, whenever the agent died."""
     image = images.image(layers=[b"c" * 1000])
-    await site.push("v1", image, tell=False)
+    await site.push("v1", image, notify=False)
     await site.kill()
     held = asyncio.Event()
     append = site.log.append

@@ -31,15 +31,15 @@ class Company(Site):
     regions: dict[str, Region]
 
     async def push_at(
-        self, place: str, tag: str, image: images.Image, repository: Repository = BASE, *, tell: bool = True
+        self, place: str, tag: str, image: images.Image, repository: Repository = BASE, *, notify: bool = True
     ) -> Digest:
         async with _client(self.registries[place]) as registry:
             await images.push(registry, repository, Tag(tag), image)
-        if tell:
-            await self.tell(place, tag, image.digest, repository)
+        if notify:
+            await self.notify(place, tag, image.digest, repository)
         return image.digest
 
-    async def tell(self, place: str, tag: str, digest: Digest, repository: Repository = BASE) -> None:
+    async def notify(self, place: str, tag: str, digest: Digest, repository: Repository = BASE) -> None:
         self._pushes += 1
         event = Event(
             id=f"event-{self._pushes}", time=CLOCK.now(), origin=PlaceName(place), place=PlaceName(place),
@@ -178,10 +178,10 @@ async def test_revoking_stops_what_waits_in_a_lane_and_what_is_being_copied(grou
         await group.revoke(name, "platform")
     builds = [images.image(layers=[b"%d" % number * 100_000]) for number in range(3)]
     for number, build in enumerate(builds):
-        await group.push_at("platform", f"{number}", build, tell=False)
+        await group.push_at("platform", f"{number}", build, notify=False)
     group.registries["platform"].faults.slow = 50_000  # bytes a second: two seconds a build
     for number, build in enumerate(builds):
-        await group.tell("platform", f"{number}", build.digest)
+        await group.notify("platform", f"{number}", build.digest)
     await asyncio.sleep(0.5)
     await group.revoke("sub-a", "platform")
     ends = await group.ends(9)
@@ -196,7 +196,7 @@ async def test_what_no_account_granted_says_so_and_needs_no_instance_restarted(t
         await site.start()
         index = images.index([images.image(layers=[b"amd"]), images.image(layers=[b"arm"])])
         for child in index.children:
-            await site.push_at("platform", "x", child, tell=False)
+            await site.push_at("platform", "x", child, notify=False)
         await site.push_at("platform", "1", index)
         (end,) = await site.ends(1)
         assert end.error is not None
@@ -246,5 +246,5 @@ async def test_public_only_says_nothing_of_a_tag_that_nobody_sees(tmp_path: Path
     async with company(tmp_path, places) as site:
         await site.declare("rule", "open", source="cn", destination="eu", public_only=True)
         await site.start()
-        await site.tell("cn", "gone", images.image(layers=[b"x"]).digest, APP)
+        await site.notify("cn", "gone", images.image(layers=[b"x"]).digest, APP)
         assert await site.said(1) == {"open": "source_gone"}

@@ -55,8 +55,8 @@ async def deleting(
     folder: Path, *, deletes: Deletes = "tags", deletion: bool = True, **rule: Any
 ) -> AsyncIterator[Deleting]:
     async with open_site(folder, destination_deletes=deletes) as site:
-        told = {"filters": FILTERS, "deletion": deletion, **rule}
-        rev = await site.declare("rule", "release", source="cn", destination="eu", **told)
+        fields = {"filters": FILTERS, "deletion": deletion, **rule}
+        rev = await site.declare("rule", "release", source="cn", destination="eu", **fields)
         yield Deleting(site, rev)
 
 
@@ -193,7 +193,7 @@ async def test_a_registry_that_deletes_digests_alone_loses_no_other_tag(tmp_path
 async def test_a_registry_that_deletes_digests_alone_follows_one_that_lost_two_tags_at_once(
     tmp_path: Path,
 ) -> None:
-    """docker-registry deletes a digest with its tags, and tells of each tag."""
+    """docker-registry deletes a digest with its tags, and notifies about each tag."""
     async with deleting(tmp_path, deletes="digests") as mesh:
         image = images.image(layers=[b"twice"])
         await mesh.copied(v1=image, v2=image)
@@ -273,7 +273,7 @@ async def test_a_registry_that_deletes_nothing_gives_failed(tmp_path: Path) -> N
         assert await mesh.site.holds("v1") == image.digest
 
 
-async def test_a_burst_of_deletions_is_held_for_a_human(tmp_path: Path) -> None:
+async def test_too_many_deletions_at_once_are_held_for_a_human(tmp_path: Path) -> None:
     async with deleting(tmp_path) as mesh:
         image = images.image(layers=[b"many tags"])
         tags = [f"v{number}" for number in range(24)]

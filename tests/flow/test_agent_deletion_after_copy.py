@@ -42,12 +42,12 @@ async def mesh(tmp_path: Path) -> AsyncIterator[Deleting]:
         yield found
 
 
-async def told(mesh: Deleting, tag: str, digest: Digest | None = B.digest) -> None:
+async def notify(mesh: Deleting, tag: str, digest: Digest | None = B.digest) -> None:
     await mesh.site.event(tag, digest, rules_rev=mesh.rev)
 
 
-async def moved_and_gone(mesh: Deleting, *tags: str) -> None:
-    """They named A at both sides; now they named B at the source, and B was deleted there. Nothing is told yet."""
+async def moved_and_deleted(mesh: Deleting, *tags: str) -> None:
+    """They named A at both sides; now they named B at the source, and B was deleted there. No event says so yet."""
     async with client(mesh.site.source) as source:
         for tag in tags:
             await images.push(source, APP, Tag(tag), B)
@@ -70,8 +70,8 @@ def said(end: Completion) -> tuple[str, Status, str | None]:
 
 async def test_the_older_digest_goes_with_its_tag(mesh: Deleting) -> None:
     await mesh.copied(v1=A, v2=A)
-    await moved_and_gone(mesh, "v1")
-    await told(mesh, "v1")
+    await moved_and_deleted(mesh, "v1")
+    await notify(mesh, "v1")
     end = await mesh.end()
     assert said(end) == ("delete", Status.SUCCEED, None)
     assert (end.source, end.tag, end.digest) == ("cn/game/app:v1", "v1", A.digest)
@@ -79,7 +79,7 @@ async def test_the_older_digest_goes_with_its_tag(mesh: Deleting) -> None:
 
 
 async def test_what_the_destination_does_not_have_needs_no_deletion(mesh: Deleting) -> None:
-    await told(mesh, "v1")
+    await notify(mesh, "v1")
     end = await mesh.end()
     assert said(end) == ("copy", Status.SKIPPED, "source_gone")
     assert (end.digest, end.error and end.error.message) == (
@@ -91,8 +91,8 @@ async def test_what_the_destination_does_not_have_needs_no_deletion(mesh: Deleti
 async def test_without_the_option_the_older_digest_stays(tmp_path: Path) -> None:
     async with deleting(tmp_path, deletion=False) as mesh:
         await mesh.copied(v1=A)
-        await moved_and_gone(mesh, "v1")
-        await told(mesh, "v1")
+        await moved_and_deleted(mesh, "v1")
+        await notify(mesh, "v1")
         assert said(await mesh.end()) == ("copy", Status.SKIPPED, "source_gone")
         assert await mesh.site.holds("v1") == A.digest
 
@@ -103,7 +103,7 @@ async def test_a_rule_that_is_not_asked_by_events_follows_no_such_deletion_eithe
         mesh.rev = await mesh.site.declare(
             "rule", "release", source="cn", destination="eu", deletion=True, trigger={"type": "manual"}
         )
-        await moved_and_gone(mesh, "v1")
+        await moved_and_deleted(mesh, "v1")
         await listed(mesh, "v1")
         assert said(await mesh.end()) == ("copy", Status.SKIPPED, "source_gone")
         assert await mesh.site.holds("v1") == A.digest
@@ -128,9 +128,9 @@ async def test_a_tag_is_deleted_only_when_the_source_itself_says_that_it_has_no_
     mesh: Deleting, method: str, status: int, ends: tuple[str, Status, str]
 ) -> None:
     await mesh.copied(v1=A)
-    await moved_and_gone(mesh, "v1")
+    await moved_and_deleted(mesh, "v1")
     mesh.site.source.faults.fail = Fail(1000, method, f"/v2/{APP}/manifests/v1", status)
-    await told(mesh, "v1")
+    await notify(mesh, "v1")
     assert said(await mesh.end()) == ends
     assert await mesh.site.holds("v1") == A.digest
 
@@ -142,7 +142,7 @@ async def test_a_tag_that_the_source_has_again_stays(mesh: Deleting, monkeypatch
         """As when the tag came back right after the copy had looked for it."""
 
     monkeypatch.setattr(survey, "settled_digest", nobody)
-    await told(mesh, "v1")
+    await notify(mesh, "v1")
     end = await mesh.end()
     assert said(end) == ("copy", Status.SKIPPED, "source_gone")
     assert end.error is not None
@@ -153,8 +153,8 @@ async def test_a_tag_that_the_source_has_again_stays(mesh: Deleting, monkeypatch
 async def test_a_tag_that_may_not_be_overridden_stays(tmp_path: Path) -> None:
     async with deleting(tmp_path, override=False) as mesh:
         await mesh.copied(v1=A)
-        await moved_and_gone(mesh, "v1")
-        await told(mesh, "v1")
+        await moved_and_deleted(mesh, "v1")
+        await notify(mesh, "v1")
         end = await mesh.end()
         assert said(end) == ("copy", Status.SKIPPED, "source_gone")
         assert end.error is not None
@@ -169,8 +169,8 @@ async def test_what_the_rule_does_not_want_under_the_tag_stays(tmp_path: Path) -
             "rule", "release", source="cn", destination="eu", deletion=True,
             filters=[{"type": "resource", "value": "chart"}],
         )  # fmt: skip
-        await moved_and_gone(mesh, "v1")
-        await told(mesh, "v1")
+        await moved_and_deleted(mesh, "v1")
+        await notify(mesh, "v1")
         end = await mesh.end()
         assert said(end) == ("copy", Status.SKIPPED, "source_gone")
         assert end.error is not None
@@ -181,8 +181,8 @@ async def test_what_the_rule_does_not_want_under_the_tag_stays(tmp_path: Path) -
 async def test_no_other_tag_is_lost_where_digests_alone_are_deleted(tmp_path: Path) -> None:
     async with deleting(tmp_path, deletes="digests") as mesh:
         await mesh.copied(v1=A, v2=A)
-        await moved_and_gone(mesh, "v1")
-        await told(mesh, "v1")
+        await moved_and_deleted(mesh, "v1")
+        await notify(mesh, "v1")
         assert said(await mesh.end()) == ("delete", Status.FAILED, "tag_delete_unsupported")
         assert await mesh.site.holds("v1") == await mesh.site.holds("v2") == A.digest
 
@@ -190,20 +190,20 @@ async def test_no_other_tag_is_lost_where_digests_alone_are_deleted(tmp_path: Pa
 async def test_where_digests_alone_are_deleted_one_goes_that_no_other_tag_names(tmp_path: Path) -> None:
     async with deleting(tmp_path, deletes="digests") as mesh:
         await mesh.copied(v1=A)
-        await moved_and_gone(mesh, "v1")
-        await told(mesh, "v1")
+        await moved_and_deleted(mesh, "v1")
+        await notify(mesh, "v1")
         assert said(await mesh.end()) == ("delete", Status.SUCCEED, None)
         assert (await mesh.site.holds("v1"), await mesh.has(A.digest)) == (None, False)
 
 
 @pytest.mark.parametrize("by_hand", [False, True])
-async def test_a_burst_of_them_is_held_for_a_human(mesh: Deleting, *, by_hand: bool) -> None:
+async def test_too_many_of_them_at_once_are_held_for_a_human(mesh: Deleting, *, by_hand: bool) -> None:
     """Those of a listing too: whoever asked for copies has not asked for deletions."""
     tags = [f"v{number}" for number in range(24)]
     await mesh.copied(**dict.fromkeys(tags, A))
-    await moved_and_gone(mesh, *tags)
+    await moved_and_deleted(mesh, *tags)
     for tag in tags:
-        await (listed if by_hand else told)(mesh, tag)
+        await (listed if by_hand else notify)(mesh, tag)
     ends = (await mesh.site.ends(2 * len(tags)))[len(tags) :]
     held = [end for end in ends if end.status is Status.SKIPPED]
     assert [end.status for end in ends].count(Status.SUCCEED) == 20
@@ -214,14 +214,14 @@ async def test_a_burst_of_them_is_held_for_a_human(mesh: Deleting, *, by_hand: b
 
 async def test_a_dry_run_deletes_nothing(mesh: Deleting) -> None:
     await mesh.copied(v1=A)
-    await moved_and_gone(mesh, "v1")
+    await moved_and_deleted(mesh, "v1")
     await listed(mesh, "v1", dry_run=True)
     assert said(await mesh.end()) == ("copy", Status.SKIPPED, "source_gone")
     assert await mesh.site.holds("v1") == A.digest
 
 
 async def test_a_copy_that_was_parked_is_followed_too(mesh: Deleting) -> None:
-    """It had begun at the destination; what was never there has not been deleted."""
+    """It was in progress at the destination; what was never there has not been deleted."""
     await mesh.copied(v1=A)
     await mesh.site.stop()
     mesh.site.settings = SETTINGS
@@ -230,7 +230,7 @@ async def test_a_copy_that_was_parked_is_followed_too(mesh: Deleting) -> None:
     async with client(mesh.site.source) as source:
         for tag in ("v1", "v2"):
             await images.push(source, APP, Tag(tag), B)
-            await told(mesh, tag)
+            await notify(mesh, tag)
     waiting = await parked(mesh.site, lambda found: len(found) == 2)
     assert [(one.begun, one.operation) for one in waiting.values()] == [(True, "copy")] * 2
     await mesh.delete_digest(B.digest)
@@ -248,9 +248,9 @@ async def test_a_copy_that_was_parked_is_followed_too(mesh: Deleting) -> None:
 async def test_a_deletion_that_was_cut_before_it_knew_has_succeeded(
     mesh: Deleting, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """It is on the log as begun, the tag is gone, and its end is not on the log yet."""
+    """The log has it in progress, the tag is deleted, and its end is not on the log yet."""
     await mesh.copied(v1=A)
-    await moved_and_gone(mesh, "v1")
+    await moved_and_deleted(mesh, "v1")
     cut = asyncio.Event()
 
     async def deleted_and_cut(job: Job, tag: Tag, *_: object) -> None:
@@ -259,7 +259,7 @@ async def test_a_deletion_that_was_cut_before_it_knew_has_succeeded(
         await asyncio.sleep(60)
 
     monkeypatch.setattr(untag, "untag", deleted_and_cut)
-    await told(mesh, "v1")
+    await notify(mesh, "v1")
     await asyncio.wait_for(cut.wait(), 20)
     await mesh.site.kill()
     monkeypatch.undo()

@@ -49,7 +49,7 @@ async def test_what_has_no_name_there_is_skipped_and_nothing_is_written(site: Co
 
 async def test_a_tag_that_names_something_else_is_left_alone(site: Company) -> None:
     await site.declare("rule", "careful", source="cn", destination="eu", override=False)
-    theirs = await site.push_at("eu", "1", images.image(layers=[b"theirs"]), TEAM, tell=False)
+    theirs = await site.push_at("eu", "1", images.image(layers=[b"theirs"]), TEAM, notify=False)
     ours = await site.push_at("cn", "1", images.image(layers=[b"ours"]), TEAM)
     (end,) = await site.ends(1)
     assert (end.status, ended(end)) == (Status.SKIPPED, "not_overridden")
@@ -66,16 +66,16 @@ async def test_a_tag_that_names_something_else_is_left_alone(site: Company) -> N
 async def test_a_tag_that_appears_during_the_copy_is_left_alone_too(site: Company) -> None:
     await site.declare("rule", "careful", source="cn", destination="eu", override=False)
     image = images.image(layers=[b"o" * 100_000])
-    await site.push_at("cn", "1", image, TEAM, tell=False)
+    await site.push_at("cn", "1", image, TEAM, notify=False)
     site.registries["cn"].faults.slow = 50_000
-    await site.tell("cn", "1", image.digest, TEAM)
-    theirs = await site.push_at("eu", "1", images.image(layers=[b"theirs"]), TEAM, tell=False)
+    await site.notify("cn", "1", image.digest, TEAM)
+    theirs = await site.push_at("eu", "1", images.image(layers=[b"theirs"]), TEAM, notify=False)
     (end,) = await site.ends(1)
     assert ended(end) == "not_overridden"
     assert await site.at("eu", "1", TEAM) == theirs
 
 
-async def test_the_second_rule_that_comes_to_a_tag_is_told_whose_it_is(site: Company) -> None:
+async def test_the_second_rule_that_comes_to_a_tag_learns_whose_it_is(site: Company) -> None:
     for source in ("cn", "us"):
         await site.declare("rule", f"from-{source}", source=source, destination="eu")
     first = await site.push_at("cn", "1", images.image(layers=[b"first"]), TEAM)
@@ -113,15 +113,15 @@ async def test_two_repositories_that_one_rule_brings_under_one_name_do_not_take_
     assert await site.at("eu", "1", Repository("n/app")) == first
 
 
-async def test_of_two_that_come_at_once_one_has_the_tag_and_the_other_is_told(site: Company) -> None:
+async def test_of_two_that_come_at_once_one_has_the_tag_and_the_other_learns_whose(site: Company) -> None:
     for source in ("cn", "us"):
         await site.declare("rule", f"from-{source}", source=source, destination="eu")
         site.registries[source].faults.slow = 200_000
     builds = {source: images.image(layers=[source.encode() * 50_000]) for source in ("cn", "us")}
     for source, build in builds.items():
-        await site.push_at(source, "1", build, TEAM, tell=False)
+        await site.push_at(source, "1", build, TEAM, notify=False)
     for source, build in builds.items():
-        await site.tell(source, "1", build.digest, TEAM)
+        await site.notify(source, "1", build.digest, TEAM)
     ends = {ended(end): end for end in await site.ends(2)}
     assert set(ends) == {"Succeed", "owned_by"}
     assert await site.at("eu", "1", TEAM) == builds[str(ends["Succeed"].rule).removeprefix("from-")].digest
@@ -133,7 +133,7 @@ async def test_a_push_is_not_superseded_by_another_repository_that_comes_to_its_
     names = [Repository("x/app"), Repository("y/app")]
     builds = {name: images.image(layers=[name.encode() * 20_000]) for name in names}
     for name, build in builds.items():
-        await site.push_at("cn", "1", build, name, tell=False)
+        await site.push_at("cn", "1", build, name, notify=False)
     for name, build in builds.items():
-        await site.tell("cn", "1", build.digest, name)
+        await site.notify("cn", "1", build.digest, name)
     assert {ended(end) for end in await site.ends(2)} == {"Succeed", "owned_by"}

@@ -67,7 +67,7 @@ async def ended(site: Site, count: int) -> Completion:
 
 
 def lag(site: Site) -> float:
-    """Records that are not committed, as the agent tells."""
+    """Records that are not committed, by the agent's metric."""
     return float(site.metrics.group_lag.labels(FRANKFURT, EVENTS)._value.get())
 
 
@@ -155,7 +155,7 @@ async def test_what_waits_behind_it_in_its_lane_is_parked_too_and_runs_once(tmp_
         assert await site.holds("v2") == later.digest
 
 
-async def test_no_more_are_set_aside_than_fit_into_a_window(tmp_path: Path) -> None:
+async def test_no_more_are_parked_while_they_run_than_fit_into_a_window(tmp_path: Path) -> None:
     async with stalled(tmp_path) as site:
         groups = 12
         for number in range(groups):
@@ -193,8 +193,8 @@ async def test_a_newer_push_supersedes_it_and_each_ends_once(tmp_path: Path) -> 
         newer = await site.push("v1", images.image(layers=[b"newer"]))
         await site.ends(20)
         let_go(site)
-        told, last = [end for end in await site.ends(22) if end.repository == APP]
-        assert (told.task_id, told.status, told.error and told.error.code) == (
+        ended, last = [end for end in await site.ends(22) if end.repository == APP]
+        assert (ended.task_id, ended.status, ended.error and ended.error.code) == (
             old.task_id, Status.SKIPPED, "superseded",
         )  # fmt: skip
         assert (last.digest, last.status) == (newer, Status.SUCCEED)
@@ -210,9 +210,9 @@ async def test_further_pushes_of_its_tag_fill_no_window(tmp_path: Path) -> None:
         ]
         await push_beside(site, WINDOW)
         ends = await site.ends(3 * WINDOW - 1)
-        told = [end for end in ends if end.repository == APP]
-        assert {end.error and end.error.code for end in told} == {"superseded"}
-        assert {end.digest for end in told} == set(pushed[:-1])
+        ended = [end for end in ends if end.repository == APP]
+        assert {end.error and end.error.code for end in ended} == {"superseded"}
+        assert {end.digest for end in ended} == set(pushed[:-1])
         await until(lambda: lag(site) == 0)
         found = await parked(site, lambda found: len(found) == 2)
         assert sorted(one.error.code for one in found.values()) == [STILL_QUEUED, STILL_RUNNING]

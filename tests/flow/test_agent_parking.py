@@ -1,4 +1,4 @@
-"""Tasks that fail for now: parked durably, tried again by themselves, and holding up nobody."""
+"""Tasks that fail for now: parked durably, run again by themselves, and holding up no other task."""
 
 import asyncio
 from collections.abc import AsyncIterator, Callable
@@ -83,7 +83,7 @@ async def test_a_task_that_failed_is_parked_and_ends_by_itself_when_its_destinat
 
 async def test_what_is_parked_holds_up_nobody(tmp_path: Path) -> None:
     async with parking(tmp_path, NEVER_DUE) as site:
-        broken(site, times=2)  # both tries of the first
+        broken(site, times=2)  # both attempts of the first
         await site.push("v1", images.image(layers=[b"one"]))
         await parked(site, lambda found: len(found) == 1)
         other = await site.push("v2", images.image(layers=[b"two"]))
@@ -132,8 +132,8 @@ async def test_a_newer_push_supersedes_what_is_parked(tmp_path: Path) -> None:
         (old,) = (await parked(site, lambda found: len(found) == 1)).values()
         newer = await site.push("v1", images.image(layers=[b"new"]))
         ends = {end.task_id: end for end in await site.ends(2)}
-        told = ends.pop(old.task_id)
-        assert (told.status, told.error and told.error.code) == (Status.SKIPPED, "superseded")
+        ended = ends.pop(old.task_id)
+        assert (ended.status, ended.error and ended.error.code) == (Status.SKIPPED, "superseded")
         assert [end.status for end in ends.values()] == [Status.SUCCEED]
         assert await parked(site, lambda found: not found) == {}
         assert await site.holds("v1") == newer
@@ -147,7 +147,7 @@ async def test_a_deletion_supersedes_a_copy_that_is_parked(tmp_path: Path) -> No
         )
         broken(site, times=2)
         image = images.image(layers=[b"deleted meanwhile"])
-        await site.push("v1", image, tell=False)
+        await site.push("v1", image, notify=False)
         await site.event("v1", image.digest, rules_rev=rev)
         (old,) = (await parked(site, lambda found: len(found) == 1)).values()
         await site.event("v1", None, action=Action.TAG_DELETE, rules_rev=rev)

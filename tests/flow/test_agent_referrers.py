@@ -40,11 +40,11 @@ async def site(tmp_path: Path) -> AsyncIterator[Site]:
         yield found
 
 
-async def attach(site: Site, subject: Manifest, pushed: images.Image, *, tell: bool = True) -> None:
+async def attach(site: Site, subject: Manifest, pushed: images.Image, *, notify: bool = True) -> None:
     """As oras does it, with the events that a registry sends of it."""
     async with client(site.source) as source:
         index = await attached.push(source, APP, subject, pushed)
-    if tell:
+    if notify:
         await site.event(None, pushed.digest)
         if index is not None:
             await site.event(fallback_tag(subject.digest), index)
@@ -74,9 +74,9 @@ async def test_what_is_attached_comes_with_the_image_before_its_tag(pair: Site) 
     image = images.image(layers=[b"app"])
     sbom = attachment(image.manifest, SBOM, b"parts of it" * 100)
     signature_of_sbom = attachment(sbom.manifest, SIGNATURE, b"of the sbom")
-    await pair.push("v1", image, tell=False)
-    await attach(pair, image.manifest, sbom, tell=False)
-    await attach(pair, sbom.manifest, signature_of_sbom, tell=False)
+    await pair.push("v1", image, notify=False)
+    await attach(pair, image.manifest, sbom, notify=False)
+    await attach(pair, sbom.manifest, signature_of_sbom, notify=False)
     await pair.event("v1", image.digest)
     (end,) = await pair.ends(1)
     assert (end.status, end.resource_type) == (Status.SUCCEED, "image")
@@ -121,8 +121,8 @@ async def eventually(look: Callable[[], Awaitable[bool]]) -> None:
 async def test_what_is_attached_to_a_child_of_an_index_comes_along(pair: Site) -> None:
     index = images.index([images.image(layers=[b"amd64"]), images.image(layers=[b"arm64"])])
     of_child = attachment(index.children[1].manifest, SIGNATURE, b"arm64")
-    await pair.push("multi", index, tell=False)
-    await attach(pair, index.children[1].manifest, of_child, tell=False)
+    await pair.push("multi", index, notify=False)
+    await attach(pair, index.children[1].manifest, of_child, notify=False)
     await pair.event("multi", index.digest)
     (end,) = await pair.ends(1)
     assert end.status is Status.SUCCEED
@@ -143,7 +143,7 @@ async def test_a_tag_of_cosign_comes_with_its_image_whatever_the_rule_says_of_ta
         for subject in (index.digest, index.children[0].digest)
     }
     for tag, image in signed.items():
-        await site.push(tag, image, tell=False)
+        await site.push(tag, image, notify=False)
     await site.push("v1", index)
     (end,) = await site.ends(1)
     assert end.status is Status.SUCCEED
@@ -180,7 +180,7 @@ async def test_a_tag_of_cosign_that_the_destination_has_otherwise_stays_where_th
     ours, theirs = (images.image(layers=[text], config_type="text/plain") for text in (b"ours", b"theirs"))
     async with client(site.destination) as destination:
         await images.push(destination, APP, Tag(tag), theirs)
-    await site.push(tag, ours, tell=False)
+    await site.push(tag, ours, notify=False)
     await site.push("v1", image)
     await site.event(tag, ours.digest)
     first, second = await site.ends(2)
@@ -191,7 +191,7 @@ async def test_a_tag_of_cosign_that_the_destination_has_otherwise_stays_where_th
 async def test_one_that_is_pushed_before_its_image_waits_and_comes_with_it(pair: Site) -> None:
     image = images.image(layers=[b"app"])
     sbom = attachment(image.manifest, SBOM, b"early")
-    await attach(pair, image.manifest, sbom, tell=False)
+    await attach(pair, image.manifest, sbom, notify=False)
     await pair.event(None, sbom.digest)
     (early,) = await pair.ends(1)
     assert (early.status, reason(early), early.tag) == (Status.SKIPPED, "subject_not_there", None)
@@ -228,7 +228,7 @@ async def test_what_is_attached_later_goes_on_along_a_chain_of_rules(pair: Site,
 
 async def test_a_child_that_is_pushed_by_digest_is_no_task(site: Site) -> None:
     index = images.index([images.image(layers=[b"amd64"]), images.image(layers=[b"arm64"])])
-    await site.push("multi", index, tell=False)
+    await site.push("multi", index, notify=False)
     before = site.source.traffic.requests["GET", "manifest"]
     for child in index.children:
         await site.event(None, child.digest)
@@ -261,7 +261,7 @@ async def test_an_image_that_is_there_already_gets_what_was_attached_since(pair:
     await pair.push("v1", image)
     await pair.ends(1)
     sbom = attachment(image.manifest, SBOM, b"missed")
-    await attach(pair, image.manifest, sbom, tell=False)
+    await attach(pair, image.manifest, sbom, notify=False)
     await pair.event("v1", image.digest)
     _, again = await pair.ends(2)
     assert again.status is Status.SUCCEED
@@ -277,8 +277,8 @@ async def test_what_others_listed_at_the_destination_stays_listed(old_pair: Site
     theirs, ours = (attachment(image.manifest, kind, kind.encode()) for kind in (SIGNATURE, SBOM))
     async with client(old_pair.destination) as destination:
         await attached.push(destination, APP, image.manifest, theirs)
-    await old_pair.push("v1", image, tell=False)
-    await attach(old_pair, image.manifest, ours, tell=False)
+    await old_pair.push("v1", image, notify=False)
+    await attach(old_pair, image.manifest, ours, notify=False)
     await old_pair.event("v1", image.digest)
     await old_pair.ends(1)
     assert await listed(old_pair, image.digest) == {theirs.digest: SIGNATURE, ours.digest: SBOM}
@@ -324,11 +324,11 @@ async def test_a_tagged_artifact_with_a_subject_is_listed_too(pair: Site) -> Non
 
 async def test_more_levels_than_are_believable_are_refused(site: Site) -> None:
     image = images.image(layers=[b"app"])
-    await site.push("v1", image, tell=False)
+    await site.push("v1", image, notify=False)
     subject = image.manifest
     for level in range(5):
         about = attachment(subject, SIGNATURE, f"level {level}".encode())
-        await attach(site, subject, about, tell=False)
+        await attach(site, subject, about, notify=False)
         subject = about.manifest
     await site.event("v1", image.digest)
     (end,) = await site.ends(1)
@@ -363,7 +363,7 @@ async def test_a_destination_that_loses_a_part_of_a_referrer_gets_it_again(
     await pair.push("v1", image)
     await pair.ends(1)
     sbom = attachment(image.manifest, SBOM, b"lost on its way")
-    await attach(pair, image.manifest, sbom, tell=False)
+    await attach(pair, image.manifest, sbom, notify=False)
     pair.destination.faults.half_written = HalfWritten(times=1, head_says_there=head_says_there)
     await pair.event(None, sbom.digest)
     _, end = await pair.ends(2)

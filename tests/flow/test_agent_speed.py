@@ -1,4 +1,4 @@
-"""Speed limits of rules and links, over all transfers of an agent together."""
+"""Speed limits of rules and links, over all concurrent transfers of an agent."""
 
 import asyncio
 import os
@@ -19,7 +19,7 @@ def waited(site: Site, limit: str) -> float:
     return site.metrics.registry.get_sample_value(sample, {"limit": limit}) or 0.0
 
 
-async def test_a_rules_limit_holds_for_all_its_transfers_together_and_for_no_other_rule(
+async def test_a_rules_limit_holds_for_all_its_concurrent_transfers_and_for_no_other_rule(
     tmp_path: Path,
 ) -> None:
     async with open_site(tmp_path) as site:
@@ -30,8 +30,8 @@ async def test_a_rules_limit_holds_for_all_its_transfers_together_and_for_no_oth
         rev = await site.declare("rule", "free", source="cn", destination="eu", filters=free)
         limited = images.image(layers=[os.urandom(SIZE) for _ in range(4)])
         unlimited = images.image(layers=[os.urandom(SIZE) for _ in range(4)])
-        await site.push("v1", limited, tell=False)
-        await site.push("v1", unlimited, repository=Repository("free/app"), tell=False)
+        await site.push("v1", limited, notify=False)
+        await site.push("v1", unlimited, repository=Repository("free/app"), notify=False)
         await site.event("v1", limited.digest, rules_rev=rev)
         await site.event("v1", unlimited.digest, repository=Repository("free/app"), rules_rev=rev)
         ends = {end.rule: end for end in await site.ends(2)}
@@ -50,7 +50,7 @@ async def test_a_links_limit_holds_for_all_that_takes_it(tmp_path: Path) -> None
         images_pushed = [images.image(layers=[os.urandom(SIZE), os.urandom(SIZE)]) for _ in range(2)]
         for number, image in enumerate(images_pushed):
             repository = Repository(f"game/app{number}")
-            await site.push("v1", image, repository=repository, tell=False)
+            await site.push("v1", image, repository=repository, notify=False)
             await site.event("v1", image.digest, repository=repository, rules_rev=rev)
         ends = await site.ends(2)
         whole = max(end.end_time for end in ends) - min(end.start_time for end in ends)
@@ -63,7 +63,7 @@ async def test_a_limit_that_is_lifted_is_lifted_for_what_is_under_way(tmp_path: 
         slow = {"source": "cn", "destination": "eu", "filters": FILTERS}
         rev = await site.declare("rule", "release", **slow, speed=1024)
         image = images.image(layers=[os.urandom(SIZE)])  # three minutes at that speed
-        await site.push("v1", image, tell=False)
+        await site.push("v1", image, notify=False)
         await site.event("v1", image.digest, rules_rev=rev)
         while not site.source.traffic.requests["GET", "blob"]:
             await asyncio.sleep(0.01)

@@ -27,7 +27,7 @@ async def announce(site: Site, tag: str | None, action: Action = Action.MANIFEST
 
 
 async def test_the_tag_is_looked_up_and_copied(site: Site) -> None:
-    digest = await site.push("v1", images.image(layers=[b"quay" * 100]), tell=False)
+    digest = await site.push("v1", images.image(layers=[b"quay" * 100]), notify=False)
     await announce(site, "v1")
     (end,) = await site.ends(1)
     assert (end.status, end.digest, end.error) == (Status.SUCCEED, digest, None)
@@ -36,14 +36,14 @@ async def test_the_tag_is_looked_up_and_copied(site: Site) -> None:
 
 async def test_an_index_arrives_whole_too(site: Site) -> None:
     image = images.index([images.image(layers=[b"amd64"]), images.image(layers=[b"arm64"])])
-    digest = await site.push("multi", image, tell=False)
+    digest = await site.push("multi", image, notify=False)
     await announce(site, "multi")
     (end,) = await site.ends(1)
     assert (end.status, end.digest, await site.holds("multi")) == (Status.SUCCEED, digest, digest)
 
 
 async def test_said_twice_the_second_finds_it_there(site: Site) -> None:
-    digest = await site.push("v1", images.image(layers=[b"x"]), tell=False)
+    digest = await site.push("v1", images.image(layers=[b"x"]), notify=False)
     await announce(site, "v1")
     await site.ends(1)
     await announce(site, "v1")
@@ -54,10 +54,10 @@ async def test_said_twice_the_second_finds_it_there(site: Site) -> None:
 
 
 async def test_the_second_push_of_a_tag_moves_it(site: Site) -> None:
-    await site.push("latest", images.image(layers=[b"old"]), tell=False)
+    await site.push("latest", images.image(layers=[b"old"]), notify=False)
     await announce(site, "latest")
     await site.ends(1)
-    digest = await site.push("latest", images.image(layers=[b"new"]), tell=False)
+    digest = await site.push("latest", images.image(layers=[b"new"]), notify=False)
     await announce(site, "latest")
     _, end = await site.ends(2)
     assert (end.status, end.digest, await site.holds("latest")) == (Status.SUCCEED, digest, digest)
@@ -66,12 +66,12 @@ async def test_the_second_push_of_a_tag_moves_it(site: Site) -> None:
 async def test_a_tag_that_is_stored_after_it_was_announced_arrives(site: Site) -> None:
     await announce(site, "v1")
     await asyncio.sleep(0.3)
-    digest = await site.push("v1", images.image(layers=[b"late"]), tell=False)
+    digest = await site.push("v1", images.image(layers=[b"late"]), notify=False)
     (end,) = await site.ends(1)
     assert (end.status, end.digest) == (Status.SUCCEED, digest)
 
 
-async def test_a_tag_that_never_comes_is_gone_after_a_while(site: Site) -> None:
+async def test_a_tag_that_never_comes_is_missing_after_a_while(site: Site) -> None:
     await announce(site, "sample")  # as the button that tests a webhook sends it
     (end,) = await site.ends(1)
     assert (end.status, end.digest) == (Status.SKIPPED, None)
@@ -82,11 +82,11 @@ async def test_a_tag_that_never_comes_is_gone_after_a_while(site: Site) -> None:
 
 
 async def test_a_signature_that_is_named_by_its_tag_alone_follows_its_image(site: Site) -> None:
-    image = await site.push("v1", images.image(layers=[b"signed"]), tell=False)
+    image = await site.push("v1", images.image(layers=[b"signed"]), notify=False)
     await announce(site, "v1")
     await site.ends(1)
     tag = f"{image.replace(':', '-')}.sig"
-    signature = await site.push(tag, images.image(layers=[b"signature"]), tell=False)
+    signature = await site.push(tag, images.image(layers=[b"signature"]), notify=False)
     await announce(site, tag)
     _, end = await site.ends(2)
     assert (end.status, end.digest, await site.holds(tag)) == (Status.SUCCEED, signature, signature)

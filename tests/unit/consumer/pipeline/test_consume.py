@@ -148,8 +148,8 @@ async def take_some_away(reading: Reading, group: Group, partition: int | None =
     """Another member comes, is given partitions (at least `partition`), and leaves without having finished anything."""
     before = set(group._positions)  # type: ignore[attr-defined]
     others: list[Group] = []
-    while (gone := before - set(group._positions)) == set() or (  # type: ignore[attr-defined]
-        partition is not None and Partition(EVENTS, partition) not in gone
+    while (revoked := before - set(group._positions)) == set() or (  # type: ignore[attr-defined]
+        partition is not None and Partition(EVENTS, partition) not in revoked
     ):
         others.append(await reading.log.group("agents", [EVENTS]))
         await others[-1].read(max_records=1, timeout=0.01)
@@ -202,10 +202,10 @@ async def _committed(group: Group, partition: Partition) -> int:
     return int(found)
 
 
-async def test_records_that_the_log_lost_are_told_once_and_those_that_are_left_are_read(
+async def test_truncated_records_are_reported_once_and_those_that_are_left_are_read(
     reading: Reading,
 ) -> None:
-    """The first try to tell of them meets a log that is away."""
+    """The first attempt to report them meets a log that is away."""
     group, partition = await reading.log.group("agents", [EVENTS]), Partition(EVENTS, 3)
     lost = [{}, {partition: 7}]
     group.truncated = lambda: lost.pop() if lost else {}  # type: ignore[method-assign]

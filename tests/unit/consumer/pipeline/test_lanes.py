@@ -52,7 +52,7 @@ class Work:
         self.yielding: dict[str, asyncio.Event] = {}  # these yield their permit first, until it is set
         self.controls: dict[str, TaskControl] = {}
         self.done: list[str] = []
-        self.told: list[str] = []
+        self.finished: list[str] = []
         self.superseded: list[str] = []
         self.lanes = Lanes(
             self.run, supersede=self.supersede, stops=Stops(), permits_per_destination=4,
@@ -75,14 +75,14 @@ class Work:
         self.superseded.append(run.task.event.id)
 
     def put(self, name: str, tag: str, *, bulk: bool, dry_run: bool = False) -> None:
-        self.lanes.put(_task(name, tag, bulk=bulk, dry_run=dry_run), lambda: self.told.append(name))
+        self.lanes.put(_task(name, tag, bulk=bulk, dry_run=dry_run), lambda: self.finished.append(name))
 
     def put_of_replica(self, name: str, tag: str, trigger: TriggerKind) -> None:
         task = _task(name, tag, bulk=True)
         part_of = PartOf(execution_id=name, rule=REPLICA.name, trigger=trigger)
         event = task.event.model_copy(update={"part_of": part_of})
         self.lanes.put(
-            replace(task, event=event, compiled=CompiledRule(REPLICA)), lambda: self.told.append(name)
+            replace(task, event=event, compiled=CompiledRule(REPLICA)), lambda: self.finished.append(name)
         )
 
     async def settle(self) -> set[str]:
@@ -164,11 +164,11 @@ async def test_what_only_waits_ends_at_once_when_a_newer_one_of_its_tag_comes(wo
         work.put(f"push {number}", "v1", bulk=False)
         await work.settle()
     assert set(work.running) == {"push 0"}
-    assert work.superseded == work.told == ["push 1", "push 2", "push 3"]
+    assert work.superseded == work.finished == ["push 1", "push 2", "push 3"]
     assert len(list(work.lanes.entries())) == 2
     assert await work.finish("push 0") == {"push 4"}
     assert await work.finish("push 4") == set()
-    assert work.told[3:] == ["push 0", "push 4"]
+    assert work.finished[3:] == ["push 0", "push 4"]
     assert not work.lanes._entries
 
 
@@ -180,9 +180,9 @@ async def test_what_comes_in_again_is_the_same_task_and_supersedes_nothing(work:
         await work.settle()
     assert not work.controls["one"].superseded.is_set()
     assert await work.finish("one") == {"two"}
-    assert work.told == ["one", "one"]
+    assert work.finished == ["one", "one"]
     await work.finish("two")
-    assert (work.done, work.told) == (["one", "two"], ["one", "one", "two", "two"])
+    assert (work.done, work.finished) == (["one", "two"], ["one", "one", "two", "two"])
 
 
 async def test_a_task_that_yields_leaves_its_permit_to_others_and_gets_it_again(work: Work) -> None:

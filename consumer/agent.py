@@ -81,6 +81,7 @@ class Agent:
             admission=Admission(state=self._state, public=public, owners=self._owners, clock=self._clock),
             mark_in_progress=lambda run: self._reporter.progress([run]),
             clock=self._clock,
+            limits=self._settings.images,
             subjects=LRUCache(_MOST_SUBJECTS),
             counted=LRUCache(_MOST_COUNTED),
         )

@@ -88,6 +88,19 @@ class TransferLimits(Settings):
     """Bytes that may be prefetched into the region and not named by a manifest yet; 0 prefetches nothing."""
 
 
+class ImageLimits(Settings):
+    """How large an image may be; a larger one ends `Failed` with the limit in its error."""
+
+    manifests: int = Field(10_000, gt=0)
+    """Manifests of one image, an index and all below it."""
+
+    manifest_bytes: int = Field(64 * 1024**2, gt=0)
+    """Bytes of all manifests of one image; they are in memory until the root manifest is written."""
+
+    referrers: int = Field(1000, gt=0)
+    """Referrers of one image (signatures, SBOMs, attestations), with the referrers of referrers."""
+
+
 class AgentSettings(Settings):
     """Limits of one agent."""
 
@@ -116,3 +129,4 @@ class AgentSettings(Settings):
     parking: ParkingPolicy = ParkingPolicy()
     window: ReadWindow = ReadWindow()
     transfers: TransferLimits = TransferLimits()
+    images: ImageLimits = ImageLimits()

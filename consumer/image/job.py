@@ -8,6 +8,7 @@ from typing import Self
 from consumer.blobs.copy_blobs import BlobCopier
 from consumer.image.admission import Admission, Stage
 from consumer.progress import TaskControl, TaskProgress, TaskRun
+from consumer.settings import ImageLimits
 from consumer.task import Task
 from mesh.clock import Clock
 from mesh.registry.absence import resolve_confirmed
@@ -24,6 +25,7 @@ class Services:
     admission: Admission
     mark_in_progress: Callable[[TaskRun], Awaitable[None]]  # on the log
     clock: Clock
+    limits: ImageLimits
     subjects: MutableMapping[Digest, Digest | None]  # what untagged manifests are about; a cache
     counted: MutableMapping[tuple[str, PlaceName, Digest], str]
     """Which task of a dry run counted a blob, by execution and destination; a cache, so some count twice."""

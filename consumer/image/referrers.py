@@ -34,7 +34,6 @@ from schemas.completions import Side, Status
 from schemas.names import Digest, Tag
 
 _DEEPEST = 4
-_MOST = 1000  # of one image, with the referrers of referrers
 _CONCURRENT_REQUESTS = 8
 _LISTING_VALID_SECONDS = 300.0
 
@@ -278,7 +277,8 @@ class _Walk:
 
     def _check_limits(self, depth: int, new: int) -> None:
         self._found += new
-        if self._found > _MOST:
-            raise ContentRefused(f"more than {_MOST} referrers of one image are not copied", side=Side.SOURCE)
+        most = self._job.services.limits.referrers
+        if self._found > most:
+            raise ContentRefused(f"more than {most} referrers of one image are not copied", side=Side.SOURCE)
         if new and depth == _DEEPEST:
             raise ContentRefused(f"referrers nested deeper than {_DEEPEST} are not copied", side=Side.SOURCE)

@@ -10,6 +10,7 @@ from itertools import islice
 
 from consumer.image.job import Job
 from consumer.image.plan import Image
+from consumer.settings import ImageLimits
 from mesh.concurrency import all_of
 from mesh.errors import ContentRefused, NotFound
 from mesh.registry.absence import resolve_confirmed
@@ -22,8 +23,6 @@ SETTLE_SECONDS = 5.0
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.05, 0.5  # seconds between two looks at an unsettled tag
 _CONCURRENT_READS = 8
 _DEEPEST = 4
-_MOST_MANIFESTS = 10_000
-_MOST_BYTES = 64 * 1024**2  # of all manifests of one image: they are in memory until the root is written
 
 
 async def announced_digest(job: Job) -> Digest | None:
@@ -83,7 +82,7 @@ async def read_image(
         root = await source.read_manifest(repository, digest)
     except NotFound:
         return None
-    walk = _Walk(root, leave_out)
+    walk = _Walk(root, leave_out, job.services.limits)
     while wanted := walk.next_level():
         for batch in _batches(wanted):
             found = await all_of(source.read_manifest(repository, part.digest) for part in batch)
@@ -117,8 +116,10 @@ async def holds_all(job: Job, image: Image) -> bool:
 class _Walk:
     """Walks from a root down, level by level, each manifest once; refuses what is nested too deep or too large."""
 
-    def __init__(self, root: Manifest, leave_out: Callable[[Manifest], AbstractSet[Digest]]) -> None:
-        self._leave_out = leave_out
+    def __init__(
+        self, root: Manifest, leave_out: Callable[[Manifest], AbstractSet[Digest]], limits: ImageLimits
+    ) -> None:
+        self._leave_out, self._limits = leave_out, limits
         self._found: dict[Digest, tuple[Manifest, Parts]] = {}
         self._depth: dict[Digest, int] = {}
         self._level: list[Digest] = []
@@ -128,8 +129,9 @@ class _Walk:
     def add(self, manifest: Manifest) -> None:
         """Adds a manifest that was read."""
         self._bytes += len(manifest.body)
-        if len(self._found) >= _MOST_MANIFESTS or self._bytes > _MOST_BYTES:
-            limit = f"{_MOST_MANIFESTS} manifests or {_MOST_BYTES} bytes of them"
+        limits = self._limits
+        if len(self._found) >= limits.manifests or self._bytes > limits.manifest_bytes:
+            limit = f"{limits.manifests} manifests or {limits.manifest_bytes} bytes of them"
             raise ContentRefused(f"an image with more than {limit} is not copied", side=Side.SOURCE)
         self._found[manifest.digest] = (manifest, read_parts(manifest, Side.SOURCE))
         self._depth[manifest.digest] = self._deepest

@@ -77,7 +77,7 @@ class TagOwners:
         rule = self._still_leading(task, PlaceName(owner[0]), Repository(owner[1]))
         if rule is None:
             return None
-        message = f"{rule.name}: that rule brought this tag first, from {owner[0]}/{owner[1]}"[:256]
+        message = f"{rule.name}: that rule wrote this tag first, from {owner[0]}/{owner[1]}"[:256]
         return TaskError(code=OWNED, side=Side.MESH, message=message)
 
     @asynccontextmanager

@@ -84,7 +84,7 @@ async def test_the_second_rule_that_comes_to_a_tag_learns_whose_it_is(site: Comp
     end = (await site.ends(2))[1]
     assert (end.rule, end.status, ended(end)) == ("from-us", Status.SKIPPED, "owned_by")
     assert end.error is not None
-    assert end.error.message == "from-cn: that rule brought this tag first, from cn/a/b/app"
+    assert end.error.message == "from-cn: that rule wrote this tag first, from cn/a/b/app"
     assert await site.at("eu", "1", TEAM) == first
 
     again = await site.push_at("cn", "1", images.image(layers=[b"again"]), TEAM)

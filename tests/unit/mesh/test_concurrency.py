@@ -12,6 +12,7 @@ from consumer.deletion import untag
 from consumer.image import estimate, survey
 from consumer.image.plan import Image, make_plan
 from consumer.progress import TaskProgress
+from consumer.settings import ImageLimits
 from mesh.concurrency import KeyedLock
 from mesh.errors import ServerFault
 from mesh.registry.manifests import read_parts
@@ -75,7 +76,7 @@ async def _estimate(registry: Any) -> None:
 
 
 async def _survey(registry: Any) -> None:
-    job: Any = SimpleNamespace(source=registry, task=task())
+    job: Any = SimpleNamespace(source=registry, task=task(), services=SimpleNamespace(limits=ImageLimits()))
     await survey.read_image(job, INDEX.digest)
 
 

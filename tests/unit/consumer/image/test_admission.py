@@ -1,12 +1,12 @@
-"""`public_only`: what everybody sees of a source, believed for a minute, and never guessed."""
+"""Admission: which checks happen when, and what anonymous clients see of a source."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import Any, cast
 
 import pytest
 
-from consumer.image.admission import PublicView
+from consumer.image.admission import Check, PublicView, Stage, checks_at
 from consumer.task import Task
 from mesh.errors import ConfirmedNotFound, Denied, Unreachable
 from mesh.registry.port import Descriptor, Registry
@@ -121,3 +121,19 @@ async def test_a_rule_that_does_not_ask_for_it_costs_no_question() -> None:
     view, _ = _view(everybody, Answers(FOUND))
     assert await _said(view, _task(public_only=False)) is None
     assert everybody.asked == 0
+
+
+@pytest.mark.parametrize("stage", Stage)
+def test_everything_is_checked_before_each_stage_of_a_tag(stage: Stage) -> None:
+    assert checks_at(stage, _task()) == set(Check)
+
+
+def test_an_untagged_push_is_not_checked_before_it_proves_to_be_a_task() -> None:
+    untagged = replace(_task(), tag=None)
+    assert checks_at(Stage.START, untagged) == set()
+    assert checks_at(Stage.WRITE, untagged) == set(Check)
+
+
+@pytest.mark.parametrize("stage", Stage)
+def test_a_deletion_follows_whether_or_not_the_source_was_public(stage: Stage) -> None:
+    assert checks_at(stage, replace(_task(), operation="delete")) == {Check.DECLARED, Check.OWNER}

@@ -74,7 +74,8 @@ async def test_a_whole_copy(mesh: Mesh) -> None:
     assert source == {
         "GET catalog": 1,
         "GET tags": 1,
-        "HEAD manifest": 6 * IMAGES,  # listed, resolved, for cosign's three tags, and after the tag was written
+        "HEAD manifest": 6
+        * IMAGES,  # listed, resolved, for cosign's three tags, and after the tag was written
         "GET manifest": (1 if _has_api(mesh) else 2) * IMAGES,
         "GET referrers": IMAGES,
         "GET blob": 4 * IMAGES,

@@ -19,7 +19,8 @@ def beat(
     found = {str(NAME): waiting} if waiting is not None else {}
     return Heartbeat(
         id=agent, time=NOW - timedelta(seconds=ago), agent=agent, region=Region("shanghai"), rules_rev=1, running=0,
-        places={str(NAME): place, "cn": "Failed: the instance is away"}, waiting=found | {"other": DestinationBacklog(tasks=9)},
+        places={str(NAME): place, "cn": "Failed: the instance is away"},
+        waiting=found | {"other": DestinationBacklog(tasks=9)},
     )  # fmt: skip
 
 

@@ -143,8 +143,3 @@ async def until_log_available(call: Callable[[], Awaitable[T]], clock: Clock) ->
         except LogUnavailable as error:
             LOG.warning("waiting for the log", action="log_away", error=str(error))
             await clock.sleep(_LOG_RETRY_SECONDS)
-
-
-def delays(*, first: float, longest: float, tries: int, random: Random) -> Iterator[float]:
-    """Kept while its callers move to `Backoff.waits`."""
-    return Backoff(first, longest).waits(tries, random)

@@ -3,14 +3,13 @@
 import hmac
 from collections.abc import Iterator
 from dataclasses import dataclass
-from functools import lru_cache
-from ipaddress import IPv6Address, ip_address
 from typing import Protocol
 
 import structlog
 from aiohttp import web
 
 from mesh.errors import InvalidInput
+from mesh.loopback import is_loopback
 from schemas.names import SecretName
 from schemas.topology import Instance
 
@@ -94,11 +93,3 @@ def _is_local(request: web.Request) -> bool:
     if not isinstance(peer, tuple) or any(header in request.headers for header in _PROXY_HEADERS):
         return False
     return is_loopback(str(peer[0]))
-
-
-@lru_cache(maxsize=1024)  # registries are few, and their addresses stay the same
-def is_loopback(host: str) -> bool:
-    """Returns whether a peer address is a loopback one; it may have a zone, or be IPv4 mapped into IPv6."""
-    address = ip_address(host.partition("%")[0])
-    mapped = address.ipv4_mapped if isinstance(address, IPv6Address) else None
-    return (mapped or address).is_loopback

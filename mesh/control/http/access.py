@@ -5,13 +5,13 @@ name to loopback (DNS rebinding) is recognised by the Host header. A page of ano
 preflight request, which the API does not answer.
 """
 
-import ipaddress
 from urllib.parse import urlsplit
 
 from aiohttp import web
 from aiohttp.typedefs import Handler
 
 from mesh.errors import InvalidInput, RegmeshError, clean
+from mesh.loopback import is_loopback
 
 
 class Forbidden(RegmeshError):
@@ -57,18 +57,6 @@ def host_name(header: str) -> str:
         return urlsplit(f"//{header}").hostname or ""
     except ValueError:
         return ""
-
-
-def is_loopback(host: str) -> bool:
-    """Checks whether a host is `localhost` or a loopback address."""
-    if host == "localhost":
-        return True
-    try:
-        address = ipaddress.ip_address(host.partition("%")[0])
-    except ValueError:
-        return False
-    mapped = address.ipv4_mapped if isinstance(address, ipaddress.IPv6Address) else None
-    return (mapped or address).is_loopback
 
 
 def _came_over_loopback(request: web.Request) -> bool:

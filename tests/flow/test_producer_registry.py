@@ -42,8 +42,8 @@ async def registry(folder: Path, notified: str) -> AsyncIterator[str]:
 
 
 async def push_blob(http: ClientSession, url: str, repository: str, content: bytes) -> dict[str, object]:
-    async with http.post(f"{url}/v2/{repository}/blobs/uploads/") as begun:
-        where = begun.headers["Location"]
+    async with http.post(f"{url}/v2/{repository}/blobs/uploads/") as started:
+        where = started.headers["Location"]
     async with http.put(f"{where}&digest={digest(content)}", data=content) as put:
         assert put.status == 201
     return {"mediaType": "application/octet-stream", "digest": digest(content), "size": len(content)}

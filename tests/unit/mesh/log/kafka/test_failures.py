@@ -1,4 +1,4 @@
-"""aiokafka's errors as ours: what may be tried again, and what somebody must mend."""
+"""Translation of aiokafka's errors: which may be retried, and which an operator must repair."""
 
 import asyncio
 
@@ -20,7 +20,7 @@ from mesh.log.kafka.failures import answering
         ConnectionResetError("reset"),
     ],
 )
-async def test_what_may_pass_is_unavailable(error):
+async def test_a_transient_error_is_unavailable(error):
     with pytest.raises(LogUnavailable, match=r"append.*a:1") as raised:
         async with answering("append", "a:1", 5):
             raise error
@@ -30,20 +30,20 @@ async def test_what_may_pass_is_unavailable(error):
 @pytest.mark.parametrize(
     "error", [errors.TopicAuthorizationFailedError("t"), errors.SaslAuthenticationFailed("bad password")]
 )
-async def test_what_somebody_must_mend_is_not_retryable(error):
+async def test_a_refusal_is_not_retryable(error):
     with pytest.raises(LogError, match="refused") as raised:
         async with answering("append", "a:1", 5):
             raise error
     assert not raised.value.retryable
 
 
-async def test_a_wait_has_an_end():
+async def test_a_wait_times_out():
     with pytest.raises(LogUnavailable, match=r"within 0\.01 s"):
         async with answering("commit", "a:1", 0.01):
             await asyncio.sleep(60)
 
 
-async def test_a_cancellation_stays_one():
+async def test_a_cancellation_is_not_translated():
     async def wait() -> None:
         async with answering("commit", "a:1", 60):
             await asyncio.sleep(60)
@@ -55,7 +55,7 @@ async def test_a_cancellation_stays_one():
         await waiting
 
 
-async def test_a_bug_of_ours_is_not_dressed_up():
+async def test_an_unexpected_error_is_not_translated():
     with pytest.raises(ZeroDivisionError):
         async with answering("append", "a:1", 5):
             _ = 1 / 0

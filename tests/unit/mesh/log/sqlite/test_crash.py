@@ -85,7 +85,7 @@ async def everything(log: SqliteLog, topic: str) -> list[Record]:
 
 
 def killed_in_the_middle(path: Path, times: int) -> list[dict]:
-    """Returns what a process reported, which was killed at a random moment of its work and started again."""
+    """Returns the report of a process that is killed at a random moment of its work and started again."""
     appender = [sys.executable, "-c", APPENDER, str(path), str(times)]
     done = subprocess.run(appender, stdout=subprocess.PIPE, check=True, timeout=120)
     return [json.loads(line) for line in done.stdout.splitlines()]
@@ -207,7 +207,7 @@ asyncio.run(main(*sys.argv[1:]))
 
 
 def small_disk(folder: Path) -> str:
-    """Where we may mount, a file system of 8 MiB; else a limit on the size of files, which fails in the same places."""
+    """A file system of 8 MiB where mounting is permitted, else a file size limit, which fails at the same points."""
     folder.mkdir()
     mounted = subprocess.run(
         ["mount", "-t", "tmpfs", "-o", "size=8m", "tmpfs", str(folder)], capture_output=True, check=False

@@ -1,4 +1,4 @@
-"""What the embedded log refuses to open, each with one line that says what to do."""
+"""Files that the embedded log refuses to open, each with one line that says what to do."""
 
 import contextlib
 import sqlite3
@@ -41,15 +41,15 @@ async def test_a_device():
     assert "not a regular file" in await refusal(Path("/dev/null"))
 
 
-async def test_a_folder_that_is_not_there(tmp_path):
+async def test_a_missing_folder(tmp_path):
     assert "create " in await refusal(tmp_path / "nowhere" / "log.db")
 
 
-async def test_a_place_where_nothing_can_be_written():
+async def test_a_folder_that_is_not_writable():
     assert "cannot write" in await refusal(Path("/proc/log.db"))
 
 
-async def test_what_is_no_database(tmp_path):
+async def test_a_file_that_is_no_database(tmp_path):
     path = tmp_path / "log.db"
     path.write_bytes(b"not a database at all, but long enough to look at" * 100)
     assert "damaged" in await refusal(path)

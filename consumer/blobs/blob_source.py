@@ -112,7 +112,10 @@ class BlobSources:
                     found.append(place)
             except RegmeshError as error:
                 log.info(
-                    "a nearby place was skipped", action="near_failed", place=place.name, error=str(error)
+                    "a nearby place was skipped",
+                    action="nearby_place_skipped",
+                    place=place.name,
+                    error=str(error),
                 )
         return ImageSources(found)
 

@@ -57,7 +57,7 @@ class HolderHealth:
 
     def report_failure(self, holder: Holder, error: RegmeshError) -> None:
         """Records that the holder could not be opened. One that merely lacks the blob stays trusted."""
-        log.info("a holder was skipped", action="source_passed", source=holder.name, error=str(error))
+        log.info("a holder was skipped", action="source_skipped", source=holder.name, error=str(error))
         if isinstance(error, Unreachable):
             self.drop(holder.address, error)
         elif error.retryable or isinstance(error, Denied):

@@ -133,15 +133,18 @@ class Task:
         lane = (self.destination.name, self.source.name, self.repository)
         return (*lane, "bulk") if self.is_bulk else lane
 
-    def supersedes(self, older: Event) -> bool:
+    def supersedes(self, older: Event, *, holds: bool = False) -> bool:
         """Returns whether it makes the task of `older`, an event with the same target, needless.
 
-        What a listing found supersedes no push, and a fill supersedes nothing that a human asked for, since it
-        overwrites less.
+        A push always does. A task of an execution can be stopped, so it makes one of another execution needless only
+        once the destination `holds` its digest, or where neither was started by hand and both are parked. It
+        supersedes no push, and a fill supersedes nothing that a human asked for, since it overwrites less.
         """
-        if older.part_of is None:
-            return not self.is_bulk
-        return not self.is_fill or older.part_of.trigger in FILLS
+        if not self.is_bulk:
+            return True
+        if older.part_of is None or (self.is_fill and older.part_of.trigger not in FILLS):
+            return False
+        return holds or "manual" not in (self.trigger, older.part_of.trigger)
 
 
 @dataclass(frozen=True, slots=True)

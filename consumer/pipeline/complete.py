@@ -24,7 +24,9 @@ async def complete(
     """
     task, completion = run.task, make_completion(run, outcome, now)
     region = task.destination.region
-    records = [Append(topics.completions(region), completion.key, codec.encode(completion))]
+    # First and alone, as an append may land in part: the event is delivered again until all that follows has landed.
+    await log.append([Append(topics.completions(region), completion.key, codec.encode(completion))])
+    records: list[Append] = []
     if task.operation == "delete":
         records += _departure(task, outcome, now)
     elif outcome.holds and outcome.digest is not None:
@@ -44,12 +46,8 @@ async def complete_parked(parked: Parked, outcome: Outcome, now: datetime, log: 
     """
     completion = parked.ended(outcome.status, outcome.error, now)
     region = parked.destination_region
-    await log.append(
-        [
-            Append(topics.completions(region), completion.key, codec.encode(completion)),
-            Append(topics.retry(region), parked.task_id, None),
-        ]
-    )
+    await log.append([Append(topics.completions(region), completion.key, codec.encode(completion))])
+    await log.append([Append(topics.retry(region), parked.task_id, None)])
 
 
 def make_parked(

@@ -1,6 +1,6 @@
 """Lanes: tasks of one repository and destination run in order, one at a time; lanes run concurrently.
 
-Each destination has a number of permits, so that a slow one holds up only itself. A task supersedes an older one with
+Each destination has a number of permits, so that a slow one holds up only itself. A push supersedes an older task with
 the same target: one that runs ends at its next check; one that is queued ends at once, so however often a tag is pushed
 behind a long copy, only one task of it is queued. A task that is put in again, because its partition was revoked and
 assigned again, runs once and calls every `done` callback.
@@ -104,8 +104,8 @@ class Lanes:
             same.done.append(done)
             return same
         entry = self._entries[key] = self._entry(task, done)
-        for older in self._with_target(task.target):
-            if task.supersedes(older.task.event):
+        if not task.is_bulk:  # a listed task may be stopped before it brings its digest
+            for older in self._with_target(task.target):
                 self._mark_superseded(older)
         self._latest[task.is_bulk, task.target] = entry
         if (queue := self._queues.get(task.lane)) is not None:

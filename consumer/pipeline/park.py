@@ -158,10 +158,13 @@ class Parking:
         if await self.is_parked(task):
             await self._log.append([Append(self._topic, task.task_id, None)])
 
-    async def supersede(self, task: Task) -> None:
-        """Ends the older parked tasks with the same target. `task` itself has ended or is parked."""
+    async def supersede(self, task: Task, *, holds: bool = False) -> None:
+        """Ends the older parked tasks that `task`, which has ended or is parked itself, makes needless.
+
+        `holds` says that the destination holds what the task was about.
+        """
         for parked in list(self._by_target.get(task.target, {}).values()):
-            if _is_superseded(parked, task) and not self._is_running(parked):
+            if _is_superseded(parked, task, holds=holds) and not self._is_running(parked):
                 await self._end(parked, skipped(SUPERSEDED, "a newer push or deletion of this tag came"))
 
     async def run(self, lanes: Lanes) -> None:
@@ -228,6 +231,6 @@ def _target_of(parked: Parked) -> Target:
     )  # fmt: skip
 
 
-def _is_superseded(parked: Parked, task: Task) -> bool:
+def _is_superseded(parked: Parked, task: Task, *, holds: bool) -> bool:
     is_newer = task.event.time > parked.event.time and parked.task_id != task.task_id
-    return is_newer and task.supersedes(parked.event)
+    return is_newer and task.supersedes(parked.event, holds=holds)

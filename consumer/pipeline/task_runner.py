@@ -174,7 +174,8 @@ class TaskRunner:
             lambda: complete(run, outcome, ports.clock.now(), ports.log, was_parked=was_parked), ports.clock
         )
         self._report(completion)
-        await until_log_available(partial(self._parking.supersede, run.task), self._ports.clock)
+        holds = outcome.holds or outcome.status is Status.SUCCEED
+        await until_log_available(partial(self._parking.supersede, run.task, holds=holds), self._ports.clock)
 
     async def _stop_reporting(self, run: TaskRun) -> None:
         """No progress record may follow the tombstone of the task's end: it would stay for ever."""

@@ -1,13 +1,14 @@
 """Tasks that fail for now: parked durably, run again by themselves, and holding up no other task."""
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import aclosing, asynccontextmanager
 from pathlib import Path
 
 import pytest
 
 from consumer.settings import ParkingPolicy, TaskRetries
+from mesh.errors import LogUnavailable
 from mesh.log.port import Append
 from mesh.registry.builtin.faults import Fail
 from schemas import codec, topics
@@ -191,3 +192,34 @@ async def test_it_waits_longer_from_round_to_round(tmp_path: Path, rounds: int) 
         await parked(site, seen)
         assert waits[1] == pytest.approx(0.3 * 0.875)
         assert waits[2] == waits[3] == pytest.approx(0.6 * 0.875)
+
+
+@pytest.mark.parametrize("lands", ["none", "all but the completion"])
+async def test_an_end_of_which_a_part_is_written_is_written_again(tmp_path: Path, lands: str) -> None:
+    """An append to Kafka is no transaction: its parts are on different brokers, and the agent may die between them."""
+    async with parking(tmp_path, NEVER_DUE) as site:
+        broken(site)
+        await site.push("v1", images.image(layers=[b"torn"]))
+        (one,) = (await parked(site, lambda found: len(found) == 1)).values()
+        await site.stop()
+        site.destination.faults.fail = None
+        append, torn = site.log.append, asyncio.Event()
+
+        async def tear(records: Sequence[Append]) -> None:
+            ends = [it for it in records if it.topic == topics.completions(FRANKFURT)]
+            if not ends:
+                return await append(records)
+            if lands != "none":
+                await append([it for it in records if it not in ends])
+            torn.set()
+            raise LogUnavailable("the leader of the completions does not answer")
+
+        site.log.append = tear  # type: ignore[method-assign]
+        await append([Append(RETRY, one.key, codec.encode(one.model_copy(update={"not_before": one.time})))])
+        await site.start()
+        await asyncio.wait_for(torn.wait(), 20)
+        await site.kill()  # opens the log anew
+        await site.start()
+        (end,) = await site.ends(1)
+        assert (end.status, end.task_id) == (Status.SUCCEED, one.task_id)
+        assert await parked(site, lambda found: not found) == {}

@@ -3,6 +3,7 @@
 import json
 import os
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -89,3 +90,33 @@ def test_a_rule_run_by_hand_copies_what_is_there_and_says_so(line: Line, tmp_pat
     # Two topics, and on Kafka the end of the parking may be read before the end of the task.
     ended = {"repository": "tools/app", "tag": "v1", "execution": waiting["execution_id"]}
     assert len(until("the end of the task", lambda: line.log(**ended))) == 1
+
+
+def test_a_run_that_is_stopped_takes_nothing_from_an_earlier_run(line: Line, tmp_path: Path) -> None:
+    """Two runs of one rule over the same tags, slow enough that the second comes while the first copies."""
+    tags = [f"v{number:02}" for number in range(12)]
+    made = {tag: images.image(layers=[os.urandom(100_000)]) for tag in tags}
+    layout = images.write_layout(tmp_path / "pushed", made)
+    for tag in tags:
+        parts.push(layout, tag, line.source, f"tools/app:{tag}")
+    rule = BY_HAND.replace("trigger: {type: manual}", "trigger: {type: manual}\n    speed: 300000")
+    (tmp_path / "by-hand.yaml").write_text(rule)
+    server = ("--server", line.api)
+    assert parts.run_regmesh("apply", "-f", str(tmp_path / "by-hand.yaml"), *server).returncode == 0
+
+    first = parts.run_regmesh("sync", "by-hand", *server).stdout.strip()
+    until("the first copies", lambda: line.log(execution=first, status="Succeed"), within=60)
+    second = parts.run_regmesh("sync", "by-hand", *server).stdout.strip()
+    until("the second is listed", lambda: execution(line, second)["total"] == len(tags), within=60)
+    assert parts.run_regmesh("stop", second, *server).returncode == 0
+    until("the first has ended", lambda: execution(line, first)["status"] != "InProgress", within=90)
+    ended = execution(line, first)
+    assert (ended["status"], ended["succeed"]) == ("Succeed", len(tags))
+    for tag in tags:
+        assert line.destination.digest("tools/app", tag) == made[tag].digest
+
+
+def execution(line: Line, number: str) -> dict[str, Any]:
+    """An execution as the API shows it."""
+    found: dict[str, Any] = parts.get(f"{line.api}/api/v1/executions/{number}")
+    return found

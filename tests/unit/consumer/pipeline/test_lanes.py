@@ -129,25 +129,17 @@ async def test_a_listed_event_supersedes_no_push(work: Work) -> None:
     assert await work.finish("push") == {"listed"}
 
 
-async def test_the_newer_of_two_listed_events_of_a_tag_supersedes_the_older(work: Work) -> None:
-    work.put("first", "v1", bulk=True)
+@pytest.mark.parametrize("trigger", ["manual", "scheduled", "reconcile"])
+async def test_a_listed_event_supersedes_no_listed_event(work: Work, trigger: TriggerKind) -> None:
+    """Its execution may be stopped before it brings the digest."""
+    work.put_of_replica("running", "v1", "manual")
+    work.put_of_replica("queued", "v1", "manual")
     await work.settle()
-    work.put("second", "v1", bulk=True)
-    assert work.controls["first"].superseded.is_set()
-    assert await work.finish("first") == {"second"}
-
-
-@pytest.mark.parametrize("fill", ["backfill", "reconcile"])
-async def test_a_fill_supersedes_nothing_that_was_asked_for_by_hand(work: Work, fill: TriggerKind) -> None:
-    """It leaves what is not its instance's, which a human's word writes over."""
-    work.put_of_replica("first fill", "v1", fill)
-    await work.settle()
-    work.put_of_replica("by hand", "v1", "manual")
-    assert work.controls["first fill"].superseded.is_set()
-    work.put_of_replica("fill", "v1", fill)
-    assert await work.finish("first fill") == {"by hand"}
-    assert not work.controls["by hand"].superseded.is_set()
-    assert await work.finish("by hand") == {"fill"}
+    work.put_of_replica("newer", "v1", trigger)
+    assert await work.settle() == {"running"}
+    assert not work.controls["running"].superseded.is_set()
+    assert await work.finish("running") == {"queued"}
+    assert await work.finish("queued") == {"newer"}
     assert work.superseded == []
 
 

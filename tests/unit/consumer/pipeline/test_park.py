@@ -127,9 +127,9 @@ async def test_the_end_of_a_task_looks_at_what_is_parked_of_its_own_tag_alone(
     looked: list[str] = []
     real = park_module._is_superseded
 
-    def counting(parked: Parked, task: Task) -> bool:
+    def counting(parked: Parked, task: Task, *, holds: bool) -> bool:
         looked.append(parked.repository)
-        return real(parked, task)
+        return real(parked, task, holds=holds)
 
     monkeypatch.setattr(park_module, "_is_superseded", counting)
     state = declared()
@@ -167,10 +167,43 @@ async def test_a_fill_ends_nothing_that_was_asked_for_by_hand(fill: TriggerKind)
     parking._log = Log()  # type: ignore[assignment]
     by_hand = of_replica("by hand", "manual")
     park(parking, by_hand, minutes_ago=0)
-    await parking.supersede(of_replica("fill", fill))
+    await parking.supersede(of_replica("fill", fill), holds=True)
     assert wrote == []
-    await parking.supersede(of_replica("again by hand", "manual"))
+    await parking.supersede(of_replica("again by hand", "manual"), holds=True)
     assert by_hand.task_id in wrote
+
+
+@pytest.mark.parametrize(
+    ("older", "newer", "holds", "ends"),
+    [
+        ("manual", "manual", False, False),
+        ("scheduled", "manual", False, False),
+        ("manual", "scheduled", False, False),
+        (
+            "scheduled",
+            "scheduled",
+            False,
+            True,
+        ),  # else each run of a schedule adds all tags of a dead destination
+        ("reconcile", "reconcile", False, True),
+        ("manual", "manual", True, True),
+        ("manual", "scheduled", True, True),
+    ],
+)
+async def test_a_task_that_can_be_stopped_ends_others_only_when_it_has_brought_its_digest(
+    older: TriggerKind, newer: TriggerKind, holds: bool, ends: bool
+) -> None:
+    parking, wrote = parking_of(declared()), list[str]()
+
+    class Log:
+        async def append(self, records: Any) -> None:
+            wrote.extend(record.key for record in records)
+
+    parking._log = Log()  # type: ignore[assignment]
+    first = of_replica("first", older)
+    park(parking, first, minutes_ago=0)
+    await parking.supersede(of_replica("second", newer), holds=holds)
+    assert (first.task_id in wrote) is ends
 
 
 def of_replica(name: str, trigger: TriggerKind) -> Task:

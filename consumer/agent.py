@@ -37,7 +37,7 @@ from schemas.completions import Side
 from schemas.names import PlaceName, Region
 from schemas.topology import Place
 
-log = structlog.get_logger()
+LOG = structlog.get_logger()
 
 _MOST_SUBJECTS = 10_000  # a few MiB; a forgotten one is read again
 _MOST_COUNTED = 50_000  # blobs of dry runs
@@ -115,7 +115,7 @@ class Agent:
                 background.append(group.create_task(self._parking.run(lanes), name="parked tasks"))
                 await self._consume_all(lanes)
                 finished = await lanes.drain(self._settings.drain)
-                log.info("drained", action="drained", region=region, finished=finished)
+                LOG.info("drained", action="drained", region=region, finished=finished)
                 for task in background:
                     task.cancel()
             await self._leave()
@@ -161,13 +161,13 @@ class Agent:
             yield region, topics.bulk(region), f"mesh.{here}.agent.bulk.from.{region}"
 
     async def _join(self, source_region: Region, topic: str, name: str, lanes: Lanes) -> Consume | None:
-        log_port = self._ports.log
+        log = self._ports.log
         try:
-            if await log_port.missing([topic]):
-                await log_port.ensure([topic])
-            group = await log_port.group(name, [topic])
+            if await log.missing([topic]):
+                await log.ensure([topic])
+            group = await log.group(name, [topic])
         except RegmeshError as error:
-            log.warning(
+            LOG.warning(
                 "cannot read a region's events", action="join", source_region=source_region, error=str(error)
             )
             return None
@@ -237,7 +237,7 @@ class Agent:
 
 async def _ignore(record: Record, reason: str) -> None:
     """Control sends what it cannot read of these topics to the dead-letter queue."""
-    log.warning("record unreadable", action="record_unreadable", position=record.position, reason=reason)
+    LOG.warning("record unreadable", action="record_unreadable", position=record.position, reason=reason)
 
 
 async def _raise_when_failed(lanes: Lanes) -> None:
@@ -248,4 +248,4 @@ async def _unless_away(call: Callable[[], Awaitable[None]]) -> None:
     try:
         await call()
     except LogError as error:
-        log.warning("the log is away", action="log_away", error=str(error))
+        LOG.warning("the log is away", action="log_away", error=str(error))

@@ -14,7 +14,7 @@ from schemas.completions import Side
 from schemas.names import PlaceName
 from schemas.topology import Place
 
-log = structlog.get_logger()
+LOG = structlog.get_logger()
 
 READY = "Ready"
 _CHECK_SECONDS = 20.0  # without an answer by then a place is Failed; tasks have time-outs of their own
@@ -107,6 +107,6 @@ class Places:
         if state != READY:
             self._took.pop(place.name, None)
         if state != self._states.get(place.name):
-            log.info("place", action="place_state", place=place.name, state=state)
+            LOG.info("place", action="place_state", place=place.name, state=state)
         self._states[place.name] = state
         self._metrics.place_up.labels(place.name).set(state == READY)

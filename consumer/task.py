@@ -187,6 +187,11 @@ def skipped(code: str, message: str, digest: Digest | None = None) -> Outcome:
     return Outcome(Status.SKIPPED, digest, TaskError(code=code, side=Side.MESH, message=message))
 
 
+def superseded(digest: Digest | None = None) -> Outcome:
+    """Returns the outcome of a task that ends because a newer one with the same target is queued."""
+    return skipped(SUPERSEDED, "a newer push or deletion of this tag is queued behind this one", digest)
+
+
 ALREADY_THERE = "already_there"
 ALREADY_GONE = "already_gone"
 NOT_HELD = "not_held"

@@ -32,7 +32,7 @@ from schemas.completions import Side
 from schemas.names import Digest, PlaceName
 from schemas.topology import Place
 
-log = structlog.get_logger()
+LOG = structlog.get_logger()
 
 _POLL_SECONDS = 0.05  # between two requests to a relay that does not have the blob yet
 _MOST_NEARBY = 2  # places that are asked whether they hold an image
@@ -111,7 +111,7 @@ class BlobSources:
                 if await self._registry(place).resolve(task.repository, digest) is not None:
                     found.append(place)
             except RegmeshError as error:
-                log.info(
+                LOG.info(
                     "a nearby place was skipped",
                     action="nearby_place_skipped",
                     place=place.name,

@@ -12,7 +12,7 @@ from mesh.errors import Denied, RegmeshError, Unreachable
 from mesh.metrics import Metrics
 from schemas.names import PlaceName, Region
 
-log = structlog.get_logger()
+LOG = structlog.get_logger()
 
 DISTRUST_SECONDS = 60.0  # for a holder that sent wrong bytes, or does not answer
 LATE_SECONDS = 30.0  # for a holder that kept a blob waiting in vain, or broke off
@@ -53,11 +53,11 @@ class HolderHealth:
         until = self._clock.monotonic() + seconds
         self._dropped_until[name] = max(until, self._dropped_until.get(name, until))
         self._metrics.sources_dropped.labels(error.code).inc()
-        log.warning("a holder of blobs is dropped", action="source_dropped", source=name, error=str(error))
+        LOG.warning("a holder of blobs is dropped", action="source_dropped", source=name, error=str(error))
 
     def report_failure(self, holder: Holder, error: RegmeshError) -> None:
         """Records that the holder could not be opened. One that merely lacks the blob stays trusted."""
-        log.info("a holder was skipped", action="source_skipped", source=holder.name, error=str(error))
+        LOG.info("a holder was skipped", action="source_skipped", source=holder.name, error=str(error))
         if isinstance(error, Unreachable):
             self.drop(holder.address, error)
         elif error.retryable or isinstance(error, Denied):

@@ -20,7 +20,7 @@ from mesh.rules import boundary
 from schemas.completions import Side
 from schemas.names import Digest, MediaType
 
-log = structlog.get_logger()
+LOG = structlog.get_logger()
 
 _MOST_QUEUED = 1000  # blobs; more are not prefetched
 _TOO_OLD_SECONDS = 600.0  # an event that waited so long is soon followed by its manifest's
@@ -69,12 +69,12 @@ class Prefetcher:
             try:
                 await self._prefetch(task, Digest(str(task.digest)))
             except RegmeshError as error:
-                log.info(
+                LOG.info(
                     "a blob was not prefetched", action="prefetch_failed", digest=task.digest,
                     destination=task.destination.name, error=str(error),
                 )  # fmt: skip
             except Exception:  # a bug costs this one blob, not the agent
-                log.exception("a bug prevented a prefetch", action="prefetch_broken", digest=task.digest)
+                LOG.exception("a bug prevented a prefetch", action="prefetch_broken", digest=task.digest)
 
     async def _prefetch(self, task: Task, digest: Digest) -> None:
         if not self._is_permitted(task):
@@ -111,7 +111,7 @@ class Prefetcher:
     def _report_unnamed(self) -> None:
         for place, digest, size in self._ledger.expire(self._clock.monotonic()):
             self._metrics.never_named_bytes.labels(place).inc(size)
-            log.warning(
+            LOG.warning(
                 "no manifest named a prefetched blob",
                 action="never_named",
                 place=place,

@@ -20,11 +20,11 @@ from consumer.task import (
     NOT_OVERRIDDEN,
     SOURCE_HAS_IT,
     STILL_TAGGED,
-    SUPERSEDED,
     NotAdmitted,
     Outcome,
     Task,
     skipped,
+    superseded,
 )
 from mesh.errors import NotFound, UnreadableNames
 from mesh.registry.port import Descriptor
@@ -148,7 +148,7 @@ async def _source_keeps(job: Job) -> Outcome | None:
     deadline = job.clock.monotonic() + SETTLE_SECONDS
     while await job.source_has(job.task.reference):
         if job.control.superseded.is_set():
-            return skipped(SUPERSEDED, "a newer push of this tag is waiting behind this one")
+            return superseded()
         if job.clock.monotonic() >= deadline:
             return skipped(SOURCE_HAS_IT, "the source has it: it was pushed again, or never deleted")
         await job.clock.sleep(_RETRY_SECONDS)

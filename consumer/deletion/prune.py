@@ -16,6 +16,7 @@ from consumer.task import (
     SUPERSEDED,
     Outcome,
     skipped,
+    superseded,
 )
 from mesh.errors import RegistryError, clean
 from mesh.registry.port import Descriptor
@@ -73,9 +74,7 @@ async def _moved(job: Job, tag: Tag, held: Descriptor) -> Outcome | None:
 async def _kept(job: Job, held: Descriptor) -> Outcome | None:
     """Why it stays; None when the registry itself says that the tag was deleted."""
     if job.control.superseded.is_set():
-        return skipped(
-            SUPERSEDED, "a newer push or deletion of this tag is waiting behind this one", held.digest
-        )
+        return superseded(held.digest)
     if await job.source_has(job.task.reference):
         return skipped(SOURCE_HAS_IT, "the source has it", held.digest)
     return None

@@ -13,7 +13,7 @@ from cachetools import TTLCache
 
 from consumer.image.tag_owners import TagOwners
 from consumer.progress import TaskRun
-from consumer.task import BOUNDARY, NO_GRANT, NOT_PUBLIC, SOURCE_GONE, SUPERSEDED, NotAdmitted, Task
+from consumer.task import BOUNDARY, NO_GRANT, NOT_PUBLIC, SOURCE_GONE, NotAdmitted, Task, skipped, superseded
 from mesh.clock import Clock
 from mesh.errors import Denied, clean
 from mesh.registry.absence import resolve_confirmed
@@ -28,6 +28,7 @@ _CACHED_SECONDS = 60.0
 _MOST_CACHED = 10_000
 _SETTLE_SECONDS = 5.0  # registries announce a push before they store it
 _RETRY_SECONDS = 0.25  # between two looks at an unsettled tag
+_MISSING = "the source does not have this tag any more"
 
 
 class Stage(Enum):
@@ -70,7 +71,7 @@ class PublicView:
             _MOST_CACHED, _CACHED_SECONDS, timer=clock.monotonic
         )
 
-    async def refusal(self, task: Task, superseded: Callable[[], bool]) -> TaskError | None:
+    async def refusal(self, task: Task, is_superseded: Callable[[], bool]) -> TaskError | None:
         """Returns why the task's rule does not want a repository that is not public, or None if it does.
 
         Raises:
@@ -81,16 +82,17 @@ class PublicView:
         key = (task.source.name, task.repository)
         public = self._cache.get(key)
         if public is None:
-            public = await self._look(task, superseded)
+            public = await self._look(task, is_superseded)
             if public is None:
-                return _missing(superseded=superseded())
+                outcome = superseded() if is_superseded() else skipped(SOURCE_GONE, _MISSING)
+                return outcome.error
             self._cache[key] = public
         if public:
             return None
         message = f"an anonymous client may not pull {task.source.name}/{task.repository}"[:256]
         return TaskError(code=NOT_PUBLIC, side=Side.MESH, message=message)
 
-    async def _look(self, task: Task, superseded: Callable[[], bool]) -> bool | None:
+    async def _look(self, task: Task, is_superseded: Callable[[], bool]) -> bool | None:
         """None when no client sees the tag, not even an authorised one: that says nothing about permissions."""
         deadline = self._clock.monotonic() + _SETTLE_SECONDS
         while True:
@@ -98,7 +100,7 @@ class PublicView:
             public = await self._is_public(task)
             if public or authorised is not None:
                 return public  # registries answer 404 too for what a client may not know of
-            if superseded() or (self._clock.monotonic() >= deadline and await self._is_absent(task)):
+            if is_superseded() or (self._clock.monotonic() >= deadline and await self._is_absent(task)):
                 return None
             await self._clock.sleep(_RETRY_SECONDS)
 
@@ -154,11 +156,3 @@ class Admission:
         return (
             TaskError(code=NO_GRANT, side=Side.MESH, message=message[:256]) if message is not None else None
         )
-
-
-def _missing(*, superseded: bool) -> TaskError:
-    if superseded:
-        return TaskError(
-            code=SUPERSEDED, side=Side.MESH, message="a newer push of this tag is waiting behind this one"
-        )
-    return TaskError(code=SOURCE_GONE, side=Side.MESH, message="the source does not have this tag any more")

@@ -21,9 +21,9 @@ from consumer.task import (
     NO_REFERRER,
     SOURCE_GONE,
     SUBJECT_NOT_THERE,
-    SUPERSEDED,
     Outcome,
     skipped,
+    superseded,
 )
 from mesh.concurrency import all_of
 from mesh.errors import ContentRefused, NotFound
@@ -85,7 +85,7 @@ async def _copy_pushed(job: Job, subject: Digest, *, resend: bool) -> Outcome:
     """Copies what was pushed, and what is about it, as that may have been pushed first."""
     digest = await survey.settled_digest(job, job.task.digest)
     if job.control.superseded.is_set():
-        return skipped(SUPERSEDED, "a newer push of this is waiting behind this one")
+        return superseded()
     if digest is None:
         return _missing()
     job.progress.digest, job.progress.subject = digest, subject

@@ -7,7 +7,7 @@ from consumer.image import choose, copy_manifest, estimate, overwrite, plan, ref
 from consumer.image.admission import Stage
 from consumer.image.job import Job
 from consumer.image.plan import Image
-from consumer.task import ALREADY_THERE, SOURCE_GONE, SUPERSEDED, Outcome, Task, skipped
+from consumer.task import ALREADY_THERE, SOURCE_GONE, Outcome, Task, skipped, superseded
 from mesh.errors import RegmeshError
 from schemas.completions import Side, Status, TaskError
 
@@ -29,7 +29,7 @@ async def replicate(job: Job, *, resend: bool = False) -> Outcome:
     digest = await survey.announced_digest(job)
     for _ in range(_MOST_MOVES):
         if job.control.superseded.is_set():
-            return skipped(SUPERSEDED, "a newer push of this tag is waiting behind this one")
+            return superseded()
         if digest is None:
             return skipped(SOURCE_GONE, "the source does not have this tag any more")
         job.progress.digest = digest

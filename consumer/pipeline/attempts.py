@@ -13,7 +13,7 @@ from mesh.errors import MissingParts, RegmeshError, Throttled
 from mesh.retry import Retries, RetryPolicy
 from schemas.completions import Side, Status
 
-log = structlog.get_logger()
+LOG = structlog.get_logger()
 
 _STOP_CHECK_SECONDS = 1.0  # between two checks whether a waiting task was stopped
 
@@ -41,14 +41,14 @@ async def attempt_until_end(
             run.progress.attempts = earlier + retries.attempts
             resend = isinstance(error, MissingParts)
             ports.metrics.retries.labels(run.task.destination.name, error.code).inc()
-            log.warning(
+            LOG.warning(
                 "task will be attempted again", action="retry", task=run.task.task_id, code=error.code,
                 side=error.side, error=str(error), wait_seconds=round(wait, 2),
             )  # fmt: skip
             async with run.control.yield_permit() if _may_yield(error) else nullcontext():
                 await _sleep(wait, run.control, ports.clock)
         except Exception as error:
-            log.exception("a bug ended a task", action="task_broken", task=run.task.task_id)
+            LOG.exception("a bug ended a task", action="task_broken", task=run.task.task_id)
             bug = f"internal error ({type(error).__name__}); the agent's log has the traceback"
             return _failed(run, RegmeshError(bug), may_help_later=False)
 

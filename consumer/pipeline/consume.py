@@ -28,7 +28,7 @@ from schemas import codec
 from schemas.events import Event
 from schemas.names import Region
 
-log = structlog.get_logger()
+LOG = structlog.get_logger()
 
 _LOG_BACKOFF = Backoff(first=0.2, longest=2.0)  # short, as a stopping agent waits for it too
 
@@ -173,7 +173,7 @@ class Consume:
         held.waiting_since = now if held.waiting_since is None else held.waiting_since
         if now - held.waiting_since > self._window.alarm_after and not held.alarmed:
             held.alarmed = True
-            log.error(
+            LOG.error(
                 "events wait for rules that this agent does not receive", action="waiting_for_rules",
                 needs=event.rules_rev, has=self._ports.rules.rev, source_region=self._source_region,
             )  # fmt: skip

@@ -32,7 +32,7 @@ from schemas.completions import Side, TaskError
 from schemas.names import PlaceName
 from schemas.parked import STILL_QUEUED, STILL_RUNNING, Parked
 
-log = structlog.get_logger()
+LOG = structlog.get_logger()
 
 
 class Parking:
@@ -116,7 +116,7 @@ class Parking:
         no_progress = Append(topics.status(self._ports.region), task.task_id, None)
         async with self._writing:
             await self._log.append([Append(self._topic, record.key, codec.encode(record)), no_progress])
-        log.warning(
+        LOG.warning(
             "task is parked", action="task_parked", task=task.task_id, rule=task.rule.name, rounds=rounds,
             destination=record.destination, error=record.error.message, not_before=record.not_before.isoformat(),
         )  # fmt: skip
@@ -138,7 +138,7 @@ class Parking:
                 run, _why_parked(run.control), self._agent, now, rounds=1, first_parked=now, not_before=now
             )
             await self._log.append([Append(self._topic, record.key, codec.encode(record))])
-        log.info(
+        LOG.info(
             "task is parked while it runs", action="task_parked_running", task=task.task_id, rule=task.rule.name,
             destination=record.destination, code=record.error.code,
         )  # fmt: skip

@@ -36,7 +36,7 @@ from mesh.retry import RetryPolicy, until_log_available
 from schemas.completions import Completion, Operation, Side, Status
 from schemas.parked import Parked
 
-log = structlog.get_logger()
+LOG = structlog.get_logger()
 
 _LAST_WRITE_SECONDS = 5.0
 
@@ -186,7 +186,7 @@ class TaskRunner:
         self._ports.metrics.tasks.labels(completion.by, completion.status).inc()
         if completion.status is Status.SUCCEED:
             self._ports.metrics.lag_seconds.labels(completion.by).observe(completion.lag_ms / 1000)
-        log.info(
+        LOG.info(
             "task", action="task_ended", task=completion.task_id, rule=completion.by, status=completion.status,
             source=completion.source, destination=completion.destination, digest=completion.digest,
             rebuilt_from=completion.rebuilt_from, bytes=completion.bytes_transferred,

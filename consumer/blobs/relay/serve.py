@@ -29,7 +29,7 @@ from schemas.completions import Side
 from schemas.names import Digest, MediaType, PlaceName, Region, Repository
 from schemas.topology import Place
 
-log = structlog.get_logger()
+LOG = structlog.get_logger()
 
 PATH = "/v1/relay/{place}/{repository:.+}/blobs/{digest}"
 _WAIT_SECONDS = 0.5  # for a blob that is not there yet, before it is answered so
@@ -143,7 +143,7 @@ class Relay:
                     sent.inc(len(chunk))
                 await response.write_eof()
             except (RegmeshError, ConnectionError, TimeoutError) as error:
-                log.warning(
+                LOG.warning(
                     "a relayed blob broke off",
                     action="relay_broken",
                     to=request.region,

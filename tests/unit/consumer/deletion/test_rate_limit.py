@@ -1,4 +1,4 @@
-"""How many deletions of a rule go at once, and which are held for a human."""
+"""How many deletions of a rule are allowed in a window, and which are held for a human."""
 
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -56,7 +56,7 @@ def allowed(limit: DeletionRateLimit, tasks, *, at: float = 0.0) -> int:
 
 
 @given(matched=st.integers(0, 200), share=st.integers(0, 100), wanted=st.integers(0, 200))
-def test_what_goes_is_within_the_share_or_within_twenty(matched: int, share: int, wanted: int) -> None:
+def test_what_is_deleted_is_within_the_share_or_within_twenty(matched: int, share: int, wanted: int) -> None:
     limit = DeletionRateLimit()
     limit.count(task(0, share=share), matched)
     went = allowed(limit, [task(number, share=share) for number in range(wanted)])
@@ -81,14 +81,14 @@ def test_a_held_one_says_what_to_do() -> None:
     assert f"regmesh retry {task(20).task_id}" in message
 
 
-def test_another_try_of_one_counts_once() -> None:
+def test_another_attempt_of_one_counts_once() -> None:
     limit = DeletionRateLimit()
     limit.count(task(0), 30)
     assert allowed(limit, [task(1)] * 50) == 50
     assert allowed(limit, [task(number) for number in range(2, 40)]) == 19
 
 
-def test_rules_are_counted_apart_and_repositories_together() -> None:
+def test_each_rule_is_counted_by_itself_over_all_its_repositories() -> None:
     limit = DeletionRateLimit()
     other = Repository("game/web")
     limit.count(task(0), 100)
@@ -97,7 +97,7 @@ def test_rules_are_counted_apart_and_repositories_together() -> None:
     assert limit.refusal(task(1, rule="another"), 0.0) is None
 
 
-def test_ten_minutes_later_it_is_another_burst() -> None:
+def test_ten_minutes_later_it_is_another_window() -> None:
     limit = DeletionRateLimit()
     limit.count(task(0), 30)
     assert allowed(limit, [task(number) for number in range(30)]) == 20
@@ -120,7 +120,7 @@ counted = st.tuples(st.integers(1, 5000), st.integers(0, 5000)).map(
 
 
 @given(found=counted, share=st.integers(0, 100))
-def test_what_is_surplus_goes_whole_or_not_at_all(found: OrphanedTagCount, share: int) -> None:
+def test_orphaned_tags_are_deleted_all_or_none(found: OrphanedTagCount, share: int) -> None:
     listed = found.of - found.tags
     within = found.tags <= ALWAYS or found.tags * 100 <= share * found.of
     assert may_prune(found, share) == (listed > 0 and within)
@@ -152,6 +152,6 @@ def test_a_replica_follows_all_that_is_announced_and_a_fifth_of_what_is_found() 
     assert prune_refusal(surplus(OrphanedTagCount(tags=101, of=1000), 10)) is not None
 
 
-def test_what_nobody_counted_is_held() -> None:
+def test_orphaned_tags_that_were_not_counted_are_held() -> None:
     assert prune_refusal(surplus(None, 100)) is not None
     assert prune_refusal(task(1)) is not None

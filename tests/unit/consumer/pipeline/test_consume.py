@@ -157,7 +157,9 @@ async def take_some_away(reading: Reading, group: Group, partition: int | None =
         await other.close()
 
 
-async def test_a_partition_that_went_while_it_was_full_is_read_when_it_comes_back(reading: Reading) -> None:
+async def test_a_partition_revoked_while_it_was_full_is_read_when_it_is_assigned_again(
+    reading: Reading,
+) -> None:
     """Its window was full, so it was paused; whoever owned it meanwhile left without having finished anything."""
     group = await reading.log.group("agents", [EVENTS])
     partitions = topics.settings(EVENTS).partitions
@@ -175,7 +177,7 @@ async def test_a_partition_that_went_while_it_was_full_is_read_when_it_comes_bac
     assert len(set(reading.started)) == count
 
 
-async def test_the_end_of_what_was_read_before_a_loss_finishes_nothing_that_was_read_after_it(
+async def test_the_end_of_what_was_read_before_a_revocation_finishes_nothing_read_after_it(
     reading: Reading,
 ) -> None:
     """By then there may be another rule that wants the event too, and its task has not ended."""

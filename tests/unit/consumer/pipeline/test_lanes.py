@@ -165,7 +165,7 @@ async def test_what_only_waits_ends_at_once_when_a_newer_one_of_its_tag_comes(wo
 
 
 async def test_what_comes_in_again_is_the_same_task_and_supersedes_nothing(work: Work) -> None:
-    """As all that was not finished does when a partition goes and comes back."""
+    """As all that was not finished is when a partition is revoked and assigned again."""
     for _ in range(2):
         for name, tag in (("one", "v1"), ("two", "v2")):
             work.put(name, tag, bulk=False)

@@ -75,7 +75,7 @@ TestOffsets = Machine.TestCase
 
 
 @given(st.integers(1, 40), st.lists(st.booleans(), max_size=40))
-def test_a_head_is_in_the_way_when_the_window_is_full_and_most_behind_it_is_finished(
+def test_a_head_blocks_its_partition_when_the_window_is_full_and_most_behind_it_is_finished(
     window: int, finished: list[bool]
 ) -> None:
     tracker = Offsets()
@@ -91,7 +91,7 @@ def test_a_head_is_in_the_way_when_the_window_is_full_and_most_behind_it_is_fini
     assert (P, 0) not in list(tracker.blocking_heads(window))
 
 
-def test_an_end_after_the_partition_was_lost_changes_nothing() -> None:
+def test_an_end_after_the_partition_was_revoked_changes_nothing() -> None:
     tracker = Offsets()
     tracker.start(P, 3)
     tracker.forget(P)

@@ -46,8 +46,17 @@ run() {
   options="-Xmx512m -XX:+UseSerialGC -XX:TieredStopAtLevel=1"
   logging="-Dlog4j2.configurationFile=$here/log4j2.properties"
   if [ ! -f "$dir/data/meta.properties" ]; then
-    java $options -cp "$libs/*" "$logging" "-Dbroker.log=$dir/broker.log" kafka.tools.StorageTool \
-      format "--cluster-id=$(new_cluster_id)" "--config=$dir/server.properties" > "$dir/format.log"
+    mkdir -p "$dir/data"
+    if [ ! -d "$libs/formatted" ]; then # one format serves all folders: it takes a JVM of its own
+      java $options -cp "$libs/*" "$logging" "-Dbroker.log=$dir/broker.log" kafka.tools.StorageTool \
+        format "--cluster-id=$(new_cluster_id)" "--config=$dir/server.properties" > "$dir/format.log"
+      new=$(mktemp -d "$libs/formatted.XXXXXX")
+      cp -R "$dir/data/." "$new"
+      mv -T "$new" "$libs/formatted" 2> "$dir/format.log" || rm -rf "$new" # another start was first
+    else
+      cp -R "$libs/formatted/." "$dir/data"
+      sed -i "s/^cluster.id=.*/cluster.id=$(new_cluster_id)/" "$dir/data/meta.properties"
+    fi
   fi
   echo "kafka://127.0.0.1:$port (log: $dir/broker.log)"
   exec java $options -cp "$libs/*" "$logging" "-Dbroker.log=$dir/broker.log" kafka.Kafka "$dir/server.properties"

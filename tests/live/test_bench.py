@@ -101,10 +101,10 @@ def test_what_is_begun_while_an_interrupt_comes_is_known(
     monkeypatch.setattr(subprocess, "Popen", interrupted)
     with pytest.raises(KeyboardInterrupt):
         Process([sys.executable, "-c", "import time; time.sleep(60)", str(tmp_path)], tmp_path / "log")
-    begun = Process.begun[-1]
-    assert begun.is_running()
-    assert begun.log == tmp_path / "log"
-    begun.end()
+    started = Process.started[-1]
+    assert started.is_running()
+    assert started.log == tmp_path / "log"
+    started.end()
     assert not [command for command in _commands() if str(tmp_path) in command]
 
 

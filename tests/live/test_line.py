@@ -1,4 +1,4 @@
-"""The whole line on real parts: skopeo pushes into a docker-registry, and pulls from another what regmesh copied.
+"""The whole product on real parts: skopeo pushes to a docker-registry, and pulls from another what regmesh copied.
 
 On the embedded log `regmesh up` is one process; on Apache Kafka producer, agent and control are processes of their own.
 """
@@ -28,7 +28,7 @@ MiB = 1024 * 1024
 
 @dataclass
 class Line:
-    """Two registries, the mesh between them, and a receiver."""
+    """Two registries, the mesh between them, and a receiver of webhooks."""
 
     folder: Path
     source: Distribution
@@ -75,7 +75,7 @@ class Line:
         return found["items"] if found else []
 
     def ended(self, repository: str, tag: str, *, within: float = 60) -> dict[str, Any]:
-        """The entry of a tag's last task, once it succeeded."""
+        """Waits until a task of the tag has succeeded, and returns its entry in the sync log."""
         query = {"repository": repository, "tag": tag, "status": "Succeed"}
         return until(
             f"{repository}:{tag} in the sync log",
@@ -100,7 +100,7 @@ def receiver() -> Iterator[Receiver]:
 
 @pytest.fixture
 def kafka(tmp_path: Path) -> Iterator[kafka_broker.Broker]:
-    """A broker of the test's own: `mesh.state` is one topic, and tests declare the same names."""
+    """A broker of the test's own, because tests declare different things with the same names in `mesh.state`."""
     broker = kafka_broker.start(tmp_path / "kafka")
     yield broker
     broker.stop()
@@ -218,8 +218,8 @@ def test_a_multi_arch_index_and_a_gibibyte_travel_in_little_memory(
 
 
 def test_a_rule_applied_and_an_image_pushed_at_once(line: Line) -> None:
-    """Twenty times: a new rule, and in the same breath a push that only it wants."""
-    for number in range(20):
+    """Ten times: a changed rule, and at once a push that matches only this rule."""
+    for number in range(10):
         repository = f"new{number}/app"
         rule = {
             "name": "new", "source": "game-cn", "destination": "game-eu",
@@ -227,34 +227,34 @@ def test_a_rule_applied_and_an_image_pushed_at_once(line: Line) -> None:
         }  # fmt: skip
         image = images.image(layers=[f"{number}".encode()])
         layout = images.write_layout(line.folder / f"new{number}", {"v1": image})
-        applied = parts.run_regmesh("apply", "-f", str(line.mesh_file(rules=[rule])), "--server", line.api)
-        assert applied.returncode == 0, applied.stderr
+        assert parts.put(f"{line.api}/api/v1/rules/new", rule) in (200, 201)
         parts.push(layout, "v1", line.source, f"{repository}:v1")
         assert line.ended(repository, "v1")["digest"] == image.digest
 
 
-def test_a_tag_pushed_fifty_times_ends_at_the_last(line: Line) -> None:
+def test_a_tag_pushed_many_times_ends_at_the_last(line: Line) -> None:
+    count = 25
     pushed: list[str] = []
     seen: list[str] = []
-    builds = {f"b{number}": images.image(layers=[f"build {number}".encode()]) for number in range(50)}
+    builds = {f"b{number}": images.image(layers=[f"build {number}".encode()]) for number in range(count)}
     layout = images.write_layout(line.folder / "builds", builds)
     for tag, build in builds.items():
         parts.push(layout, tag, line.source, "game/app:latest")
         pushed.append(build.digest)
         seen.append(line.destination.digest("game/app", "latest") or "")
     until("the last digest", lambda: line.destination.digest("game/app", "latest") == pushed[-1])
-    time.sleep(6)  # longer than a tag may take to settle: nothing moves it back now
+    time.sleep(6)  # longer than a tag may take to settle: no late write may move it back
     seen.append(line.destination.digest("game/app", "latest") or "")
     order = [pushed.index(digest) for digest in seen if digest]
     assert order == sorted(order)
-    assert order[-1] == 49
-    until("all ends", lambda: len(line.log(tag="latest")) == 50)
+    assert order[-1] == count - 1
+    until("all ends", lambda: len(line.log(tag="latest")) == count)
     assert {entry["status"] for entry in line.log(tag="latest")} <= {"Succeed", "Skipped"}
 
 
 def test_kill_in_the_middle_of_a_copy_and_restart(line: Line) -> None:
     block = os.urandom(MiB)
-    image = images.image(layers=[bytes([n]) * 16 + block * 200 for n in range(3)])
+    image = images.image(layers=[bytes([n]) * 16 + block * 100 for n in range(3)])
     parts.push(images.write_layout(line.folder / "pushed", {"v1": image}), "v1", line.source, "game/app:v1")
     until("a copy that runs", lambda: _uploads(line.destination), within=20, every=0.002)
     line.agent.kill()
@@ -304,10 +304,10 @@ def test_an_unreachable_registry_stops_only_its_own_place(line: Line) -> None:
 
 
 def _uploads(registry: Distribution) -> bool:
-    """Something is being uploaded to this registry now: its storage has an open upload of some size."""
+    """Returns whether an open upload in the registry's storage has more than a MiB."""
     for folder, _, files in os.walk(
         registry.folder / "data"
-    ):  # passes over what goes meanwhile; `glob` raises then
+    ):  # unlike `glob`, ignores folders deleted meanwhile
         if Path(folder).parent.name == "_uploads" and "data" in files:
             with suppress(FileNotFoundError):
                 if (Path(folder) / "data").stat().st_size > MiB:

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 import yaml
 
+from mesh.node.cli import app
 from mesh.rules.validation import declarations
 from tests.support import images, kafka_broker, parts
 from tests.support.parts import Distribution, Process, until
@@ -144,12 +145,13 @@ def test_every_yaml_of_readme_is_one_that_regmesh_takes() -> None:
     assert declarations.judge(document)[1] == []
 
 
-def test_every_command_of_a_page_exists() -> None:
+def test_every_command_of_a_page_exists(capsys: pytest.CaptureFixture[str]) -> None:
     commands = "\n".join(text for page in PAGES for kind, text in _blocks(page) if kind == "sh")
     words = set(re.findall(r"\bregmesh ([a-z]+)\b", re.sub(r"#.*", "", commands)))
     assert words >= {"up", "apply", "get", "delete", "logs", "topics", "control", "producer", "agent"}
     for word in words:
-        assert parts.run_regmesh(word, "--help").returncode == 0, word
+        assert app.run([word, "--help"]) == 0, word
+        assert f"Usage: regmesh {word}" in capsys.readouterr().out
 
 
 def test_every_page_that_readme_names_is_there() -> None:

@@ -54,6 +54,13 @@ def get(url: str, **query: str) -> Any:
         return None
 
 
+def put(url: str, body: object) -> int:
+    """Puts `body` as JSON and returns the status; raises HTTPError when it is not a success."""
+    headers = {"Content-Type": "application/json"}
+    with urlopen(Request(url, json.dumps(body).encode(), headers, method="PUT"), timeout=10) as answer:
+        return int(answer.status)
+
+
 class Process:
     """A program that runs until it is stopped, with its output in the file `log`."""
 

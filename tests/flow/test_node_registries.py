@@ -1,4 +1,4 @@
-"""From what the operator gave to a client of a registry."""
+"""Clients of registries that a node opens with the configured secrets."""
 
 import base64
 from pathlib import Path
@@ -18,7 +18,9 @@ from tests.support.registries import stub
 RIGHT = "Basic " + base64.b64encode(b"anna:right").decode()
 
 
-async def test_a_rotated_file_needs_no_restart(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_rotated_secret_file_needs_no_restart(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     secret = tmp_path / "EU"
     monkeypatch.setenv("REGMESH_SECRETS_DIR", str(tmp_path))
 

@@ -1,4 +1,4 @@
-"""Where an image is, and how replicas do: told right while registries and agents go and come back."""
+"""Locations of images and the state of replicas, while registries and agents fail and recover."""
 
 import asyncio
 from collections import Counter
@@ -72,7 +72,7 @@ def wait_for(site: MeshSite, tag: str, *regions: str, digest: str | None = None)
     return ArrivalWaiter(site.api, *parse_tagged_image(f"cn/{APP}:{tag}"), regions, digest, SystemClock())
 
 
-async def test_every_place_of_an_image_is_told_with_what_it_holds(site: MeshSite) -> None:
+async def test_where_shows_every_place_of_an_image_with_its_digest(site: MeshSite) -> None:
     image = images.image(layers=[b"app"])
     sbom = attachment(image.manifest, SBOM, b"parts")
     async with client(site.registries["cn"]) as registry:
@@ -108,12 +108,12 @@ async def test_every_place_of_an_image_is_told_with_what_it_holds(site: MeshSite
         ]
 
     await until(counted)
-    await site.push("cn", "dev", image)  # no rule wants it for the shop
+    await site.push("cn", "dev", image)  # no rule copies it to the shop
     await until(lambda: site.digest("cn@shanghai", "dev"))
     assert "shop" not in (await where(site, "dev"))["by"]
 
 
-async def test_tags_are_paged_by_name_and_a_deleted_one_goes(site: MeshSite) -> None:
+async def test_tags_are_paged_by_name_and_deleted_ones_disappear(site: MeshSite) -> None:
     for tag in ("v1", "v2", "v3"):
         await site.push("cn", tag, images.image(layers=[tag.encode()]))
 
@@ -131,24 +131,24 @@ async def test_tags_are_paged_by_name_and_a_deleted_one_goes(site: MeshSite) -> 
     async with client(site.registries["cn"]) as registry:
         await registry.delete_manifest(APP, "v2")
 
-    async def gone() -> bool:
+    async def is_deleted() -> bool:
         found = await where(site, "v2")
         by = found["by"]
         return found["digest"] is None and not by["cn@shanghai"]["digest"] and not by["cn@chengdu"]["digest"]
 
-    await until(gone)
+    await until(is_deleted)
     assert "it is not known that cn holds this tag" in (await where(site, "v2"))["note"]
 
 
-async def test_with_a_deleted_manifest_all_its_tags_go(site: MeshSite) -> None:
-    """Its registry names no tag then: the followed deletion says that neither side has it any more."""
-    gone, kept = images.image(layers=[b"gone"]), images.image(layers=[b"kept"])
-    for tag, image in (("v1", gone), ("latest", gone), ("v2", kept)):
+async def test_a_deleted_manifest_deletes_all_its_tags(site: MeshSite) -> None:
+    """The notification names no tag: the deletion task reports that neither side has the tags any more."""
+    deleted, kept = images.image(layers=[b"deleted"]), images.image(layers=[b"kept"])
+    for tag, image in (("v1", deleted), ("latest", deleted), ("v2", kept)):
         await site.push("cn", tag, image)
-    for tag, image in (("v1", gone), ("latest", gone), ("v2", kept)):
+    for tag, image in (("v1", deleted), ("latest", deleted), ("v2", kept)):
         await until(lambda tag=tag, image=image: _is_everywhere(site, tag, image.digest))
     async with client(site.registries["cn"]) as registry:
-        await registry.delete_manifest(APP, gone.digest)
+        await registry.delete_manifest(APP, deleted.digest)
 
     async def forgotten() -> bool:
         found = [await where(site, tag) for tag in ("v1", "latest")]
@@ -167,11 +167,11 @@ async def _is_everywhere(site: MeshSite, tag: str, digest: str) -> bool:
     return all(by[place]["digest"] == digest for place in ("cn", "cn@shanghai", "cn@chengdu"))
 
 
-async def test_what_was_there_before_anybody_told_is_known_from_the_fill(tmp_path: Path) -> None:
+async def test_the_fill_finds_images_that_no_notification_announced(tmp_path: Path) -> None:
     async with mesh_site(tmp_path) as site:
         for place in ("cn@silent", "cn@shanghai", "cn@chengdu", "shop"):
             await site.registry(place)
-        site.registries["cn"] = site.registries["cn@silent"]  # it notifies nobody
+        site.registries["cn"] = site.registries["cn@silent"]  # it sends no notifications
         digest = await site.push("cn", "v1", images.image(layers=[b"old"]))
         await site.apply(document(site))
         await site.until_fills_are_listed()
@@ -186,7 +186,7 @@ async def test_what_was_there_before_anybody_told_is_known_from_the_fill(tmp_pat
         assert found["by"]["cn@chengdu"]["state"] == "missing"
 
 
-async def test_an_unreachable_replica_stays_failed_with_growing_lag_and_holds_up_no_other(
+async def test_an_unreachable_replica_fails_with_growing_lag_and_delays_no_other(
     site: MeshSite,
 ) -> None:
     await until(lambda: _in_state(site, "shanghai", "Synced"))
@@ -207,8 +207,8 @@ async def test_an_unreachable_replica_stays_failed_with_growing_lag_and_holds_up
     later = await replica(site, "shanghai")
     assert (later["state"], later["tasks_left"]) == ("Failed", 1)
     assert later["lag_seconds"] > first["lag_seconds"] > 0
-    (told,) = [it for it in (await site.get("doctor"))["items"] if it["about"] == "replica/cn@shanghai"]
-    assert (told["severity"], told["message"]) == ("problem", later["reason"])
+    (finding,) = [it for it in (await site.get("doctor"))["items"] if it["about"] == "replica/cn@shanghai"]
+    assert (finding["severity"], finding["message"]) == ("problem", later["reason"])
     left = await wait_for(site, "v1", "shanghai", digest=digest).wait(0)
     assert left == [f"shanghai: cn@shanghai does not have it: Failed: {later['reason']}"]
     assert (await replica(site, "chengdu"))["state"] == "Synced"
@@ -224,7 +224,7 @@ async def _in_state(site: MeshSite, region: str, state: str) -> dict[str, Any] |
     return found if found["state"] == state else None
 
 
-async def test_a_region_without_an_agent_is_told_and_its_lag_grows(site: MeshSite) -> None:
+async def test_a_replica_without_an_agent_fails_and_its_lag_grows(site: MeshSite) -> None:
     await until(lambda: _in_state(site, "shanghai", "Synced"))
     await site.stop_agent("shanghai")
     digest = await site.push("cn", "v1", images.image(layers=[b"one"]))
@@ -241,7 +241,7 @@ async def test_a_region_without_an_agent_is_told_and_its_lag_grows(site: MeshSit
     await until(lambda: _in_state(site, "shanghai", "Synced"))
 
 
-async def test_a_replicas_history_is_its_part_of_the_sync_log(site: MeshSite) -> None:
+async def test_the_history_of_a_replica_comes_from_the_sync_log(site: MeshSite) -> None:
     await site.push("cn", "v1", images.image(layers=[b"one"]))
 
     async def ended() -> Any:
@@ -272,13 +272,13 @@ async def test_usage_sums_up_what_was_sent(site: MeshSite) -> None:
     (account,) = found["accounts"]
     assert (account["account"], account["bytes"]) == ("game", sum(link["bytes"] for link in found["links"]))
     received = Counter[str]()
-    for link in found["links"]:  # from beijing, or from a replica that had it already and is nearer
+    for link in found["links"]:  # from beijing, or from a nearer replica that has it already
         received[link["to"]] += link["bytes"]
-    assert received == {"shanghai": sizes, "chengdu": 2 * sizes}  # a replica each, and the shop
+    assert received == {"shanghai": sizes, "chengdu": 2 * sizes}  # one replica each, and the shop
     assert sum(link["bytes"] for link in found["links"] if link["from"] == "beijing") >= sizes
 
 
-async def test_what_get_shows_of_a_replica_is_put_back_as_it_is_and_gauges_follow(site: MeshSite) -> None:
+async def test_a_replica_as_shown_can_be_put_back_and_gauges_follow(site: MeshSite) -> None:
     shown = await until(lambda: _in_state(site, "shanghai", "Synced"))
     again = await site.api.request("PUT", "/api/v1/replicas/cn@shanghai", body=shown)
     assert again["url"] == shown["url"]
@@ -297,9 +297,9 @@ async def test_what_get_shows_of_a_replica_is_put_back_as_it_is_and_gauges_follo
     assert gauges.get_sample_value("regmesh_replica_lag_seconds", labels) is None
 
 
-async def test_what_is_asked_wrongly_is_said(site: MeshSite) -> None:
+async def test_invalid_queries_are_reported(site: MeshSite) -> None:
     for path, query, why in (
-        (f"images/nobody/{APP}", {}, "no instance is named"),
+        (f"images/unknown/{APP}", {}, "no instance is named"),
         (f"images/cn@shanghai/{APP}", {}, "no instance is named"),
         (f"images/cn/{APP}", {"tag": "v1,!"}, "tag: "),
         (f"images/cn/{APP}", {"cursor": "!"}, "cursor: "),

@@ -121,7 +121,7 @@ async def test_a_replica_that_is_not_declared_any_more_gets_nothing_and_keeps_wh
     assert await site.digest("cn@shanghai", "v2") is None
 
 
-async def test_what_was_there_before_is_told_of_and_written_over_only_on_demand(site: MeshSite) -> None:
+async def test_foreign_content_is_reported_and_overwritten_only_on_demand(site: MeshSite) -> None:
     await site.push("cn@shanghai", "v1", images.image(layers=[b"somebody else's"]))
     ours = await site.push("cn", "v1", images.image(layers=[b"ours"]))
     await site.apply({"replicas": [replica(site)]})
@@ -129,8 +129,8 @@ async def test_what_was_there_before_is_told_of_and_written_over_only_on_demand(
     assert (entry["status"], entry["error"]["code"]) == ("Skipped", "other_content")
     assert "regmesh sync cn@shanghai --repository game/app" in entry["error"]["message"]
     assert await site.digest("cn@shanghai", "v1") != ours
-    told = await until(lambda: _in_state(site, "Failed"))
-    assert told["reason"].startswith("1 tag holds what its instance does not have")
+    failed = await until(lambda: _in_state(site, "Failed"))
+    assert failed["reason"].startswith("1 tag holds other content than the instance")
     (finding,) = [one for one in (await site.get("doctor"))["items"] if one["about"] == "replica/cn@shanghai"]
     assert "`regmesh sync cn@shanghai --repository NAME` writes over them" in finding["advice"]
     await site.api.request("POST", "/api/v1/executions", body={"rule": "cn@shanghai", "repository": str(APP)})

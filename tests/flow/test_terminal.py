@@ -1,4 +1,4 @@
-"""What people type that is not quite right: each command against a mesh in the test's process."""
+"""Wrong and unusual input to each command, against a mesh in the process of the test."""
 
 import asyncio
 import io
@@ -65,7 +65,7 @@ def terminal(
         (["explain", "cn//app:v1"], 2),
     ],
 )
-async def test_a_name_is_one_name_whatever_it_holds(
+async def test_a_name_stays_one_path_segment(
     site: MeshSite, terminal: Terminal, arguments: list[str], code: int
 ) -> None:
     done = await terminal(*arguments)
@@ -96,25 +96,25 @@ async def test_a_name_is_one_name_whatever_it_holds(
         (["sync", "tow"], "no rule or replica is named 'tow'; did you mean 'two'?"),
     ],
 )
-async def test_what_is_not_there_is_told_alike_by_all_commands_and_fails(
+async def test_a_missing_item_is_reported_alike_by_all_commands(
     terminal: Terminal, arguments: list[str], what: str
 ) -> None:
-    """Wrong use, 2, is what no mesh could take; this one has not what was named."""
+    """The exit code is 1: 2 is for input that no mesh could accept."""
     assert await terminal(*arguments) == (1, "", f"regmesh: {what}\n")
 
 
 async def test_one_agent_is_shown_as_itself(site: MeshSite, terminal: Terminal) -> None:
     await site.start_agent("beijing")
 
-    async def heard() -> list[str]:
+    async def is_alive() -> list[str]:
         return [it["agent"] for it in (await site.get("agents"))["items"]]
 
-    (name,) = await until(heard)
+    (name,) = await until(is_alive)
     done = await terminal("get", "agent", name, "-o", "json")
     assert (done.code, json.loads(done.out)["agent"]) == (0, name)
 
 
-async def test_all_that_is_declared_is_shown_however_much_it_is(site: MeshSite, terminal: Terminal) -> None:
+async def test_get_shows_more_declarations_than_fit_on_a_page(site: MeshSite, terminal: Terminal) -> None:
     names = [f"r{number:04}" for number in range(1001)]
     await site.apply({"regions": [{"name": name, "jurisdiction": "cn"} for name in names]})
     shown = json.loads((await terminal("get", "regions", "-o", "json")).out)
@@ -122,7 +122,7 @@ async def test_all_that_is_declared_is_shown_however_much_it_is(site: MeshSite, 
 
 
 @pytest.mark.parametrize("server", ["", "nowhere", "ftp://x", "http://", "http://[::1"])
-async def test_a_server_that_is_no_url_is_wrong_use(terminal: Terminal, server: str) -> None:
+async def test_a_server_that_is_not_a_url_is_wrong_use(terminal: Terminal, server: str) -> None:
     done = await terminal("get", "rules", "--server", server)
     assert (done.code, "use http://HOST:PORT" in done.err, done.err.count("\n")) == (2, True, 1), done
 
@@ -132,19 +132,19 @@ async def test_a_password_in_the_servers_url_is_not_shown(terminal: Terminal) ->
     assert (done.code, "127.0.0.1:1 does not answer" in done.err, "secret" in done.err) == (1, True, False)
 
 
-async def test_trying_again_what_failed_of_a_rule_that_is_not_there_is_told(terminal: Terminal) -> None:
+async def test_a_retry_for_an_unknown_rule_is_an_error(terminal: Terminal) -> None:
     done = await terminal("retry", "--failed", "--rule", "tow")
     assert (done.code, done.out, "is named 'tow'" in done.err) == (1, "", True), done
     assert (await terminal("retry", "--failed", "--rule", "two")).out == "nothing to retry\n"
 
 
-async def test_a_gateway_that_is_no_url_makes_no_file(terminal: Terminal) -> None:
+async def test_a_gateway_that_is_not_a_url_prints_no_file(terminal: Terminal) -> None:
     done = await terminal("nearby", "hosts-toml", "--region", "beijing", "--gateway", "nowhere")
     assert (done.code, done.out, "use http://HOST:PORT" in done.err) == (2, "", True), done
 
 
-def silent_at_times(call: Callable[..., Awaitable[Any]]) -> Callable[..., Awaitable[Any]]:
-    """Every second question is asked while control starts again."""
+def failing_at_times(call: Callable[..., Awaitable[Any]]) -> Callable[..., Awaitable[Any]]:
+    """Lets every second request fail, as while control restarts."""
     asked = count()
 
     async def ask(*parts: Any, **more: Any) -> Any:
@@ -155,7 +155,7 @@ def silent_at_times(call: Callable[..., Awaitable[Any]]) -> Callable[..., Awaita
     return ask
 
 
-async def test_who_waits_for_an_execution_waits_while_control_starts_again(
+async def test_sync_wait_survives_a_restart_of_control(
     site: MeshSite, terminal: Terminal, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for place in ("cn", "spare"):
@@ -163,18 +163,18 @@ async def test_who_waits_for_an_execution_waits_while_control_starts_again(
         url = site.registries[place].url
         declared = {"name": place, "account": "game", "region": "beijing", "url": url}
         await site.apply({"instances": [declared]})
-    monkeypatch.setattr(ControlClient, "_call", silent_at_times(ControlClient._call))
+    monkeypatch.setattr(ControlClient, "_call", failing_at_times(ControlClient._call))
     done = await terminal("sync", "two", "--wait")
     assert (done.code, "Succeed: 0 tags" in done.err) == (0, True), done
 
 
-async def test_who_follows_the_log_misses_nothing_of_a_burst(
+async def test_logs_follow_misses_no_entry(
     site: MeshSite,
     terminal: Terminal,
     capsys: pytest.CaptureFixture[str],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """However few entries are shown at first, and however many come between two looks."""
+    """However few entries are shown at first, and however many are added between two polls."""
     for place in ("cn", "spare"):
         await site.registry(place)
     await site.apply(
@@ -187,7 +187,7 @@ async def test_who_follows_the_log_misses_nothing_of_a_burst(
     )
     await site.start_agent("beijing")
     client = site.api
-    monkeypatch.setattr(client, "_call", silent_at_times(client._call))
+    monkeypatch.setattr(client, "_call", failing_at_times(client._call))
     tags = [f"v{number}" for number in range(8)]
     shown = ""
 
@@ -205,13 +205,13 @@ async def test_who_follows_the_log_misses_nothing_of_a_burst(
         cli_logs._follow(client, {"limit": "1"}, 1, Format.TABLE, cli_logs._COLUMNS)
     )
 
-    async def begun() -> bool:
+    async def first_is_shown() -> bool:
         nonlocal shown
         shown += capsys.readouterr().out
         return f"spare/game/app:{tags[0]} " in shown
 
     try:
-        await until(begun)
+        await until(first_is_shown)
         for tag in tags[1:]:
             await site.push("cn", tag, image)
         await until(all_ended)
@@ -240,7 +240,7 @@ async def test_who_follows_the_log_misses_nothing_of_a_burst(
         ),
     ],
 )
-async def test_a_wrong_name_is_told_with_what_was_meant(
+async def test_a_wrong_name_is_reported_with_a_near_match(
     terminal: Terminal, arguments: list[str], what: str
 ) -> None:
     assert await terminal(*arguments) == (1, "", f"regmesh: {what}\n")
@@ -260,12 +260,12 @@ async def test_a_wrong_name_is_told_with_what_was_meant(
         (["apply", "-f", "one.yaml", "-f", "two.yaml"], 2, "one file at a time"),
     ],
 )
-async def test_what_to_do_is_told(terminal: Terminal, arguments: list[str], code: int, what: str) -> None:
+async def test_errors_say_what_to_do(terminal: Terminal, arguments: list[str], code: int, what: str) -> None:
     done = await terminal(*arguments)
     assert (done.code, done.out, what in done.err, done.err.count("\n")) == (code, "", True, 1), done
 
 
-async def test_names_are_taken_as_other_commands_print_them(site: MeshSite, terminal: Terminal) -> None:
+async def test_names_are_accepted_as_other_commands_print_them(site: MeshSite, terminal: Terminal) -> None:
     assert json.loads((await terminal("get", "rule/two", "-o", "json")).out)["name"] == "two"
     assert (await terminal("delete", "rule/two")).out == "rule/two deleted\n"
     assert (await site.get("rules"))["items"] == []
@@ -298,16 +298,16 @@ async def test_a_dry_run_says_which_fields_would_change(
     assert (await site.get("rules/two"))["override"] is True
 
 
-async def test_the_mistakes_of_a_file_are_told_by_line(terminal: Terminal, tmp_path: Path) -> None:
+async def test_the_mistakes_of_a_file_are_ordered_by_line(terminal: Terminal, tmp_path: Path) -> None:
     file = tmp_path / "mesh.yaml"
     file.write_text("rules:\n  - {name: a, source: x, destination: cn}\n  - b\ninstances:\n  - {name: c}\n")
-    told = (await terminal("apply", "-f", str(file))).err.splitlines()
-    lines = [int(line.removeprefix(f"regmesh: {file}:").partition(":")[0]) for line in told]
+    problems = (await terminal("apply", "-f", str(file))).err.splitlines()
+    lines = [int(line.removeprefix(f"regmesh: {file}:").partition(":")[0]) for line in problems]
     assert lines == sorted(lines)
     assert set(lines) == {2, 3, 5}
 
 
-async def test_a_list_of_platforms_is_shown_as_one_writes_it(site: MeshSite, terminal: Terminal) -> None:
+async def test_a_list_of_platforms_is_shown_with_bars(site: MeshSite, terminal: Terminal) -> None:
     platform = {"type": "platform", "value": ["linux/amd64", "linux/arm64"]}
     await site.apply(
         {"rules": [{"name": "two", "source": "cn", "destination": "spare", "filters": [platform]}]}
@@ -370,7 +370,7 @@ async def test_no_line_of_a_table_ends_with_blanks(site: MeshSite, terminal: Ter
     ] * 3
 
 
-async def test_who_stops_waiting_is_told_that_the_execution_goes_on(
+async def test_an_interrupted_wait_says_that_the_execution_continues(
     site: MeshSite, terminal: Terminal, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async def interrupted(*_: object) -> None:
@@ -384,7 +384,7 @@ async def test_who_stops_waiting_is_told_that_the_execution_goes_on(
     )
 
 
-async def test_the_doctor_tells_of_notifications_that_the_intake_refused(
+async def test_the_doctor_reports_refused_notifications(
     site: MeshSite, terminal: Terminal, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("REGMESH_SECRET_IN", "correct-horse")

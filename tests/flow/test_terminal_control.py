@@ -1,4 +1,4 @@
-"""What people type to see what happened: commands against a control of the test's own, told as agents tell it."""
+"""Commands that show what happened, against a control that gets its records from the test."""
 
 import json
 from collections.abc import AsyncIterator, Iterator
@@ -39,7 +39,7 @@ def terminal(
 
 @pytest.fixture
 async def three(site: Site) -> None:
-    """Ends that differ in all that can be asked for."""
+    """Completions that differ in every field that a filter uses."""
     replica = {
         "rule": None, "replica": "game-cn@shanghai", "destination_place": "game-cn@shanghai",
         "destination_region": "shanghai", "execution_id": "execution-2",
@@ -65,7 +65,7 @@ ASKED = {
 
 
 @pytest.mark.usefixtures("three")
-async def test_every_filter_of_the_api_has_an_option_and_both_do_what_they_say(
+async def test_every_filter_of_the_api_has_an_option_that_does_the_same(
     site: Site, terminal: Terminal
 ) -> None:
     assert {*ASKED, "cursor"} == set(log_query.PARAMETERS)
@@ -86,20 +86,18 @@ async def test_every_filter_of_the_api_has_an_option_and_both_do_what_they_say(
         (["-o", "csv"], "'wide'"),
     ],
 )
-async def test_a_filter_that_is_wrong_is_wrong_use(
-    terminal: Terminal, arguments: list[str], what: str
-) -> None:
+async def test_an_invalid_filter_is_wrong_use(terminal: Terminal, arguments: list[str], what: str) -> None:
     done = await terminal("logs", *arguments)
     assert (done.code, done.out, what in done.err, done.err.count("\n")) == (2, "", True, 1), done
 
 
 @pytest.mark.parametrize("query", ["Digest=x", "before=1h", "rules=release-to-eu", "limit=1&limit=2"])
-async def test_what_the_api_does_not_know_it_refuses_and_names(site: Site, query: str) -> None:
-    status, told = await site.call("GET", f"/api/v1/logs?{query}")
-    assert (status, told["error"]["message"].partition(":")[0]) == (400, query.partition("=")[0])
+async def test_the_api_rejects_unknown_parameters_by_name(site: Site, query: str) -> None:
+    status, answer = await site.call("GET", f"/api/v1/logs?{query}")
+    assert (status, answer["error"]["message"].partition(":")[0]) == (400, query.partition("=")[0])
 
 
-async def test_a_name_that_nothing_has_is_told(terminal: Terminal) -> None:
+async def test_filtering_by_an_unknown_name_prints_a_warning(terminal: Terminal) -> None:
     done = await terminal("logs", "--region", "shanghi")
     assert (done.code, "region/shanghi is not declared; did you mean 'shanghai'?" in done.err) == (0, True)
     done = await terminal("logs", "--execution", "nothing")
@@ -107,7 +105,7 @@ async def test_a_name_that_nothing_has_is_told(terminal: Terminal) -> None:
 
 
 @pytest.mark.usefixtures("three")
-async def test_a_wide_table_has_what_other_commands_ask_for(terminal: Terminal) -> None:
+async def test_a_wide_table_has_the_ids_that_other_commands_take(terminal: Terminal) -> None:
     narrow, wide = [(await terminal("logs", *more)).out.splitlines() for more in ([], ["-o", "wide"])]
     assert [DIGEST in line for line in (narrow[3], wide[3])] == [False, True]
     assert wide[0].split()[:9] == narrow[0].split()[:9]
@@ -118,8 +116,8 @@ async def test_a_wide_table_has_what_other_commands_ask_for(terminal: Terminal) 
     assert (failed["DIGEST"], failed["ATTEMPTS"], failed["REASON"]) == (
         OTHER, "3", "unreachable (source): no answer",
     )  # fmt: skip
-    told = [replica[name] for name in ("RULE", "EXECUTION", "FROM", "TO", "ORIGIN", "HOPS")]
-    assert told == ["game-cn@shanghai", "execution-2", "beijing", "shanghai", "game-cn", "0"]
+    values = [replica[name] for name in ("RULE", "EXECUTION", "FROM", "TO", "ORIGIN", "HOPS")]
+    assert values == ["game-cn@shanghai", "execution-2", "beijing", "shanghai", "game-cn", "0"]
 
 
 def _cells(header: str, line: str) -> dict[str, str]:
@@ -131,8 +129,8 @@ def _cells(header: str, line: str) -> dict[str, str]:
     }
 
 
-async def test_webhooks_are_shown_with_what_their_receivers_hear(site: Site, terminal: Terminal) -> None:
-    """Some failures and then taken; nothing taken, as `doctor` tells; nothing to tell yet."""
+async def test_webhooks_are_shown_with_their_delivery_status(site: Site, terminal: Terminal) -> None:
+    """One accepts after two failures, one accepts nothing, as `doctor` reports, and one has no event yet."""
 
     async def shown() -> dict[str, Any]:
         return {it["name"]: it for it in json.loads((await terminal("get", "webhooks", "-o", "json")).out)}
@@ -159,8 +157,8 @@ async def test_webhooks_are_shown_with_what_their_receivers_hear(site: Site, ter
             2,
             None,
         )
-        told = ("state", "waiting", "last_delivered", "last_failure")
-        assert [found["new"][name] for name in told] == [None, 0, None, None]
+        names = ("state", "waiting", "last_delivered", "last_failure")
+        assert [found["new"][name] for name in names] == [None, 0, None, None]
         doctor = json.loads((await terminal("doctor", "-o", "json")).out)
         about = [it for it in doctor if it["about"].startswith("webhook/")]
         assert [it["about"] for it in about] == ["webhook/deaf"]
@@ -184,7 +182,7 @@ async def test_webhooks_are_shown_while_the_database_is_away(site: Site, termina
 async def sent_to_dlq(
     site: Site, number: int, *, region: str = "beijing", ago: timedelta = timedelta()
 ) -> None:
-    """As an intake does, when it was told of something so long ago that nobody can read."""
+    """Sends a dead letter as an intake does for a notification that it cannot read."""
     clock = ManualClock(SystemClock().now() - ago)
     await send_to_dlq(
         site.log, Region(region), raw=b"%d" % number, reason=f"no shape of harbor ({number})",
@@ -193,17 +191,17 @@ async def sent_to_dlq(
 
 
 async def dead_letters(terminal: Terminal) -> list[tuple[str, str, int]]:
-    """Id, payload and how often, the newest first."""
+    """Returns id, payload and count, the newest first."""
     done = await terminal("get", "dead-letters", "-o", "json")
     return [(it["id"], it["payload"], it["count"]) for it in json.loads(done.out)]
 
 
-async def told_of_dead_letters(terminal: Terminal) -> list[str]:
+async def reported_dead_letters(terminal: Terminal) -> list[str]:
     findings = json.loads((await terminal("doctor", "-o", "json")).out)
     return [it["message"].partition(":")[0] for it in findings if "could not be read" in it["message"]]
 
 
-async def test_dead_letters_are_dealt_with_one_by_one(site: Site, terminal: Terminal) -> None:
+async def test_dead_letters_are_dismissed_one_by_one(site: Site, terminal: Terminal) -> None:
     for number in (1, 2, 2, 3):
         await sent_to_dlq(site, number)
 
@@ -212,13 +210,13 @@ async def test_dead_letters_are_dealt_with_one_by_one(site: Site, terminal: Term
 
     await until(all_there)
     (third, _, _), (second, _, _), _ = await dead_letters(terminal)
-    assert await told_of_dead_letters(terminal) == [
+    assert await reported_dead_letters(terminal) == [
         "4 notifications of notifications/game-cn could not be read"
     ]
     assert (await terminal("delete", "dead-letter", second)).out == f"dead-letter/{second} deleted\n"
     assert (await terminal("delete", f"dead-letters/{third}")).code == 0
     assert [payload for _, payload, _ in await dead_letters(terminal)] == ["1"]
-    assert await told_of_dead_letters(terminal) == [
+    assert await reported_dead_letters(terminal) == [
         "1 notification of notifications/game-cn could not be read"
     ]
     again = await terminal("delete", "dead-letter", second)
@@ -227,7 +225,7 @@ async def test_dead_letters_are_dealt_with_one_by_one(site: Site, terminal: Term
         "",
         f"regmesh: there is no dead letter {second}; `regmesh get dead-letters` shows them\n",
     )
-    await sent_to_dlq(site, 2)  # the same once more is news
+    await sent_to_dlq(site, 2)  # the same record again is listed again
 
     async def is_back() -> bool:
         return [payload for _, payload, _ in await dead_letters(terminal)] == ["2", "1"]
@@ -235,7 +233,7 @@ async def test_dead_letters_are_dealt_with_one_by_one(site: Site, terminal: Term
     await until(is_back)
 
 
-async def test_what_was_dealt_with_stays_so_when_all_but_the_log_is_lost(tmp_path: Path) -> None:
+async def test_dismissed_dead_letters_stay_dismissed_when_only_the_log_is_left(tmp_path: Path) -> None:
     async def shown(site: Site) -> list[str]:
         return [it["payload"] for it in (await site.call("GET", "/api/v1/dead-letters"))[1]["items"]]
 
@@ -256,7 +254,7 @@ async def test_what_was_dealt_with_stays_so_when_all_but_the_log_is_lost(tmp_pat
             return await shown(site) == ["1"]
 
         await until(the_other)
-        await sent_to_dlq(site, 3)  # which comes after all that there was
+        await sent_to_dlq(site, 3)  # comes after everything that existed
 
         async def comes_alone() -> bool:
             return await shown(site) == ["3", "1"]
@@ -264,7 +262,7 @@ async def test_what_was_dealt_with_stays_so_when_all_but_the_log_is_lost(tmp_pat
         await until(comes_alone)
 
 
-async def test_dead_letters_are_dealt_with_by_age_or_all_at_once(site: Site, terminal: Terminal) -> None:
+async def test_dead_letters_are_dismissed_by_age_or_all_at_once(site: Site, terminal: Terminal) -> None:
     for number in range(150):
         await sent_to_dlq(site, number, ago=timedelta(hours=3))
     await sent_to_dlq(site, 150, region="frankfurt", ago=timedelta(hours=2))
@@ -278,7 +276,7 @@ async def test_dead_letters_are_dealt_with_by_age_or_all_at_once(site: Site, ter
     assert [payload for _, payload, _ in await dead_letters(terminal)] == ["151", "150"]
     assert (await terminal("delete", "dead-letters", "--all")).out == "2 dead letters deleted\n"
     assert await dead_letters(terminal) == []
-    assert await told_of_dead_letters(terminal) == []
+    assert await reported_dead_letters(terminal) == []
     assert (await terminal("delete", "dead-letters", "--all")) == (0, "0 dead letters deleted\n", "")
 
 
@@ -296,13 +294,11 @@ async def test_dead_letters_are_dealt_with_by_age_or_all_at_once(site: Site, ter
         (["agents", "x"], "'agents' is not a kind: use one of"),
     ],
 )
-async def test_what_is_deleted_has_to_be_said_clearly(
-    terminal: Terminal, arguments: list[str], what: str
-) -> None:
+async def test_an_ambiguous_delete_is_wrong_use(terminal: Terminal, arguments: list[str], what: str) -> None:
     done = await terminal("delete", *arguments)
     assert (done.code, done.out, what in done.err, done.err.count("\n")) == (2, "", True, 1), done
 
 
 @pytest.mark.parametrize("query", ["", "?all=false", "?all=true&before=1h", "?older=1h"])
-async def test_the_api_deletes_no_dead_letters_that_it_was_not_asked_to(site: Site, query: str) -> None:
+async def test_the_api_rejects_an_ambiguous_deletion_of_dead_letters(site: Site, query: str) -> None:
     assert (await site.call("DELETE", f"/api/v1/dead-letters{query}"))[0] == 400

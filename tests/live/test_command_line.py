@@ -1,4 +1,4 @@
-"""What a user types, and what wrong input gets: a line that says what to do, an exit code, and nothing half started."""
+"""The command line as users type it: wrong input gets one line, an exit code, and starts nothing."""
 
 import json
 import socket
@@ -65,7 +65,7 @@ def _start(folder: Path, file: Path) -> tuple[str, Process]:
     return url, daemon
 
 
-def test_a_broken_file_is_told_whole_with_lines_and_nothing_starts(tmp_path: Path) -> None:
+def test_all_mistakes_of_a_file_are_reported_with_lines_and_nothing_starts(tmp_path: Path) -> None:
     file = tmp_path / "mesh.yaml"
     file.write_text(BROKEN)
     data = tmp_path / "data"
@@ -93,7 +93,7 @@ def test_a_broken_file_is_told_whole_with_lines_and_nothing_starts(tmp_path: Pat
         ("regions: {}", "must be a list"),
     ],
 )
-def test_what_is_no_mesh_file_is_told_with_its_line(tmp_path: Path, text: str, what: str) -> None:
+def test_a_file_of_another_form_is_reported_with_its_line(tmp_path: Path, text: str, what: str) -> None:
     file = tmp_path / "mesh.yaml"
     file.write_text(text)
     done = parts.run_regmesh("up", "-f", str(file), "--data", str(tmp_path / "data"))
@@ -101,7 +101,7 @@ def test_what_is_no_mesh_file_is_told_with_its_line(tmp_path: Path, text: str, w
     assert done.stderr.startswith(f"regmesh: {file}:")
 
 
-def test_a_file_that_is_not_there(tmp_path: Path) -> None:
+def test_a_missing_file_is_reported(tmp_path: Path) -> None:
     done = parts.run_regmesh("up", "-f", str(tmp_path / "none.yaml"))
     assert (done.returncode, "cannot be read" in done.stderr) == (2, True)
 
@@ -128,35 +128,35 @@ def test_wrong_log_urls(sound: Path, tmp_path: Path) -> None:
 def test_a_port_that_is_taken(sound: Path, tmp_path: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         listen = f"127.0.0.1:{taken.getsockname()[1]}"
-        told = _fails_in_one_line(
+        line = _fails_in_one_line(
             "up", "-f", str(sound), "--data", str(tmp_path / "data"), "--listen", listen
         )
-    assert f"cannot listen on {listen}" in told
+    assert f"cannot listen on {listen}" in line
 
 
 def test_a_gateway_of_a_region_that_is_not_declared(sound: Path, tmp_path: Path) -> None:
     data = str(tmp_path / "data")
     up = ("up", "-f", str(sound), "--data", data, "--listen", "127.0.0.1:0", "--log-format", "json")
     done = parts.run_regmesh(*up, "--gateway", "bejing=127.0.0.1:0")
-    told = done.stderr.splitlines()[-1]
+    line = done.stderr.splitlines()[-1]
     assert done.returncode == 2
-    assert told == "regmesh: --gateway: no region is named 'bejing'; declared are: beijing, frankfurt"
+    assert line == "regmesh: --gateway: no region is named 'bejing'; declared are: beijing, frankfurt"
     assert "regmesh is up" not in done.stdout
 
 
-def test_a_gateways_port_that_is_taken(sound: Path, tmp_path: Path) -> None:
+def test_a_gateway_port_that_is_taken(sound: Path, tmp_path: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         at = f"127.0.0.1:{taken.getsockname()[1]}"
         up = ("up", "-f", str(sound), "--data", str(tmp_path / "data"), "--listen", "127.0.0.1:0")
         done = parts.run_regmesh(*up, "--gateway", f"beijing={at}")
-    told = f"regmesh: cannot listen on {at}: address already in use; choose another with --gateway"
-    assert (done.returncode, done.stdout, done.stderr.splitlines()[-1]) == (1, "", told)
+    line = f"regmesh: cannot listen on {at}: address already in use; choose another with --gateway"
+    assert (done.returncode, done.stdout, done.stderr.splitlines()[-1]) == (1, "", line)
 
 
 def test_a_log_that_is_in_use(server: str, sound: Path, tmp_path: Path) -> None:
     listen = f"127.0.0.1:{parts.free_port()}"
-    told = _fails_in_one_line("up", "-f", str(sound), "--data", str(tmp_path / "data"), "--listen", listen)
-    assert "is open in another process" in told
+    line = _fails_in_one_line("up", "-f", str(sound), "--data", str(tmp_path / "data"), "--listen", listen)
+    assert "is open in another process" in line
 
 
 def test_a_server_that_does_not_answer() -> None:
@@ -199,11 +199,11 @@ def test_apply_get_delete(server: str, sound: Path) -> None:
     used = parts.run_regmesh("delete", "instance", "game-eu", *at)
     assert (used.returncode, "rule/release" in used.stderr) == (1, True), used.stderr
     assert parts.run_regmesh("delete", "rule", "two", *at).stdout == "rule/two deleted\n"
-    gone = parts.run_regmesh("get", "rule", "two", *at)
-    assert (gone.returncode, "rule/two is not declared" in gone.stderr) == (1, True)
+    missing = parts.run_regmesh("get", "rule", "two", *at)
+    assert (missing.returncode, "rule/two is not declared" in missing.stderr) == (1, True)
 
 
-def test_apply_tells_the_servers_problems_with_the_files_lines(server: str, sound: Path) -> None:
+def test_apply_reports_problems_of_the_server_with_lines_of_the_file(server: str, sound: Path) -> None:
     bad = sound.with_name("bad.yaml")
     bad.write_text("rules:\n\n  - {name: back, source: game-eu, destination: game-cn}\n")
     done = parts.run_regmesh("apply", "-f", str(bad), "--server", server)
@@ -211,11 +211,11 @@ def test_apply_tells_the_servers_problems_with_the_files_lines(server: str, soun
     assert done.stderr.startswith(f"regmesh: {bad}:3: rules[0].destination: makes a cycle of rules")
 
 
-def test_explain_says_rule_by_rule_why(server: str, sound: Path) -> None:
-    told = json.loads(
+def test_explain_shows_a_verdict_for_each_rule(server: str, sound: Path) -> None:
+    verdicts = json.loads(
         parts.run_regmesh("explain", "game-cn/game/app:v1", "-o", "json", "--server", server).stdout
     )
-    assert [(it["rule"], it["verdict"], it["destination"]) for it in told] == [
+    assert [(it["rule"], it["verdict"], it["destination"]) for it in verdicts] == [
         ("release", "yes", "game-eu/game/app:v1")
     ]
     assert parts.run_regmesh("explain", "game-cn", "--server", server).returncode == 2
@@ -223,20 +223,20 @@ def test_explain_says_rule_by_rule_why(server: str, sound: Path) -> None:
     assert (unknown.returncode, "no instance is named" in unknown.stderr) == (1, True)
 
 
-def test_logs_of_nothing_is_an_empty_table_and_bad_times_are_told(server: str) -> None:
+def test_an_empty_log_is_an_empty_table_and_a_bad_time_is_wrong_use(server: str) -> None:
     assert parts.run_regmesh("logs", "--server", server).returncode == 0
     assert json.loads(parts.run_regmesh("logs", "-o", "json", "--server", server).stdout) == []
     bad = parts.run_regmesh("logs", "--since", "yesterday", "--server", server)
     assert (bad.returncode, "since" in bad.stderr) == (2, True)
 
 
-def test_what_is_declared_outlives_a_restart(tmp_path: Path, sound: Path) -> None:
+def test_declarations_survive_a_restart(tmp_path: Path, sound: Path) -> None:
     url, daemon = _start(tmp_path, sound)
     extra = sound.with_name("extra.yaml")
     extra.write_text("rules:\n  - {name: extra, source: game-cn, destination: game-eu}\n")
     assert parts.run_regmesh("apply", "-f", str(extra), "--server", url).returncode == 0
     assert daemon.stop() == 0
-    sound.write_text(extra.read_text())  # which names what only the log knows
+    sound.write_text(extra.read_text())  # which refers to declarations that only the log has
     url, daemon = _start(tmp_path, sound)
     try:
         assert "extra" in parts.run_regmesh("get", "rules", "--server", url).stdout

@@ -1,4 +1,4 @@
-"""`regmesh doctor` and `get dead-letters`, as a user types them, while something is wrong."""
+"""`regmesh doctor` and `get dead-letters` while something is wrong."""
 
 import json
 from pathlib import Path
@@ -36,7 +36,7 @@ def test_a_notification_of_an_unknown_shape_is_accepted_counted_and_shown(tmp_pa
         with urlopen(_notification(f"{url}/v1/notifications/game-cn", b'{"a shape of": "nobody"}')) as answer:
             assert answer.status == 202
         doctor = until(
-            "the letter and the dead registry are seen",
+            "the dead letter and the unreachable registry are reported",
             lambda: _findings(url, "notification", "instance/game-eu"),
         )
         dead_letter = next(one for one in doctor if "notification" in one["message"])
@@ -44,10 +44,10 @@ def test_a_notification_of_an_unknown_shape_is_accepted_counted_and_shown(tmp_pa
         assert dead_letter["message"].startswith(
             "1 notification of notifications/game-cn could not be read: "
         )
-        told = parts.run_regmesh("doctor", "--server", url)
-        assert told.returncode == 1
-        assert "regmesh get dead-letters" in told.stdout
-        assert "instance/game-eu" in told.stdout  # no registry answers there
+        done = parts.run_regmesh("doctor", "--server", url)
+        assert done.returncode == 1
+        assert "regmesh get dead-letters" in done.stdout
+        assert "instance/game-eu" in done.stdout  # no registry answers there
         (shown,) = json.loads(parts.run_regmesh("get", "dead-letters", "-o", "json", "--server", url).stdout)
         assert json.loads(shown["payload"]) == {"a shape of": "nobody"}
         assert shown["position"].startswith("notifications/game-cn")
@@ -55,7 +55,7 @@ def test_a_notification_of_an_unknown_shape_is_accepted_counted_and_shown(tmp_pa
         daemon.end()
 
 
-def test_what_a_human_dealt_with_stays_so_over_a_restart_and_what_was_refused_is_told(tmp_path: Path) -> None:
+def test_dismissals_survive_a_restart_and_refusals_are_reported(tmp_path: Path) -> None:
     file = tmp_path / "mesh.yaml"
     file.write_text(MESH.replace("PORT", str(parts.free_port())))
     url = f"http://127.0.0.1:{parts.free_port()}"
@@ -68,8 +68,8 @@ def test_what_a_human_dealt_with_stays_so_over_a_restart_and_what_was_refused_is
             urlopen(_notification(f"{url}/v1/notifications/game-cn", body)).close()
         with pytest.raises(HTTPError, match="404"):
             urlopen(_notification(f"{url}/v1/notifications/game-xn", b"{}"))
-        until("both letters are seen", lambda: len(_dead_letters(url)) == 2)
-        found = until("the refusal is seen", lambda: _findings(url, "instance/game-xn"))
+        until("both dead letters are listed", lambda: len(_dead_letters(url)) == 2)
+        found = until("the refusal is reported", lambda: _findings(url, "instance/game-xn"))
         refused = next(one for one in found if one["about"] == "instance/game-xn")
         assert refused["message"].startswith("1 notification was refused (404), the last at ")
         assert refused["advice"].endswith("did you mean 'game-cn'?")
@@ -78,7 +78,7 @@ def test_what_a_human_dealt_with_stays_so_over_a_restart_and_what_was_refused_is
         assert daemon.stop() == 0
         daemon = parts.regmesh(tmp_path / "up.log", *up)
         until("up is ready again", lambda: parts.get(f"{url}/readyz"))
-        until("the other letter is seen", lambda: len(_dead_letters(url)) == 1)
+        until("the other dead letter is listed", lambda: len(_dead_letters(url)) == 1)
         assert (
             parts.run_regmesh("delete", "dead-letters", "--all", "--server", url).stdout
             == "1 dead letter deleted\n"

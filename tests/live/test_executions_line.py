@@ -40,7 +40,7 @@ rules:
 """
 
 
-def test_a_rule_run_by_hand_copies_what_is_there_and_says_so(line: Line, tmp_path: Path) -> None:
+def test_sync_copies_the_existing_tags_and_reports_them(line: Line, tmp_path: Path) -> None:
     made = {f"v{number}": images.image(layers=[os.urandom(100_000), bytes([number])]) for number in range(3)}
     made["dev"] = images.image(layers=[b"not wanted"])
     layout = images.write_layout(tmp_path / "pushed", made)

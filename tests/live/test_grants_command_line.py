@@ -1,4 +1,4 @@
-"""Grants as a user types them: the note of `apply`, `get`, `delete`, and a grant for nobody."""
+"""Grants on the command line: the note of `apply`, `get`, `delete`, and a grant for an unknown account."""
 
 from pathlib import Path
 
@@ -44,8 +44,11 @@ def test_grants_on_the_command_line(tmp_path: Path) -> None:
         code, out, _ = regmesh("apply", "-f", str(mesh))
         assert code == 0
         assert "note: rule/base copies nothing until account 'shop' declares a grant for 'platform'" in out
-        code, _, told = regmesh("apply", "-f", str(wrong))
-        assert (code, "wrong.yaml:2: grants[0].from: no instance belongs to account 'platfrom'" in told) == (
+        code, _, errors = regmesh("apply", "-f", str(wrong))
+        assert (
+            code,
+            "wrong.yaml:2: grants[0].from: no instance belongs to account 'platfrom'" in errors,
+        ) == (
             2,
             True,
         )

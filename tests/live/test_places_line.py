@@ -21,7 +21,7 @@ replicas:
 """
 
 
-def test_a_push_is_waited_for_and_found_at_the_replica(tmp_path: Path) -> None:
+def test_wait_and_where_find_a_push_at_the_replica(tmp_path: Path) -> None:
     url = f"http://127.0.0.1:{parts.free_port()}"
     image = images.image(layers=[b"app" * 1000])
     layout = images.write_layout(tmp_path / "pushed", {"v1": image})

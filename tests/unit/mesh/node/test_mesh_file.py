@@ -1,4 +1,4 @@
-"""A mesh.yaml that YAML takes and JSON does not: told with its line, whatever stands in it."""
+"""A mesh.yaml that is YAML but has no form in JSON is reported with its line."""
 
 from pathlib import Path
 
@@ -36,13 +36,15 @@ def problems(folder: Path, text: str) -> list[str]:
         ("[" * 1000, 1, "nested"),
     ],
 )
-def test_what_is_no_json_is_told_with_its_line(tmp_path: Path, text: str, line: int, what: str) -> None:
+def test_yaml_without_a_form_in_json_is_reported_with_its_line(
+    tmp_path: Path, text: str, line: int, what: str
+) -> None:
     (problem,) = problems(tmp_path, text)
     assert problem.startswith(f":{line}: ")
     assert what in problem
 
 
-def test_a_date_is_the_text_that_stands_there(tmp_path: Path) -> None:
+def test_a_date_stays_text(tmp_path: Path) -> None:
     file = tmp_path / "mesh.yaml"
     file.write_text(REGION % "2026-01-01")
     found = mesh_file.read(file)
@@ -50,7 +52,7 @@ def test_a_date_is_the_text_that_stands_there(tmp_path: Path) -> None:
     assert found.document == {"regions": [{"name": "a", "jurisdiction": "2026-01-01"}]}
 
 
-def test_anchors_and_merged_keys_are_taken(tmp_path: Path) -> None:
+def test_anchors_and_merged_keys_are_accepted(tmp_path: Path) -> None:
     file = tmp_path / "mesh.yaml"
     file.write_text(
         "regions:\n  - &one {name: a, jurisdiction: cn}\n  - {<<: *one, name: b}\n  - {<<: *one, name: c}\n"
@@ -61,7 +63,7 @@ def test_anchors_and_merged_keys_are_taken(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("text", "told"),
+    ("text", "message"),
     [
         ("rules:\n  - name: a\n    name: b\n", "3: not YAML: 'name' is given twice"),
         ("rules:\n  ? [a, b]\n  : c\n", "2: not YAML: "),
@@ -70,9 +72,9 @@ def test_anchors_and_merged_keys_are_taken(tmp_path: Path) -> None:
         ("rules: *nothing", "1: not YAML: "),
     ],
 )
-def test_what_is_no_document_is_told(tmp_path: Path, text: str, told: str) -> None:
+def test_invalid_yaml_is_reported_with_its_line(tmp_path: Path, text: str, message: str) -> None:
     path = tmp_path / "mesh.yaml"
     path.write_text(text)
     with pytest.raises(mesh_file.InvalidFile) as caught:
         mesh_file.read(path)
-    assert told in str(caught.value)
+    assert message in str(caught.value)

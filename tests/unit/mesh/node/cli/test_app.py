@@ -33,12 +33,12 @@ def test_a_command_without_its_subcommand_shows_its_help(
     command: list[str], capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert app.run(command) == 2
-    told = capsys.readouterr()
-    assert (told.out, told.err.startswith(f"Usage: {' '.join(['regmesh', *command])} ")) == ("", True)
-    assert "--help`" not in told.err
+    shown = capsys.readouterr()
+    assert (shown.out, shown.err.startswith(f"Usage: {' '.join(['regmesh', *command])} ")) == ("", True)
+    assert "--help`" not in shown.err
 
 
-def test_the_version_is_told(capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_version_is_shown(capsys: pytest.CaptureFixture[str]) -> None:
     assert app.run(["--version"]) == 0
     assert capsys.readouterr().out == f"regmesh {importlib.metadata.version('regmesh')}\n"
 
@@ -65,24 +65,24 @@ def test_a_wrong_option_is_wrong_use(
     file = tmp_path / "mesh.yaml"
     file.write_text(MESH)
     assert app.run(["up", "-f", str(file), "--data", str(tmp_path / "data"), *option]) == 2
-    told = capsys.readouterr().err.splitlines()[-1]
-    assert told.startswith("regmesh: ")
-    assert what in told
+    line = capsys.readouterr().err.splitlines()[-1]
+    assert line.startswith("regmesh: ")
+    assert what in line
 
 
-def test_a_database_that_can_be_none_is_told_before_the_log_is_asked(
+def test_an_invalid_database_is_reported_before_the_log_is_opened(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Nobody answers where that log should be: waiting for it would take long."""
+    """No broker answers at that URL, so connecting would take long."""
     command = ["control", "--log", "kafka://127.0.0.1:1", "--data", str(tmp_path / "data")]
     assert app.run([*command, "--database", f"sqlite:///{tmp_path}"]) == 2
-    told = f"regmesh: the sync log's database {str(tmp_path)!r} is a folder: name a file in it\n"
-    assert capsys.readouterr().err == told
+    line = f"regmesh: the sync log's database {str(tmp_path)!r} is a folder: name a file in it\n"
+    assert capsys.readouterr().err == line
     assert not (tmp_path / "data").exists()
 
 
-async def test_the_database_of_the_data_directory_is_looked_at_too(tmp_path: Path) -> None:
-    (tmp_path / "control.db").write_text("This is a note, which nobody shall lose. " * 100)
+async def test_the_database_of_the_data_directory_is_checked_too(tmp_path: Path) -> None:
+    (tmp_path / "control.db").write_text("This is a note, which must not be lost. " * 100)
     async with open_node(None, tmp_path, metrics=Metrics(CollectorRegistry())) as node:
         with pytest.raises(InvalidInput, match="is not an SQLite file"):
             roles.control(node, None)
@@ -92,7 +92,7 @@ async def test_the_database_of_the_data_directory_is_looked_at_too(tmp_path: Pat
 @pytest.mark.parametrize(
     "daemon", [["producer"], ["agent", "--region", "a"], ["control"], ["gateway", "--region", "a"]]
 )
-def test_a_daemon_says_in_its_help_and_without_it_that_it_needs_a_log(
+def test_a_daemon_without_a_log_is_wrong_use_and_its_help_says_so(
     daemon: list[str], capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert app.run([*daemon, "--data", "/nowhere/at/all"]) == 2
@@ -112,7 +112,7 @@ def test_each_module_defines_its_commands() -> None:
             )
 
 
-def test_a_question_to_the_api_imports_nothing_of_the_daemons() -> None:
+def test_a_client_command_imports_nothing_of_the_daemons() -> None:
     code = "import sys; from mesh.node.cli import app; app.run(['logs', '--help']); print(*sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert "Show the sync log" in done.stdout
@@ -121,7 +121,7 @@ def test_a_question_to_the_api_imports_nothing_of_the_daemons() -> None:
     assert not {"sqlalchemy", "aiokafka", "consumer.agent", "mesh.control.api"} & set(loaded)
 
 
-def test_a_command_that_prints_no_table_starts_without_what_others_need() -> None:
+def test_a_command_without_tables_imports_little() -> None:
     code = "import sys; from mesh.node.cli import app; app.run(['sync', '--help']); print(*sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     loaded = done.stdout.split()
@@ -143,7 +143,7 @@ def test_a_command_that_prints_no_table_starts_without_what_others_need() -> Non
         (["logs", "--bad"], "regmesh: No such option: --bad"),
     ],
 )
-def test_wrong_use_is_told_and_ends_with_2(
+def test_wrong_use_is_reported_and_ends_with_2(
     arguments: list[str], says: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert app.run(arguments) == 2
@@ -164,7 +164,7 @@ def test_the_help_cuts_no_summary(
 
 
 @pytest.mark.parametrize("command", ["--help", "demo"])
-def test_an_output_that_is_full_is_told_in_a_line(command: str) -> None:
+def test_a_full_output_is_reported_in_one_line(command: str) -> None:
     with Path("/dev/full").open("w") as full:
         done = subprocess.run(
             [*REGMESH, command], stdout=full, stderr=subprocess.PIPE, text=True, check=False
@@ -175,7 +175,7 @@ def test_an_output_that_is_full_is_told_in_a_line(command: str) -> None:
     )
 
 
-def test_a_reader_that_goes_away_ends_the_demo_without_a_word() -> None:
+def test_a_closed_pipe_ends_the_demo_silently() -> None:
     with subprocess.Popen(
         [*REGMESH, "demo"], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     ) as demo:
@@ -185,7 +185,7 @@ def test_a_reader_that_goes_away_ends_the_demo_without_a_word() -> None:
         assert (demo.stderr.read(), demo.wait(60)) == ("", 1)
 
 
-def test_a_demo_that_is_interrupted_has_not_shown_it() -> None:
+def test_an_interrupted_demo_exits_with_130() -> None:
     with subprocess.Popen(
         [*REGMESH, "demo"], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     ) as demo:
@@ -196,7 +196,7 @@ def test_a_demo_that_is_interrupted_has_not_shown_it() -> None:
         assert (demo.stderr.read(), demo.wait(60)) == ("", 130)
 
 
-def test_an_interrupt_while_it_is_imported_is_no_traceback() -> None:
+def test_an_interrupt_during_imports_shows_no_traceback() -> None:
     code = (
         "import sys; from mesh.node.__main__ import main; sys.argv[1:] = ['--version']\n"
         "class Interrupted:\n"
@@ -225,7 +225,7 @@ def test_progress_stays_in_one_row_of_a_narrow_terminal(
         (["gateway", "--domain", "localhost:8083"], "--domain 'localhost:8083': must be a host name"),
     ],
 )
-def test_a_wrong_option_of_a_daemon_is_told_before_a_log_is_asked(
+def test_a_wrong_option_of_a_daemon_is_reported_before_the_log_is_opened(
     arguments: list[str], what: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert app.run([*arguments, "--region", "a", "--log", "kafka://127.0.0.1:1"]) == 2

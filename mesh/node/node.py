@@ -100,10 +100,11 @@ async def open_node(
         NoFolder: The data directory cannot be created.
     """
     settings = RoleSettings.read(os.environ)
-    clock, metrics, secrets = SystemClock(), metrics or Metrics(), Secrets(os.environ)
+    clock, secrets = SystemClock(), Secrets(os.environ)
     _make_folder(data)
     log = await engines.open_log(log_url or default_log(data), clock=clock, secrets=secrets)
     try:
+        metrics = metrics or Metrics()
         await _make_state_topic(log)
         state = MeshState()
 

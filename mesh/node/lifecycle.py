@@ -69,3 +69,6 @@ async def _with_signals(main: Main) -> None:
     except asyncio.CancelledError:
         if not stopping.is_set():
             raise
+    finally:
+        for number in (signal.SIGINT, signal.SIGTERM):
+            loop.remove_signal_handler(number)

@@ -132,7 +132,7 @@ async def test_foreign_content_is_reported_and_overwritten_only_on_demand(site: 
     failed = await until(lambda: _in_state(site, "Failed"))
     assert failed["reason"].startswith("1 tag holds other content than the instance")
     (finding,) = [one for one in (await site.get("doctor"))["items"] if one["about"] == "replica/cn@shanghai"]
-    assert "`regmesh sync cn@shanghai --repository NAME` writes over them" in finding["advice"]
+    assert "`regmesh sync cn@shanghai --repository NAME` overwrites them" in finding["advice"]
     await site.api.request("POST", "/api/v1/executions", body={"rule": "cn@shanghai", "repository": str(APP)})
 
     async def ours_is_there() -> bool:

@@ -228,7 +228,7 @@ async def test_an_index_brings_its_children_and_shared_layers_once(site: Site) -
     assert set(site.source.traffic.pulls.values()) == {1}
 
 
-async def test_a_topic_that_is_joined_while_the_agent_tells_its_lag_is_no_error(site: Site) -> None:
+async def test_a_topic_that_is_joined_while_the_agent_reports_its_lag_is_no_error(site: Site) -> None:
     agent = site._agents[-1][0]
     await site.stop()
     calls: list[str] = []
@@ -244,7 +244,7 @@ async def test_a_topic_that_is_joined_while_the_agent_tells_its_lag_is_no_error(
     assert calls == ["lag"]
 
 
-async def test_a_region_whose_log_does_not_tell_its_lag_keeps_no_heartbeat_back(site: Site) -> None:
+async def test_a_region_whose_log_does_not_report_its_lag_keeps_no_heartbeat_back(site: Site) -> None:
     await site.kill()
     site.settings = QUICK.model_copy(update={"heartbeat_every": 0.05})
     agent = await site.start()

@@ -166,7 +166,7 @@ async def test_the_parts_of_a_tagged_index_stay(mesh: Deleting) -> None:
     assert await mesh.has(child.digest)
 
 
-async def test_a_deleted_blob_tells_nothing(mesh: Deleting) -> None:
+async def test_a_deleted_blob_reports_nothing(mesh: Deleting) -> None:
     image = images.image(layers=[b"a blob"])
     await mesh.copied(v1=image)
     blob = image.blob_descriptors[0].digest

@@ -216,7 +216,7 @@ async def test_sparse_keeps_the_bytes_and_copies_what_is_wanted(lenient: Site) -
     assert why((await lenient.ends(2))[1]) == ("Skipped", "already_there")
 
 
-async def test_a_platform_that_is_added_to_a_sparse_rule_is_brought(lenient: Site) -> None:
+async def test_a_platform_that_is_added_to_a_sparse_rule_is_copied(lenient: Site) -> None:
     await rule(lenient, platform("linux/arm64", "sparse"))
     original = await lenient.push("v1", platforms.index(EACH))
     await lenient.ends(1)

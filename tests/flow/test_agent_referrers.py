@@ -375,14 +375,14 @@ async def test_a_destination_that_loses_a_part_of_a_referrer_gets_it_again(
 async def test_a_list_that_names_what_is_not_about_the_image_brings_nothing_of_it(old_pair: Site) -> None:
     image, stranger = images.image(layers=[b"app"]), images.image(layers=[b"stranger"])
     about = attachment(stranger.manifest, SBOM, b"of the stranger")
-    gone = attachment(image.manifest, SBOM, b"deleted since")
+    deleted = attachment(image.manifest, SBOM, b"deleted since")
     async with client(old_pair.source) as source:
         await images.push(source, APP, Tag("v1"), image)
         await images.push(source, APP, about.digest, about)
-        await images.push(source, APP, gone.digest, gone)
-        index = attached.index_of([attached.entry(about.manifest), attached.entry(gone.manifest)])
+        await images.push(source, APP, deleted.digest, deleted)
+        index = attached.index_of([attached.entry(about.manifest), attached.entry(deleted.manifest)])
         await source.write_manifest(APP, fallback_tag(image.digest), index)
-    assert old_pair.source._store.delete_manifest(APP, gone.digest)
+    assert old_pair.source._store.delete_manifest(APP, deleted.digest)
     await old_pair.event("v1", image.digest)
     (end,) = await old_pair.ends(1)
     assert end.status is Status.SUCCEED

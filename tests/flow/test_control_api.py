@@ -1,4 +1,4 @@
-"""The HTTP API on a real server: what is declared, how errors are told, who may speak to it."""
+"""The HTTP API on a real server: what is declared, how errors are reported, who may call it."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -24,11 +24,11 @@ async def site(tmp_path: Path) -> AsyncIterator[Site]:
         yield opened
 
 
-def with_rule(**told: object) -> dict[str, Any]:
-    return MESH | {"rules": [MESH["rules"][0] | told]}
+def with_rule(**reported: object) -> dict[str, Any]:
+    return MESH | {"rules": [MESH["rules"][0] | reported]}
 
 
-async def test_apply_tells_what_changed(site: Site):
+async def test_apply_reports_what_changed(site: Site):
     status, first = await site.call("POST", "/api/v1/apply", MESH)
     assert status == 200
     assert [(item["key"], item["change"], item["rev"]) for item in first["items"]] == [
@@ -45,8 +45,8 @@ async def test_apply_tells_what_changed(site: Site):
 
 
 async def test_a_dry_run_changes_nothing(site: Site):
-    _, told = await site.call("POST", "/api/v1/apply?dry_run=true", MESH)
-    assert {(item["change"], item["rev"]) for item in told["items"]} == {("created", None)}
+    _, reported = await site.call("POST", "/api/v1/apply?dry_run=true", MESH)
+    assert {(item["change"], item["rev"]) for item in reported["items"]} == {("created", None)}
     assert site.state.rev == -1
     region = Region("beijing")
     assert topics.events(region) in await site.log.missing(topics.all_topics([region]))
@@ -54,10 +54,10 @@ async def test_a_dry_run_changes_nothing(site: Site):
 
 async def test_all_problems_at_once_and_nothing_half_applied(site: Site):
     wrong = with_rule(source="game-cm", filters=[{"type": "nam", "value": "x"}], conflict="lww")
-    status, told = await site.call("POST", "/api/v1/apply", wrong)
+    status, reported = await site.call("POST", "/api/v1/apply", wrong)
     assert status == 400
-    assert told["error"]["code"] == "invalid_document"
-    problems = {problem["path"]: problem["message"] for problem in told["error"]["problems"]}
+    assert reported["error"]["code"] == "invalid_document"
+    problems = {problem["path"]: problem["message"] for problem in reported["error"]["problems"]}
     assert "did you mean 'game-cn'" in problems["rules[0].source"]
     assert "did you mean 'name'" in problems["rules[0].filters[0].type"]
     assert "planned but not built" in problems["rules[0].conflict"]
@@ -90,8 +90,8 @@ async def test_put_get_delete(site: Site):
     assert (await site.call("PUT", "/api/v1/rules/charts", shown))[0] == 200  # what is got can be put
     assert await site.call("DELETE", "/api/v1/rules/charts") == (204, None)
     assert (await site.call("GET", "/api/v1/rules/charts"))[0] == 404
-    status, told = await site.call("DELETE", "/api/v1/rules/charts")
-    assert (status, told["error"]["code"]) == (404, "not_found")
+    status, reported = await site.call("DELETE", "/api/v1/rules/charts")
+    assert (status, reported["error"]["code"]) == (404, "not_found")
 
 
 async def test_an_instance_that_was_got_can_be_put(site: Site):
@@ -105,9 +105,9 @@ async def test_an_instance_that_was_got_can_be_put(site: Site):
 async def test_what_is_used_is_not_deleted(site: Site):
     await site.call("POST", "/api/v1/apply", MESH)
     for path, user in (("instances/game-cn", "rule/release-to-eu"), ("regions/beijing", "instance/game-cn")):
-        status, told = await site.call("DELETE", f"/api/v1/{path}")
-        assert (status, told["error"]["code"]) == (409, "still_used")
-        assert user in told["error"]["message"]
+        status, reported = await site.call("DELETE", f"/api/v1/{path}")
+        assert (status, reported["error"]["code"]) == (409, "still_used")
+        assert user in reported["error"]["message"]
 
 
 @pytest.mark.parametrize(
@@ -125,9 +125,9 @@ async def test_what_is_used_is_not_deleted(site: Site):
 )  # fmt: skip
 async def test_a_put_that_is_wrong(site: Site, body: object, path: str, message: str):
     await site.call("POST", "/api/v1/apply", MESH)
-    status, told = await site.call("PUT", "/api/v1/rules/charts", body)
+    status, reported = await site.call("PUT", "/api/v1/rules/charts", body)
     assert status == 400
-    (problem,) = told["error"]["problems"]
+    (problem,) = reported["error"]["problems"]
     assert problem["path"] == path
     assert message in problem["message"]
 
@@ -163,9 +163,9 @@ async def test_the_sync_log_is_paged_and_filtered(site: Site):
         ("rule=a&rule=b", "rule"),
         ("cursor=x", "cursor"),
     ):
-        status, told = await site.call("GET", f"/api/v1/logs?{wrong}")
-        assert (status, told["error"]["code"]) == (400, "invalid_input")
-        assert told["error"]["message"].startswith(f"{name}: ")
+        status, reported = await site.call("GET", f"/api/v1/logs?{wrong}")
+        assert (status, reported["error"]["code"]) == (400, "invalid_input")
+        assert reported["error"]["message"].startswith(f"{name}: ")
 
 
 @pytest.mark.parametrize(
@@ -175,21 +175,21 @@ async def test_the_sync_log_is_paged_and_filtered(site: Site):
         ("POST", "/api/v1/rules", 405), ("DELETE", "/api/v1/logs", 405), ("GET", "/api/v1/replicators", 404),
     ],
 )  # fmt: skip
-async def test_what_is_not_there_is_told_in_json(site: Site, method: str, path: str, status: int):
-    got, told = await site.call(method, path)
+async def test_what_is_not_there_is_reported_in_json(site: Site, method: str, path: str, status: int):
+    got, reported = await site.call(method, path)
     assert got == status
-    assert set(told["error"]) == {"code", "message"}
+    assert set(reported["error"]) == {"code", "message"}
 
 
 async def test_only_json_of_a_bounded_size(site: Site):
     form = {"Content-Type": "text/plain"}
     assert (await site.call("POST", "/api/v1/apply", MESH, headers=form))[0] == 415
     assert (await site.call("PUT", "/api/v1/rules/x", {}, headers=form))[0] == 415
-    status, told = await site.call("POST", "/api/v1/apply", raw=b"{")
-    assert (status, told["error"]["code"]) == (400, "invalid_input")
-    status, told = await site.call("POST", "/api/v1/apply", raw=b" " * (1024 * 1024 + 1))
-    assert (status, told["error"]["code"]) == (413, "too_large")
-    status, told = await site.call("POST", "/api/v1/apply", raw=b"[" * 100_000)
+    status, reported = await site.call("POST", "/api/v1/apply", raw=b"{")
+    assert (status, reported["error"]["code"]) == (400, "invalid_input")
+    status, reported = await site.call("POST", "/api/v1/apply", raw=b" " * (1024 * 1024 + 1))
+    assert (status, reported["error"]["code"]) == (413, "too_large")
+    status, reported = await site.call("POST", "/api/v1/apply", raw=b"[" * 100_000)
     assert status == 400
     assert list(site.state.things()) == []
 
@@ -202,20 +202,20 @@ async def test_only_by_its_own_name(site: Site):
         assert (await site.call("GET", "/api/v1/rules", headers={"Host": host}))[0] == status, host
 
 
-async def test_an_error_of_ours_tells_nothing_but_where_to_look(
+async def test_an_error_of_ours_reports_nothing_but_where_to_look(
     site: Site, capsys: pytest.CaptureFixture[str]
 ):
     async def broken(*_: object, **__: object) -> None:
         raise ZeroDivisionError("password=hunter2")
 
     site.control._declare.apply = broken
-    status, told = await site.call("POST", "/api/v1/apply", {})
-    assert (status, told["error"]["code"]) == (500, "internal")
-    assert "hunter2" not in orjson.dumps(told).decode()
+    status, reported = await site.call("POST", "/api/v1/apply", {})
+    assert (status, reported["error"]["code"]) == (500, "internal")
+    assert "hunter2" not in orjson.dumps(reported).decode()
     assert "api_internal" in capsys.readouterr().out
 
 
-async def test_a_log_that_is_away_is_told_with_when_to_come_again(site: Site):
+async def test_a_log_that_is_away_is_reported_with_when_to_come_again(site: Site):
     await site.log.close()
     async with site.http.put(f"{site.url}/api/v1/regions/x", json={"jurisdiction": "y"}) as answer:
         assert (answer.status, answer.headers["Retry-After"]) == (503, "5")
@@ -265,14 +265,14 @@ async def test_instances_keep_the_order_in_which_they_are_listed(site: Site) -> 
     await site.call("PUT", "/api/v1/instances/z", both[0] | {"kind": "zot"})
     assert order(site.state) == ["z", "y", "a"]
     swapped = {"instances": [both[2], both[0]]}
-    _, told = await site.call("POST", "/api/v1/apply", swapped)
-    assert [(it["key"], it["change"]) for it in told["items"]] == [
+    _, reported = await site.call("POST", "/api/v1/apply", swapped)
+    assert [(it["key"], it["change"]) for it in reported["items"]] == [
         ("instance/a", "changed"), ("instance/z", "changed"),
     ]  # fmt: skip
-    assert [it["fields"] for it in told["items"]] == [["position"], ["kind", "position"]]
+    assert [it["fields"] for it in reported["items"]] == [["position"], ["kind", "position"]]
     assert order(site.state) == ["a", "y", "z"]
-    _, told = await site.call("POST", "/api/v1/apply", swapped)
-    assert {it["change"] for it in told["items"]} == {"unchanged"}
+    _, reported = await site.call("POST", "/api/v1/apply", swapped)
+    assert {it["change"] for it in reported["items"]} == {"unchanged"}
     _, shown = await site.call("GET", "/api/v1/instances/y")
     assert shown["position"] == 1
     read_anew = MeshState()

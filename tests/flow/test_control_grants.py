@@ -22,14 +22,14 @@ async def site(tmp_path: Path) -> AsyncIterator[Site]:
 
 async def test_a_rule_without_a_grant_is_taken_with_a_note_until_there_is_one(site: Site) -> None:
     for dry_run in ("?dry_run=true", "", ""):
-        status, told = await site.call("POST", f"/api/v1/apply{dry_run}", TWO_ACCOUNTS)
+        status, reported = await site.call("POST", f"/api/v1/apply{dry_run}", TWO_ACCOUNTS)
         assert status == 200
-        notes = {item["key"]: item["note"] for item in told["items"] if "note" in item}
+        notes = {item["key"]: item["note"] for item in reported["items"] if "note" in item}
         assert list(notes) == ["rule/release-to-eu"]
         assert "until account 'sub' declares a grant for 'game'" in notes["rule/release-to-eu"]
-    status, told = await site.call("POST", "/api/v1/apply", TWO_ACCOUNTS | {"grants": [GRANT]})
-    assert [item["key"] for item in told["items"] if "note" in item] == []
-    assert {item["key"]: item["change"] for item in told["items"]}["grant/sub:game"] == "created"
+    status, reported = await site.call("POST", "/api/v1/apply", TWO_ACCOUNTS | {"grants": [GRANT]})
+    assert [item["key"] for item in reported["items"] if "note" in item] == []
+    assert {item["key"]: item["change"] for item in reported["items"]}["grant/sub:game"] == "created"
 
 
 async def test_put_get_list_and_delete_by_the_names_of_both_accounts(site: Site) -> None:
@@ -46,6 +46,6 @@ async def test_put_get_list_and_delete_by_the_names_of_both_accounts(site: Site)
 
 async def test_a_grant_that_is_not_the_one_of_its_path_is_refused(site: Site) -> None:
     await site.call("POST", "/api/v1/apply", TWO_ACCOUNTS)
-    status, told = await site.call("PUT", "/api/v1/grants/game:sub", GRANT)
+    status, reported = await site.call("PUT", "/api/v1/grants/game:sub", GRANT)
     assert status == 400
-    assert "is named sub:game" in told["error"]["problems"][0]["message"]
+    assert "is named sub:game" in reported["error"]["problems"][0]["message"]

@@ -81,9 +81,11 @@ async def test_a_region_that_is_declared_later_is_read_too(tmp_path: Path) -> No
         document["rules"] = [{"name": "to-vn", "source": "game-cn", "destination": "vn"}]
         await site.control.apply(document)
         key = "vn/game/server:v1"
-        told = state("v1").value
-        assert told is not None
-        await site.log.append([Append(topics.tags(Region("hanoi")), key, told.replace(b"game-eu", b"vn"))])
+        reported = state("v1").value
+        assert reported is not None
+        await site.log.append(
+            [Append(topics.tags(Region("hanoi")), key, reported.replace(b"game-eu", b"vn"))]
+        )
 
         async def known() -> bool:
             return (await places(site, "v1"))["vn"]["seen_by"] == "agent"

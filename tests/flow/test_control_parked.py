@@ -29,13 +29,13 @@ def parked(number: int, code: str, **changes: Any) -> Append:
         region=Region("beijing"), repository=Repository("game/server"), tag=Tag("1.0-global"), digest=Digest(DIGEST),
         occurred_at=NOW, rules_rev=5,
     )  # fmt: skip
-    told = completion(number).model_dump(exclude=set(Completion.model_fields) - set(Parked.model_fields))
-    told |= {
+    reported = completion(number).model_dump(exclude=set(Completion.model_fields) - set(Parked.model_fields))
+    reported |= {
         "status": Status.PENDING, "start_time": NOW + timedelta(seconds=number), "event": event, "agent": "agent-1",
         "error": TaskError(code=code, side=Side.DESTINATION, message=f"why {number}"), "rounds": 1,
         "first_parked": NOW, "not_before": NOW + timedelta(hours=1),
     }  # fmt: skip
-    record = Parked(**told | changes)
+    record = Parked(**reported | changes)
     return Append(topics.retry(FRANKFURT), record.key, encode(record))
 
 
@@ -49,11 +49,11 @@ async def site(tmp_path: Path) -> AsyncIterator[Site]:
         records += [heartbeat(opened, "agent-1"), progress(2, "agent-1"), progress(4, "agent-1")]
         await opened.log.append(records)
 
-        async def all_told() -> bool:
-            _, told = await opened.call("GET", "/api/v1/parked")
-            return len(told["items"]) == 4 and len(await opened.logs(status="InProgress")) == 2
+        async def all_reported() -> bool:
+            _, reported = await opened.call("GET", "/api/v1/parked")
+            return len(reported["items"]) == 4 and len(await opened.logs(status="InProgress")) == 2
 
-        await until(all_told)
+        await until(all_reported)
         yield opened
 
 
@@ -91,9 +91,9 @@ async def test_what_did_not_end_is_asked_for_together_and_never_with_what_did(si
         FAILED: "Pending", WAITS: "Pending", RUNS: "InProgress", AGAIN: "InProgress",
     }  # fmt: skip
     for mixed in ("Pending,Failed", "InProgress,Pending,Succeed"):
-        status, told = await site.call("GET", f"/api/v1/logs?status={mixed}")
+        status, reported = await site.call("GET", f"/api/v1/logs?status={mixed}")
         assert status == 400
-        assert told["error"]["message"].startswith("status: ")
+        assert reported["error"]["message"].startswith("status: ")
 
 
 async def test_the_commands_show_it(site: Site, capsys: pytest.CaptureFixture[str]) -> None:
@@ -114,13 +114,13 @@ async def test_the_commands_show_it(site: Site, capsys: pytest.CaptureFixture[st
 
 async def test_what_its_agent_has_in_hand_is_neither_tried_now_nor_closed(site: Site) -> None:
     before = await site.log.end(topics.retry(FRANKFURT))
-    status, told = await site.call("POST", f"/api/v1/tasks/{RUNS}/close", {})
-    assert (status, told["error"]["code"]) == (409, "still_running")
-    status, told = await site.call("POST", f"/api/v1/tasks/{RUNS}/retry", {})
-    assert (status, told["id"]) == (202, RUNS)
+    status, reported = await site.call("POST", f"/api/v1/tasks/{RUNS}/close", {})
+    assert (status, reported["error"]["code"]) == (409, "still_running")
+    status, reported = await site.call("POST", f"/api/v1/tasks/{RUNS}/retry", {})
+    assert (status, reported["id"]) == (202, RUNS)
     assert await site.log.end(topics.retry(FRANKFURT)) == before
-    status, told = await site.call("POST", "/api/v1/retries", {"rule": "release-to-eu"})
-    assert (status, told["parked"]) == (201, 2)
+    status, reported = await site.call("POST", "/api/v1/retries", {"rule": "release-to-eu"})
+    assert (status, reported["parked"]) == (201, 2)
     records = [decode(value, Parked) for value in await _values(site, topics.retry(FRANKFURT))]
     assert [one.task_id for one in records if one.not_before > NOW + timedelta(hours=1)] == [FAILED, AGAIN]
 

@@ -119,8 +119,10 @@ def heartbeat(site: Site, agent: str, **places: str) -> Append:
 
 
 def progress(number: int, agent: str) -> Append:
-    told = completion(number).model_dump(exclude=set(Completion.model_fields) - set(Progress.model_fields))
-    record = Progress(**told | {"status": Status.IN_PROGRESS, "agent": agent, "id": f"p{number}"})
+    reported = completion(number).model_dump(
+        exclude=set(Completion.model_fields) - set(Progress.model_fields)
+    )
+    record = Progress(**reported | {"status": Status.IN_PROGRESS, "agent": agent, "id": f"p{number}"})
     return Append(topics.status(FRANKFURT), record.key, encode(record))
 
 
@@ -128,7 +130,7 @@ async def agents(site: Site) -> list[str]:
     return [item["agent"] for item in (await site.call("GET", "/api/v1/agents"))[1]["items"]]
 
 
-async def test_what_runs_is_told_while_its_agent_lives(tmp_path: Path):
+async def test_what_runs_is_reported_while_its_agent_lives(tmp_path: Path):
     async with control_site(tmp_path) as site:
         await site.control.apply(MESH)
         alive = heartbeat(site, "agent-1", **{"game-eu": "Ready", "game-cn": "Failed: no answer"})
@@ -148,7 +150,7 @@ async def test_what_runs_is_told_while_its_agent_lives(tmp_path: Path):
         assert await agents(site) == []
 
 
-async def test_an_agent_that_fell_silent_is_not_told(tmp_path: Path):
+async def test_an_agent_that_fell_silent_is_not_reported(tmp_path: Path):
     async with control_site(tmp_path) as site:
         await site.control.apply(MESH)
         await site.log.append([heartbeat(site, "new")])

@@ -43,7 +43,7 @@ def kept(folder: Path) -> list[tuple[str, str, int]]:
     return found
 
 
-async def test_a_receiver_is_told_signed_as_a_cloud_event(tmp_path: Path):
+async def test_a_receiver_is_reported_signed_as_a_cloud_event(tmp_path: Path):
     async with receiver() as ci, control_site(tmp_path, environment=SECRET) as site:
         await site.control.apply(hooks(ci=ci.url))
         await site.report(completion(1), completion(2, Status.SKIPPED), completion(3, Status.FAILED))
@@ -68,7 +68,7 @@ async def test_three_failures_then_taken(tmp_path: Path):
     assert kept(tmp_path) == [("ci", "delivered", 4)]
 
 
-async def test_a_receiver_that_takes_nothing_is_told_by_the_doctor(tmp_path: Path):
+async def test_a_receiver_that_takes_nothing_is_reported_by_the_doctor(tmp_path: Path):
     async def about_ci(site: Site) -> list[str]:
         findings = (await site.call("GET", "/api/v1/doctor"))[1]["items"]
         return [it["message"] for it in findings if it["about"] == "webhook/ci"]
@@ -77,8 +77,8 @@ async def test_a_receiver_that_takes_nothing_is_told_by_the_doctor(tmp_path: Pat
         await site.control.apply(hooks(ci="http://127.0.0.1:9"))
         await site.report(completion())
         await until(lambda: delivered(site, outcome="retried") >= 3)
-        (told,) = await about_ci(site)
-        assert told.startswith("1 delivery fails repeatedly: secret 'ci-key' has no value: set ")
+        (reported,) = await about_ci(site)
+        assert reported.startswith("1 delivery fails repeatedly: secret 'ci-key' has no value: set ")
     async with receiver() as ci, control_site(tmp_path, environment=SECRET) as site:
         await site.control.apply(hooks(ci=ci.url))
         await until(lambda: delivered(site) == 1)
@@ -128,8 +128,8 @@ async def test_a_slow_receiver_delays_no_other(tmp_path: Path):
 
 
 async def test_a_receiver_that_is_not_there_and_comes(tmp_path: Path):
-    async with receiver() as gone:
-        url = gone.url
+    async with receiver() as deleted:
+        url = deleted.url
     async with control_site(tmp_path, environment=SECRET) as site:
         await site.control.apply(hooks(ci=url))
         await site.report(completion())
@@ -160,9 +160,9 @@ async def test_without_its_secret_nothing_is_sent_until_it_is_there(tmp_path: Pa
         environment |= SECRET
         await until(lambda: delivered(site) == 1)
         assert len(ci.verified()) == 1
-    told = capsys.readouterr().out
-    assert "set REGMESH_SECRET_CI_KEY" in told
-    assert KEY not in told
+    reported = capsys.readouterr().out
+    assert "set REGMESH_SECRET_CI_KEY" in reported
+    assert KEY not in reported
 
 
 async def test_a_secret_that_cannot_be_read_stops_nothing_but_its_webhook(tmp_path: Path):
@@ -195,11 +195,11 @@ async def test_given_up_after_days_and_kept_for_people(tmp_path: Path):
         await site.control.apply(hooks(ci=ci.url))
         await site.report(completion())
         await until(lambda: delivered(site, outcome="given_up") == 1)
-        told = len(ci.requests)
+        reported = len(ci.requests)
         await asyncio.sleep(0.1)
-        assert len(ci.requests) == told
+        assert len(ci.requests) == reported
     ((_, state, counted),) = kept(tmp_path)
-    assert (state, counted) == ("given_up", told)
+    assert (state, counted) == ("given_up", reported)
 
 
 async def test_deliveries_to_a_deleted_webhook_are_closed(tmp_path: Path):
@@ -238,11 +238,11 @@ async def test_a_control_that_does_not_reach_the_log_closes_nothing_of_one_that_
 
 async def test_only_the_account_whose_instances_are_touched(tmp_path: Path):
     async with receiver() as mine, receiver() as other, control_site(tmp_path) as site:
-        told = [
+        reported = [
             {"name": "mine", "url": mine.url, "account": "game"},
             {"name": "other", "url": other.url, "account": "other"},
         ]
-        await site.control.apply(MESH | {"webhooks": told})
+        await site.control.apply(MESH | {"webhooks": reported})
         await site.report(completion(1), completion(2))
         await until(lambda: delivered(site, "mine") == 2)
         assert other.requests == []

@@ -28,7 +28,9 @@ async def _is_deleted(mesh: Mesh, tag: str) -> None:
         await registry.delete_manifest(APP, Tag(tag))
 
 
-async def test_what_failed_and_is_gone_from_the_source_is_settled_by_trying_it_again(tmp_path: Path) -> None:
+async def test_what_failed_and_is_deleted_from_the_source_is_settled_by_trying_it_again(
+    tmp_path: Path,
+) -> None:
     faults = Faults()
     async with _mesh(tmp_path, faults) as mesh:
         mesh.producer()
@@ -108,7 +110,7 @@ async def test_a_rule_that_got_another_destination_leaves_no_execution_behind(me
     assert (ended["status"], ended["error"]["code"]) == ("Stopped", "rule_gone")
 
 
-async def test_an_end_is_counted_when_tasks_end_and_told_to_who_waits_for_it(
+async def test_an_end_is_counted_when_tasks_end_and_reported_to_who_waits_for_it(
     mesh: Mesh, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(commands, "_SETTLE_INTERVAL", 3600.0)  # only news wake it
@@ -139,6 +141,6 @@ async def test_who_waits_is_answered_though_it_still_runs(mesh: Mesh) -> None:
             assert answer.headers.get("Preference-Applied") == applied
 
 
-async def test_who_waits_for_what_is_not_there_is_told_at_once(mesh: Mesh) -> None:
+async def test_who_waits_for_what_is_not_there_is_reported_at_once(mesh: Mesh) -> None:
     status, _ = await mesh.control.call("GET", "/api/v1/executions/none", headers={"Prefer": "wait=5"})
     assert status == 404

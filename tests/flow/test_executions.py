@@ -85,7 +85,7 @@ class Mesh:
         await self.control.log.append([Append(topics.events(event.region), event.key, codec.encode(event))])
 
     async def delete_digest(self, digest: Digest) -> None:
-        """At the source, which tells of the digest and of no tag."""
+        """At the source, which notifies the digest and no tag."""
         async with client(self.source) as registry:
             await registry.delete_manifest(APP, digest)
         now = CLOCK.now()
@@ -261,7 +261,7 @@ async def test_a_manual_rule_copies_nothing_by_itself(running: Mesh) -> None:
     assert await running.control.logs() == []
 
 
-async def test_a_dry_run_tells_what_would_be_sent_and_writes_nothing(running: Mesh) -> None:
+async def test_a_dry_run_reports_what_would_be_sent_and_writes_nothing(running: Mesh) -> None:
     await running.rule()
     await running.push("v1", b"shared" * 100)
     await running.ended(await running.sync())
@@ -294,7 +294,7 @@ async def test_a_source_that_forbids_listing_fails_with_what_to_configure(tmp_pa
         assert (await mesh.ended(await mesh.sync()))["total"] == 1
 
 
-async def test_names_that_nobody_can_read_are_told_and_hide_no_other(
+async def test_names_that_nobody_can_read_are_reported_and_hide_no_other(
     running: Mesh, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     await running.rule()
@@ -414,7 +414,7 @@ async def test_an_execution_whose_rule_is_removed_does_not_wait_for_ever(mesh: M
     assert (ended["status"], ended["error"]["code"]) == ("Stopped", "rule_gone")
 
 
-async def test_what_the_rule_wants_no_more_is_told_and_counted(mesh: Mesh) -> None:
+async def test_what_the_rule_wants_no_more_is_reported_and_counted(mesh: Mesh) -> None:
     await mesh.rule()
     await mesh.push("v1")
     await mesh.push("dev")
@@ -445,8 +445,8 @@ async def test_a_dry_run_says_what_the_run_then_does(tmp_path: Path) -> None:
         done = await mesh.ended(await mesh.sync())
         assert (planned["total"], done["succeed"]) == (4, 4)
         assert planned["bytes_total"] - planned["bytes_skipped"] == done["bytes_transferred"]
-        told = [(it["error"] or {})["message"] for it in await mesh.control.logs(execution=planned["id"])]
-        assert sorted("come with other tags" in it or "comes with other tags" in it for it in told) == [
+        reported = [(it["error"] or {})["message"] for it in await mesh.control.logs(execution=planned["id"])]
+        assert sorted("come with other tags" in it or "comes with other tags" in it for it in reported) == [
             False, True, True, True,
         ]  # fmt: skip
 
@@ -550,7 +550,7 @@ async def test_a_backfill_brings_what_was_there_once_for_each_change(running: Me
 
 
 @pytest.mark.parametrize(
-    ("body", "refused", "told"),
+    ("body", "refused", "reported"),
     [
         ({}, 400, "rule: Field required"),
         ({"rule": "nothing"}, 404, "no rule or replica is named 'nothing'"),
@@ -565,13 +565,13 @@ async def test_a_backfill_brings_what_was_there_once_for_each_change(running: Me
     ],
 )
 async def test_what_cannot_run_is_refused_with_the_reason(
-    mesh: Mesh, body: object, refused: int, told: str
+    mesh: Mesh, body: object, refused: int, reported: str
 ) -> None:
     await mesh.rule()
     await mesh.rule(name="off", enabled=False)
     status, answer = await mesh.control.call("POST", "/api/v1/executions", body)
     assert status == refused
-    assert told in answer["error"]["message"]
+    assert reported in answer["error"]["message"]
     assert await mesh.executions() == []
 
 
@@ -581,7 +581,7 @@ async def test_what_no_rule_is_called_is_no_filter(mesh: Mesh) -> None:
         assert (status, answer["error"]["message"][:6]) == (400, "rule: ")
 
 
-async def test_an_unknown_execution_or_task_is_told(mesh: Mesh) -> None:
+async def test_an_unknown_execution_or_task_is_reported(mesh: Mesh) -> None:
     for method, path in [
         ("GET", "executions/none"),
         ("POST", "executions/none/stop"),
@@ -671,7 +671,7 @@ async def test_what_is_parked_is_listed_tried_at_once_and_closed(mesh: Mesh) -> 
     ended = await mesh.ended(execution_id)
     assert (ended["status"], ended["stopped"], ended["succeed"], ended["parked"]) == ("Stopped", 1, 1, 0)
     assert (await mesh.holds(first["tag"]), await mesh.holds(second["tag"]) is None) == (None, False)
-    (told,) = await mesh.control.logs(status="Stopped")
-    assert (told["task_id"], told["error"]["code"]) == (first["task_id"], "closed")
+    (reported,) = await mesh.control.logs(status="Stopped")
+    assert (reported["task_id"], reported["error"]["code"]) == (first["task_id"], "closed")
     status, _ = await mesh.control.call("POST", f"/api/v1/tasks/{first['task_id']}/close", {})
     assert status == 404

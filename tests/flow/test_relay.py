@@ -1,4 +1,4 @@
-"""Layers ahead and the relay: bytes leave the source once, come before their manifest, and are always verified."""
+"""Prefetch and the relay: bytes leave the source once, arrive before their manifest, and are always verified."""
 
 import asyncio
 import os
@@ -97,7 +97,7 @@ async def test_the_layers_are_at_the_replicas_before_the_manifest_is_pushed(site
         for blob in image.blob_descriptors:
             await registry.write_blob(APP, blob, images._once(image.blobs[blob.digest]))
 
-        async def ahead() -> bool:
+        async def is_prefetched() -> bool:
             for region in REPLICAS:
                 async with client(site.registries[f"cn@{region}"]) as replica:
                     found = [await replica.blob_size(APP, blob.digest) for blob in image.blob_descriptors]
@@ -105,7 +105,7 @@ async def test_the_layers_are_at_the_replicas_before_the_manifest_is_pushed(site
                         return False
             return True
 
-        await until(ahead)
+        await until(is_prefetched)
         await registry.write_manifest(APP, Tag("v1"), image.manifest)
     await until(lambda: arrived(site, "v1", image.digest))
     entries = await until(lambda: _succeeded(site, len(REPLICAS)))

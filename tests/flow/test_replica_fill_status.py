@@ -32,13 +32,13 @@ async def _execution(site: Site, **query: str) -> dict[str, Any]:
     """The only one."""
     found: list[dict[str, Any]] = []
 
-    async def begun() -> bool:
+    async def has_started() -> bool:
         nonlocal found
         _, answer = await site.call("GET", "/api/v1/executions", params=query)
         found = answer["items"]
         return bool(found)
 
-    await until(begun)
+    await until(has_started)
     (one,) = found
     return one
 
@@ -107,10 +107,10 @@ async def test_a_run_over_all_of_it_makes_it_good_whatever_runs_of_single_images
             await _run_of_one_image(site, f"missed-{number}")
         await _agent_lives(site)
 
-        async def is_told() -> bool:
+        async def is_reported() -> bool:
             return (await _replica(site))["state"] != "Syncing"  # what agents say may still be being read
 
-        await until(is_told)
+        await until(is_reported)
         found = await _replica(site)
         assert (found["state"], found["fill"]["status"]) == ("Synced", "Failed")
 
@@ -123,6 +123,6 @@ async def test_the_fill_of_an_earlier_declaration_says_nothing_of_the_replica(tm
         assert first is not None
         assert (await site.call("DELETE", f"/api/v1/replicas/{NAME}"))[0] == 204
         await _declare(site)
-        assert (await _replica(site))["fill"] is None  # it has not begun
+        assert (await _replica(site))["fill"] is None  # it has not started
         await site.control._schedule.start_due()
         assert (await _replica(site))["fill"]["id"] != first["id"]

@@ -87,7 +87,7 @@ async def test_a_changed_schedule_is_reckoned_anew_and_a_disabled_rule_rests(tmp
 
 
 async def test_a_replica_is_looked_through_once_a_day_after_its_fill(tmp_path: Path) -> None:
-    """Whatever its registry forgot to tell comes at the latest then."""
+    """What its registry did not notify is copied then at the latest."""
     replica = {"instance": "game-cn", "region": "beijing-2", "url": "http://127.0.0.1:9"}
     region = {"name": "beijing-2", "jurisdiction": "cn-mainland"}
     async with control_site(tmp_path, running=False) as site:

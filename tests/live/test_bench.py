@@ -48,12 +48,12 @@ def test_intake_is_measured_without_any_real_part(tmp_path: Path) -> None:
 def test_rules_are_measured_without_any_real_part(tmp_path: Path) -> None:
     done = bench("--only", "rules", PATH=str(tmp_path))
     assert done.returncode == 0, done.stderr
-    told = [row[0] for row in rows(done.stdout)]
+    reported = [row[0] for row in rows(done.stdout)]
     shown = [
         "events matched, each of another repository", "events matched, 1000 repositories again and again",
         "events read, no rules asked", "events read and matched",
     ]  # fmt: skip
-    assert told == shown * 9
+    assert reported == shown * 9
 
 
 def test_a_group_whose_parts_are_missing_is_left_out_and_said(tmp_path: Path) -> None:
@@ -67,9 +67,9 @@ def test_a_group_whose_parts_are_missing_is_left_out_and_said(tmp_path: Path) ->
 def test_a_copy_is_raced() -> None:
     done = bench("--only", "copy")
     assert done.returncode == 0, done.stderr
-    told = [row[0] for row in rows(done.stdout)]
-    assert "copy: time of regmesh over curl" in told
-    assert "copy: time of skopeo over regmesh" in told
+    reported = [row[0] for row in rows(done.stdout)]
+    assert "copy: time of regmesh over curl" in reported
+    assert "copy: time of skopeo over regmesh" in reported
 
 
 @pytest.mark.real("docker-registry", "skopeo", "curl")

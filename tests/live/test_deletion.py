@@ -1,4 +1,4 @@
-"""Deletions between real registries: docker-registry tells of them, and deletes digests alone."""
+"""Deletions between real registries: docker-registry notifies them, and deletes digests only."""
 
 import os
 from typing import Any
@@ -14,7 +14,7 @@ __all__ = ["kafka", "line", "receiver", "registries"]  # fixtures
 pytestmark = [pytest.mark.real("docker-registry", "skopeo")]
 
 
-def test_what_skopeo_deletes_here_is_gone_there(line: Line) -> None:
+def test_what_skopeo_deletes_here_is_deleted_there(line: Line) -> None:
     rule = line.document()["rules"][0] | {"deletion": True}
     applied = parts.run_regmesh("apply", "-f", str(line.mesh_file(rules=[rule])), "--server", line.api)
     assert applied.returncode == 0, applied.stderr
@@ -27,7 +27,7 @@ def test_what_skopeo_deletes_here_is_gone_there(line: Line) -> None:
     parts.skopeo("delete", "--tls-verify=false", f"docker://{line.source.host}/game/app:v1")
     entry = until("the deletion in the sync log", lambda: _deletions(line, status="Succeed"))[0]
     assert (entry["operation"], entry["digest"]) == ("delete", one.digest)
-    for tag in ("v1", "latest"):  # of one digest, which the source deleted with both, and told of each
+    for tag in ("v1", "latest"):  # of one digest, which the source deleted with both, and notified each
         until(f"{tag} is gone there", lambda tag=tag: line.destination.digest("game/app", tag) is None)
     until("both ended", lambda: {entry["tag"] for entry in _deletions(line)} >= {"v1", "latest"})
     assert line.destination.digest("game/app", one.digest) is None

@@ -258,11 +258,11 @@ def with_tokens_of(mesh: Mesh, daemon: Containerd, url: str) -> None:
     fetched = daemon.fetch(f"localhost:{port}/game/app:v1", "--plain-http", "--user", f"{USER}:{PASSWORD}")
     assert fetched.returncode == 0, fetched.stderr
     daemon.remove_images()
-    told = parts.run_regmesh(
+    reported = parts.run_regmesh(
         "nearby", "hosts-toml", "--region", "shanghai", "--gateway", mesh.gateway, "--server", mesh.api
     )
     (daemon.hosts / "localhost").mkdir()
-    (daemon.hosts / "localhost" / "hosts.toml").write_text(told.stdout)
+    (daemon.hosts / "localhost" / "hosts.toml").write_text(reported.stdout)
     before = mesh.served("cn")
     mirrored = daemon.fetch(
         "localhost/game/app:v1", "--user", f"{USER}:{PASSWORD}"
@@ -283,8 +283,8 @@ def test_the_gateway_is_a_daemon_of_its_own_on_kafka_and_a_miss_is_replicated(tm
         with parts.distributions(tmp_path, "home", "near") as (home, near):
             home.start(), near.start()
             file = tmp_path / "mesh.yaml"
-            told = document(home, near, HUB)
-            file.write_text(yaml.safe_dump(told))
+            reported = document(home, near, HUB)
+            file.write_text(yaml.safe_dump(reported))
             api = f"http://127.0.0.1:{ports['control']}"
             made = parts.run_regmesh("topics", "create", "-f", str(file), "--log", broker.url)
             assert made.returncode == 0, made.stderr

@@ -276,14 +276,14 @@ def test_a_clean_stop_ends_by_itself_and_says_so(line: Line) -> None:
 
 def test_an_unreachable_registry_stops_only_its_own_place(line: Line) -> None:
     document = line.document()
-    gone = {
+    deleted = {
         "name": "gone",
         "account": "game",
         "region": "frankfurt",
         "url": f"http://127.0.0.1:{parts.free_port()}",
     }
     rule = {"name": "to-gone", "source": "game-cn", "destination": "gone"}
-    file = line.mesh_file(instances=[*document["instances"], gone], rules=[*document["rules"], rule])
+    file = line.mesh_file(instances=[*document["instances"], deleted], rules=[*document["rules"], rule])
     assert parts.run_regmesh("apply", "-f", str(file), "--server", line.api).returncode == 0
     image = images.image(layers=[b"x"])
     parts.push(images.write_layout(line.folder / "pushed", {"v1": image}), "v1", line.source, "game/app:v1")
@@ -296,7 +296,7 @@ def test_an_unreachable_registry_stops_only_its_own_place(line: Line) -> None:
     )
     state = until(
         "the place's state",
-        lambda: parts.get(f"{line.api}/api/v1/instances/{quote('gone')}")["state"],
+        lambda: parts.get(f"{line.api}/api/v1/instances/{quote('deleted')}")["state"],
         within=60,
     )
     assert state.startswith("Failed: ")

@@ -74,8 +74,8 @@ def listed(registry: Distribution, subject: Digest) -> list[dict[str, Any]] | No
 
 def put(registry: Distribution, pushed: images.Image, reference: str) -> None:
     for digest, body in pushed.blobs.items():
-        with _ask(registry, "POST", "blobs/uploads/") as begun:
-            session = urljoin(registry.url, begun.headers["Location"])
+        with _ask(registry, "POST", "blobs/uploads/") as started:
+            session = urljoin(registry.url, started.headers["Location"])
         mark = "&" if "?" in session else "?"
         with _send("PUT", f"{session}{mark}digest={digest}", body, "application/octet-stream"):
             pass

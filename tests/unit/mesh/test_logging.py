@@ -16,7 +16,7 @@ def _fails(authorization: str) -> None:
 
 
 @pytest.mark.parametrize("json", [True, False])
-def test_an_unexpected_error_is_told_without_the_variables_of_its_frames(json: bool) -> None:
+def test_an_unexpected_error_is_reported_without_the_variables_of_its_frames(json: bool) -> None:
     """A frame of the registry client holds the password that it sends."""
     handlers, out = list(logging.getLogger().handlers), io.StringIO()
     try:
@@ -29,7 +29,7 @@ def test_an_unexpected_error_is_told_without_the_variables_of_its_frames(json: b
     finally:
         structlog.reset_defaults()
         logging.basicConfig(handlers=handlers, force=True)
-    told = out.getvalue()
-    assert told.count("with 20 letters") >= 2, told
-    assert told.count("_fails") >= 2, told
-    assert PASSWORD not in told
+    reported = out.getvalue()
+    assert reported.count("with 20 letters") >= 2, reported
+    assert reported.count("_fails") >= 2, reported
+    assert PASSWORD not in reported

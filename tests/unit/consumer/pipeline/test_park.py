@@ -190,7 +190,7 @@ async def test_a_fill_ends_nothing_that_was_asked_for_by_hand(fill: TriggerKind)
         ("manual", "scheduled", True, True),
     ],
 )
-async def test_a_task_that_can_be_stopped_ends_others_only_when_it_has_brought_its_digest(
+async def test_a_task_that_can_be_stopped_ends_others_only_when_it_has_copied_its_digest(
     older: TriggerKind, newer: TriggerKind, holds: bool, ends: bool
 ) -> None:
     parking, wrote = parking_of(declared()), list[str]()

@@ -82,7 +82,7 @@ def test_reading_again_in_order_ends_in_the_same_entry(again: int) -> None:
 def test_what_a_task_saw_at_its_source_counts_unless_something_newer_is_known() -> None:
     seen = entry(DIGEST, 5, Cause.LISTING)
     assert after(SeenByTask(seen)) == seen
-    assert after(SeenByTask(seen), before=entry(OTHER, 4)) == seen  # the registry did not tell of it
+    assert after(SeenByTask(seen), before=entry(OTHER, 4)) == seen  # the registry did not notify it
     assert after(SeenByTask(seen), before=entry(OTHER, 6)) == entry(OTHER, 6)
     for deleted in (after(entry(DIGEST, 1), TagDeleted(at(6))), after(TagDeleted(at(6)))):
         assert after(SeenByTask(seen), before=deleted) == deleted

@@ -105,13 +105,15 @@ async def test_a_deleted_manifest_deletes_its_earlier_tags(database: Database) -
 
 async def test_undeclared_places_and_old_deleted_tags_are_deleted(database: Database) -> None:
     images = Images(database)
-    gone, mine, others = TagKey(*HERE, "gone"), TagKey(*HERE, "v1"), TagKey("old", "app", "v1")
-    await images.take([(key, entry(DIGEST, 1)) for key in (gone, mine, others)])
-    await images.take([(gone, TagDeleted(NOW))])
+    deleted, mine, others = TagKey(*HERE, "gone"), TagKey(*HERE, "v1"), TagKey("old", "app", "v1")
+    await images.take([(key, entry(DIGEST, 1)) for key in (deleted, mine, others)])
+    await images.take([(deleted, TagDeleted(NOW))])
     await images.delete_undeclared({"cn"}, NOW + timedelta(days=1))
-    await images.take([(gone, entry(OTHER, 0))])  # as old as can be, and nothing speaks against it any more
+    await images.take(
+        [(deleted, entry(OTHER, 0))]
+    )  # as old as can be, and nothing speaks against it any more
     found = await images.entries([HERE, ("old", "app")], ["v1", "gone"])
-    assert {key: one.digest for key, one in found.items()} == {mine: DIGEST, gone: OTHER}
+    assert {key: one.digest for key, one in found.items()} == {mine: DIGEST, deleted: OTHER}
 
 
 async def test_usage_is_summed_by_account_rule_and_link(database: Database) -> None:

@@ -64,7 +64,7 @@ async def where(site: MeshSite, repository: Repository, *tags: str) -> list[dict
 
 
 def lost(site: MeshSite, *tags: str, repository: Repository = APP) -> None:
-    """The instance has these tags no more and tells nobody."""
+    """Deletes these tags at the instance, which sends no notification."""
     for tag in tags:
         assert site.registries["cn"]._store.delete_tag(repository, Tag(tag))
 
@@ -202,7 +202,7 @@ async def test_a_listing_that_is_not_whole_is_compared_with_nothing(site: MeshSi
     execution = await site.api.request("POST", "/api/v1/executions", body={"rule": REPLICA})
     found = await ended(site, execution["id"])
     assert (found["status"], found["error"]["code"]) == ("Failed", "denied")
-    later = await looked_through(site)  # begun after it, and compared
+    later = await looked_through(site)  # started after it, and compared
     assert later["surplus"] == 1
     assert (await site.get(f"executions/{execution['id']}"))["surplus"] is None
     (entry,) = await deletions(site, 1)
@@ -222,7 +222,7 @@ async def test_a_look_that_met_a_name_that_nobody_can_read_is_compared_with_noth
     found = await ended(site, execution["id"])
     assert (found["status"], found["error"]["code"], found["total"]) == ("Failed", "unreadable_names", 1)
     monkeypatch.setattr(store, listed, real)
-    later = await looked_through(site)  # begun after it, and compared
+    later = await looked_through(site)  # started after it, and compared
     assert later["surplus"] == 1
     assert (await site.get(f"executions/{execution['id']}"))["surplus"] is None
     (entry,) = await deletions(site, 1)
@@ -297,21 +297,21 @@ async def test_a_source_behind_a_proxy_that_answers_404_to_everything_deletes_no
     assert await site.digest(REPLICA, "v1") == digest
 
 
-async def test_what_was_not_brought_from_the_instance_or_was_not_counted_stays(site: MeshSite) -> None:
+async def test_what_was_not_copied_from_the_instance_or_was_not_counted_stays(site: MeshSite) -> None:
     await pushed(site, "v1")
-    brought = await site.digest(REPLICA, "v1")
+    copied = await site.digest(REPLICA, "v1")
     lost(site, "v1")
     for surplus in (None, OrphanedTagCount(tags=21, of=30), OrphanedTagCount(tags=1, of=1)):
-        entry = await _found(site, "v1", brought, surplus)
+        entry = await _found(site, "v1", copied, surplus)
         assert (entry["status"], entry["error"]["code"]) == ("Skipped", "deletion_held")
     theirs = await site.push(REPLICA, "v1", images.image(layers=[b"somebody else's"]))
-    for digest in (brought, None):
+    for digest in (copied, None):
         entry = await _found(site, "v1", digest, FEW)
         assert (entry["status"], entry["error"]["code"]) == ("Skipped", "other_content")
     assert await site.digest(REPLICA, "v1") == theirs
 
 
-async def test_what_is_gone_at_the_replica_already_is_found_once(site: MeshSite) -> None:
+async def test_what_is_deleted_at_the_replica_already_is_found_once(site: MeshSite) -> None:
     await pushed(site, "v1", "v2")
     lost(site, "v1")
     async with client(site.registries[REPLICA]) as registry:
@@ -320,10 +320,10 @@ async def test_what_is_gone_at_the_replica_already_is_found_once(site: MeshSite)
     (entry,) = await deletions(site, 1)
     assert (entry["status"], entry["error"]["code"]) == ("Skipped", "already_gone")
 
-    async def is_known_to_be_gone() -> bool:
+    async def is_known_to_be_deleted() -> bool:
         return [it["digest"] for it in await where(site, APP, "v1") if it["place"] == REPLICA] == [None]
 
-    await until(is_known_to_be_gone)
+    await until(is_known_to_be_deleted)
     assert (await looked_through(site))["surplus"] == 0
 
 
@@ -365,10 +365,10 @@ async def test_a_control_that_was_cut_while_it_compared_begins_again_and_changes
         await twice.close()
     await site.start_agent("shanghai")
 
-    async def are_gone() -> bool:
+    async def are_deleted() -> bool:
         return [await site.digest(REPLICA, tag) for tag in tags] == [None] * len(tags)
 
-    await until(are_gone)
+    await until(are_deleted)
     assert await site.digest(REPLICA, "stays") is not None
     for one in await executions(site, "delete"):
         assert (await ended(site, one["id"]))["failed"] == 0

@@ -1,4 +1,4 @@
-"""Deletions that docker-registry never told of, followed by a replica on another one, through a kill -9."""
+"""Deletions that docker-registry did not notify, followed by a replica on another one, through a kill -9."""
 
 import asyncio
 import shutil
@@ -56,7 +56,7 @@ def test_what_went_without_a_word_goes_at_the_replica_after_a_look_through_it(
         assert len(_held(replica)) == len(PUSHED)
         synced = parts.run_regmesh("sync", REPLICA, "--wait", "--server", api)
         assert synced.returncode == 0, synced.stderr
-        until("the deletions have begun", lambda: _executions(api, "delete") or _deletions(api))
+        until("the deletions have started", lambda: _executions(api, "delete") or _deletions(api))
         up.kill()
         assert _held(source) == there
         up = start_up(tmp_path, file, api)

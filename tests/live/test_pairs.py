@@ -1,6 +1,6 @@
 """Each kind of artifact between real registries: docker-registry 2.8, distribution 3, zot and go-containerregistry's.
 
-Pushed to the source, announced by its own notification or, where it sends none, found by `regmesh sync`, and looked at in
+Pushed to the source, announced by its own notification or, where it sends none, found by `regmesh sync`, and checked in
 the destination without our client. zot and go-containerregistry's (`ggcr`) have the referrers API. Three pairs without
 zot, in which each is source once and destination once, always run; all with `--all` (make test-all), those with zot
 where one is on PATH.

@@ -3,10 +3,10 @@
 from collections.abc import Mapping
 from typing import Annotated, ClassVar
 
-from pydantic import Field
+from pydantic import BaseModel, ConfigDict, Field
 
 from schemas.declared import Declared, Noun
-from schemas.envelope import Record
+from schemas.envelope import Record, Time
 from schemas.grants import Grant
 from schemas.rules import Rule
 from schemas.topology import Instance, RegionDeclaration, Replica
@@ -17,6 +17,16 @@ KINDS: Mapping[Noun, type[Declared]] = {
 }
 
 
+class FirstDeclared(BaseModel):
+    """When a thing was declared first. It stays as it is while the thing is changed, until it is deleted."""
+
+    model_config = ConfigDict(frozen=True, extra="allow")
+
+    after_rev: int = Field(ge=-1)
+    """The last revision before it: an event that an intake stamped with it, or with a smaller one, came before."""
+    time: Time
+
+
 class StateRecord(Record):
     """One declared thing. Topic `mesh.state`, key `noun/name`; the record's offset is its revision.
 
@@ -25,6 +35,7 @@ class StateRecord(Record):
 
     kind: ClassVar[str] = "state"
 
+    version: str = "1.1"
     noun: Noun
     value: Annotated[dict[str, object], Field(description="the thing as its own model dumps it")]
     position: int | None = Field(default=None, ge=0)
@@ -32,6 +43,7 @@ class StateRecord(Record):
 
     Offsets do not show it, since a thing that is declared again gets a new one.
     """
+    first: FirstDeclared | None = Field(default=None, exclude_if=lambda first: first is None)  # since 1.1
 
     @property
     def thing(self) -> Declared:

@@ -1,6 +1,7 @@
 """Which tasks an event leads to in a region: none, unless a rule matches (default deny). Pure."""
 
 from collections.abc import Iterable
+from datetime import timedelta
 
 from consumer.task import BOUNDARY, FILTERED, UNMAPPABLE, Task
 from mesh.errors import clean
@@ -13,8 +14,10 @@ from schemas.completions import Side, TaskError
 from schemas.envelope import MAX_HOPS
 from schemas.events import Action, Event
 from schemas.names import Region, Tag
-from schemas.rules import EventBased
+from schemas.rules import EventBased, Rule
 from schemas.topology import Place
+
+_CLOCK_SKEW = timedelta(seconds=60)  # at most, between an intake and control
 
 
 def match(event: Event, state: MeshState, region: Region) -> list[Task]:
@@ -133,7 +136,23 @@ def _candidates(event: Event, state: MeshState, tag: Tag | None) -> Iterable[Com
         found = state.rule(event.part_of.rule)
         return [found] if found is not None and str(found.rule.source) == event.place else []
     near = state.candidate_rules(event.place, event.repository, tag)
-    return (compiled for compiled in near if isinstance(compiled.rule.trigger, EventBased))
+    return (
+        compiled
+        for compiled in near
+        if isinstance(compiled.rule.trigger, EventBased) and not _is_before(event, compiled.rule, state)
+    )
+
+
+def _is_before(event: Event, rule: Rule, state: MeshState) -> bool:
+    """Whether the event happened before its rule was declared: then only a backfill copies it.
+
+    Two witnesses have to agree: the revision that the intake stamped, which is older than the newest while the log is
+    away, and the time, which two clocks may tell differently.
+    """
+    first = state.first_declared(rule.key)
+    if first is None or event.rules_rev > first.after_rev:
+        return False
+    return event.time < first.time - _CLOCK_SKEW
 
 
 def _destination(compiled: CompiledRule, state: MeshState, region: Region) -> Place | None:

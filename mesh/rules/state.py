@@ -9,7 +9,7 @@ from schemas.codec import decode
 from schemas.declared import Declared
 from schemas.names import PlaceName, Region, Repository, Tag
 from schemas.rules import ReplicaRule, Rule
-from schemas.state import StateRecord
+from schemas.state import FirstDeclared, StateRecord
 from schemas.topology import Instance, Place, RegionDeclaration, Replica
 from schemas.webhooks import Webhook
 
@@ -28,6 +28,7 @@ class MeshState:
         self._things: dict[str, Declared] = {}
         self._revs: dict[str, int] = {}
         self._positions: dict[str, int] = {}
+        self._first: dict[str, FirstDeclared] = {}
         self._removed: dict[str, int] = {}
         self._rules_of: dict[str, RuleIndex] = defaultdict(RuleIndex)  # by place
 
@@ -49,6 +50,9 @@ class MeshState:
         self._positions.pop(key, None)
         if record is not None and record.position is not None:
             self._positions[key] = record.position
+        self._first.pop(key, None)
+        if record is not None and record.first is not None:
+            self._first[key] = record.first
         if (old := _rule_of(before)) is not None:
             self._rules_of[old.source].discard(PlaceName(old.name))
         if thing is not None:
@@ -73,6 +77,10 @@ class MeshState:
     def position_of(self, key: str) -> int | None:
         """Returns an instance's position in the list of all; None when its record has none."""
         return self._positions.get(key)
+
+    def first_declared(self, key: str) -> FirstDeclared | None:
+        """Returns when a thing was declared first; None when it is not declared, or an earlier version declared it."""
+        return self._first.get(key)
 
     def things(self) -> Iterable[Declared]:
         """Returns all that is declared."""

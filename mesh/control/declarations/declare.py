@@ -6,6 +6,7 @@ Within a process one document is written at a time. Before validating, what othe
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager
+from datetime import datetime
 
 import structlog
 
@@ -20,7 +21,7 @@ from mesh.rules.validation.declarations import check_removal, judge
 from schemas import codec, topics
 from schemas.declared import Declared, Noun
 from schemas.envelope import make_id
-from schemas.state import KINDS, StateRecord
+from schemas.state import KINDS, FirstDeclared, StateRecord
 from schemas.topology import Instance, RegionDeclaration, Replica
 
 LOG = structlog.get_logger()
@@ -160,9 +161,16 @@ class Declare:
         now = self._clock.now()
         value = thing.model_dump(mode="json")
         record = StateRecord(
-            id=make_id("state", thing.key, now.isoformat()), time=now, noun=thing.noun, value=value, position=position
+            id=make_id("state", thing.key, now.isoformat()), time=now, noun=thing.noun, value=value, position=position,
+            first=self._first(thing, now),
         )  # fmt: skip
         return Append(topics.STATE, thing.key, codec.encode(record))
+
+    def _first(self, thing: Declared, now: datetime) -> FirstDeclared | None:
+        """None for what an earlier version declared: nobody knows since when it is there."""
+        if self._state.get(thing.key) is not None:
+            return self._state.first_declared(thing.key)
+        return FirstDeclared(after_rev=self._state.rev, time=now)
 
     async def _ensure_topics(self, things: Iterable[Declared]) -> None:
         """The topics of a region exist before the region is declared."""

@@ -1,6 +1,9 @@
 """Which rules an event asks, where many rules of its source want the repository and few the tag."""
 
+from datetime import timedelta
 from typing import Any
+
+import pytest
 
 from consumer.pipeline.match import match
 from mesh.clock import SystemClock
@@ -8,7 +11,7 @@ from mesh.rules.state import MeshState
 from schemas import codec
 from schemas.events import Action, Event
 from schemas.names import PlaceName, Region, Repository, Tag
-from schemas.state import StateRecord
+from schemas.state import FirstDeclared, StateRecord
 
 MANY = 100
 NOW = SystemClock().now()
@@ -56,3 +59,34 @@ def test_what_may_follow_a_subject_is_asked_of_all_rules_for_its_repository() ->
     assert asked(state, None) == every
     assert asked(state, f"sha256-{7:064x}.sig") == every
     assert asked(state, None, Action.MANIFEST_DELETE) == every
+
+
+@pytest.mark.parametrize(
+    ("rules_rev", "minutes_ago", "is_copied"),
+    [
+        (5, 60, False),  # pushed an hour before the rule was declared
+        (-1, 60, False),
+        (6, 60, True),  # its intake knew the rule: the clocks disagree
+        (5, 0, True),  # an intake that could not ask for the newest revision
+    ],
+)
+def test_what_happened_before_a_rule_was_declared_is_not_for_it(
+    rules_rev: int, minutes_ago: int, is_copied: bool
+) -> None:
+    state = declared()
+    first = FirstDeclared(after_rev=5, time=NOW)
+    record = StateRecord(
+        id="new",
+        time=NOW,
+        noun="rule",
+        value={"name": "new", "source": "cn", "destination": "eu"},
+        first=first,
+    )
+    state.apply("rule/new", codec.encode(record), state.rev + 1)
+    event = Event(
+        id="event", time=NOW - timedelta(minutes=minutes_ago), action=Action.MANIFEST_PUSH, place=PlaceName("cn"),
+        region=Region("beijing"), repository=Repository("other/app"), tag=Tag("v1"), digest=f"sha256:{7:064x}",
+        occurred_at=NOW, rules_rev=rules_rev,
+    )  # fmt: skip
+    tasks = match(event, state, Region("frankfurt"))
+    assert [task.rule.name for task in tasks] == (["new"] if is_copied else [])

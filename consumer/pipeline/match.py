@@ -3,7 +3,7 @@
 from collections.abc import Iterable
 from datetime import timedelta
 
-from consumer.task import BOUNDARY, FILTERED, UNMAPPABLE, Task
+from consumer.task import BOUNDARY, FILTERED, HOPS, UNMAPPABLE, Task
 from mesh.errors import clean
 from mesh.registry.manifests import DOCKER_LIST, DOCKER_MANIFEST
 from mesh.registry.referrers import is_fallback, subject_named
@@ -30,7 +30,7 @@ def match(event: Event, state: MeshState, region: Region) -> list[Task]:
     source = state.place(event.place)
     if not (_may_be_copied(event) or _is_deletion(event)):
         return []
-    if source is None or event.hops >= MAX_HOPS:
+    if source is None:
         return []
     tag = _filtered_tag(event)
     return [
@@ -69,6 +69,9 @@ def _task(
     """None for an untagged push whose repository cannot be mapped: the task of a tag that names it reports that."""
     rule, repository = compiled.rule, event.repository
     refusal = None if wanted else _not_wanted(event, compiled)
+    if event.hops >= MAX_HOPS:  # a chain that is too long is reported: its length may be a pusher's claim
+        message = f"it has passed {event.hops} instances, the most that a chain of rules may have"
+        refusal = TaskError(code=HOPS, side=Side.MESH, message=message)
     if (border := boundary.refusal(state, rule, source, destination)) is not None:
         refusal = TaskError(code=BOUNDARY, side=Side.MESH, message=clean(border))
     try:

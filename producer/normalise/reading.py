@@ -4,7 +4,7 @@ The functions raise `ValueError` with a reason for people, unless their docstrin
 into a result.
 """
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any, TypeVar
 from urllib.parse import urlsplit
@@ -25,10 +25,16 @@ _EARLIEST = datetime(
     2013, 1, 1, tzinfo=UTC
 )  # no registry is older; excludes Go's zero time and clocks never set
 _LARGEST_SIZE = 2**63 - 1
+_MAX_ITEMS = 1_000  # events of one notification; registries send one, or a few
+# Parts of a JSON text, counted before it is parsed: a small text of empty objects becomes a hundred times its size.
+_MAX_JSON_PARTS = 100_000
 
 
 def read_json(body: bytes) -> Any:
-    """Parses JSON; text that is nested too deep, or has a number beyond any float, is an error too."""
+    """Parses JSON; text that is nested too deep, has too many parts, or a number beyond any float, is an error too."""
+    parts = sum(map(body.count, (b"{", b"[", b",")))
+    if parts > _MAX_JSON_PARTS:
+        raise ValueError(f"JSON of {parts} parts; a notification may have {_MAX_JSON_PARTS}")
     try:
         return orjson.loads(body)
     except orjson.JSONDecodeError as error:
@@ -41,7 +47,7 @@ def unreadable(body: bytes, error: ValueError) -> Normalised:
 
 
 def read_each(
-    items: Iterable[Any], body: bytes, read: Callable[[Any], Sequence[Event]], *, keep_body: bool = False
+    items: Sequence[Any], body: bytes, read: Callable[[Any], Sequence[Event]], *, keep_body: bool = False
 ) -> Normalised:
     """Reads the events of each item: an unreadable item does not affect the others, one without events is ignored.
 
@@ -54,6 +60,10 @@ def read_each(
     events: list[Event] = []
     bad: list[Unreadable] = []
     ignored = 0
+    if len(items) > _MAX_ITEMS:
+        return unreadable(
+            body, ValueError(f"{len(items)} events in one notification; at most {_MAX_ITEMS} are read")
+        )
     for item in items:
         try:
             found = read(item)

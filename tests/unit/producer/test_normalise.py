@@ -1,5 +1,6 @@
 """Notifications of distribution as events; and nothing that it may send makes the normaliser raise."""
 
+import tracemalloc
 from datetime import UTC, datetime, timedelta
 
 import orjson
@@ -297,3 +298,24 @@ def test_fuzz_events(events):
 def test_fuzz_bodies(body):
     found = NORMALISE["distribution"](body, CONTEXT)
     assert not found.events
+
+
+@pytest.mark.parametrize(
+    ("body", "reason"),
+    [
+        (b'{"events":[' + b"{}," * 2_796_000 + b"{}]}", "JSON of 5592003 parts"),
+        (orjson.dumps({"events": [sent(tag=f"v{number}") for number in range(1_001)]}), "1001 events"),
+    ],
+    ids=["8 MiB of empty objects", "events"],
+)
+def test_a_notification_of_too_many_parts_is_one_dead_letter_and_takes_little_memory(body, reason):
+    tracemalloc.start()
+    try:
+        found = NORMALISE["distribution"](body, CONTEXT)
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert found.events == ()
+    (dead_letter,) = found.unreadable
+    assert dead_letter.reason.startswith(reason)
+    assert peak < 32 * 1024 * 1024

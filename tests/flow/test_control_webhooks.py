@@ -1,10 +1,12 @@
 """Webhooks from a completion on the log to a real receiver."""
 
 import asyncio
+import socket
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import pytest
 from sqlalchemy import create_engine, text
 
 from mesh.control.settings import ControlSettings
@@ -83,6 +85,26 @@ async def test_a_receiver_that_takes_nothing_is_reported_by_the_doctor(tmp_path:
         await site.control.apply(hooks(ci=ci.url))
         await until(lambda: delivered(site) == 1)
         assert await about_ci(site) == []
+
+
+@pytest.mark.parametrize("host", ["169.254.169.254", "[fe80::1]", "0.0.0.0", "metadata.test"])
+async def test_nothing_is_sent_to_link_local_addresses(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, host: str
+) -> None:
+    """Also not by a name that resolves to one; the reason shows without the URL, whose path may be a secret."""
+    found = socket.getaddrinfo
+
+    def resolved(name: str, *more: Any, **options: Any) -> Any:
+        return found("169.254.169.254" if name == "metadata.test" else name, *more, **options)
+
+    monkeypatch.setattr(socket, "getaddrinfo", resolved)
+    async with control_site(tmp_path, environment=SECRET) as site:
+        await site.control.apply(hooks(ci=f"http://{host}/latest/meta-data"))
+        await site.report(completion())
+        await until(lambda: delivered(site, outcome="retried") >= 1)
+        (hook,) = (await site.call("GET", "/api/v1/webhooks"))[1]["items"]
+        assert "not on a public or private network" in hook["last_failure"]["reason"]
+        assert "meta-data" not in hook["last_failure"]["reason"]
 
 
 async def test_a_restart_in_between_loses_none(tmp_path: Path):

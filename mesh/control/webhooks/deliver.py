@@ -17,6 +17,8 @@ from mesh.control.webhooks.delivery import DELIVERED, GIVEN_UP, Delivery
 from mesh.control.webhooks.outbox import Outbox
 from mesh.credentials.secrets import Secrets
 from mesh.errors import DatabaseUnavailable, InvalidInput, LogUnavailable, clean
+from mesh.registry.egress import OPERATOR_NETWORKS, EgressRefused
+from mesh.registry.sessions import guarded_session
 from schemas.webhooks import Webhook
 
 LOG = structlog.get_logger()
@@ -57,7 +59,11 @@ class Deliver:
     async def run(self) -> None:
         """Sends deliveries until cancelled, and closes those of webhooks that are no longer declared."""
         retry = self._ports.retry_loop("deliver")
-        async with _session() as session, self._releasing_claims(), asyncio.TaskGroup() as tasks:
+        async with (
+            guarded_session(OPERATOR_NETWORKS) as session,
+            self._releasing_claims(),
+            asyncio.TaskGroup() as tasks,
+        ):
             while True:
                 self._wake.clear()
                 try:
@@ -173,13 +179,6 @@ class Deliver:
             self._in_progress.clear()
 
 
-def _session() -> aiohttp.ClientSession:
-    # Concurrency is limited for each webhook: with a common limit slow receivers would block the others.
-    return aiohttp.ClientSession(
-        connector=aiohttp.TCPConnector(limit=0), cookie_jar=aiohttp.DummyCookieJar(), trust_env=False
-    )
-
-
 def _refusal(status: int) -> str | None:
     if 200 <= status < 300:
         return None
@@ -190,4 +189,6 @@ def _reason(error: Exception) -> str:
     """Leaves out the error's text: it may hold the URL, and the path of a webhook's URL is often a secret."""
     if isinstance(error, TimeoutError):
         return "did not answer in time"
+    if isinstance(error, aiohttp.ClientConnectorError) and isinstance(error.os_error, EgressRefused):
+        return "its address is not on a public or private network, so nothing is sent there"
     return clean(f"{type(error).__name__} {getattr(error, 'strerror', None) or ''}")

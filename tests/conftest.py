@@ -5,7 +5,8 @@ skipped and the end of the run names the part; with REGMESH_REQUIRE_REAL=1 (CI) 
 mark `@pytest.mark.more("what it adds")` runs with `--all` only; the end of the run counts the tests that were left out.
 
 Tests run side by side in several processes (`make test`): a test takes its ports from `free_port` and its files from
-`tmp_path`. Tests that share an expensive part share a mark `xdist_group`, which sends all of them to one worker.
+`tmp_path`. Tests that share an expensive part share a mark `xdist_group`, which sends all of them to one worker. One
+that needs the whole machine has the mark `alone`.
 """
 
 import functools
@@ -26,6 +27,7 @@ import pytest
 
 sys.path.insert(0, str(Path(__file__).parent.parent))  # so that a test can say `from tests import ...`
 
+from tests.support.exclusive import machine
 from tests.support.parts import Process
 from tests.support.real_parts import why_missing
 
@@ -64,6 +66,12 @@ def pytest_collection_finish() -> None:
     """Keeps modules and collected tests out of every later `gc.collect()`, which takes 0.1 s with them."""
     gc.collect()
     gc.freeze()
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_protocol(item: pytest.Item) -> Generator[None, Any, Any]:
+    with machine(alone=item.get_closest_marker("alone") is not None):
+        return (yield)
 
 
 @pytest.hookimpl(tryfirst=True)

@@ -17,7 +17,7 @@ from tests.support.fleet import Fleet, fleet
 from tests.support.images import Image
 from tests.support.parts import until
 
-pytestmark = [pytest.mark.real("docker-registry", "skopeo", "kafka")]
+pytestmark = [pytest.mark.real("docker-registry", "skopeo", "kafka"), pytest.mark.alone]
 
 MIB = 1024 * 1024
 INSIDE = [place for place in topology.places() if place.startswith(topology.CN)]

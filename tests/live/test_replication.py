@@ -13,7 +13,7 @@ from tests.support.fleet import Fleet, fleet
 from tests.support.parts import until
 from tests.support.uplink import Uplink
 
-pytestmark = [pytest.mark.real("docker-registry", "skopeo", "kafka")]
+pytestmark = [pytest.mark.real("docker-registry", "skopeo", "kafka"), pytest.mark.alone]
 
 MIB = 1024 * 1024
 RATE = 8 * MIB  # bytes a second that the source's uplink lets out

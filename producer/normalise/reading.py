@@ -25,9 +25,9 @@ _EARLIEST = datetime(
     2013, 1, 1, tzinfo=UTC
 )  # no registry is older; excludes Go's zero time and clocks never set
 _LARGEST_SIZE = 2**63 - 1
-_MAX_ITEMS = 1_000  # events of one notification; registries send one, or a few
+_MAX_ITEMS = 5_000  # events of one notification; registries send one, or a few
 # Parts of a JSON text, counted before it is parsed: a small text of empty objects becomes a hundred times its size.
-_MAX_JSON_PARTS = 100_000
+_MAX_JSON_PARTS = 200_000
 
 
 def read_json(body: bytes) -> Any:

@@ -296,7 +296,7 @@ def test_an_unreachable_registry_stops_only_its_own_place(line: Line) -> None:
     )
     state = until(
         "the place's state",
-        lambda: parts.get(f"{line.api}/api/v1/instances/{quote('deleted')}")["state"],
+        lambda: parts.get(f"{line.api}/api/v1/instances/{quote('gone')}")["state"],
         within=60,
     )
     assert state.startswith("Failed: ")

@@ -318,4 +318,4 @@ def test_a_notification_of_too_many_parts_is_one_dead_letter_and_takes_little_me
     assert found.events == ()
     (dead_letter,) = found.unreadable
     assert dead_letter.reason.startswith(reason)
-    assert peak < 32 * 1024 * 1024
+    assert peak < 64 * 1024 * 1024

@@ -59,6 +59,10 @@ class Places:
         """Returns `Ready`, or `Failed: ` and the reason, for every checked place."""
         return dict(self._states)
 
+    def found_unreachable(self, place: Place, reason: str) -> None:
+        """Takes what a task found out: the place counts as failing until the next check succeeds."""
+        self._set_state(place.name, f"Failed: {reason}")
+
     async def check(self, places: Iterable[Place], *, nearby: Iterable[Place] = ()) -> bool:
         """Checks concurrently that each place answers and accepts the credentials; returns whether a state changed.
 
@@ -104,9 +108,12 @@ class Places:
             state = f"Failed: {error}"
         except TimeoutError:
             state = f"Failed: no answer within {_CHECK_SECONDS:.0f} s"
+        self._set_state(place.name, state)
+
+    def _set_state(self, name: PlaceName, state: str) -> None:
         if state != READY:
-            self._took.pop(place.name, None)
-        if state != self._states.get(place.name):
-            LOG.info("place", action="place_state", place=place.name, state=state)
-        self._states[place.name] = state
-        self._metrics.place_up.labels(place.name).set(state == READY)
+            self._took.pop(name, None)
+        if state != self._states.get(name):
+            LOG.info("place", action="place_state", place=name, state=state)
+        self._states[name] = state
+        self._metrics.place_up.labels(name).set(state == READY)

@@ -32,6 +32,7 @@ from consumer.task import (
     Task,
     skipped,
 )
+from mesh.errors import Unreachable
 from mesh.retry import RetryPolicy, until_log_available
 from schemas.completions import Completion, Operation, Side, Status
 from schemas.parked import Parked
@@ -154,12 +155,20 @@ class TaskRunner:
             return Outcome(Status.STOPPED, run.progress.digest, error.as_task_error())
 
     async def _park_or_complete(self, run: TaskRun, outcome: Outcome, history: _History) -> None:
+        self._report_unreachable(run.task, outcome)
         if self._parking.wants(run.task, outcome):
             await self._park(run, outcome)
         elif outcome.is_unreported and history.failed is None:
             await until_log_available(partial(self._parking.forget, run.task), self._ports.clock)
         else:
             await self._complete(run, outcome)
+
+    def _report_unreachable(self, task: Task, outcome: Outcome) -> None:
+        """A registry that a task could not reach is shown as failing at once, and not only after its next check."""
+        error = outcome.error
+        if error is not None and error.code == Unreachable.code and error.side is not Side.MESH:
+            place = task.source if error.side is Side.SOURCE else task.destination
+            self._ports.places.found_unreachable(place, error.message)
 
     async def _park(self, run: TaskRun, outcome: Outcome) -> None:
         await self._stop_reporting(run)

@@ -76,7 +76,9 @@ class Control:
         self._live_status, self._dead_letters = LiveStatus(ports), DeadLetters(ports)
         self._declare = Declare(ports, table, on_emptied=self._images.delete_place)
         self._commands = Commands(self._executions, ports)
-        self._schedule = Schedule(self._database, self._executions, self._commands, ports)
+        self._schedule = Schedule(
+            self._database, self._executions, self._commands, self._live_status.place_state, ports
+        )  # fmt: skip
         self._orphaned_tags = OrphanedTags(self._database, self._commands, ports)
         self._parked = ParkedTasks(ports)
         self._retries = Retries(self._database, self._commands, ports.state, self._parked)
@@ -111,7 +113,7 @@ class Control:
             TasksResource(self._retries, self._parked),
             DoctorResource(
                 ports=self._ports, live_status=self._live_status, dead_letters=self._dead_letters,
-                retries=self._retries, replicas=self._replicas, outbox=self._outbox,
+                retries=self._retries, replicas=self._replicas, outbox=self._outbox, parked=self._parked,
             ),
             ImagesResource(self._images, state=state, clock=clock),
             SyncLogResource(

@@ -12,9 +12,9 @@ from mesh.errors import LogUnavailable
 from mesh.log.port import Append
 from mesh.registry.builtin.faults import Fail
 from schemas import codec, topics
-from schemas.completions import Status
+from schemas.completions import Heartbeat, Status
 from schemas.events import Action
-from schemas.names import Repository
+from schemas.names import PlaceName, Repository
 from schemas.parked import Parked
 from tests.flow.test_agent import FRANKFURT, QUICK, Site, open_site
 from tests.support import images
@@ -62,6 +62,35 @@ async def parked(
         raise AssertionError("a topic does not end")
 
     return await asyncio.wait_for(read(), within)
+
+
+async def test_a_registry_that_a_task_could_not_reach_is_failing_at_once(tmp_path: Path) -> None:
+    """And not only when the registries are checked next, which may be half a minute later."""
+    async with parking(tmp_path, NEVER_DUE) as site:
+        site.settings = site.settings.model_copy(update={"places_every": 3600.0})
+        await site.kill()
+        await site.start()
+        await until_place(site, "eu", "Ready")
+        await site.destination.stop()
+        await site.push("v1", images.image(layers=[b"x"]))
+        assert await until_place(site, "eu", "Failed: ") == {"cn": "Ready"}
+
+
+async def until_place(site: Site, place: str, state: str) -> dict[str, str]:
+    """Waits for a heartbeat in which the place's state begins so, and returns the states of the others in it."""
+    await site.log.ensure([topics.status(FRANKFURT)])
+
+    async def read() -> dict[str, str]:
+        async with aclosing(site.log.follow(topics.status(FRANKFURT))) as batches:
+            async for batch in batches:
+                for record in batch.records:
+                    if record.value is not None and codec.kind_of(record.value) == Heartbeat.kind:
+                        heartbeat = codec.decode(record.value, Heartbeat)
+                        if heartbeat.places.get(PlaceName(place), "").startswith(state):
+                            return {str(one): it for one, it in heartbeat.places.items() if one != place}
+        raise AssertionError("a topic does not end")
+
+    return await asyncio.wait_for(read(), 20)
 
 
 async def test_a_task_that_failed_is_parked_and_ends_by_itself_when_its_destination_is_back(

@@ -1,5 +1,6 @@
 """Scheduled rules: at their ticks, each once, also when control was down at the tick."""
 
+from collections.abc import Mapping
 from dataclasses import replace
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -12,6 +13,7 @@ from mesh.control.storage.database import Database
 from mesh.log.port import Append
 from schemas import topics
 from schemas.codec import encode
+from schemas.executions import ExecutionListed
 from schemas.rules import Rule
 from schemas.state import StateRecord
 from tests.support.control_site import MESH, NOW, Site, control_site
@@ -19,13 +21,16 @@ from tests.support.manual_clock import ManualClock
 
 
 async def _schedule(
-    site: Site, folder: Path, start: datetime
+    site: Site, folder: Path, start: datetime, states: Mapping[str, str | None] | None = None
 ) -> tuple[Schedule, ManualClock, Executions, Database]:
-    """As control makes it, on a clock that the test turns."""
+    """As control makes it, on a clock that the test turns. Agents report `states`, by place."""
     clock, database = ManualClock(start), Database(f"sqlite:///{folder / 'schedule.db'}")
     executions = Executions(database)
     ports = replace(site.ports, clock=clock)
-    schedule = Schedule(database, executions, Commands(executions, ports), ports)
+    place_states = states or {}
+    schedule = Schedule(
+        database, executions, Commands(executions, ports), lambda place, _: place_states.get(place), ports
+    )
     return schedule, clock, executions, database
 
 
@@ -106,6 +111,68 @@ async def test_a_replica_is_looked_through_once_a_day_after_its_fill(tmp_path: P
             await schedule.start_due()
             await clock.sleep(3600)
         assert await _triggers(executions) == ["reconcile"] * 3 + ["backfill"]
+        await database.close()
+
+
+async def _end_listings(executions: Executions, now: datetime) -> None:
+    for one in (await executions.page({}, 100, None)).items:
+        listed = ExecutionListed(
+            id=f"listed-{one['id']}", time=now, execution_id=one["id"], region=one["region"], total=0
+        )
+        await executions.take([listed])
+
+
+async def test_what_is_backfilled_is_compared_when_its_source_returns_and_when_control_starts(
+    tmp_path: Path,
+) -> None:
+    """A registry that ends forgets the notifications that nobody took."""
+    states: dict[str, str | None] = {"game-cn": None}
+    async with control_site(tmp_path, running=False) as site:
+        await _declare(site, backfill=True)
+        schedule, clock, executions, database = await _schedule(site, tmp_path, NOW, states)
+
+        async def triggers_after(state: str | None, seconds: float, *, listed: bool = True) -> list[str]:
+            states["game-cn"] = state
+            for _ in range(3):
+                await schedule.start_due()
+            await clock.sleep(seconds)
+            if listed:
+                await _end_listings(executions, clock.now())
+            return await _triggers(executions)
+
+        assert await triggers_after(None, 1) == ["backfill"]
+        assert await triggers_after("Ready", 300) == ["backfill"]  # which was started since control was
+        assert await triggers_after("Failed: connection refused", 1) == ["backfill"]
+        assert await triggers_after(None, 1) == ["backfill"]  # no agent says anything
+        assert await triggers_after("Ready", 10, listed=False) == ["reconcile", "backfill"]
+        assert await triggers_after("Ready", 3600, listed=False) == ["reconcile", "backfill"]
+        await triggers_after("Failed: connection refused", 1, listed=False)
+        assert await triggers_after("Ready", 5) == ["reconcile", "backfill"]  # the listing is still at work
+        assert await triggers_after("Ready", 5) == ["reconcile", "reconcile", "backfill"]
+        await triggers_after("Failed: connection refused", 1)
+        assert await triggers_after("Ready", 60) == ["reconcile"] * 2 + [
+            "backfill"
+        ]  # too soon after the last
+        assert await triggers_after("Ready", 60) == ["reconcile"] * 3 + ["backfill"]
+        assert await triggers_after("Ready", 3600) == ["reconcile"] * 3 + ["backfill"]
+        await database.close()
+
+        schedule, _, executions, database = await _schedule(site, tmp_path, clock.now(), states)
+        assert await triggers_after("Failed: connection refused", 1) == ["reconcile"] * 3 + ["backfill"]
+        assert await triggers_after("Ready", 1) == ["reconcile"] * 4 + ["backfill"]
+        await database.close()
+
+
+async def test_a_rule_without_backfill_is_not_compared(tmp_path: Path) -> None:
+    """What it did not copy may be older than the rule."""
+    states = {"game-cn": "Failed: connection refused"}
+    async with control_site(tmp_path, running=False) as site:
+        await _declare(site)
+        schedule, _, executions, database = await _schedule(site, tmp_path, NOW, states)
+        await schedule.start_due()
+        states["game-cn"] = "Ready"
+        await schedule.start_due()
+        assert await _triggers(executions) == []
         await database.close()
 
 

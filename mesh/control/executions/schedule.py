@@ -1,18 +1,21 @@
-"""Starts what runs by itself: scheduled rules, backfills, and a daily comparison of each replica.
+"""Starts what runs by itself: scheduled rules, backfills, and comparisons of replicas and backfilled rules.
 
-A rule is backfilled when it is new or changed. A replica is compared because its registry may lose notifications.
+A rule is backfilled when it is new or changed. Since registries lose notifications, a replica is compared once a day,
+and what is backfilled is compared when control starts and when its source comes back. Other rules are not: what they
+did not copy may be older than they are.
 
 Execution ids are made from the tick or from the rule's revision. So a control that is killed in between, and a second
 control, start the same execution and not another one.
 """
 
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from datetime import datetime, timedelta
 
 import structlog
 from sqlalchemy import Connection, delete, insert, select, update
 
 from mesh.control.executions.commands import Commands
+from mesh.control.executions.returns import Returns
 from mesh.control.executions.store import Executions, backfill_id
 from mesh.control.ports import ControlPorts
 from mesh.control.storage.database import Database
@@ -20,22 +23,36 @@ from mesh.control.storage.tables import schedules
 from mesh.errors import InvalidInput
 from mesh.rules.schedule import BadSchedule, next_tick
 from schemas.envelope import make_id
+from schemas.names import Region
 from schemas.rules import EventBased, Rule, Scheduled, TriggerKind
 
 LOG = structlog.get_logger()
 
 _INTERVAL = 1.0  # seconds
 _DAY_SECONDS = 24 * 3600
+_SPACING = timedelta(seconds=20)  # between comparisons of a rule whose source comes and goes
+
+PlaceState = Callable[
+    [str, Region], str | None
+]  # what live agents report of a place: see `LiveStatus.place_state`
 
 
 class Schedule:
     """Looks every second for what is due."""
 
     def __init__(
-        self, database: Database, executions: Executions, commands: Commands, ports: ControlPorts
+        self,
+        database: Database,
+        executions: Executions,
+        commands: Commands,
+        place_state: PlaceState,
+        ports: ControlPorts,
     ) -> None:
         self._database, self._executions, self._commands = database, executions, commands
+        self._place_state = place_state
         self._ports, self._state, self._clock = ports, ports.state, ports.clock
+        self._returns = Returns(self._clock.now())
+        self._compared: dict[str, datetime] = {}  # by rule: the return of its source that was dealt with
         self._seen_changes = -1  # of the state, when schedules of removed rules were deleted last
         self._backfilled = set[str]()
         self._reconciled = set[str]()
@@ -55,8 +72,9 @@ class Schedule:
         for rule in (*self._state.rules(), *self._state.replica_rules()):
             if rule.enabled and rule.backfill and isinstance(rule.trigger, EventBased):
                 await self._backfill(rule)
+                await self._compare_after_return(rule)
                 if rule.replica is not None:
-                    await self._reconcile(rule)
+                    await self._compare_daily(rule)
             elif isinstance(rule.trigger, Scheduled):
                 await self._tick(rule, rule.trigger)
 
@@ -75,7 +93,30 @@ class Schedule:
             await self._start_once(rule, "backfill", execution_id)
             self._backfilled.add(execution_id)
 
-    async def _reconcile(self, rule: Rule) -> None:
+    async def _compare_after_return(self, rule: Rule) -> None:
+        """Lists the source again once it is back, unless a listing began since: notifications may be lost."""
+        source = self._state.place(rule.source)
+        if source is None:
+            return
+        now = self._clock.now()
+        state = self._place_state(source.name, source.region)
+        returned = self._returns.observe(source.name, state, now)
+        if returned is None or self._compared.get(rule.name) == returned:
+            return
+        last = await self._executions.last_whole_listing(rule.name)
+        if last is not None and last.start_time < returned:
+            if not last.listed or now < last.start_time + _SPACING:
+                return  # it is looked at again in a second
+            execution_id = make_id("execution", rule.name, "returned", returned.isoformat())
+            LOG.info(
+                "a source is back, and compared", action="source_returned", rule=rule.name, source=source.name,
+                execution=execution_id,
+            )  # fmt: skip
+            await self._start_once(rule, "reconcile", execution_id)
+        if last is not None:
+            self._compared[rule.name] = returned
+
+    async def _compare_daily(self, rule: Rule) -> None:
         """Compares a replica once a day, each at its own time, so that they do not all list at the same moment."""
         now = self._clock.now()
         day = now.replace(hour=0, minute=0, second=0, microsecond=0)

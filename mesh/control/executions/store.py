@@ -41,6 +41,13 @@ class RuleIdentity(NamedTuple):
     removed_at: int
 
 
+class WholeListing(NamedTuple):
+    """An execution that lists all that its rule matches."""
+
+    start_time: datetime
+    listed: bool  # whether its listing has ended
+
+
 class Executions:
     """Every method raises `DatabaseUnavailable`."""
 
@@ -82,6 +89,15 @@ class Executions:
         """Returns when an execution started; None when there is no such execution."""
         wanted = select(executions.c.start_time).where(executions.c.id == execution_id)
         return await self._database.run(lambda connection: connection.execute(wanted).scalar())
+
+    async def last_whole_listing(self, rule: str) -> WholeListing | None:
+        """Returns the last execution that listed all that the rule matches; None when there was none."""
+        column = executions.c
+        is_whole = (column.trigger == "backfill") | (column.is_whole == 1)
+        wanted = select(column.start_time, column.total).where(column.rule == rule, is_whole)
+        wanted = wanted.order_by(column.start_time.desc()).limit(1)
+        found = await self._database.run(lambda connection: connection.execute(wanted).first())
+        return None if found is None else WholeListing(found.start_time, found.total is not None)
 
     async def ran_whole(self, rule: str, since: datetime) -> bool:
         """Checks whether an execution over all that the rule matches started after `since` and succeeded."""

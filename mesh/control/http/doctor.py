@@ -5,6 +5,7 @@ from typing import Any
 
 from aiohttp import web
 
+from mesh.control.executions.parked import ParkedTasks
 from mesh.control.executions.retries import Retries
 from mesh.control.http.answers import answer, answer_list
 from mesh.control.http.requests import NoSuchResource, limit_of, parameters
@@ -36,10 +37,12 @@ class DoctorResource:
         retries: Retries,
         replicas: Replicas,
         outbox: Outbox,
+        parked: ParkedTasks,
     ) -> None:
         self._state, self._clock = ports.state, ports.clock
         self._live_status, self._dead_letters = live_status, dead_letters
         self._retries, self._replicas, self._outbox = retries, replicas, outbox
+        self._parked = parked
 
     def add_routes(self, router: web.UrlDispatcher) -> None:
         router.add_get("/doctor", self.doctor)
@@ -62,6 +65,7 @@ class DoctorResource:
                 replicas=await self._replicas.statuses(),
                 failing=await self._outbox.failing(),
                 refusals=self._live_status.refusals(),
+                parked=self._parked.of_rule(None),
             )
         )
         return answer_list([asdict(finding) for finding in found])

@@ -14,6 +14,7 @@ from mesh.rules.state import MeshState
 from mesh.rules.validation.messages import name_hint
 from schemas.completions import Heartbeat
 from schemas.names import Region
+from schemas.parked import Parked
 from schemas.refusals import OTHERS, Refusal
 from schemas.rules import Rule
 from schemas.topology import Instance, Replica
@@ -55,6 +56,7 @@ class DiagnosisInput:
         replicas: The status of each replica.
         failing: By webhook, deliveries that fail repeatedly.
         refusals: Notifications that intakes refused.
+        parked: Tasks that failed for now and wait to be retried.
     """
 
     state: MeshState
@@ -66,13 +68,14 @@ class DiagnosisInput:
     replicas: Mapping[str, ReplicaStatus] = field(default_factory=dict)
     failing: Mapping[str, FailingDeliveries] = field(default_factory=dict)
     refusals: Collection[Refusal] = ()
+    parked: Collection[Parked] = ()
 
 
 def diagnose(seen: DiagnosisInput) -> list[Finding]:
     """Returns the findings, problems first; an empty list when all is well."""
     found = [
-        *_regions(seen), *_agents(seen), *_places(seen), *_rules(seen), *_failed_tasks(seen), *_held_deletions(seen),
-        *_dead_letters(seen), *_replicas(seen), *_webhooks(seen), *_refused_notifications(seen),
+        *_regions(seen), *_agents(seen), *_places(seen), *_rules(seen), *_failed_tasks(seen), *_parked_tasks(seen),
+        *_held_deletions(seen), *_dead_letters(seen), *_replicas(seen), *_webhooks(seen), *_refused_notifications(seen),
     ]  # fmt: skip
     return sorted(found, key=lambda finding: (finding.severity is not Severity.PROBLEM, finding.about))
 
@@ -152,6 +155,21 @@ def _failed_tasks(seen: DiagnosisInput) -> Iterable[Finding]:
             yield Finding(
                 Severity.PROBLEM, found.rule.key, f"{tasks} failed and no later task has succeeded",
                 _retry_advice(_noun(found.rule), name),
+            )  # fmt: skip
+
+
+def _parked_tasks(seen: DiagnosisInput) -> Iterable[Finding]:
+    by_rule = dict[str, list[Parked]]()
+    for one in seen.parked:
+        by_rule.setdefault(one.by, []).append(one)
+    for name, parked in sorted(by_rule.items()):
+        if (found := seen.state.rule(name)) is not None:
+            newest = max(parked, key=lambda one: one.time)
+            tasks = "1 task has" if len(parked) == 1 else f"{len(parked)} tasks have"
+            yield Finding(
+                Severity.PROBLEM, found.rule.key,
+                f"{tasks} failed for now and will be retried; the last error: {newest.error.message}",
+                f"`regmesh get parked` lists them; `regmesh retry --failed --rule {name}` retries them at once",
             )  # fmt: skip
 
 

@@ -10,11 +10,14 @@ from mesh.control.status.replica_status import FailureCause, ReplicaState, Repli
 from mesh.rules.state import MeshState
 from mesh.rules.validation.declarations import judge
 from schemas.codec import encode
-from schemas.completions import Heartbeat
+from schemas.completions import Completion, Heartbeat, Side, Status, TaskError
 from schemas.dead_letters import DeadLetter, DealtWith
+from schemas.events import Action, Event
 from schemas.names import Region
+from schemas.parked import Parked
 from schemas.refusals import Refusal
 from schemas.state import StateRecord
+from tests.support.control_site import completion
 
 NOW = datetime(2026, 3, 1, 8, tzinfo=UTC)
 MESH = {
@@ -54,8 +57,22 @@ def dead_letter(position: str, reason: str) -> DeadLetter:
     return DeadLetter(id=reason, time=NOW, reason=reason, position=position, payload="", payload_size=0)
 
 
+def parked_of(rule: str, second: int, message: str) -> Parked:
+    when = NOW + timedelta(seconds=second)
+    event = Event(
+        id=f"e{second}", time=NOW, action=Action.MANIFEST_PUSH, place="a", region="cn", repository="app", tag="v1",
+        occurred_at=NOW, rules_rev=0,
+    )  # fmt: skip
+    task = completion(second).model_dump(exclude=set(Completion.model_fields) - set(Parked.model_fields))
+    error = TaskError(code="unreachable", side=Side.DESTINATION, message=message)
+    return Parked(
+        **task | {"rule": rule, "time": when, "status": Status.PENDING, "error": error}, event=event, agent="eu-1",
+        rounds=1, first_parked=NOW, not_before=when,
+    )  # fmt: skip
+
+
 def findings(
-    document=MESH, *, agents=None, dead_letters=(), failed=(), held=(), now=NOW
+    document=MESH, *, agents=None, dead_letters=(), failed=(), held=(), parked=(), now=NOW
 ) -> list[tuple[str, str, str]]:
     state = state_of(document)
     heartbeats = [heartbeat(state)] if agents is None else [heartbeat(state, **fields) for fields in agents]
@@ -66,6 +83,7 @@ def findings(
         dead_letters=dict(dead_letters),
         failed=dict(failed),
         held=dict(held),
+        parked=parked,
     )
     return [(found.severity.value, found.about, found.message) for found in diagnose(seen)]
 
@@ -102,6 +120,17 @@ def test_a_rule_that_copies_nothing(rule, severity, word):
     (found,) = findings(MESH | {"rules": [MESH["rules"][0] | rule]})
     assert found[:2] == (severity, "rule/r")
     assert word in found[2]
+
+
+def test_tasks_that_wait_to_be_retried():
+    """They are retried by themselves, but until then their tags are missing."""
+    state = state_of(MESH)
+    assert state.rule("r") is not None
+    ((severity, about, message),) = findings(
+        parked=[parked_of("r", 1, "503"), parked_of("r", 2, "refused"), parked_of("removed", 3, "x")]
+    )
+    assert (severity, about) == ("problem", "rule/r")
+    assert message == "2 tasks have failed for now and will be retried; the last error: refused"
 
 
 def test_failed_tasks_of_rules_that_are_still_declared():

@@ -1,0 +1,88 @@
+"""What a registry forgets to notify comes by itself: docker-registry keeps notifications in memory until it ends."""
+
+import asyncio
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import yaml
+
+from mesh.registry.client import open_endpoint
+from schemas.completions import Side
+from schemas.names import Repository, Tag
+from tests.soak.fill import differences, document, start_up
+from tests.support import images, parts
+from tests.support.parts import Distribution, Process, until
+
+pytestmark = [pytest.mark.real("docker-registry")]
+
+NAME = "team/app"
+
+
+class Mesh:
+    """An instance whose registry notifies `regmesh up`, and its replica."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder, self.api = folder, f"http://127.0.0.1:{parts.free_port()}"
+        self.source = Distribution(folder / "game", notify=f"{self.api}/v1/notifications/game").start()
+        self.replica = Distribution(folder / "replica").start()
+        self.file = folder / "mesh.yaml"
+        self.file.write_text(yaml.safe_dump(document(self.source, self.replica)))
+        self.up = self.start()
+
+    def start(self) -> Process:
+        return start_up(self.folder, self.file, self.api)
+
+    def push(self, *tags: str) -> None:
+        asyncio.run(_push(self.source, tags))
+
+    def restart_source(self) -> None:
+        assert self.source.process is not None
+        self.source.process.kill()
+        self.source.start()
+
+    def is_equal(self) -> bool:
+        return not differences(self.source, self.replica)
+
+    def executions(self) -> list[tuple[str, str]]:
+        """Returns the trigger and the status of each execution, newest first."""
+        found = parts.get(f"{self.api}/api/v1/executions", rule="game@shanghai")["items"]
+        return [(it["trigger"], it["status"]) for it in found]
+
+    def end(self) -> None:
+        for one in (self.up, self.source.process, self.replica.process):
+            if one is not None:
+                one.end()
+
+
+@pytest.fixture
+def mesh(tmp_path: Path) -> Iterator[Mesh]:
+    opened = Mesh(tmp_path)
+    yield opened
+    opened.end()
+
+
+def test_what_a_killed_registry_forgot_while_the_mesh_was_down_comes_within_a_minute(mesh: Mesh) -> None:
+    mesh.push("first")
+    until("the first tag", lambda: mesh.replica.digest(NAME, "first"))
+    until("the end of the fill", lambda: mesh.executions() == [("backfill", "Succeed")])
+    mesh.up.kill()
+    mesh.push(*(f"v{number}" for number in range(60)))
+    mesh.restart_source()
+    mesh.up = mesh.start()
+    until("all tags", mesh.is_equal, within=60)
+    assert mesh.replica.digest(NAME, "v59") == mesh.source.digest(NAME, "v59") is not None
+    until(
+        "the end of the comparison",
+        lambda: mesh.executions() == [("reconcile", "Succeed"), ("backfill", "Succeed")],
+    )
+
+
+async def _push(registry: Distribution, tags: tuple[str, ...]) -> None:
+    endpoint = open_endpoint("game", registry.url, None)
+    try:
+        for tag in tags:
+            image = images.image(layers=[tag.encode()])
+            await images.push(endpoint.registry(Side.DESTINATION), Repository(NAME), Tag(tag), image)
+    finally:
+        await endpoint.close()

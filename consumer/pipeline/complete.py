@@ -24,8 +24,7 @@ async def complete(
     """
     task, completion = run.task, make_completion(run, outcome, now)
     region = task.destination.region
-    # First and alone, as an append may land in part: the event is delivered again until all that follows has landed.
-    await log.append([Append(topics.completions(region), completion.key, codec.encode(completion))])
+    end = Append(topics.completions(region), completion.key, codec.encode(completion))
     records: list[Append] = []
     if task.operation == "delete":
         records += _departure(task, outcome, now)
@@ -34,7 +33,8 @@ async def complete(
     records.append(Append(topics.status(region), task.task_id, None))
     if was_parked:
         records.append(Append(topics.retry(region), task.task_id, None))
-    await log.append(records)
+    # The completion comes first: the event is delivered again until all that follows from it has landed too.
+    await log.append([end], then=records)
     return completion
 
 
@@ -46,8 +46,8 @@ async def complete_parked(parked: Parked, outcome: Outcome, now: datetime, log: 
     """
     completion = parked.ended(outcome.status, outcome.error, now)
     region = parked.destination_region
-    await log.append([Append(topics.completions(region), completion.key, codec.encode(completion))])
-    await log.append([Append(topics.retry(region), parked.task_id, None)])
+    end = Append(topics.completions(region), completion.key, codec.encode(completion))
+    await log.append([end], then=[Append(topics.retry(region), parked.task_id, None)])
 
 
 def make_parked(

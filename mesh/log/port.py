@@ -128,11 +128,15 @@ class Group(Protocol):
 class Log(Protocol):
     """A connection to the log, for one event loop."""
 
-    async def append(self, records: Sequence[Append]) -> Sequence[int]:
+    async def append(self, records: Sequence[Append], *, then: Sequence[Append] = ()) -> Sequence[int]:
         """Writes all records durably. This is not a transaction: when it raises, any of them may be written.
 
+        Args:
+            records: Where any of them may land without the others.
+            then: What follows from `records`: none of it is written before all of them are durable.
+
         Returns:
-            The offsets of the records, in their order.
+            The offsets of the records, in their order, and then of those in `then`.
 
         Raises:
             LogError: A record is too large, its key is not valid text, or its topic is unknown.

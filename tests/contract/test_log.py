@@ -82,6 +82,18 @@ async def test_one_append_may_write_to_several_topics(log, region):
         assert values(await follow_to_end(log, topic)) == [topic.encode()]
 
 
+async def test_what_follows_is_written_after_what_it_follows_from_or_not_at_all(log, region):
+    first, second = topics.completions(region), topics.status(region)
+    await log.ensure([first, second])
+    offsets = await log.append([Append(first, "k", b"1")], then=[Append(second, "k", b"2")])
+    assert list(offsets) == [0, 0]
+    assert values(await follow_to_end(log, second)) == [b"2"]
+    with pytest.raises(LogError):
+        await log.append([Append(first, "k", b"x" * (MAX_RECORD + 1))], then=[Append(second, "k", b"4")])
+    assert values(await follow_to_end(log, first)) == [b"1"]
+    assert values(await follow_to_end(log, second)) == [b"2"]
+
+
 async def test_records_come_back_as_they_were(log, region):
     topic = topics.dead_letters(region)
     await log.ensure([topic])

@@ -579,11 +579,13 @@ async def test_cut_between_the_tag_and_the_completion_it_has_still_succeeded(sit
     held = asyncio.Event()
     append = site.log.append
 
-    async def cut_at_the_completion(records: Sequence[Append]) -> Sequence[int]:
+    async def cut_at_the_completion(
+        records: Sequence[Append], *, then: Sequence[Append] = ()
+    ) -> Sequence[int]:
         if any(record.topic == topics.completions(FRANKFURT) for record in records):
             held.set()
             await asyncio.sleep(3600)
-        return await append(records)
+        return await append(records, then=then)
 
     site.log.append = cut_at_the_completion  # type: ignore[method-assign]
     await site.start()

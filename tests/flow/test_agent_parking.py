@@ -234,10 +234,10 @@ async def test_an_end_of_which_a_part_is_written_is_written_again(tmp_path: Path
         site.destination.faults.fail = None
         append, torn = site.log.append, asyncio.Event()
 
-        async def tear(records: Sequence[Append]) -> None:
+        async def tear(records: Sequence[Append], *, then: Sequence[Append] = ()) -> None:
             ends = [it for it in records if it.topic == topics.completions(FRANKFURT)]
             if not ends:
-                return await append(records)
+                return await append(records, then=then)
             if lands != "none":
                 await append([it for it in records if it not in ends])
             torn.set()

@@ -66,7 +66,7 @@ class ParkedTasks:
         end = parked.ended(Status.STOPPED, error, self._clock.now())
         region = parked.destination_region
         completion = Append(topics.completions(region), end.key, codec.encode(end))
-        await self._log.append([completion, Append(topics.retry(region), parked.task_id, None)])
+        await self._log.append([completion], then=[Append(topics.retry(region), parked.task_id, None)])
 
 
 def _apply(tasks: dict[str, Parked], record: Record) -> None:

@@ -64,10 +64,11 @@ class KafkaLog:
             async with answering("start", self._cluster, self._context.timeouts.request):
                 await self._appender.start()
 
-    async def append(self, records: Sequence[Append]) -> Sequence[int]:
+    async def append(self, records: Sequence[Append], *, then: Sequence[Append] = ()) -> Sequence[int]:
         self._check_open()
-        await self._check_topics({record.topic for record in records})
-        return await self._appender.append(records)
+        await self._check_topics({record.topic for record in (*records, *then)})
+        offsets = await self._appender.append(records)
+        return [*offsets, *await self._appender.append(then)] if then else offsets
 
     async def group(self, name: str, topics: Sequence[str]) -> KafkaGroup:
         self._check_open()

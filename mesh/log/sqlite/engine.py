@@ -49,9 +49,10 @@ class SqliteLog:
         self._closing: asyncio.Task[None] | None = None
         self._sweeper = asyncio.create_task(self._sweep_periodically(), name="log-sweeper")
 
-    async def append(self, records: Sequence[Append]) -> Sequence[int]:
-        """Writes all records durably, as the port says; creates topics that do not exist yet."""
+    async def append(self, records: Sequence[Append], *, then: Sequence[Append] = ()) -> Sequence[int]:
+        """Writes all records in one transaction; creates topics that do not exist yet."""
         self._store.check_open()
+        records = [*records, *then]
         for name in {record.topic for record in records} - self._store.topics.keys():
             await self.ensure([name])
         now_ms = int(self._clock.now().timestamp() * 1000)

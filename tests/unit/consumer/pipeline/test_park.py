@@ -136,8 +136,8 @@ async def test_the_end_of_a_task_looks_at_what_is_parked_of_its_own_tag_alone(
     parking, wrote = parking_of(state), list[str]()
 
     class Log:
-        async def append(self, records: Any) -> None:
-            wrote.extend(record.key for record in records)
+        async def append(self, records: Any, *, then: Any = ()) -> None:
+            wrote.extend(record.key for record in (*records, *then))
 
     parking._log = Log()  # type: ignore[assignment]
     for number in range(50):
@@ -161,8 +161,8 @@ async def test_a_fill_ends_nothing_that_was_asked_for_by_hand(fill: TriggerKind)
     parking, wrote = parking_of(declared()), list[str]()
 
     class Log:
-        async def append(self, records: Any) -> None:
-            wrote.extend(record.key for record in records)
+        async def append(self, records: Any, *, then: Any = ()) -> None:
+            wrote.extend(record.key for record in (*records, *then))
 
     parking._log = Log()  # type: ignore[assignment]
     by_hand = of_replica("by hand", "manual")
@@ -196,8 +196,8 @@ async def test_a_task_that_can_be_stopped_ends_others_only_when_it_has_copied_it
     parking, wrote = parking_of(declared()), list[str]()
 
     class Log:
-        async def append(self, records: Any) -> None:
-            wrote.extend(record.key for record in records)
+        async def append(self, records: Any, *, then: Any = ()) -> None:
+            wrote.extend(record.key for record in (*records, *then))
 
     parking._log = Log()  # type: ignore[assignment]
     first = of_replica("first", older)

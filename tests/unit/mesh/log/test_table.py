@@ -50,8 +50,8 @@ class FlakyLog:
             await self.stall.wait()
         return found
 
-    async def append(self, records: Sequence[Append]) -> Sequence[int]:
-        return await self._log.append(records)
+    async def append(self, records: Sequence[Append], *, then: Sequence[Append] = ()) -> Sequence[int]:
+        return await self._log.append(records, then=then)
 
     async def group(self, name: str, topics: Sequence[str]) -> Group:
         return await self._log.group(name, topics)

@@ -159,11 +159,14 @@ def _failed_tasks(seen: DiagnosisInput) -> Iterable[Finding]:
 
 
 def _parked_tasks(seen: DiagnosisInput) -> Iterable[Finding]:
+    """Of a failed replica the cause is found already."""
     by_rule = dict[str, list[Parked]]()
     for one in seen.parked:
         by_rule.setdefault(one.by, []).append(one)
     for name, parked in sorted(by_rule.items()):
-        if (found := seen.state.rule(name)) is not None:
+        replica = seen.replicas.get(name)
+        has_cause = replica is not None and replica.state is ReplicaState.FAILED
+        if (found := seen.state.rule(name)) is not None and not has_cause:
             newest = max(parked, key=lambda one: one.time)
             tasks = "1 task has" if len(parked) == 1 else f"{len(parked)} tasks have"
             yield Finding(

@@ -25,8 +25,8 @@ test: $(INSTALLED) ## run the tests; those whose real parts are missing are skip
 test-all: $(INSTALLED) ## run the tests, and every pair of real registries as source and destination
 	$(PYTEST) --all
 
-test-fast: $(INSTALLED) ## run the tests that need no real part
-	$(PYTEST) -m 'not real'
+test-fast: $(INSTALLED) ## run the unit and architecture tests that need no real part
+	$(PYTEST) -m 'not real' tests/unit tests/architecture
 
 check: $(INSTALLED) ## check format, lint, types and import contracts
 	$(BIN)/ruff format --check .

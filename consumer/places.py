@@ -10,13 +10,12 @@ from mesh.concurrency import close_all
 from mesh.errors import RegmeshError, Unreachable
 from mesh.metrics import Metrics
 from mesh.registry.port import Chain, Endpoint, Registry
-from schemas.completions import Side
+from schemas.completions import READY, Side
 from schemas.names import PlaceName
 from schemas.topology import Place
 
 LOG = structlog.get_logger()
 
-READY = "Ready"
 _CHECK_SECONDS = 20.0  # without an answer by then a place is Failed; tasks have time-outs of their own
 
 Opener = Callable[[Place], Endpoint]

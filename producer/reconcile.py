@@ -251,10 +251,14 @@ def _part_of(start: ExecutionStart) -> PartOf:
 
 
 def _combined(errors: Sequence[RegistryError]) -> TaskError | None:
-    """Returns the first error with the number of errors: those of one registry are mostly alike."""
+    """Returns one error with the number of errors: those of one registry are mostly alike.
+
+    It is the first that may pass, if any: then listing again finds more.
+    """
     if not errors:
         return None
-    first = errors[0].as_task_error()
+    shown = next((error for error in errors if error.retryable), errors[0])
     if len(errors) == 1:
-        return first
-    return first.model_copy(update={"message": clean(f"{len(errors)} errors, the first: {errors[0]}")})
+        return shown.as_task_error()
+    message = clean(f"{len(errors)} errors, the first: {shown}")
+    return shown.as_task_error().model_copy(update={"message": message})

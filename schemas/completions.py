@@ -139,6 +139,7 @@ class Progress(TaskRecord):
         return self.task_id
 
 
+READY = "Ready"  # the state of a place that answers and accepts the credentials
 AGENT_LIVES_FOR = timedelta(seconds=30)  # after its last heartbeat an agent counts as live
 
 
@@ -161,7 +162,7 @@ class Heartbeat(Record):
     region: Region
     rules_rev: int
     running: int = Field(ge=0)
-    places: dict[str, str] = Field(default_factory=dict)  # "Ready" or "Failed: reason" of each place it uses
+    places: dict[str, str] = Field(default_factory=dict)  # READY or "Failed: reason" of each place it uses
     waiting: dict[str, DestinationBacklog] = Field(default_factory=dict)  # by destination
     relay: str | None = None  # the URL at which other agents may request blobs from it
 

@@ -165,10 +165,10 @@ class TaskRunner:
 
     def _report_unreachable(self, task: Task, outcome: Outcome) -> None:
         """A registry that a task could not reach is shown as failing at once, and not only after its next check."""
+        sides = {Side.SOURCE: task.source, Side.DESTINATION: task.destination}
         error = outcome.error
-        if error is not None and error.code == Unreachable.code and error.side is not Side.MESH:
-            place = task.source if error.side is Side.SOURCE else task.destination
-            self._ports.places.found_unreachable(place, error.message)
+        if error is not None and error.code == Unreachable.code and error.side in sides:
+            self._ports.places.found_unreachable(sides[error.side], error.message)
 
     async def _park(self, run: TaskRun, outcome: Outcome) -> None:
         await self._stop_reporting(run)

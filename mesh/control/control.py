@@ -77,7 +77,7 @@ class Control:
         self._declare = Declare(ports, table, on_emptied=self._images.delete_place)
         self._commands = Commands(self._executions, ports)
         self._schedule = Schedule(
-            self._database, self._executions, self._commands, self._live_status.place_state, ports
+            self._database, self._executions, self._commands, self._live_status.place_states, ports
         )  # fmt: skip
         self._orphaned_tags = OrphanedTags(self._database, self._commands, ports)
         self._parked = ParkedTasks(ports)

@@ -242,15 +242,15 @@ async def test_a_look_that_was_stopped_is_compared_with_nothing(site: MeshSite) 
 
 
 async def _found(
-    site: MeshSite, tag: str, digest: Digest | None, surplus: OrphanedTagCount | None
+    site: MeshSite, tag: str, digest: Digest | None, orphaned: OrphanedTagCount | None
 ) -> dict[str, Any]:
-    """How the deletion of a surplus tag ended, whatever is there by now."""
+    """How the deletion of an orphaned tag ended, whatever is there by now."""
     now, name = CLOCK.now(), f"{tag}-{CLOCK.monotonic()}"
     event = Event(
         id=name, time=now, origin=PlaceName("cn"), action=Action.TAG_DELETE, cause=Cause.LISTING,
         place=PlaceName("cn"), region=Region("beijing"), repository=APP, tag=Tag(tag), digest=digest, occurred_at=now,
         rules_rev=-1,
-        part_of=PartOf(execution_id=name, rule=PlaceName(REPLICA), trigger="reconcile", surplus=surplus),
+        part_of=PartOf(execution_id=name, rule=PlaceName(REPLICA), trigger="reconcile", surplus=orphaned),
     )  # fmt: skip
     await site.node.log.append([Append(topics.bulk(event.region), event.key, codec.encode(event))])
     (entry,) = await until(lambda: site.logs(execution=name))
@@ -301,8 +301,8 @@ async def test_what_was_not_copied_from_the_instance_or_was_not_counted_stays(si
     await pushed(site, "v1")
     copied = await site.digest(REPLICA, "v1")
     lost(site, "v1")
-    for surplus in (None, OrphanedTagCount(tags=21, of=30), OrphanedTagCount(tags=1, of=1)):
-        entry = await _found(site, "v1", copied, surplus)
+    for orphaned in (None, OrphanedTagCount(tags=21, of=30), OrphanedTagCount(tags=1, of=1)):
+        entry = await _found(site, "v1", copied, orphaned)
         assert (entry["status"], entry["error"]["code"]) == ("Skipped", "deletion_held")
     theirs = await site.push(REPLICA, "v1", images.image(layers=[b"somebody else's"]))
     for digest in (copied, None):

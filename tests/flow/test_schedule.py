@@ -13,6 +13,7 @@ from mesh.control.storage.database import Database
 from mesh.log.port import Append
 from schemas import topics
 from schemas.codec import encode
+from schemas.completions import Side, TaskError
 from schemas.executions import ExecutionListed
 from schemas.rules import Rule
 from schemas.state import StateRecord
@@ -21,16 +22,14 @@ from tests.support.manual_clock import ManualClock
 
 
 async def _schedule(
-    site: Site, folder: Path, start: datetime, states: Mapping[str, str | None] | None = None
+    site: Site, folder: Path, start: datetime, states: Mapping[str, str] | None = None
 ) -> tuple[Schedule, ManualClock, Executions, Database]:
     """As control makes it, on a clock that the test turns. Agents report `states`, by place."""
     clock, database = ManualClock(start), Database(f"sqlite:///{folder / 'schedule.db'}")
     executions = Executions(database)
     ports = replace(site.ports, clock=clock)
-    place_states = states or {}
-    schedule = Schedule(
-        database, executions, Commands(executions, ports), lambda place, _: place_states.get(place), ports
-    )
+    place_states = {} if states is None else states  # a test may change it later
+    schedule = Schedule(database, executions, Commands(executions, ports), lambda _: place_states, ports)
     return schedule, clock, executions, database
 
 
@@ -114,10 +113,15 @@ async def test_a_replica_is_looked_through_once_a_day_after_its_fill(tmp_path: P
         await database.close()
 
 
-async def _end_listings(executions: Executions, now: datetime) -> None:
+async def _end_listings(executions: Executions, now: datetime, error: TaskError | None = None) -> None:
     for one in (await executions.page({}, 100, None)).items:
         listed = ExecutionListed(
-            id=f"listed-{one['id']}", time=now, execution_id=one["id"], region=one["region"], total=0
+            id=f"listed-{one['id']}",
+            time=now,
+            execution_id=one["id"],
+            region=one["region"],
+            total=0,
+            error=error,
         )
         await executions.take([listed])
 
@@ -126,40 +130,50 @@ async def test_what_is_backfilled_is_compared_when_its_source_returns_and_when_c
     tmp_path: Path,
 ) -> None:
     """A registry that ends forgets the notifications that nobody took."""
-    states: dict[str, str | None] = {"game-cn": None}
+    states: dict[str, str] = {}
     async with control_site(tmp_path, running=False) as site:
         await _declare(site, backfill=True)
         schedule, clock, executions, database = await _schedule(site, tmp_path, NOW, states)
 
-        async def triggers_after(state: str | None, seconds: float, *, listed: bool = True) -> list[str]:
-            states["game-cn"] = state
+        async def triggers_after(
+            state: str | None, seconds: float, *, listed: bool = True, error: TaskError | None = None
+        ) -> list[str]:
+            states.clear()
+            if state is not None:
+                states["game-cn"] = state
             for _ in range(3):
                 await schedule.start_due()
             await clock.sleep(seconds)
             if listed:
-                await _end_listings(executions, clock.now())
+                await _end_listings(executions, clock.now(), error)
             return await _triggers(executions)
 
+        compared = ["reconcile"]
         assert await triggers_after(None, 1) == ["backfill"]
         assert await triggers_after("Ready", 300) == ["backfill"]  # which was started since control was
         assert await triggers_after("Failed: connection refused", 1) == ["backfill"]
         assert await triggers_after(None, 1) == ["backfill"]  # no agent says anything
-        assert await triggers_after("Ready", 10, listed=False) == ["reconcile", "backfill"]
-        assert await triggers_after("Ready", 3600, listed=False) == ["reconcile", "backfill"]
+        assert await triggers_after("Ready", 10, listed=False) == [*compared, "backfill"]
+        assert await triggers_after("Ready", 3600, listed=False) == [*compared, "backfill"]
         await triggers_after("Failed: connection refused", 1, listed=False)
-        assert await triggers_after("Ready", 5) == ["reconcile", "backfill"]  # the listing is still at work
-        assert await triggers_after("Ready", 5) == ["reconcile", "reconcile", "backfill"]
+        assert await triggers_after("Ready", 5) == [*compared, "backfill"]  # its listing has not ended
+        compared *= 2
+        assert await triggers_after("Ready", 5) == [*compared, "backfill"]
         await triggers_after("Failed: connection refused", 1)
-        assert await triggers_after("Ready", 60) == ["reconcile"] * 2 + [
-            "backfill"
-        ]  # too soon after the last
-        assert await triggers_after("Ready", 60) == ["reconcile"] * 3 + ["backfill"]
-        assert await triggers_after("Ready", 3600) == ["reconcile"] * 3 + ["backfill"]
+        assert await triggers_after("Ready", 60) == [*compared, "backfill"]  # too soon after the last
+        compared.append("reconcile")
+        assert await triggers_after("Ready", 60) == [*compared, "backfill"]
+        assert await triggers_after("Ready", 3600) == [*compared, "backfill"]
         await database.close()
 
-        schedule, _, executions, database = await _schedule(site, tmp_path, clock.now(), states)
-        assert await triggers_after("Failed: connection refused", 1) == ["reconcile"] * 3 + ["backfill"]
-        assert await triggers_after("Ready", 1) == ["reconcile"] * 4 + ["backfill"]
+        schedule, clock, executions, database = await _schedule(site, tmp_path, clock.now(), states)
+        assert await triggers_after("Failed: connection refused", 1) == [*compared, "backfill"]
+        compared.append("reconcile")
+        cut_short = TaskError(code="unreachable", side=Side.SOURCE, message="connection refused")
+        assert await triggers_after("Ready", 60, error=cut_short) == [*compared, "backfill"]
+        compared.append("reconcile")
+        assert await triggers_after("Ready", 60) == [*compared, "backfill"]  # the last one was cut short
+        assert await triggers_after("Ready", 3600) == [*compared, "backfill"]
         await database.close()
 
 

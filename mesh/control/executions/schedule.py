@@ -8,14 +8,14 @@ Execution ids are made from the tick or from the rule's revision. So a control t
 control, start the same execution and not another one.
 """
 
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Mapping
 from datetime import datetime, timedelta
 
 import structlog
 from sqlalchemy import Connection, delete, insert, select, update
 
 from mesh.control.executions.commands import Commands
-from mesh.control.executions.returns import Returns
+from mesh.control.executions.returns import Returns, Step, next_step
 from mesh.control.executions.store import Executions, backfill_id
 from mesh.control.ports import ControlPorts
 from mesh.control.storage.database import Database
@@ -30,11 +30,9 @@ LOG = structlog.get_logger()
 
 _INTERVAL = 1.0  # seconds
 _DAY_SECONDS = 24 * 3600
-_SPACING = timedelta(seconds=20)  # between comparisons of a rule whose source comes and goes
+_LISTINGS = 10  # that are looked at to decide whether a source is listed again
 
-PlaceState = Callable[
-    [str, Region], str | None
-]  # what live agents report of a place: see `LiveStatus.place_state`
+PlaceStates = Callable[[Mapping[str, Region]], Mapping[str, str]]  # as `LiveStatus.place_states`
 
 
 class Schedule:
@@ -45,11 +43,11 @@ class Schedule:
         database: Database,
         executions: Executions,
         commands: Commands,
-        place_state: PlaceState,
+        place_states: PlaceStates,
         ports: ControlPorts,
     ) -> None:
         self._database, self._executions, self._commands = database, executions, commands
-        self._place_state = place_state
+        self._place_states = place_states
         self._ports, self._state, self._clock = ports, ports.state, ports.clock
         self._returns = Returns(self._clock.now())
         self._compared: dict[str, datetime] = {}  # by rule: the return of its source that was dealt with
@@ -69,6 +67,7 @@ class Schedule:
             LogError: The log did not accept an execution.
         """
         await self._delete_removed()
+        self._observe_sources()
         for rule in (*self._state.rules(), *self._state.replica_rules()):
             if rule.enabled and rule.backfill and isinstance(rule.trigger, EventBased):
                 await self._backfill(rule)
@@ -93,27 +92,28 @@ class Schedule:
             await self._start_once(rule, "backfill", execution_id)
             self._backfilled.add(execution_id)
 
+    def _observe_sources(self) -> None:
+        rules = (*self._state.rules(), *self._state.replica_rules())
+        names = {rule.source for rule in rules if rule.enabled and rule.backfill}
+        found = [place for name in names if (place := self._state.place(name)) is not None]
+        regions: dict[str, Region] = {place.name: place.region for place in found}
+        self._returns.observe(regions, self._place_states(regions), self._clock.now())
+
     async def _compare_after_return(self, rule: Rule) -> None:
-        """Lists the source again once it is back, unless a listing began since: notifications may be lost."""
-        source = self._state.place(rule.source)
-        if source is None:
-            return
-        now = self._clock.now()
-        state = self._place_state(source.name, source.region)
-        returned = self._returns.observe(source.name, state, now)
+        """Lists the source again once it is back, until it was listed: notifications may be lost."""
+        returned = self._returns.of(rule.source)
         if returned is None or self._compared.get(rule.name) == returned:
             return
-        last = await self._executions.last_whole_listing(rule.name)
-        if last is not None and last.start_time < returned:
-            if not last.listed or now < last.start_time + _SPACING:
-                return  # it is looked at again in a second
-            execution_id = make_id("execution", rule.name, "returned", returned.isoformat())
+        now = self._clock.now()
+        step = next_step(await self._executions.whole_listings(rule.name, _LISTINGS), returned, now)
+        if step is Step.COMPARE:
+            execution_id = make_id("execution", rule.name, "returned", now.isoformat())
             LOG.info(
-                "a source is back, and compared", action="source_returned", rule=rule.name, source=source.name,
-                execution=execution_id,
+                "a source is back, or control has started: the source is listed again", action="source_returned",
+                rule=rule.name, source=rule.source, execution=execution_id,
             )  # fmt: skip
             await self._start_once(rule, "reconcile", execution_id)
-        if last is not None:
+        elif step is Step.NOTHING:
             self._compared[rule.name] = returned
 
     async def _compare_daily(self, rule: Rule) -> None:

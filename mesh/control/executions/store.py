@@ -46,6 +46,7 @@ class WholeListing(NamedTuple):
 
     start_time: datetime
     listed: bool  # whether its listing has ended
+    error_code: str | None  # why it did not list all
 
 
 class Executions:
@@ -90,14 +91,16 @@ class Executions:
         wanted = select(executions.c.start_time).where(executions.c.id == execution_id)
         return await self._database.run(lambda connection: connection.execute(wanted).scalar())
 
-    async def last_whole_listing(self, rule: str) -> WholeListing | None:
-        """Returns the last execution that listed all that the rule matches; None when there was none."""
+    async def whole_listings(self, rule: str, limit: int) -> Sequence[WholeListing]:
+        """Returns the last executions that list all that the rule matches, newest first."""
         column = executions.c
         is_whole = (column.trigger == "backfill") | (column.is_whole == 1)
-        wanted = select(column.start_time, column.total).where(column.rule == rule, is_whole)
-        wanted = wanted.order_by(column.start_time.desc()).limit(1)
-        found = await self._database.run(lambda connection: connection.execute(wanted).first())
-        return None if found is None else WholeListing(found.start_time, found.total is not None)
+        wanted = select(column.start_time, column.total, column.error_code).where(
+            column.rule == rule, is_whole
+        )
+        wanted = wanted.order_by(column.start_time.desc()).limit(limit)
+        found = await self._database.run(lambda connection: connection.execute(wanted).all())
+        return [WholeListing(row.start_time, row.total is not None, row.error_code) for row in found]
 
     async def ran_whole(self, rule: str, since: datetime) -> bool:
         """Checks whether an execution over all that the rule matches started after `since` and succeeded."""

@@ -107,8 +107,13 @@ class DeclarationsResource:
         has_replicas = any(isinstance(thing, Replica) for thing in things)
         replicas = await self._replicas.statuses() if has_replicas else {}
         webhooks = await self._webhooks([str(thing.name) for thing in things if isinstance(thing, Webhook)])
+        states = self._live_status.place_states(
+            {thing.place: thing.region for thing in things if isinstance(thing, Instance)}
+        )
         return [
-            thing.model_dump(mode="json") | self._status(thing, replicas) | webhooks.get(thing.key, {})
+            thing.model_dump(mode="json")
+            | self._status(thing, states, replicas)
+            | webhooks.get(thing.key, {})
             for thing in things
         ]
 
@@ -120,14 +125,16 @@ class DeclarationsResource:
             return {f"{Webhook.noun}/{name}": dict.fromkeys(_STATUS_FIELDS["webhooks"]) for name in names}
         return {f"{Webhook.noun}/{name}": _delivery_status(one) for name, one in found.items()}
 
-    def _status(self, thing: Declared, replicas: Mapping[str, ReplicaStatus]) -> dict[str, Any]:
+    def _status(
+        self, thing: Declared, states: Mapping[str, str], replicas: Mapping[str, ReplicaStatus]
+    ) -> dict[str, Any]:
         if isinstance(thing, RegionDeclaration):
             is_live, heartbeats = self._live_status.of_region(thing.name)
             agents = len(heartbeats) if is_live else 0
             return {"agents": agents if self._live_status.is_read(thing.name) else None}
         if isinstance(thing, Instance):
             return {
-                "state": self._live_status.place_state(thing.place, thing.region),
+                "state": states.get(thing.place),
                 "position": self._state.position_of(thing.key),
             }
         status = replicas.get(str(thing.name)) if isinstance(thing, Replica) else None

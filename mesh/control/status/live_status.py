@@ -84,15 +84,21 @@ class LiveStatus:
         """Returns the notifications that intakes refused, summed up by intake and name, for the last day at least."""
         return [one for one in self._reports() if isinstance(one, Refusal)]
 
-    def place_state(self, place: str, region: Region) -> str | None:
-        """Returns `Ready` or `Failed: <reason>`, or None when no live agent uses the place.
+    def place_states(self, regions: Mapping[str, Region]) -> dict[str, str]:
+        """Returns `Ready` or `Failed: <reason>` of each place that a live agent uses, reading every heartbeat once.
 
         Agents of the place's own region take precedence, and among those a failure.
+
+        Args:
+            regions: The places that are asked for, and the region of each.
         """
-        reported = {
-            (agent.region != region, agent.places[place]) for agent in self.agents() if place in agent.places
-        }
-        return min(reported)[1] if reported else None  # `Failed` sorts before `Ready`
+        found: dict[str, tuple[bool, str]] = {}
+        for agent in self.agents():
+            for place, state in agent.places.items():
+                if (region := regions.get(place)) is not None:
+                    reported = (agent.region != region, state)
+                    found[place] = min(reported, found.get(place, reported))  # `Failed` sorts before `Ready`
+        return {place: state for place, (_, state) in found.items()}
 
     def _count_unreadable(self, record: Record) -> None:
         self._metrics.dead_letters.labels(record.partition.topic).inc()

@@ -6,10 +6,9 @@ from datetime import datetime
 from enum import StrEnum
 from typing import Any
 
-from schemas.completions import DestinationBacklog, Heartbeat, Status
+from schemas.completions import READY, DestinationBacklog, Heartbeat, Status
 from schemas.names import PlaceName, Region
 
-_READY = "Ready"
 _FILL_FIELDS = (
     "id", "status", "start_time", "end_time", "total", "succeed", "skipped", "refused", "failed", "stopped",
     "in_progress",
@@ -103,8 +102,8 @@ def _failure(facts: ReplicaFacts) -> tuple[FailureCause, str] | None:
     """Returns the first failure, in the order in which they have to be repaired."""
     if facts.status_is_read and not facts.has_live_agent:
         return FailureCause.AGENTS, f"no agent runs in region {facts.region}"
-    states = sorted(beat.places.get(str(facts.name), _READY) for beat in facts.heartbeats)
-    if states and states[0] != _READY:  # `Failed` sorts first: one failing agent is enough
+    states = sorted(beat.places.get(str(facts.name), READY) for beat in facts.heartbeats)
+    if states and states[0] != READY:  # `Failed` sorts first: one failing agent is enough
         return FailureCause.REGISTRY, states[0].removeprefix("Failed: ")
     if facts.failed:
         tags = f"{facts.failed} tags" if facts.failed > 1 else "1 tag"

@@ -124,8 +124,6 @@ def test_a_rule_that_copies_nothing(rule, severity, word):
 
 def test_tasks_that_wait_to_be_retried():
     """They are retried by themselves, but until then their tags are missing."""
-    state = state_of(MESH)
-    assert state.rule("r") is not None
     ((severity, about, message),) = findings(
         parked=[parked_of("r", 1, "503"), parked_of("r", 2, "refused"), parked_of("removed", 3, "x")]
     )

@@ -1,0 +1,63 @@
+"""When a registry counts as returned, and when what follows from it is listed again."""
+
+from datetime import UTC, datetime, timedelta
+
+import pytest
+
+from mesh.control.executions.returns import Returns, Step, next_step
+from mesh.control.executions.store import WholeListing
+
+NOW = datetime(2026, 3, 1, 8, tzinfo=UTC)
+FAILED = "Failed: connection refused"
+
+
+def ago(seconds: float, *, listed: bool = True, error: str | None = None) -> WholeListing:
+    return WholeListing(NOW - timedelta(seconds=seconds), listed, error)
+
+
+def test_a_place_has_returned_when_it_answers_after_it_failed_and_first_when_control_started() -> None:
+    returns = Returns(NOW)
+    seen = []
+    for second, state in enumerate([None, "Ready", "Ready", FAILED, None, FAILED, "Ready", None, "Ready"]):
+        now = NOW + timedelta(seconds=second)
+        returns.observe(["cn", "other"], {"cn": state} if state else {}, now)
+        seen.append(returns.of("cn"))
+    sixth = NOW + timedelta(seconds=6)
+    assert seen == [None, NOW, NOW, None, None, None, sixth, sixth, sixth]
+    assert returns.of("other") is None
+
+
+@pytest.mark.parametrize(
+    ("listings", "step"),
+    [
+        ([], Step.WAIT),
+        ([ago(5)], Step.NOTHING),
+        ([ago(5, listed=False)], Step.WAIT),
+        ([ago(600)], Step.COMPARE),
+        ([ago(600, listed=False)], Step.WAIT),
+        ([ago(15)], Step.WAIT),
+        ([ago(21)], Step.COMPARE),
+        ([ago(21), ago(60)], Step.WAIT),
+        ([ago(41), ago(60)], Step.COMPARE),
+        ([ago(300 + 10 * one) for one in range(10)], Step.WAIT),
+        ([ago(21), ago(4000), ago(5000)], Step.COMPARE),
+        ([ago(5, error="unreachable")], Step.WAIT),
+        ([ago(21, error="server_fault")], Step.COMPARE),
+        ([ago(5, error="unreadable_names")], Step.NOTHING),
+    ],
+)
+def test_a_source_is_listed_again_until_it_was_listed_since_its_return_and_less_and_less_often(
+    listings: list[WholeListing], step: Step
+) -> None:
+    returned = NOW - timedelta(seconds=10)
+    assert next_step(listings, returned, NOW) is step
+
+
+def test_a_listing_that_fails_again_and_again_is_repeated_less_and_less_often() -> None:
+    starts, now = [NOW], NOW
+    while now < NOW + timedelta(hours=6):
+        now += timedelta(seconds=1)
+        newest = [WholeListing(one, True, "unreachable") for one in reversed(starts[-10:])]
+        if next_step(newest, NOW, now) is Step.COMPARE:
+            starts.append(now)
+    assert 12 < len(starts) < 50

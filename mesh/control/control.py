@@ -83,7 +83,8 @@ class Control:
         self._parked = ParkedTasks(ports)
         self._retries = Retries(self._database, self._commands, ports.state, self._parked)
         self._replicas = Replicas(
-            self._live_status, self._executions, self._retries, ports=ports, settings=settings
+            self._live_status, self._executions, self._retries, gap_of=self._schedule.gap_of, ports=ports,
+            settings=settings,
         )  # fmt: skip
 
     async def run(self) -> None:

@@ -80,7 +80,7 @@ async def test_where_shows_every_place_of_an_image_with_its_digest(site: MeshSit
         await images.push(registry, APP, sbom.digest, sbom)
     await site.push("cn", "v1", image)
     everywhere = {
-        "cn": ("current", "notification"), "shop": ("current", "agent"),
+        "cn": ("current", "agent"), "shop": ("current", "agent"),
         "cn@chengdu": ("current", "agent"), "cn@shanghai": ("current", "agent"),
     }  # fmt: skip
 

@@ -5,26 +5,68 @@ Nothing is known of the time before control started either. Pure.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from enum import Enum, auto
+from typing import NamedTuple
 
-from mesh.control.executions.store import WholeListing
 from mesh.errors import HelperFailed, ServerFault, Throttled, Unreachable
-from schemas.completions import READY
+from schemas.completions import READY, Status
 
 _SPACING = timedelta(seconds=20)  # after one listing; twice that after two of the last hour, and so on
 _COUNTED = timedelta(hours=1)
 _TRANSIENT = frozenset(error.code for error in (HelperFailed, ServerFault, Throttled, Unreachable))
 
 
+class WholeListing(NamedTuple):
+    """An execution that lists all that its rule matches."""
+
+    start_time: datetime
+    listed: bool  # whether its listing has ended
+    error_code: str | None  # why it did not list all
+    status: Status = Status.IN_PROGRESS
+
+    @property
+    def is_complete(self) -> bool:
+        """Whether it listed everything, and every task of it has ended."""
+        is_over = self.status not in (Status.IN_PROGRESS, Status.STOPPED)
+        return is_over and self.listed and self.error_code is None
+
+
+class GapCause(Enum):
+    """Why notifications of a registry may be lost."""
+
+    STARTED = auto()  # control started; nothing is known of the time before
+    UNREACHABLE = auto()  # the registry did not answer
+
+
+@dataclass(frozen=True, slots=True)
+class Gap:
+    """A time in which notifications of a registry may have been lost.
+
+    Attributes:
+        cause: What happened.
+        since: When it was noticed.
+        ended: When the registry was seen to answer after it; None until then.
+    """
+
+    cause: GapCause
+    since: datetime
+    ended: datetime | None = None
+
+    @property
+    def is_open(self) -> bool:
+        """Returns whether the registry is known not to answer, so that no listing can end the gap."""
+        return self.cause is GapCause.UNREACHABLE and self.ended is None
+
+
 class Returns:
-    """The last return of each registry, from the states that agents report."""
+    """The last gap of each registry, from the states that agents report."""
 
     def __init__(self, started: datetime) -> None:
         """`started` is when control started: no return is earlier."""
         self._started = started
-        self._failing = set[str]()
-        self._returned: dict[str, datetime] = {}
+        self._gaps: dict[str, Gap] = {}
 
     def observe(self, places: Iterable[str], states: Mapping[str, str], now: datetime) -> None:
         """Takes the states of places as agents report them now: `Ready` or `Failed: <reason>`.
@@ -32,18 +74,24 @@ class Returns:
         A place without a state is left as it is: agents that are away say nothing about its registry.
         """
         for place in places:
-            state = states.get(place)
-            if state is not None and state != READY:
-                self._failing.add(place)
-            elif state == READY and place in self._failing:
-                self._failing.discard(place)
-                self._returned[place] = now
-            elif state == READY:
-                self._returned.setdefault(place, self._started)
+            state, known = states.get(place), self._gaps.get(place)
+            if state is None:
+                continue
+            if state != READY:
+                if known is None or known.ended is not None:
+                    self._gaps[place] = Gap(GapCause.UNREACHABLE, now)
+            elif known is None:
+                self._gaps[place] = replace(self.gap(place), ended=self._started)
+            elif known.ended is None:
+                self._gaps[place] = replace(known, ended=now)
 
     def of(self, place: str) -> datetime | None:
         """Returns when a place last returned; None while it is failing, and before it answered for the first time."""
-        return None if place in self._failing else self._returned.get(place)
+        return self.gap(place).ended
+
+    def gap(self, place: str) -> Gap:
+        """Returns the last gap of a place; that of control's start where nothing is known of the place."""
+        return self._gaps.get(place, Gap(GapCause.STARTED, self._started))
 
 
 class Step(Enum):
@@ -73,3 +121,27 @@ def next_step(listings: Sequence[WholeListing], returned: datetime, now: datetim
         return Step.NOTHING
     recent = sum(one.start_time > now - _COUNTED for one in listings)
     return Step.COMPARE if now >= last.start_time + _SPACING * 2 ** max(0, recent - 1) else Step.WAIT
+
+
+class Comparison(Enum):
+    """How far the comparison that follows a gap is."""
+
+    PENDING = auto()
+    DONE = auto()
+    FAILED = auto()  # and it is not repeated before the next gap
+
+
+def comparison_since(listings: Iterable[WholeListing], returned: datetime) -> Comparison:
+    """Returns how far the comparison after a return is: done once all that it found has been dealt with.
+
+    Args:
+        listings: The last listings of all that a rule matches, newest first.
+        returned: When the source returned.
+    """
+    since = [one for one in listings if one.start_time >= returned]
+    if any(one.is_complete for one in since):
+        return Comparison.DONE
+    newest = since[0] if since else None
+    if newest is None or newest.status is Status.IN_PROGRESS or newest.error_code in _TRANSIENT:
+        return Comparison.PENDING
+    return Comparison.FAILED

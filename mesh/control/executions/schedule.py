@@ -15,7 +15,7 @@ import structlog
 from sqlalchemy import Connection, delete, insert, select, update
 
 from mesh.control.executions.commands import Commands
-from mesh.control.executions.returns import Returns, Step, next_step
+from mesh.control.executions.returns import Gap, Returns, Step, next_step
 from mesh.control.executions.store import Executions, backfill_id
 from mesh.control.ports import ControlPorts
 from mesh.control.storage.database import Database
@@ -30,7 +30,7 @@ LOG = structlog.get_logger()
 
 _INTERVAL = 1.0  # seconds
 _DAY_SECONDS = 24 * 3600
-_LISTINGS = 10  # that are looked at to decide whether a source is listed again
+LISTINGS = 10  # that are looked at to decide whether a source is listed again
 
 PlaceStates = Callable[[Mapping[str, Region]], Mapping[str, str]]  # as `LiveStatus.place_states`
 
@@ -54,6 +54,10 @@ class Schedule:
         self._seen_changes = -1  # of the state, when schedules of removed rules were deleted last
         self._backfilled = set[str]()
         self._reconciled = set[str]()
+
+    def gap_of(self, source: str) -> Gap:
+        """Returns the last time in which notifications of a source of backfilled rules may have been lost."""
+        return self._returns.gap(source)
 
     async def run(self) -> None:
         """Starts what is due until cancelled."""
@@ -105,7 +109,7 @@ class Schedule:
         if returned is None or self._compared.get(rule.name) == returned:
             return
         now = self._clock.now()
-        step = next_step(await self._executions.whole_listings(rule.name, _LISTINGS), returned, now)
+        step = next_step(await self._executions.whole_listings(rule.name, LISTINGS), returned, now)
         if step is Step.COMPARE:
             execution_id = make_id("execution", rule.name, "returned", now.isoformat())
             LOG.info(

@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 
 from sqlalchemy import Connection, Select, exists, func, insert, select, update
 
+from mesh.control.executions.returns import WholeListing
 from mesh.control.storage import paging
 from mesh.control.storage.database import Database
 from mesh.control.storage.paging import Page, Position
@@ -39,14 +40,6 @@ class RuleIdentity(NamedTuple):
     source: str
     destination: str
     removed_at: int
-
-
-class WholeListing(NamedTuple):
-    """An execution that lists all that its rule matches."""
-
-    start_time: datetime
-    listed: bool  # whether its listing has ended
-    error_code: str | None  # why it did not list all
 
 
 class Executions:
@@ -95,12 +88,14 @@ class Executions:
         """Returns the last executions that list all that the rule matches, newest first."""
         column = executions.c
         is_whole = (column.trigger == "backfill") | (column.is_whole == 1)
-        wanted = select(column.start_time, column.total, column.error_code).where(
-            column.rule == rule, is_whole
-        )
+        columns = (column.start_time, column.total, column.error_code, column.status)
+        wanted = select(*columns).where(column.rule == rule, is_whole)
         wanted = wanted.order_by(column.start_time.desc()).limit(limit)
         found = await self._database.run(lambda connection: connection.execute(wanted).all())
-        return [WholeListing(row.start_time, row.total is not None, row.error_code) for row in found]
+        return [
+            WholeListing(row.start_time, row.total is not None, row.error_code, Status(row.status))
+            for row in found
+        ]
 
     async def ran_whole(self, rule: str, since: datetime) -> bool:
         """Checks whether an execution over all that the rule matches started after `since` and succeeded."""

@@ -37,14 +37,16 @@ class TagEntry:
     Attributes:
         digest: None when the tag was deleted.
         since: When it got this digest, or was deleted.
-        written_by: How it is known; `listing`: an agent saw it at the source of what it copied.
+        written_by: How it became known; `listing`: by a task that has it as its source.
         version: Of the record; an older one never replaces it.
+        seen_at: When an agent or a listing last saw this digest at the registry; None when it was only announced.
     """
 
     digest: str | None
     since: datetime
     written_by: Cause
     version: int
+    seen_at: datetime | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,7 +77,7 @@ def merge(before: TagEntry | None, news: TagNews) -> TagEntry | None:
     if before is None:
         return entry
     if isinstance(news, SeenByTask) and _is_outdated(before, entry):
-        return before
+        return _also_seen(before, entry)
     if entry.version < before.version and not _is_of_same_push(before, entry):
         return before
     return _repeated(before, entry) if entry.digest == before.digest else entry
@@ -105,13 +107,27 @@ def _is_of_same_push(before: TagEntry, entry: TagEntry) -> bool:
 def _repeated(before: TagEntry, entry: TagEntry) -> TagEntry:
     """The same digest keeps its time and the most certain way in which it is known."""
     written_by = min(before.written_by, entry.written_by, key=_MOST_CERTAIN_FIRST.index)
-    return replace(before, written_by=written_by, version=max(before.version, entry.version))
+    seen_at = _later(before.seen_at, entry.seen_at)
+    return replace(before, written_by=written_by, version=max(before.version, entry.version), seen_at=seen_at)
+
+
+def _also_seen(before: TagEntry, entry: TagEntry) -> TagEntry:
+    """A task changes nothing that is newer, but it may have seen what was only announced."""
+    is_this_push = entry.seen_at is not None and entry.seen_at >= before.since - _SAME_PUSH
+    if before.digest is None or entry.digest != before.digest or not is_this_push:
+        return before
+    return replace(before, seen_at=_later(before.seen_at, entry.seen_at))
+
+
+def _later(one: datetime | None, other: datetime | None) -> datetime | None:
+    return max((time for time in (one, other) if time is not None), default=None)
 
 
 def entry_of(state: TagState) -> tuple[TagKey, TagEntry]:
     """Returns key and entry of a record of a tag."""
     key = TagKey(str(state.place), str(state.repository), str(state.tag))
-    return key, TagEntry(str(state.digest), state.time, state.written_by, state.tag_version)
+    seen_at = None if state.written_by is Cause.NOTIFICATION else state.time
+    return key, TagEntry(str(state.digest), state.time, state.written_by, state.tag_version, seen_at)
 
 
 def parse_key(text: str) -> TagKey | None:
@@ -125,26 +141,31 @@ def parse_key(text: str) -> TagKey | None:
 
 
 def seen_by(end: Completion) -> Iterable[tuple[TagKey, SeenByTask]]:
-    """Yields what an ended task saw by HEAD, at its source and then at its destination."""
+    """Yields what an ended task saw by HEAD, at its source and then at its destination.
+
+    The task of a push that is at the destination already does not ask the source.
+    """
     if end.tag is None:
         return
     source = TagKey(str(end.source_place), str(end.repository), str(end.tag))
     if end.operation == "delete":
         if end.status is Status.SUCCEED:
             # The source was asked while the task was in progress: newer records than its start count more.
-            yield source, _seen(None, end.start_time, Cause.LISTING)
+            yield source, _seen(None, end.start_time, Cause.LISTING, seen_at=end.start_time)
         return
     is_there = end.status is Status.SUCCEED or (end.error is not None and end.error.code == _ALREADY_THERE)
     if is_there and end.digest is not None and end.subject is None:
         pushed_at = end.end_time - timedelta(milliseconds=end.lag_ms)
-        yield source, _seen(end.rebuilt_from or end.digest, pushed_at, Cause.LISTING)
+        listed_at = pushed_at if end.trigger != "event_based" else None
+        seen_at = end.end_time if end.status is Status.SUCCEED else listed_at
+        yield source, _seen(end.rebuilt_from or end.digest, pushed_at, Cause.LISTING, seen_at=seen_at)
         destination = TagKey(str(end.destination_place), str(end.destination_repository), str(end.tag))
-        yield destination, _seen(end.digest, end.end_time, Cause.ARRIVAL)
+        yield destination, _seen(end.digest, end.end_time, Cause.ARRIVAL, seen_at=end.end_time)
 
 
-def _seen(digest: Digest | None, time: datetime, by: Cause) -> SeenByTask:
-    version = max(0, (time - _EPOCH) // timedelta(microseconds=1))
-    return SeenByTask(TagEntry(str(digest) if digest is not None else None, time, by, version))
+def _seen(digest: Digest | None, since: datetime, by: Cause, *, seen_at: datetime | None) -> SeenByTask:
+    version = max(0, (since - _EPOCH) // timedelta(microseconds=1))
+    return SeenByTask(TagEntry(str(digest) if digest is not None else None, since, by, version, seen_at))
 
 
 def referrers_of(end: Completion) -> Iterable[tuple[str, str]]:

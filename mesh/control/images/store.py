@@ -5,7 +5,19 @@ from datetime import datetime
 from itertools import groupby
 from typing import Any, TypeVar
 
-from sqlalchemy import ColumnElement, Connection, and_, bindparam, delete, func, insert, or_, select, update
+from sqlalchemy import (
+    ColumnElement,
+    Connection,
+    RowMapping,
+    and_,
+    bindparam,
+    delete,
+    func,
+    insert,
+    or_,
+    select,
+    update,
+)
 
 from mesh.control.images.merge import TagDeleted, TagEntry, TagKey, TagNews, merge, referrers_of, seen_by
 from mesh.control.storage.database import Database
@@ -117,10 +129,17 @@ def _any_of(at: Collection[RepositoryAt]) -> ColumnElement[bool]:
 def _read(connection: Connection, wanted: Any) -> dict[TagKey, TagEntry]:
     return {
         TagKey(row["place"], row["repository"], row["tag"]): TagEntry(
-            row["digest"], row["since"], Cause(row["written_by"]), row["tag_version"]
+            row["digest"], row["since"], Cause(row["written_by"]), row["tag_version"], _seen_at(row)
         )
         for row in connection.execute(wanted).mappings()
     }
+
+
+def _seen_at(row: RowMapping) -> datetime | None:
+    """Rows of older versions lack the time: what an agent wrote was seen when it arrived."""
+    was_seen = row["seen_at"] is None and row["written_by"] == Cause.ARRIVAL.value
+    seen_at: datetime | None = row["since"] if was_seen else row["seen_at"]
+    return seen_at
 
 
 def _take(connection: Connection, news: Sequence[tuple[TagKey, TagNews]]) -> None:
@@ -143,6 +162,7 @@ def _write(connection: Connection, key: TagKey, before: TagEntry | None, after: 
         "since": after.since,
         "written_by": after.written_by.value,
         "tag_version": after.version,
+        "seen_at": after.seen_at,
     }
     if before is None:
         connection.execute(insert(images), {**key._asdict(), **values})

@@ -10,7 +10,6 @@ from mesh.control.sync_log.entry import rfc3339
 from mesh.rules import naming
 from mesh.rules.matching.compiled_rule import CompiledRule
 from mesh.rules.state import MeshState
-from schemas.events import Cause
 from schemas.names import Repository, Tag
 from schemas.topology import Place
 
@@ -115,6 +114,7 @@ def _place_as_json(
         if expected.rules or referrers
         else None,  # not counted where nothing is copied to
         "seen_by": _seen_by(entry),
+        "seen_at": rfc3339(entry.seen_at) if entry is not None else None,
         "rules": sorted(str(rule.rule.name) for rule in expected.rules if rule.rule.replica is None),
     }
 
@@ -122,11 +122,16 @@ def _place_as_json(
 def _state(
     entry: TagEntry | None, origin: TagEntry | None, rebuilt_from: str | None, now: datetime
 ) -> tuple[str, int | None]:
-    """Returns `current`, `behind` or `missing` and the lag in ms; `unknown` when the origin is not known."""
+    """Returns the state and the lag in ms.
+
+    `current`: the place was seen to hold the origin's digest; `announced`: it only announced so. `behind`, `missing`;
+    `unknown` when the origin's digest is not known.
+    """
     if origin is None:
         return "unknown", None
     if entry is not None and origin.digest in (entry.digest, rebuilt_from):
-        return "current", _milliseconds(entry.since - origin.since)
+        state = "current" if entry.seen_at is not None else "announced"
+        return state, _milliseconds(entry.since - origin.since)
     return ("missing" if entry is None else "behind"), _milliseconds(now - origin.since)
 
 
@@ -137,4 +142,4 @@ def _milliseconds(time: timedelta) -> int:
 def _seen_by(entry: TagEntry | None) -> str | None:
     if entry is None:
         return None
-    return "notification" if entry.written_by is Cause.NOTIFICATION else "agent"
+    return "agent" if entry.seen_at is not None else "notification"

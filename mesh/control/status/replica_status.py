@@ -6,6 +6,7 @@ from datetime import datetime
 from enum import StrEnum
 from typing import Any
 
+from mesh.control.executions.returns import Comparison, Gap, GapCause
 from schemas.completions import READY, DestinationBacklog, Heartbeat, Status
 from schemas.names import PlaceName, Region
 
@@ -48,6 +49,8 @@ class ReplicaFacts:
         filled_since: Whether a later run over the whole replica succeeded.
         failed: The number of tags that failed and were not repaired since.
         foreign: The number of tags with other content than the instance's, which were left alone.
+        gap: The time in which notifications of the instance may have been lost; None when it was compared since.
+        comparison: How far the comparison after that is.
     """
 
     name: PlaceName
@@ -60,6 +63,8 @@ class ReplicaFacts:
     filled_since: bool
     failed: int
     foreign: int = 0
+    gap: Gap | None = None
+    comparison: Comparison = Comparison.PENDING
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,7 +90,7 @@ def replica_status(facts: ReplicaFacts) -> ReplicaStatus:
     listed = facts.fill["in_progress"] if facts.fill is not None else 0
     tasks_left = max(sum(one.tasks for one in waiting), listed)
     cause, failure = _failure(facts) or (None, None)
-    is_busy = tasks_left or _is_filling(facts) or not facts.status_is_read
+    is_busy = tasks_left or _is_filling(facts) or facts.gap is not None or not facts.status_is_read
     healthy = ReplicaState.SYNCING if is_busy else ReplicaState.SYNCED
     return ReplicaStatus(
         state=healthy if cause is None else ReplicaState.FAILED,
@@ -114,7 +119,13 @@ def _failure(facts: ReplicaFacts) -> tuple[FailureCause, str] | None:
             FailureCause.CONTENT,
             f"{tags} other content than the instance; it was there before and is kept",
         )
-    return _fill_failure(facts)
+    return _fill_failure(facts) or _comparison_failure(facts)
+
+
+def _comparison_failure(facts: ReplicaFacts) -> tuple[FailureCause, str] | None:
+    if facts.gap is None or facts.comparison is not Comparison.FAILED:
+        return None
+    return FailureCause.FILL, f"it was not compared completely since {_start_of(facts.gap)}"
 
 
 def _fill_failure(facts: ReplicaFacts) -> tuple[FailureCause, str] | None:
@@ -139,7 +150,29 @@ def _why_syncing(facts: ReplicaFacts, tasks_left: int) -> str | None:
         return "the fill has not started"
     if facts.fill["status"] == Status.IN_PROGRESS:
         return "the fill is in progress"
+    if facts.gap is not None:
+        return _why_uncompared(facts.gap)
     return "pushes are being copied" if tasks_left else None
+
+
+def _why_uncompared(gap: Gap) -> str:
+    if gap.ended is None and gap.cause is GapCause.UNREACHABLE:
+        return f"its instance's registry has not answered since {_clock_time(gap.since)}"
+    if gap.ended is None:
+        return "no agent has reported the state of its instance's registry since control started"
+    return f"comparing after {_start_of(gap)}"
+
+
+def _start_of(gap: Gap) -> str:
+    """Names what happened, with its time: `control started at 2026-03-01 08:00:00`."""
+    if gap.cause is GapCause.STARTED:
+        return f"control started at {_clock_time(gap.since)}"
+    until = f" to {_clock_time(gap.ended)}" if gap.ended is not None else ""
+    return f"its instance's registry did not answer from {_clock_time(gap.since)}{until}"
+
+
+def _clock_time(time: datetime) -> str:
+    return f"{time:%Y-%m-%d %H:%M:%S}"
 
 
 def _lag(facts: ReplicaFacts, waiting: Collection[DestinationBacklog]) -> float | None:

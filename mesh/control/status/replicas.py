@@ -1,10 +1,12 @@
 """The status of all replicas, for the API and for the gauges."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from datetime import datetime
 from typing import Any
 
 from mesh.control.executions.retries import Retries
+from mesh.control.executions.returns import Comparison, Gap, comparison_since
+from mesh.control.executions.schedule import LISTINGS
 from mesh.control.executions.store import Executions, backfill_id
 from mesh.control.ports import ControlPorts
 from mesh.control.settings import ControlSettings
@@ -23,9 +25,13 @@ class Replicas:
         executions: Executions,
         retries: Retries,
         *,
+        gap_of: Callable[[str], Gap],
         ports: ControlPorts,
         settings: ControlSettings,
     ) -> None:
+        """`gap_of` returns the last time in which notifications of an instance may have been lost."""
+        self._gap_of = gap_of
+        self._compared: dict[str, Gap] = {}  # by replica: the last gap after which it was compared
         self._live_status, self._executions, self._retries = live_status, executions, retries
         self._ports, self._state, self._settings = ports, ports.state, settings
         self._fills: dict[
@@ -55,6 +61,7 @@ class Replicas:
 
     async def _status(self, replica: Replica, failed: int, foreign: int) -> ReplicaStatus:
         fill = await self._fill(replica)
+        gap, comparison = await self._gap(replica)
         has_live_agent, heartbeats = self._live_status.of_region(replica.region)
         return replica_status(
             ReplicaFacts(
@@ -68,8 +75,24 @@ class Replicas:
                 filled_since=await self._was_filled_since(str(replica.name), fill),
                 failed=failed,
                 foreign=foreign,
+                gap=gap,
+                comparison=comparison,
             )
         )
+
+    async def _gap(self, replica: Replica) -> tuple[Gap | None, Comparison]:
+        """Returns the gap after which the replica was not compared yet, and how far the comparison is."""
+        name, gap = str(replica.name), self._gap_of(str(replica.instance))
+        if gap.is_open:
+            return gap, Comparison.PENDING
+        if self._compared.get(name) == gap:
+            return None, Comparison.DONE
+        listings = await self._executions.whole_listings(name, LISTINGS)
+        comparison = comparison_since(listings, gap.ended or gap.since)
+        if comparison is not Comparison.DONE:
+            return gap, comparison
+        self._compared[name] = gap
+        return None, comparison
 
     async def _fill(self, replica: Replica) -> Mapping[str, Any] | None:
         """Returns the fill of the replica as it is declared now; an earlier fill may be of another registry."""
@@ -101,6 +124,7 @@ class Replicas:
         lag, states = self._ports.metrics.replica_lag, self._ports.metrics.replica_state
         for name in self._in_gauges - statuses.keys():
             self._fills.pop(name, None)
+            self._compared.pop(name, None)
             lag.remove(name)
             for state in ReplicaState:
                 states.remove(name, state.value)

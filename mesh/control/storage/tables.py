@@ -195,6 +195,7 @@ images = Table(
     Column("since", Moment, nullable=False),  # when it got this digest, or was deleted
     Column("written_by", Text, nullable=False),
     Column("tag_version", BigInteger, nullable=False),
+    Column("seen_at", Moment),  # when its registry was last seen to hold it; None: it was only announced
 )
 
 # The referrers that a place holds: signatures, SBOMs, attestations.

@@ -6,8 +6,8 @@ from typing import Annotated, NamedTuple
 import typer
 
 from mesh.node.cli.control_client import ControlClient, api_path
-from mesh.node.cli.options import DEFAULT_SERVER, Output, Server, argument
-from mesh.node.cli.output import Columns, Format, Item, fields, lag, show, time
+from mesh.node.cli.options import DEFAULT_SERVER, Output, Server, WideOutput, argument
+from mesh.node.cli.output import Columns, Format, Item, WideFormat, fields, lag, show, time
 
 _SHORT_DIGEST = 19  # characters, `sha256:` and 12 digits; -o json has all of it
 
@@ -72,27 +72,29 @@ def explain(
 
 def where(
     image: Annotated[str, argument("INSTANCE/REPOSITORY[:TAG]; without a tag, all tags.", metavar="IMAGE")],
-    output: Output = Format.TABLE,
+    output: WideOutput = WideFormat.TABLE,
     server: Server = DEFAULT_SERVER,
 ) -> None:
     """Show which place holds which digest of an image, since when.
 
-    Places are the instance, its replicas, and the destinations of rules. `current` means that the place holds the same
-    digest as the instance. SEEN BY is `agent` when an agent has read the digest from the registry, or `notification`
-    when the registry has reported it. Times are UTC. Example: regmesh where game-cn/game/server:v1.0
+    Places are the instance, its replicas, and the destinations of rules. `current` means that the place was seen to
+    hold the same digest as the instance, `announced` that its registry announced so and nobody has looked yet. SEEN BY
+    is `agent` when an agent has read the digest from the registry, or `notification` when the registry has reported
+    it; -o wide shows when it was seen. Times are UTC. Example: regmesh where game-cn/game/server:v1.0
     """
     parsed = parse_image(image)
     query = {"tag": parsed.tag} if parsed.tag is not None else {}
     tags = ControlClient(server).items(parsed.path("images"), query)
-    if output is not Format.TABLE:
-        show(tags, _WHERE_COLUMNS, output)
+    columns = _WIDE_COLUMNS if output is WideFormat.WIDE else _WHERE_COLUMNS
+    if output.style is not Format.TABLE:
+        show(tags, columns, output.style)
         return
     rows = [
         {**place, "tag": tag["tag"], "is_instance": place["place"] == parsed.instance}
         for tag in tags
         for place in tag["places"]
     ]
-    show(rows, _WHERE_COLUMNS, output)
+    show(rows, columns, output.style)
     for tag in tags:
         if tag["note"] is not None:
             print(f"note: {tag['tag']}: {tag['note']}")
@@ -121,3 +123,4 @@ _WHERE_COLUMNS: Columns = {
     "LAG": _lag_behind_instance,
     **fields("referrers", "seen_by"),
 }
+_WIDE_COLUMNS: Columns = {**_WHERE_COLUMNS, "SEEN AT": lambda it: time(it.get("seen_at"))}

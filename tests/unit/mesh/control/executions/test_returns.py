@@ -4,15 +4,25 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from mesh.control.executions.returns import Returns, Step, next_step
-from mesh.control.executions.store import WholeListing
+from mesh.control.executions.returns import (
+    Comparison,
+    GapCause,
+    Returns,
+    Step,
+    WholeListing,
+    comparison_since,
+    next_step,
+)
+from schemas.completions import Status
 
 NOW = datetime(2026, 3, 1, 8, tzinfo=UTC)
 FAILED = "Failed: connection refused"
 
 
-def ago(seconds: float, *, listed: bool = True, error: str | None = None) -> WholeListing:
-    return WholeListing(NOW - timedelta(seconds=seconds), listed, error)
+def ago(
+    seconds: float, status: Status = Status.SUCCEED, *, listed: bool = True, error: str | None = None
+) -> WholeListing:
+    return WholeListing(NOW - timedelta(seconds=seconds), listed, error, status)
 
 
 def test_a_place_has_returned_when_it_answers_after_it_failed_and_first_when_control_started() -> None:
@@ -51,6 +61,44 @@ def test_a_source_is_listed_again_until_it_was_listed_since_its_return_and_less_
 ) -> None:
     returned = NOW - timedelta(seconds=10)
     assert next_step(listings, returned, NOW) is step
+
+
+def test_a_gap_lasts_until_the_registry_was_seen_to_answer() -> None:
+    returns = Returns(NOW)
+    seen = [returns.gap("cn")]
+    for second, state in enumerate(["Ready", FAILED, FAILED, None, "Ready", "Ready"], start=1):
+        returns.observe(["cn"], {"cn": state} if state else {}, NOW + timedelta(seconds=second))
+        seen.append(returns.gap("cn"))
+    second, fifth = NOW + timedelta(seconds=2), NOW + timedelta(seconds=5)
+    assert [(gap.cause, gap.since, gap.ended) for gap in seen] == [
+        (GapCause.STARTED, NOW, None),
+        (GapCause.STARTED, NOW, NOW),
+        *[(GapCause.UNREACHABLE, second, None)] * 3,
+        *[(GapCause.UNREACHABLE, second, fifth)] * 2,
+    ]
+
+
+@pytest.mark.parametrize(
+    ("listings", "found"),
+    [
+        ([], Comparison.PENDING),
+        ([ago(11)], Comparison.PENDING),  # before the return
+        ([ago(10)], Comparison.DONE),
+        ([ago(5, Status.IN_PROGRESS, listed=False)], Comparison.PENDING),
+        ([ago(5, Status.IN_PROGRESS)], Comparison.PENDING),  # its tasks have not ended
+        ([ago(5, Status.FAILED)], Comparison.DONE),  # its failed tasks are counted elsewhere
+        ([ago(5, Status.FAILED, error="unreachable")], Comparison.PENDING),  # it is repeated
+        ([ago(5, Status.FAILED, error="unreadable_names")], Comparison.FAILED),
+        ([ago(5, Status.STOPPED)], Comparison.FAILED),
+        ([ago(2, Status.IN_PROGRESS), ago(5)], Comparison.DONE),
+        ([ago(2, Status.STOPPED), ago(5)], Comparison.DONE),
+        ([ago(2, Status.IN_PROGRESS), ago(5, Status.STOPPED)], Comparison.PENDING),
+    ],
+)
+def test_a_comparison_is_done_when_a_listing_since_the_return_was_complete_and_its_tasks_have_ended(
+    listings: list[WholeListing], found: Comparison
+) -> None:
+    assert comparison_since(listings, NOW - timedelta(seconds=10)) is found
 
 
 def test_a_listing_that_fails_again_and_again_is_repeated_less_and_less_often() -> None:

@@ -23,7 +23,8 @@ OTHER = "sha256:" + "cd" * 32
 
 
 def entry(digest: str | None, second: int, by: Cause = Cause.NOTIFICATION) -> TagEntry:
-    return TagEntry(digest, at(second), by, second * 1_000_000)
+    seen_at = None if by is Cause.NOTIFICATION else at(second)
+    return TagEntry(digest, at(second), by, second * 1_000_000, seen_at)
 
 
 def at(second: int) -> datetime:
@@ -43,12 +44,12 @@ def test_the_newer_replaces_and_the_older_never_does() -> None:
 
 def test_the_same_digest_keeps_its_time_and_what_an_agent_saw_stays_seen() -> None:
     found = after(entry(DIGEST, 1), entry(DIGEST, 2, Cause.ARRIVAL), entry(DIGEST, 3))
-    assert found == TagEntry(DIGEST, at(1), Cause.ARRIVAL, 3_000_000)
+    assert found == TagEntry(DIGEST, at(1), Cause.ARRIVAL, 3_000_000, at(2))
 
 
 def test_an_agents_record_counts_also_after_the_registrys() -> None:
     found = after(entry(DIGEST, 70), entry(DIGEST, 69, Cause.ARRIVAL))
-    assert found == TagEntry(DIGEST, at(70), Cause.ARRIVAL, 70_000_000)
+    assert found == TagEntry(DIGEST, at(70), Cause.ARRIVAL, 70_000_000, at(69))
     assert after(entry(DIGEST, 70), entry(DIGEST, 9, Cause.ARRIVAL)) == entry(DIGEST, 70)  # of another time
 
 
@@ -90,7 +91,9 @@ def test_what_a_task_saw_at_its_source_counts_unless_something_newer_is_known() 
 
 def test_what_a_task_saw_at_its_destination_counts_unless_the_tag_was_deleted_since() -> None:
     seen = entry(DIGEST, 5, Cause.ARRIVAL)
-    assert after(entry(DIGEST, 6), SeenByTask(seen)) == TagEntry(DIGEST, at(6), Cause.ARRIVAL, 6_000_000)
+    assert after(entry(DIGEST, 6), SeenByTask(seen)) == TagEntry(
+        DIGEST, at(6), Cause.ARRIVAL, 6_000_000, at(5)
+    )
     deleted = after(entry(DIGEST, 1), TagDeleted(at(6)))
     assert after(SeenByTask(seen), before=deleted) == deleted
     assert after(SeenByTask(entry(DIGEST, 7, Cause.ARRIVAL)), before=deleted) == entry(
@@ -112,6 +115,32 @@ def test_a_task_that_copied_a_tag_or_found_it_saw_both_ends() -> None:
     assert len(list(seen_by(completion(9, Status.SKIPPED, error=error)))) == 2
     rebuilt = dict(seen_by(completion(9, rebuilt_from=OTHER)))
     assert (rebuilt[source].entry.digest, rebuilt[there].entry.digest) == (OTHER, DIGEST)
+
+
+def test_a_task_that_ends_after_an_announcement_has_seen_what_was_announced() -> None:
+    announced = entry(DIGEST, 5)  # of the push that the task copied: it is as old as what the task says
+    copied = dict(seen_by(completion(9, lag_ms=4000)))[TagKey("game-cn", "game/server", "1.0-global")]
+    found = merge(announced, copied)
+    assert found == TagEntry(DIGEST, at(5), Cause.NOTIFICATION, 5_000_000, at(9))
+    assert found is not None
+    assert merge(entry(OTHER, 5), copied) == entry(OTHER, 5)  # a newer push was announced meanwhile
+    assert merge(entry(DIGEST, 100), copied) == entry(DIGEST, 100)  # nobody has looked since this one
+    assert merge(found, announced) == found
+
+
+def test_a_newer_announcement_of_another_digest_was_not_seen() -> None:
+    found = after(entry(DIGEST, 1, Cause.ARRIVAL), entry(OTHER, 2))
+    assert found is not None
+    assert (found.digest, found.seen_at) == (OTHER, None)
+
+
+@pytest.mark.parametrize(("trigger", "seen_at"), [("event_based", None), ("reconcile", at(5))])
+def test_a_task_that_found_everything_in_place_saw_its_source_only_in_a_listing(trigger, seen_at) -> None:
+    error = TaskError(code="already_there", side="mesh", message="there")
+    end = completion(9, Status.SKIPPED, error=error, lag_ms=4000, trigger=trigger)
+    found = {key.place: seen.entry for key, seen in seen_by(end)}
+    assert (found["game-cn"].digest, found["game-cn"].seen_at) == (DIGEST, seen_at)
+    assert found["game-eu"].seen_at == at(9)
 
 
 @pytest.mark.parametrize(

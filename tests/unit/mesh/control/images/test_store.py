@@ -6,9 +6,11 @@ from datetime import timedelta
 from pathlib import Path
 
 import pytest
+from sqlalchemy import update
 
 from mesh.control.images.merge import TagDeleted, TagEntry, TagKey
 from mesh.control.images.store import Images
+from mesh.control.storage import tables
 from mesh.control.storage.database import Database
 from mesh.control.sync_log.store import SyncLog
 from mesh.control.sync_log.usage import Usage
@@ -41,7 +43,8 @@ async def database(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncItera
 
 
 def entry(digest: str, second: int, by: Cause = Cause.NOTIFICATION) -> TagEntry:
-    return TagEntry(digest, NOW + timedelta(seconds=second), by, second)
+    since = NOW + timedelta(seconds=second)
+    return TagEntry(digest, since, by, second, None if by is Cause.NOTIFICATION else since)
 
 
 async def test_tags_are_paged_and_repeats_change_nothing(database: Database) -> None:
@@ -55,6 +58,19 @@ async def test_tags_are_paged_and_repeats_change_nothing(database: Database) -> 
     found = await images.entries([HERE], ["v2", "v3"])
     assert found == {TagKey(*HERE, "v3"): entry(OTHER, 9, Cause.ARRIVAL)}
     assert await images.entries([("eu", "app")], ["v3"]) == {}
+
+
+async def test_rows_of_older_versions_were_seen_where_an_agent_wrote_them(database: Database) -> None:
+    images = Images(database)
+    written = {"a": Cause.ARRIVAL, "l": Cause.LISTING, "n": Cause.NOTIFICATION}
+    await images.take([(TagKey(*HERE, tag), entry(DIGEST, 1, by)) for tag, by in written.items()])
+    await database.run(lambda connection: connection.execute(update(tables.images).values(seen_at=None)))
+    found = await images.entries([HERE], list(written))
+    assert {key.tag: one.seen_at for key, one in found.items()} == {
+        "a": NOW + timedelta(seconds=1),
+        "l": None,
+        "n": None,
+    }
 
 
 async def test_several_writers_end_at_the_newest(database: Database) -> None:

@@ -1,5 +1,6 @@
 """Where an image should be, by what is declared, and what is said of each place."""
 
+from dataclasses import replace
 from datetime import timedelta
 from typing import Any
 
@@ -44,7 +45,8 @@ def expected() -> list[where.ExpectedPlace]:
 
 
 def entry(digest: str, ago: int, by: Cause = Cause.ARRIVAL) -> TagEntry:
-    return TagEntry(digest, NOW - timedelta(seconds=ago), by, 1)
+    since = NOW - timedelta(seconds=ago)
+    return TagEntry(digest, since, by, 1, None if by is Cause.NOTIFICATION else since)
 
 
 def rows(
@@ -77,12 +79,24 @@ def test_the_instance_its_replicas_and_the_destinations_of_rules_each_once() -> 
 def test_current_behind_and_missing() -> None:
     found = rows(a=entry(DIGEST, 60, Cause.NOTIFICATION), a_eu=entry(OTHER, 90), b=entry(DIGEST, 58))
     assert {name: (row["state"], row["lag_ms"]) for name, row in found.items() if name} == {
-        "a": ("current", 0), "a@eu": ("behind", 60_000), "b": ("current", 2_000), "c": ("missing", 60_000),
+        "a": ("announced", 0), "a@eu": ("behind", 60_000), "b": ("current", 2_000), "c": ("missing", 60_000),
     }  # fmt: skip
     assert (found["b"]["referrers"], found["a@eu"]["referrers"], found["a"]["referrers"]) == (3, 0, None)
     assert (found["b"]["rules"], found["a@eu"]["rules"]) == (["one", "two"], [])
     assert [found[name]["seen_by"] for name in ("a", "b", "c")] == ["notification", "agent", None]
     assert (found[""]["digest"], found[""]["note"]) == (DIGEST, None)
+
+
+def test_only_what_was_seen_is_current_with_the_time_when_it_was_seen() -> None:
+    seen = replace(entry(DIGEST, 60, Cause.NOTIFICATION), seen_at=NOW - timedelta(seconds=5))
+    found = rows(a=seen, a_eu=entry(DIGEST, 50, Cause.NOTIFICATION), b=entry(DIGEST, 40))
+    assert {
+        name: (row["state"], row["seen_by"], row["seen_at"]) for name, row in found.items() if name
+    } == {
+        "a": ("current", "agent", "2026-03-01T07:59:55Z"), "a@eu": ("announced", "notification", None),
+        "b": ("current", "agent", "2026-03-01T07:59:20Z"), "c": ("missing", None, None),
+    }  # fmt: skip
+    assert found["a@eu"]["lag_ms"] == 10_000
 
 
 def test_a_place_that_had_it_before_the_instance_announced_it_has_no_lag() -> None:

@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 
+from mesh.control.executions.returns import Comparison, Gap, GapCause
 from mesh.control.status.replica_status import FailureCause, ReplicaFacts, ReplicaState, replica_status
 from schemas.completions import DestinationBacklog, Heartbeat
 from schemas.names import PlaceName, Region
@@ -134,3 +135,39 @@ def test_failures_that_were_not_repaired(changes: dict[str, Any], cause: Failure
 )
 def test_failures_that_were_repaired(changes: dict[str, Any]) -> None:
     assert replica_status(facts(**changes)).state is ReplicaState.SYNCED
+
+
+def unreachable(*, ended: int | None = None) -> Gap:
+    """From a minute ago; `ended` is in seconds ago."""
+    times = NOW - timedelta(seconds=60), NOW - timedelta(seconds=ended) if ended is not None else None
+    return Gap(GapCause.UNREACHABLE, *times)
+
+
+@pytest.mark.parametrize(
+    ("gap", "reason"),
+    [
+        (
+            Gap(GapCause.STARTED, NOW),
+            "no agent has reported the state of its instance's registry since control started",
+        ),
+        (Gap(GapCause.STARTED, NOW, NOW), "comparing after control started at 2026-03-01 08:00:00"),
+        (unreachable(), "its instance's registry has not answered since 2026-03-01 07:59:00"),
+        (
+            unreachable(ended=5),
+            "comparing after its instance's registry did not answer from 2026-03-01 07:59:00 to 2026-03-01 07:59:55",
+        ),
+    ],
+)  # fmt: skip
+def test_a_replica_that_was_not_compared_since_a_gap_is_not_synced(gap: Gap, reason: str) -> None:
+    status = replica_status(facts(gap=gap))
+    assert (status.state, status.reason, status.cause) == (ReplicaState.SYNCING, reason, None)
+    assert replica_status(facts(gap=gap, fill=fill("InProgress"))).reason == "the fill is in progress"
+
+
+def test_a_comparison_that_is_not_repeated_makes_a_replica_fail() -> None:
+    status = replica_status(facts(gap=unreachable(ended=5), comparison=Comparison.FAILED))
+    assert (status.state, status.cause) == (ReplicaState.FAILED, FailureCause.FILL)
+    assert status.reason is not None
+    assert status.reason.startswith(
+        "it was not compared completely since its instance's registry did not answer"
+    )

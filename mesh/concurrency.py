@@ -31,6 +31,17 @@ async def all_of(jobs: Iterable[Coroutine[Any, Any, T]]) -> list[T]:
     return [task.result() for task in tasks]
 
 
+async def in_turns(items: Iterable[T], size: int = 50) -> AsyncIterator[T]:
+    """Yields the items, and lets other tasks run after each `size` of them, so that a long list does not hold them up.
+
+    What the caller reads may change at each of these points.
+    """
+    for number, item in enumerate(items, 1):
+        yield item
+        if number % size == 0:
+            await asyncio.sleep(0)
+
+
 async def wait_for_event(event: asyncio.Event, clock: Clock, timeout: float) -> None:
     """Returns when the event is set, and after `timeout` seconds at the latest."""
     waits = [asyncio.create_task(event.wait()), asyncio.create_task(clock.sleep(timeout))]

@@ -61,7 +61,7 @@ class Control:
         Raises:
             InvalidInput: `database` is not the URL of a supported database.
         """
-        settings = settings or ControlSettings()
+        self._settings = settings = settings or ControlSettings()
         self._ports, self._table = ports, table
         self._database = Database(database, settings)
         self._sync_log, self._outbox = SyncLog(self._database, settings), Outbox(self._database)
@@ -123,7 +123,7 @@ class Control:
             ),
             DeclarationsResource(
                 self._declare, state=state, live_status=self._live_status, replicas=self._replicas,
-                outbox=self._outbox,
+                outbox=self._outbox, settings=self._settings,
             ),
         )  # fmt: skip
         server.mount(app, resources)

@@ -39,6 +39,9 @@ class ControlSettings(Settings):
     log_search_steps: int = Field(20, gt=0)
     """Steps after which a search of the sync log ends its page, even if it found few entries."""
 
+    document_bytes: int = Field(16 << 20, gt=0)
+    """The largest document that `regmesh apply` may declare at once, in bytes; 16 MiB are about 100,000 rules."""
+
     replica_status_interval: float = Field(10.0, gt=0)
     """Seconds between two updates of the replica gauges."""
 

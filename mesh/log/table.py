@@ -12,6 +12,7 @@ from contextlib import aclosing
 from pydantic import ValidationError
 
 from mesh.clock import Clock, SystemClock
+from mesh.concurrency import in_turns
 from mesh.errors import LogUnavailable
 from mesh.log.port import Batch, Log, Record
 from mesh.retry import Backoff, RetryLoop
@@ -97,7 +98,7 @@ class Table:
                 await retry.wait(error)
 
     async def _take(self, batch: Batch) -> None:
-        for record in batch.records:
+        async for record in in_turns(batch.records):
             try:
                 self._apply(record)
             except (DecodeError, ValidationError) as error:

@@ -12,6 +12,7 @@ import structlog
 
 from consumer.settings import AgentSettings
 from mesh.clock import Clock, SystemClock
+from mesh.control.settings import ControlSettings
 from mesh.credentials.secrets import Secrets
 from mesh.errors import LogError, LogUnavailable, RegmeshError
 from mesh.gateway.settings import GatewaySettings
@@ -43,6 +44,7 @@ class RoleSettings:
     node: NodeSettings
     agent: AgentSettings
     producer: ProducerSettings
+    control: ControlSettings
     gateway: GatewaySettings
 
     @classmethod
@@ -56,6 +58,7 @@ class RoleSettings:
             node=from_environment(NodeSettings, environment),
             agent=from_environment(AgentSettings, environment),
             producer=from_environment(ProducerSettings, environment),
+            control=from_environment(ControlSettings, environment),
             gateway=from_environment(GatewaySettings, environment),
         )
 

@@ -69,7 +69,9 @@ def control(node: Node, database: str | None) -> Control:
     ports = ControlPorts(
         log=node.log, state=node.state, clock=node.clock, metrics=node.metrics, random=node.random
     )
-    return Control(ports, table=node.table, secrets=node.secrets, database=database)
+    return Control(
+        ports, table=node.table, secrets=node.secrets, database=database, settings=node.settings.control
+    )
 
 
 def agent(

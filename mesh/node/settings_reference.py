@@ -5,6 +5,7 @@ from inspect import getdoc
 from typing import Any
 
 from consumer.settings import AgentSettings
+from mesh.control.settings import ControlSettings
 from mesh.gateway.settings import GatewaySettings
 from mesh.log.kafka.settings import KafkaTimeouts
 from mesh.node.settings import NodeSettings, Variable, prefix, variables
@@ -12,7 +13,7 @@ from mesh.settings import Settings
 from producer.settings import ProducerSettings
 
 GROUPS: tuple[type[Settings], ...] = (
-    NodeSettings, AgentSettings, ProducerSettings, GatewaySettings, KafkaTimeouts,
+    NodeSettings, AgentSettings, ProducerSettings, ControlSettings, GatewaySettings, KafkaTimeouts,
 )  # fmt: skip
 
 _INTRODUCTION = """\

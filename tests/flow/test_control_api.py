@@ -181,13 +181,28 @@ async def test_what_is_not_there_is_reported_in_json(site: Site, method: str, pa
     assert set(reported["error"]) == {"code", "message"}
 
 
+async def test_a_document_of_thousands_of_rules_is_declared(site: Site) -> None:
+    filters = [{"type": "name", "value": f"{'team-' * 40}{{}}/**"}]
+    rules = [
+        {
+            "name": f"rule-{number}", "source": "game-cn", "destination": "game-eu",
+            "filters": [{**filters[0], "value": filters[0]["value"].format(number)}],
+        }
+        for number in range(4000)
+    ]  # fmt: skip
+    assert len(orjson.dumps(rules)) > 1 << 20
+    status, answer = await site.call("POST", "/api/v1/apply", {**MESH, "rules": rules})
+    assert (status, len(answer.get("items", []))) == (200, 4000 + 4), answer.get("error")
+    assert len(site.state.rules()) == 4000
+
+
 async def test_only_json_of_a_bounded_size(site: Site):
     form = {"Content-Type": "text/plain"}
     assert (await site.call("POST", "/api/v1/apply", MESH, headers=form))[0] == 415
     assert (await site.call("PUT", "/api/v1/rules/x", {}, headers=form))[0] == 415
     status, reported = await site.call("POST", "/api/v1/apply", raw=b"{")
     assert (status, reported["error"]["code"]) == (400, "invalid_input")
-    status, reported = await site.call("POST", "/api/v1/apply", raw=b" " * (1024 * 1024 + 1))
+    status, reported = await site.call("POST", "/api/v1/apply", raw=b" " * ((16 << 20) + 1))
     assert (status, reported["error"]["code"]) == (413, "too_large")
     status, reported = await site.call("POST", "/api/v1/apply", raw=b"[" * 100_000)
     assert status == 400

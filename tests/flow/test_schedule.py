@@ -17,6 +17,7 @@ from schemas.completions import Side, TaskError
 from schemas.executions import ExecutionListed
 from schemas.rules import Rule
 from schemas.state import StateRecord
+from tests.support.control_plans import explained
 from tests.support.control_site import MESH, NOW, Site, control_site
 from tests.support.manual_clock import ManualClock
 
@@ -111,6 +112,47 @@ async def test_a_replica_is_looked_through_once_a_day_after_its_fill(tmp_path: P
             await clock.sleep(3600)
         assert await _triggers(executions) == ["reconcile"] * 3 + ["backfill"]
         await database.close()
+
+
+async def test_rules_that_are_not_due_cost_no_query(tmp_path: Path) -> None:
+    """The thread of the database is shared by all of control, and looks are made every second."""
+    rules = [
+        {
+            **MESH["rules"][0],
+            "name": f"nightly-{number}",
+            "trigger": {"type": "scheduled", "cron": "0 9 * * *"},
+        }
+        for number in range(20)
+    ]
+    async with control_site(tmp_path, running=False) as site:
+        status, answer = await site.call("POST", "/api/v1/apply", {**MESH, "rules": rules})
+        assert status == 200, answer
+        schedule, clock, executions, database = await _schedule(site, tmp_path, NOW)
+        await schedule.start_due()
+        with explained(database) as plans:
+            await schedule.start_due()
+        assert plans == []
+        await clock.sleep(3600)
+        await schedule.start_due()
+        assert await _triggers(executions) == ["scheduled"] * 20
+        await database.close()
+
+
+async def test_a_tick_that_another_control_ran_is_not_run_again(tmp_path: Path) -> None:
+    async with control_site(tmp_path, running=False) as site:
+        await _declare(site, trigger={"type": "scheduled", "cron": "0 * * * *"})
+        first, clock, executions, database = await _schedule(site, tmp_path, NOW)
+        second, other_clock, _, other_database = await _schedule(site, tmp_path, NOW)
+        for schedule in (first, second):
+            await schedule.start_due()
+        for _ in range(3):
+            await clock.sleep(3600)
+            await other_clock.sleep(3600)
+            await first.start_due()
+            await second.start_due()
+        assert await _triggers(executions) == ["scheduled"] * 3
+        await database.close()
+        await other_database.close()
 
 
 async def _end_listings(executions: Executions, now: datetime, error: TaskError | None = None) -> None:

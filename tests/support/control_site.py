@@ -95,7 +95,11 @@ class Site:
     ) -> tuple[int, Any]:
         """Sends a request with a JSON `body` or `raw` bytes; returns the status and the JSON of the answer."""
         headers = {"Content-Type": "application/json"} | more.pop("headers", {})
-        data = io.BytesIO(raw) if raw is not None else orjson.dumps(body) if body is not None else None
+        data = (
+            io.BytesIO(orjson.dumps(body) if raw is None else raw)
+            if raw is not None or body is not None
+            else None
+        )
         async with self.http.request(method, self.url + path, data=data, headers=headers, **more) as answer:
             text = await answer.read()
             return answer.status, orjson.loads(text) if text else None

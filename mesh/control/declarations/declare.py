@@ -10,6 +10,7 @@ from datetime import datetime
 
 import structlog
 
+from mesh.concurrency import in_turns
 from mesh.control.declarations.changes import Change, compare
 from mesh.control.ports import ControlPorts
 from mesh.errors import DatabaseUnavailable, InvalidInput, LogError, LogUnavailable
@@ -76,7 +77,8 @@ class Declare:
         """
         async with self._writing, self._read_back_timeout():
             await self._table.caught_up()
-            placed, problems = judge(document, self._state.things())
+            # In a thread, since 10,000 rules take seconds: the loop goes on meanwhile.
+            placed, problems = await asyncio.to_thread(judge, document, self._state.things())
             if problems:
                 raise InvalidDocument(problems)
             things = sorted((item.thing for item in placed), key=_order)
@@ -111,7 +113,7 @@ class Declare:
             thing.key: compare(
                 self._state.get(thing.key), thing, is_moved=self._is_moved(thing.key, positions)
             )
-            for thing in things
+            async for thing in in_turns(things)
         }
         changed = [thing for thing in things if compared[thing.key][0] != "unchanged"]
         revs: dict[str, int | None] = {thing.key: None for thing in changed}
@@ -122,12 +124,13 @@ class Declare:
         declared = {thing.key: thing for thing in (*self._state.things(), *things)}
         return [
             Change(key, change, revs.get(key, self._state.rev), consent.note(declared[key], declared), fields)
-            for key, (change, fields) in compared.items()
+            async for key, (change, fields) in in_turns(compared.items())
         ]
 
     async def _append(self, changed: Sequence[Declared], positions: Positions) -> Mapping[str, int]:
         emptied = [thing.key.partition("/")[2] for thing in changed if self._has_other_registry(thing)]
-        offsets = await self._log.append([self._record(thing, positions.get(thing.key)) for thing in changed])
+        records = [self._record(thing, positions.get(thing.key)) async for thing in in_turns(changed)]
+        offsets = await self._log.append(records)
         await self._table.wait_for(max(offsets))
         await self._report_emptied(emptied)
         return {thing.key: offset for thing, offset in zip(changed, offsets, strict=True)}

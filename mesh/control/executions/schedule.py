@@ -8,20 +8,18 @@ Execution ids are made from the tick or from the rule's revision. So a control t
 control, start the same execution and not another one.
 """
 
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime, timedelta
 
 import structlog
-from sqlalchemy import Connection, delete, insert, select, update
 
 from mesh.control.executions.commands import Commands
 from mesh.control.executions.returns import Gap, Returns, Step, next_step
 from mesh.control.executions.store import Executions, backfill_id
+from mesh.control.executions.ticks import Ticks
 from mesh.control.ports import ControlPorts
 from mesh.control.storage.database import Database
-from mesh.control.storage.tables import schedules
 from mesh.errors import InvalidInput
-from mesh.rules.schedule import BadSchedule, next_tick
 from schemas.envelope import make_id
 from schemas.names import Region
 from schemas.rules import EventBased, Rule, Scheduled, TriggerKind
@@ -46,12 +44,17 @@ class Schedule:
         place_states: PlaceStates,
         ports: ControlPorts,
     ) -> None:
-        self._database, self._executions, self._commands = database, executions, commands
+        self._executions, self._commands = executions, commands
         self._place_states = place_states
         self._ports, self._state, self._clock = ports, ports.state, ports.clock
         self._returns = Returns(self._clock.now())
         self._compared: dict[str, datetime] = {}  # by rule: the return of its source that was dealt with
-        self._seen_changes = -1  # of the state, when schedules of removed rules were deleted last
+        self._ticks = Ticks(database)
+        self._seen_changes = -1  # of the state, when the rules were read last
+        self._compared_rules: Sequence[
+            Rule
+        ] = ()  # that are backfilled, and compared when their source returns
+        self._source_regions: Mapping[str, Region] = {}
         self._backfilled = set[str]()
         self._reconciled = set[str]()
 
@@ -70,24 +73,31 @@ class Schedule:
             DatabaseUnavailable: The database does not answer.
             LogError: The log did not accept an execution.
         """
-        await self._delete_removed()
+        await self._read_rules()
         self._observe_sources()
-        for rule in (*self._state.rules(), *self._state.replica_rules()):
-            if rule.enabled and rule.backfill and isinstance(rule.trigger, EventBased):
-                await self._backfill(rule)
-                await self._compare_after_return(rule)
-                if rule.replica is not None:
-                    await self._compare_daily(rule)
-            elif isinstance(rule.trigger, Scheduled):
-                await self._tick(rule, rule.trigger)
+        for rule in self._compared_rules:
+            await self._backfill(rule)
+            await self._compare_after_return(rule)
+            if rule.replica is not None:
+                await self._compare_daily(rule)
+        for rule, due in self._ticks.due(self._clock.now()):
+            await self._tick(rule, due)
 
-    async def _delete_removed(self) -> None:
-        """Deletes the next ticks of rules without a schedule: if one gets a schedule again, it starts anew."""
+    async def _read_rules(self) -> None:
+        """Reads the declared rules, and from the database when they run next, after each change of them."""
         changes = self._state.changes
         if self._seen_changes == changes:
             return
-        scheduled = {str(rule.name) for rule in self._state.rules() if isinstance(rule.trigger, Scheduled)}
-        await self._database.run(lambda connection: _delete_others(connection, scheduled))
+        rules = (*self._state.rules(), *self._state.replica_rules())
+        await self._ticks.declare(
+            [rule for rule in rules if isinstance(rule.trigger, Scheduled)], self._clock.now()
+        )
+        self._compared_rules = [
+            rule for rule in rules if rule.enabled and rule.backfill and isinstance(rule.trigger, EventBased)
+        ]
+        names = {rule.source for rule in rules if rule.enabled and rule.backfill}
+        found = [place for name in names if (place := self._state.place(name)) is not None]
+        self._source_regions = {place.name: place.region for place in found}
         self._seen_changes = changes
 
     async def _backfill(self, rule: Rule) -> None:
@@ -97,10 +107,7 @@ class Schedule:
             self._backfilled.add(execution_id)
 
     def _observe_sources(self) -> None:
-        rules = (*self._state.rules(), *self._state.replica_rules())
-        names = {rule.source for rule in rules if rule.enabled and rule.backfill}
-        found = [place for name in names if (place := self._state.place(name)) is not None]
-        regions: dict[str, Region] = {place.name: place.region for place in found}
+        regions = self._source_regions
         self._returns.observe(regions, self._place_states(regions), self._clock.now())
 
     async def _compare_after_return(self, rule: Rule) -> None:
@@ -133,22 +140,12 @@ class Schedule:
             await self._start_once(rule, "reconcile", execution_id)
         self._reconciled.add(execution_id)
 
-    async def _tick(self, rule: Rule, trigger: Scheduled) -> None:
+    async def _tick(self, rule: Rule, due: datetime) -> None:
         """Starts one run for all ticks that control missed, and none for ticks before the rule was declared."""
-        now = self._clock.now()
-        spec = f"{trigger.cron} {trigger.timezone}"
-        try:
-            due = await self._database.run(lambda connection: _due(connection, rule, spec, trigger, now))
-            if due is None or due > now:
-                return
-            if rule.enabled:
-                execution_id = make_id("execution", rule.name, "tick", due.isoformat())
-                await self._start_once(rule, "scheduled", execution_id)
-            following = next_tick(trigger, now)
-        except BadSchedule as error:
-            LOG.warning("a schedule cannot run", action="bad_schedule", rule=rule.name, error=str(error))
-            return
-        await self._database.run(lambda connection: _move(connection, rule, due, following))
+        if rule.enabled:
+            execution_id = make_id("execution", rule.name, "tick", due.isoformat())
+            await self._start_once(rule, "scheduled", execution_id)
+        await self._ticks.move(rule, due, self._clock.now())
 
     async def _start_once(self, rule: Rule, trigger: TriggerKind, execution_id: str) -> None:
         if await self._executions.status(execution_id) is not None:
@@ -159,27 +156,3 @@ class Schedule:
             LOG.warning(
                 "an execution was not started", action="not_started", rule=rule.name, error=str(error)
             )
-
-
-def _delete_others(connection: Connection, rules: Collection[str]) -> None:
-    for rule in connection.execute(select(schedules.c.rule)).scalars().all():
-        if rule not in rules:
-            connection.execute(delete(schedules).where(schedules.c.rule == rule))
-
-
-def _due(connection: Connection, rule: Rule, spec: str, trigger: Scheduled, now: datetime) -> datetime | None:
-    """Returns when the rule runs next; None when it was computed just now."""
-    of_rule = schedules.c.rule == str(rule.name)
-    row = connection.execute(select(schedules).where(of_rule)).mappings().first()
-    if row is not None and row["spec"] == spec:
-        found: datetime = row["next_time"]
-        return found
-    connection.execute(delete(schedules).where(of_rule))
-    following = next_tick(trigger, now)
-    connection.execute(insert(schedules).values(rule=str(rule.name), spec=spec, next_time=following))
-    return None
-
-
-def _move(connection: Connection, rule: Rule, due: datetime, following: datetime) -> None:
-    current = (schedules.c.rule == str(rule.name)) & (schedules.c.next_time == due)
-    connection.execute(update(schedules).where(current).values(next_time=following))

@@ -95,7 +95,9 @@ def _status(error: RegmeshError) -> int:
 
 
 def _answer_http_error(request: web.Request, error: web.HTTPException) -> web.Response:
-    messages = {404: f"there is no {clean(request.path, 200)} here", 413: "the body is over 1 MiB"}
+    messages = {404: f"there is no {clean(request.path, 200)} here"}
+    if isinstance(error, web.HTTPRequestEntityTooLarge):
+        messages[error.status] = f"the body is larger than this path takes: {clean(error.text or '', 200)}"
     code = _CODES.get(error.status, "http_error")
     response = refuse(error.status, code, messages.get(error.status, clean(error.reason)))
     if "Allow" in error.headers:

@@ -8,6 +8,7 @@ from aiohttp import web
 from mesh.control.declarations.declare import Declare, InvalidDocument
 from mesh.control.http.answers import answer, answer_list
 from mesh.control.http.requests import flag, json_body, limit_of, not_declared, parameters
+from mesh.control.settings import ControlSettings
 from mesh.control.status.live_status import LiveStatus
 from mesh.control.status.replica_status import ReplicaStatus
 from mesh.control.status.replicas import Replicas
@@ -42,7 +43,9 @@ class DeclarationsResource:
         live_status: LiveStatus,
         replicas: Replicas,
         outbox: Outbox,
+        settings: ControlSettings,
     ) -> None:
+        self._max_document = settings.document_bytes
         self._declare, self._state, self._live_status = declare, state, live_status
         self._replicas, self._outbox = replicas, outbox
 
@@ -75,7 +78,7 @@ class DeclarationsResource:
     async def put(self, request: web.Request) -> web.Response:
         """Declares what the path names: 201 when it is new, else 200. A body with another name is refused."""
         section, name = request.match_info["section"], request.match_info["name"]
-        body = await json_body(request)
+        body = await json_body(request, self._max_document)
         if not isinstance(body, dict):
             raise InvalidDocument([Problem((), "must be a JSON object")])
         for field in _STATUS_FIELDS.get(section, ()):
@@ -100,7 +103,7 @@ class DeclarationsResource:
     async def apply(self, request: web.Request) -> web.Response:
         """Declares a whole document; with a single problem in it nothing is declared."""
         dry_run = flag(parameters(request, "dry_run"), "dry_run")
-        changes = await self._declare.apply(await json_body(request), dry_run=dry_run)
+        changes = await self._declare.apply(await json_body(request, self._max_document), dry_run=dry_run)
         return answer_list([change.as_json() for change in changes])
 
     async def _shown(self, things: Sequence[Declared]) -> list[dict[str, Any]]:

@@ -14,7 +14,6 @@ from mesh.rules.validation.messages import name_hint
 
 M = TypeVar("M", bound=BaseModel)
 
-_MAX_BODY = 1024 * 1024
 _MAX_SMALL_BODY = 64 * 1024
 
 
@@ -59,13 +58,14 @@ def flag(query: Mapping[str, str], name: str) -> bool:
     return text in ("true", "1")
 
 
-async def json_body(request: web.Request) -> Any:
+async def json_body(request: web.Request, max_bytes: int) -> Any:
     """Returns the parsed body.
 
     Raises:
         InvalidInput: The body is not JSON.
+        aiohttp.web.HTTPRequestEntityTooLarge: It has more than `max_bytes`.
     """
-    return _parsed(await request.clone(client_max_size=_MAX_BODY).read())
+    return _parsed(await request.clone(client_max_size=max_bytes).read())
 
 
 async def model_body(request: web.Request, model: type[M]) -> M:

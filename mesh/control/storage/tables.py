@@ -138,6 +138,23 @@ deliveries = Table(
     Index("webhook_deliveries_due", "state", "webhook", "next_try_at"),
     Index("webhook_deliveries_ended", "webhook", "state", "ended_at"),
     Index("webhook_deliveries_failed", "webhook", "failed_at"),
+    Index("webhook_deliveries_expired", "state", "ended_at"),
+)
+
+# What a dead receiver leaves behind is counted by a partial index, without reading the bodies. The condition is a
+# literal for the same reason as above.
+FAILING_ATTEMPTS = 3  # made within seconds; a single failure may be a receiver that restarts
+IS_FAILING = (deliveries.c.state == literal_column("'pending'")) & (
+    deliveries.c.tries >= literal_column(str(FAILING_ATTEMPTS))
+)
+Index(
+    "webhook_deliveries_failing",
+    deliveries.c.webhook,
+    deliveries.c.failed_at,
+    deliveries.c.state,  # and `tries`: without them SQLite reads the rows to check the condition again
+    deliveries.c.tries,
+    sqlite_where=IS_FAILING,
+    postgresql_where=IS_FAILING,
 )
 
 # The outcome of the tasks is counted from the sync log when it is asked for, so nothing is counted twice.

@@ -1,13 +1,14 @@
 """The outbox of webhook deliveries, in the database: claimed for one attempt at a time, so they survive a restart."""
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from datetime import datetime, timedelta
 
-from sqlalchemy import ColumnElement, Connection, delete, func, select, update
+from sqlalchemy import ColumnElement, Connection, func, select, update
 
 from mesh.control.settings import ControlSettings
 from mesh.control.storage.database import Database
-from mesh.control.storage.tables import deliveries
+from mesh.control.storage.deletion import delete_in_pieces
+from mesh.control.storage.tables import IS_FAILING, deliveries
 from mesh.control.webhooks.delivery import (
     CLOSED,
     DELIVERED,
@@ -23,7 +24,7 @@ _CLAIM = timedelta(
     seconds=60
 )  # if the process dies during the attempt, another one claims the delivery after this
 _ERROR_LENGTH = 300
-_FAILING_ATTEMPTS = 3  # made within seconds; a single failure may be a receiver that restarts
+_CHUNK = 2000  # deliveries that one transaction closes or deletes: others wait behind it
 
 
 class Outbox:
@@ -34,8 +35,7 @@ class Outbox:
 
     async def due_webhooks(self, now: datetime) -> Collection[str]:
         """Returns the names of the webhooks with due deliveries, whether or not they are still declared."""
-        due = select(deliveries.c.webhook).where(_due(now)).distinct()
-        return await self._database.run(lambda connection: connection.execute(due).scalars().all())
+        return await self._database.run(lambda connection: _due_webhooks(connection, now))
 
     async def failing(self) -> Mapping[str, FailingDeliveries]:
         """Returns, by webhook, the deliveries that failed several times and are still retried."""
@@ -65,9 +65,10 @@ class Outbox:
 
     async def close_all(self, webhook: str, now: datetime) -> int:
         """Closes the pending deliveries of a webhook that is no longer declared, and returns their number."""
-        pending = (deliveries.c.webhook == webhook) & (deliveries.c.state == PENDING)
-        closing = update(deliveries).where(pending).values(state=CLOSED, ended_at=now)
-        return await self._database.run(lambda connection: connection.execute(closing).rowcount)
+        closed = 0
+        while (count := await self._database.run(lambda connection: _close(connection, webhook, now))) > 0:
+            closed += count
+        return closed
 
     async def delete_old(self, settings: ControlSettings, now: datetime) -> None:
         """Deletes deliveries that ended longer ago than the settings keep them."""
@@ -76,8 +77,11 @@ class Outbox:
             CLOSED: settings.webhook_retention,
             GIVEN_UP: settings.webhook_failure_retention,
         }
-        oldest = {state: now - timedelta(seconds=seconds) for state, seconds in retention.items()}
-        await self._database.run(lambda connection: _delete_old(connection, oldest))
+        for state, seconds in retention.items():
+            expired = (deliveries.c.state == state) & (
+                deliveries.c.ended_at < now - timedelta(seconds=seconds)
+            )
+            await delete_in_pieces(self._database, deliveries.c.id, expired)
 
     async def _record_attempt(
         self, delivery_id: str, error: str | None, now: datetime, **values: object
@@ -89,12 +93,38 @@ class Outbox:
         await self._database.run(lambda connection: connection.execute(recording))
 
 
-def _failing(connection: Connection) -> dict[str, FailingDeliveries]:
+def _due_webhooks(connection: Connection, now: datetime) -> list[str]:
     column = deliveries.c
-    failed = (column.state == PENDING) & (column.tries >= _FAILING_ATTEMPTS)
-    counts = select(column.webhook, func.count(), func.max(column.last_error)).where(failed)
-    rows = connection.execute(counts.group_by(column.webhook)).all()
-    return {webhook: FailingDeliveries(count, reason or "") for webhook, count, reason in rows}
+    first_due = select(func.min(column.next_try_at)).where(column.state == PENDING)
+    firsts = {
+        name: connection.execute(first_due.where(column.webhook == name)).scalar()
+        for name in _pending_webhooks(connection)
+    }
+    return [name for name, first in firsts.items() if first is not None and first <= now]
+
+
+def _pending_webhooks(connection: Connection) -> Iterator[str]:
+    """Yields the webhooks with pending deliveries: the index leads from name to name, past any number of deliveries."""
+    column = deliveries.c
+    following = select(func.min(column.webhook)).where(column.state == PENDING)
+    name = connection.execute(following).scalar()
+    while name is not None:
+        yield name
+        name = connection.execute(following.where(column.webhook > name)).scalar()
+
+
+def _failing(connection: Connection) -> dict[str, FailingDeliveries]:
+    found = {name: _failing_of(connection, name) for name in _pending_webhooks(connection)}
+    return {name: one for name, one in found.items() if one.count}
+
+
+def _failing_of(connection: Connection, webhook: str) -> FailingDeliveries:
+    """Counts by a partial index alone, and reads one row: that of the last failure."""
+    column = deliveries.c
+    failing = IS_FAILING & (column.webhook == webhook)
+    last = select(column.last_error).where(failing).order_by(column.failed_at.desc()).limit(1)
+    count = connection.execute(select(func.count()).select_from(deliveries).where(failing)).scalar_one()
+    return FailingDeliveries(count, connection.execute(last).scalar() or "")
 
 
 def _delivery_statuses(connection: Connection, names: Collection[str]) -> dict[str, DeliveryStatus]:
@@ -136,7 +166,8 @@ def _claim(connection: Connection, webhook: str, limit: int, now: datetime) -> l
     return claimed
 
 
-def _delete_old(connection: Connection, oldest: Mapping[str, datetime]) -> None:
-    for state, time in oldest.items():
-        old = (deliveries.c.state == state) & (deliveries.c.ended_at < time)
-        connection.execute(delete(deliveries).where(old))
+def _close(connection: Connection, webhook: str, now: datetime) -> int:
+    column = deliveries.c
+    some = select(column.id).where(column.webhook == webhook, column.state == PENDING).limit(_CHUNK)
+    closing = update(deliveries).where(column.id.in_(some)).values(state=CLOSED, ended_at=now)
+    return connection.execute(closing).rowcount

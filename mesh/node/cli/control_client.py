@@ -1,6 +1,7 @@
 """A client of control's API, for the commands."""
 
 import asyncio
+import io
 from collections.abc import AsyncGenerator, Mapping
 from typing import Any
 from urllib.parse import quote
@@ -114,7 +115,7 @@ class ControlClient:
         body: object = None,
         wait: int = 0,
     ) -> Any:
-        data = None if body is None else orjson.dumps(body)
+        data = None if body is None else io.BytesIO(orjson.dumps(body))
         headers = {"Content-Type": "application/json"} if data is not None else {}
         if wait:
             headers["Prefer"] = f"wait={wait}"

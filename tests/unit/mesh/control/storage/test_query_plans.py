@@ -13,8 +13,10 @@ from mesh.control.images.store import Images
 from mesh.control.settings import ControlSettings
 from mesh.control.storage import paging
 from mesh.control.storage.database import Database
+from mesh.control.storage.tables import FAILING_ATTEMPTS
 from mesh.control.sync_log import log_query
 from mesh.control.sync_log.store import SyncLog
+from mesh.control.webhooks.delivery import FailingDeliveries
 from mesh.control.webhooks.outbox import Outbox
 from schemas.completions import Status
 from schemas.events import Cause
@@ -180,6 +182,28 @@ async def test_delivery_status_is_found_by_an_index(database: Database) -> None:
         "answered 500",
     )
     assert (plans.scans("webhook_deliveries"), plans.sorts()) == ([], [])
+
+
+async def test_the_backlog_of_a_dead_receiver_is_neither_scanned_nor_read(database: Database) -> None:
+    outbox = Outbox(database)
+    hooks = [Webhook(name=name, url="http://127.0.0.1:9/hook") for name in ("down", "up")]
+    await SyncLog(database).write([completion(number) for number in range(3)], hooks, NOW)
+    for found in await outbox.claim("down", 2, NOW):
+        for attempt in range(FAILING_ATTEMPTS):
+            await outbox.postpone(found.id, NOW, f"answered 50{attempt}", NOW + timedelta(seconds=attempt))
+    with explained(database) as plans:
+        assert await outbox.due_webhooks(NOW) == ["down", "up"]
+        assert await outbox.due_webhooks(NOW - timedelta(seconds=1)) == []
+        assert await outbox.failing() == {"down": FailingDeliveries(2, "answered 502")}
+        await outbox.delete_old(ControlSettings(), NOW)
+    assert (plans.scans("webhook_deliveries"), plans.sorts()) == ([], [])
+    reads = [line for line in plans if " webhook_deliveries " in line and "(webhook=?)" not in line]
+    assert reads
+    assert all("COVERING INDEX" in line for line in reads)
+    counts = [line for line in plans if "webhook_deliveries_failing" in line]
+    assert any("COVERING INDEX" in line for line in counts)
+    assert await outbox.close_all("down", NOW) == 3
+    assert (await outbox.due_webhooks(NOW), await outbox.failing()) == (["up"], {})
 
 
 async def test_tags_with_other_content_are_counted_by_an_index_of_their_own_until_they_are_repaired(

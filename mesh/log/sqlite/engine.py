@@ -45,6 +45,7 @@ class SqliteLog:
     def __init__(self, store: Store, clock: Clock) -> None:
         self._store = store
         self._clock = clock
+        self._opened = clock.monotonic()
         self._groups: dict[str, Membership] = {}
         self._closing: asyncio.Task[None] | None = None
         self._sweeper = asyncio.create_task(self._sweep_periodically(), name="log-sweeper")
@@ -149,9 +150,15 @@ class SqliteLog:
                 _CHECK_INTERVAL
             )  # not `clock.sleep`: a manual clock would make this a busy loop
 
+    def _joined(self, topic: str) -> set[str] | None:
+        """Returns the groups with a member that reads the topic; None while they may still be joining after a start."""
+        if self._clock.monotonic() < self._opened + _SWEEP_INTERVAL:
+            return None
+        return {name for name, membership in self._groups.items() if topic in membership.topics()}
+
     async def _sweep_once(self) -> None:
         try:
-            await sweep(self._store, self._clock.now())
+            await sweep(self._store, self._clock.now(), self._joined)
         except LogUnavailable as error:
             LOG.warning("sweep failed", action="log_sweep", error=str(error))
 

@@ -12,8 +12,12 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+import structlog
+
 from mesh.errors import LogError, LogInUse, LogUnavailable
 
+LOG = structlog.get_logger()
+_MANY_PAGES = 1024  # of 4 KiB each
 _APPLICATION = 0x72676D6C  # "rgml": distinguishes the file from other SQLite files
 _VERSION = 1
 DISK_TIMEOUT = 30.0  # seconds; a disk that takes longer counts as failed
@@ -22,7 +26,8 @@ _REMOTE = frozenset(
 )
 
 # A record's `position` is its partition's id and its offset in one integer: one tree has all partitions, and a read is
-# a range of it. `compacted` repeats the partition in compacted topics, and is NULL elsewhere.
+# a range of it. `compacted` repeats the partition in compacted topics, and is NULL elsewhere. `left_at` is when a sweep
+# first found a commit without a member that reads the partition, NULL while there is one.
 _SCHEMA = """
 CREATE TABLE topics (name TEXT PRIMARY KEY, cleanup TEXT NOT NULL) WITHOUT ROWID;
 CREATE TABLE partitions (
@@ -33,8 +38,14 @@ CREATE TABLE records (
 CREATE UNIQUE INDEX latest ON records (compacted, key) WHERE compacted IS NOT NULL;
 CREATE INDEX tombstones ON records (compacted, written_at) WHERE compacted IS NOT NULL AND value IS NULL;
 CREATE TABLE commits (
-    reader TEXT NOT NULL, partition INTEGER NOT NULL, next_offset INTEGER NOT NULL, PRIMARY KEY (reader, partition)
-    ) WITHOUT ROWID;
+    reader TEXT NOT NULL, partition INTEGER NOT NULL, next_offset INTEGER NOT NULL, left_at INTEGER,
+    PRIMARY KEY (reader, partition)) WITHOUT ROWID;
+CREATE INDEX slowest ON commits (partition, next_offset);
+"""
+# Of a file that an earlier version made; that version can still open it afterwards.
+_MIGRATION = """
+ALTER TABLE commits ADD COLUMN left_at INTEGER;
+CREATE INDEX slowest ON commits (partition, next_offset);
 """
 _DAMAGED = frozenset({sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB})
 _FSYNC = frozenset({sqlite3.SQLITE_IOERR_FSYNC, sqlite3.SQLITE_IOERR_DIR_FSYNC})
@@ -167,6 +178,7 @@ def _connect(path: Path) -> sqlite3.Connection:
 
 def _prepare(connection: sqlite3.Connection, path: Path) -> None:
     _refuse_foreign(connection, path)
+    connection.execute("PRAGMA auto_vacuum = INCREMENTAL")  # of a new file; `_shrink` changes an older one
     (mode,) = connection.execute("PRAGMA journal_mode = WAL").fetchone()
     if mode != "wal":
         raise LogError(f"the embedded log {path} cannot use a write-ahead log; put it on a local disk")
@@ -178,6 +190,7 @@ def _prepare(connection: sqlite3.Connection, path: Path) -> None:
             f"the embedded log {path} is damaged ({found}); restore it, or move it away to start a new one"
         )
     _make_schema(connection)
+    _shrink(connection, path)
 
 
 def _refuse_foreign(connection: sqlite3.Connection, path: Path) -> None:
@@ -193,7 +206,29 @@ def _refuse_foreign(connection: sqlite3.Connection, path: Path) -> None:
 def _make_schema(connection: sqlite3.Connection) -> None:
     """Creates the schema if it is missing. It always writes, which shows that the file is writable."""
     (tables,) = connection.execute("SELECT count(*) FROM sqlite_master").fetchone()
-    schema = "" if tables else _SCHEMA
+    columns = {name for _, name, *_ in connection.execute("PRAGMA table_info(commits)")}
+    schema = _SCHEMA if not tables else _MIGRATION if "left_at" not in columns else ""
     connection.executescript(
         f"BEGIN IMMEDIATE; {schema} PRAGMA application_id = {_APPLICATION}; PRAGMA user_version = {_VERSION}; COMMIT;"
     )
+
+
+def _shrink(connection: sqlite3.Connection, path: Path) -> None:
+    """Gives the free pages of a file back that an earlier version made, once they are most of it.
+
+    Such a file has to be written anew for that, which copies only what is in use. Other files are shrunk by the sweep.
+    """
+    pragmas = ("auto_vacuum", "freelist_count", "page_count")
+    mode, free, pages = (connection.execute(f"PRAGMA {name}").fetchone()[0] for name in pragmas)
+    if mode != 0 or free < _MANY_PAGES or free * 2 < pages:
+        return
+    try:
+        connection.execute("PRAGMA auto_vacuum = INCREMENTAL")
+        connection.execute("VACUUM")
+    except sqlite3.OperationalError as error:  # the disk is full: the file is unchanged, and works
+        LOG.warning(
+            "the log's free pages are not given back",
+            action="log_not_shrunk",
+            path=str(path),
+            error=str(error),
+        )

@@ -6,7 +6,8 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from mesh.errors import LogUnavailable
 from mesh.log.assignment import assign
 from mesh.log.port import Partition, Record
-from mesh.log.sqlite.statements import Page, StoredPartition
+from mesh.log.sqlite.page import Page
+from mesh.log.sqlite.statements import StoredPartition
 from mesh.log.sqlite.store import Store
 
 _SESSION_TIMEOUT = 60.0  # seconds without a read after which a member's partitions go to the others
@@ -37,6 +38,10 @@ class Membership:
         member = SqliteGroup(self, topics)
         self.polled(member)
         return member
+
+    def topics(self) -> set[str]:
+        """Returns the topics that its members read."""
+        return {topic for member in self._last_poll for topic in member.topics}
 
     def owns(self, member: "SqliteGroup", partition: Partition) -> bool:
         """Returns whether a partition is assigned to `member`."""

@@ -1,16 +1,14 @@
 """The SQL of the embedded log: plain calls on a connection, each in the one thread that owns it."""
 
 import sqlite3
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
-from datetime import UTC, datetime
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from itertools import takewhile
 from typing import NamedTuple
 
-from mesh.log.port import Partition, Record
+from mesh.log.port import Partition
 from schemas.topics import Cleanup, TopicSettings
 
-_OFFSETS = 1 << 40  # offsets of a partition; a position is the partition's id times this plus the offset
+OFFSETS = 1 << 40  # offsets of a partition; a position is the partition's id times this plus the offset
 
 
 class StoredPartition(NamedTuple):
@@ -44,18 +42,6 @@ class Topic(NamedTuple):
     partitions: Sequence[StoredPartition]
 
 
-@dataclass(slots=True)
-class Page:
-    """The result of one read.
-
-    `resume` has the next offset to read of each partition, `ended` the partitions that were read to their end.
-    """
-
-    records: list[Record] = field(default_factory=list)
-    resume: dict[Partition, int] = field(default_factory=dict)
-    ended: set[Partition] = field(default_factory=set)
-
-
 class Transaction:
     """One group commit: what its jobs write, and the new end of each partition that they change, by partition id."""
 
@@ -86,7 +72,7 @@ class Transaction:
             "INSERT INTO records (position, key, value, written_at, compacted) VALUES (?, ?, ?, ?, ?)",
             (
                 (
-                    row.partition * _OFFSETS + offset,
+                    row.partition * OFFSETS + offset,
                     row.key,
                     row.value,
                     row.written_at,
@@ -130,7 +116,8 @@ class Transaction:
     def commit(self, group: str, finished: Mapping[int, int]) -> None:
         """Writes the commits of a group, by partition id."""
         self._connection.executemany(
-            "INSERT OR REPLACE INTO commits (reader, partition, next_offset) VALUES (?, ?, ?)",
+            "INSERT INTO commits (reader, partition, next_offset) VALUES (?, ?, ?) "
+            "ON CONFLICT (reader, partition) DO UPDATE SET next_offset = excluded.next_offset",
             [(group, partition, offset) for partition, offset in finished.items()],
         )
 
@@ -142,6 +129,7 @@ class Transaction:
                 "INSERT OR IGNORE INTO commits (reader, partition, next_offset) VALUES (?, ?, ?)",
                 (group, partition, self._oldest(partition)),
             )
+            self._set_left_at(group, partition, None)
             row = self._connection.execute(
                 "SELECT next_offset FROM commits WHERE reader = ? AND partition = ?", (group, partition)
             )
@@ -151,10 +139,10 @@ class Transaction:
     def _oldest(self, partition: int) -> int:
         row = self._connection.execute(
             "SELECT position FROM records WHERE position >= ? AND position < ? ORDER BY position LIMIT 1",
-            (partition * _OFFSETS, (partition + 1) * _OFFSETS),
+            (partition * OFFSETS, (partition + 1) * OFFSETS),
         ).fetchone()
         if row:
-            return int(row[0]) % _OFFSETS
+            return int(row[0]) % OFFSETS
         return self.new_ends.get(partition, self._ends.get(partition, 0))
 
     def sweep_tombstones(self, partition: int, before: int, limit: int) -> int:
@@ -170,11 +158,11 @@ class Transaction:
 
         Returns how many.
         """
-        first = partition * _OFFSETS
+        first = partition * OFFSETS
         slowest = self.slowest(partition)
         rows = self._connection.execute(
             "SELECT position, written_at FROM records WHERE position >= ? AND position < ? ORDER BY position LIMIT ?",
-            (first, first + (slowest.next_offset if slowest else _OFFSETS), limit),
+            (first, first + (slowest.next_offset if slowest else OFFSETS), limit),
         )
         expired = [position for position, _ in takewhile(lambda row: row[1] < before, rows.fetchall())]
         if expired:
@@ -191,11 +179,55 @@ class Transaction:
         ).fetchone()
         return Commit(*row) if row else None
 
+    def expire_commits(self, partition: int, joined: Collection[str], *, now: int, before: int) -> list[str]:
+        """Deletes the commits of groups that nobody has joined for a partition since `before`.
+
+        Args:
+            partition: The partition's id.
+            joined: The groups that have a member which reads it.
+            now: The present time, in milliseconds since 1970.
+            before: A time, in milliseconds since 1970.
+
+        Returns:
+            The groups whose commits were deleted.
+        """
+        expired = []
+        commits = "SELECT reader, left_at FROM commits WHERE partition = ?"
+        for group, left_at in self._connection.execute(commits, (partition,)).fetchall():
+            if group in joined:
+                if left_at is not None:
+                    self._set_left_at(group, partition, None)
+            elif left_at is None:
+                self._set_left_at(group, partition, now)
+            elif left_at < before:
+                expired.append(group)
+        self._connection.executemany(
+            "DELETE FROM commits WHERE reader = ? AND partition = ?",
+            [(group, partition) for group in expired],
+        )
+        return expired
+
+    def _set_left_at(self, group: str, partition: int, time: int | None) -> None:
+        self._connection.execute(
+            "UPDATE commits SET left_at = ? WHERE reader = ? AND partition = ? AND left_at IS NOT ?",
+            (time, group, partition, time),
+        )
+
+    def give_back(self, limit: int, *, keep: int) -> int:
+        """Gives up to `limit` free pages back to the file system, but leaves `keep` of them; returns how many."""
+        (free,) = self._connection.execute("PRAGMA freelist_count").fetchone()
+        (mode,) = self._connection.execute("PRAGMA auto_vacuum").fetchone()
+        pages = min(limit, int(free) - keep)
+        if pages <= 0 or mode == 0:
+            return 0
+        self._connection.execute(f"PRAGMA incremental_vacuum({pages})").fetchall()
+        return pages
+
     def oldest_written_at(self, partition: int) -> int | None:
         """Returns when the oldest record of a partition was written, in milliseconds since 1970."""
         row = self._connection.execute(
             "SELECT written_at FROM records WHERE position >= ? AND position < ? ORDER BY position LIMIT 1",
-            (partition * _OFFSETS, (partition + 1) * _OFFSETS),
+            (partition * OFFSETS, (partition + 1) * OFFSETS),
         ).fetchone()
         return int(row[0]) if row else None
 
@@ -213,56 +245,3 @@ def load_topics(connection: sqlite3.Connection) -> dict[str, Topic]:
 def load_ends(connection: sqlite3.Connection) -> dict[int, int]:
     """Loads the next offset of each partition, by partition id."""
     return dict(connection.execute("SELECT id, next_offset FROM partitions").fetchall())
-
-
-def read_page(
-    connection: sqlite3.Connection,
-    starts: Sequence[tuple[StoredPartition, int]],
-    *,
-    max_records: int,
-    max_bytes: int,
-) -> Page:
-    """Reads records of these partitions from these offsets on, all from one snapshot, until a limit is reached."""
-    page = Page()
-    connection.execute("BEGIN")
-    try:
-        for stored, start in starts:
-            left = max_records - len(page.records)
-            if left > 0 and max_bytes > 0:
-                max_bytes -= _read_partition(
-                    connection, page, stored, start, max_records=left, max_bytes=max_bytes
-                )
-    finally:
-        connection.execute("ROLLBACK")  # it only read
-    return page
-
-
-def _read_partition(
-    connection: sqlite3.Connection,
-    page: Page,
-    stored: StoredPartition,
-    start: int,
-    *,
-    max_records: int,
-    max_bytes: int,
-) -> int:
-    """Adds records to `page` and returns their bytes; adds at least one, even when it is larger than `max_bytes`."""
-    (end,) = connection.execute("SELECT next_offset FROM partitions WHERE id = ?", (stored.id,)).fetchone()
-    rows = connection.execute(
-        "SELECT position, key, value, written_at FROM records "
-        "WHERE position >= ? AND position < ? ORDER BY position LIMIT ?",
-        (stored.id * _OFFSETS + start, (stored.id + 1) * _OFFSETS, max_records),
-    )
-    taken = count = 0
-    for position, key, value, written_at in rows:
-        offset = position % _OFFSETS
-        at = datetime.fromtimestamp(written_at / 1000, UTC)
-        page.records.append(Record(stored.partition, offset, key, value, at))
-        page.resume[stored.partition] = offset + 1
-        count, taken = count + 1, taken + len(key) + len(value or b"")
-        if taken >= max_bytes:
-            return taken
-    if count < max_records:
-        page.resume[stored.partition] = max(start, end)
-        page.ended.add(stored.partition)
-    return taken

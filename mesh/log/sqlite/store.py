@@ -12,7 +12,8 @@ from typing import TypeVar
 
 from mesh.errors import LogError, LogUnavailable
 from mesh.log.sqlite.file import DISK_TIMEOUT, File, disk_timed_out, translated
-from mesh.log.sqlite.statements import Page, StoredPartition, Topic, load_ends, load_topics, read_page
+from mesh.log.sqlite.page import Page, read_page
+from mesh.log.sqlite.statements import StoredPartition, Topic, load_ends, load_topics
 from mesh.log.sqlite.writer import Writer
 
 T = TypeVar("T")

@@ -1,6 +1,7 @@
 """What only the embedded log promises: bounded memory, wake-ups, sessions of members, and retention."""
 
 import asyncio
+import contextlib
 import sqlite3
 import time
 from contextlib import aclosing
@@ -112,6 +113,83 @@ async def test_old_records_are_deleted_but_never_before_the_slowest_group(tmp_pa
             await asyncio.sleep(0.01)
     assert offsets_in(tmp_path / "log.db", DEAD_LETTERS) == [(10, "k")]
     await log.close()
+
+
+async def test_a_group_that_nobody_joins_any_more_keeps_no_records(tmp_path, clock, log):
+    """Such as the groups of a region that was removed: they kept every record of the other regions for ever."""
+    partition = Partition(DEAD_LETTERS, 0)
+    await log.append([Append(DEAD_LETTERS, "k", b"%d" % n) for n in range(10)])
+    stays, slow, leaves = [await log.group(name, [DEAD_LETTERS]) for name in ("stays", "slow", "leaves")]
+    await stays.commit({partition: 10})
+    await slow.commit({partition: 7})
+    await leaves.close()
+    for _ in range(2):
+        await clock.sleep(20 * DAY)
+        await log._sweep_once()
+    assert (
+        len(offsets_in(tmp_path / "log.db", DEAD_LETTERS)) == 10
+    )  # for the 30 days of the topic it may come back
+    await clock.sleep(20 * DAY)
+    await log._sweep_once()
+    assert [offset for offset, _ in offsets_in(tmp_path / "log.db", DEAD_LETTERS)] == [7, 8, 9]
+    await clock.sleep(400 * DAY)
+    await log._sweep_once()
+    assert [offset for offset, _ in offsets_in(tmp_path / "log.db", DEAD_LETTERS)] == [
+        7,
+        8,
+        9,
+    ]  # it has a member
+
+
+async def test_a_group_that_joins_again_in_time_goes_on_where_it_was(tmp_path, clock, log):
+    partition = Partition(DEAD_LETTERS, 0)
+    await log.append([Append(DEAD_LETTERS, "k", b"%d" % n) for n in range(10)])
+    member = await log.group("g", [DEAD_LETTERS])
+    await member.commit({partition: 6})
+    await member.close()
+    await clock.sleep(DAY)
+    await log._sweep_once()
+    await log.close()
+    await clock.sleep(400 * DAY)
+    log = await open_log(tmp_path / "log.db", clock=clock)
+    await log._sweep_once()  # the process has just started: its groups have not joined yet
+    member = await log.group("g", [DEAD_LETTERS])
+    await clock.sleep(DAY)
+    await log._sweep_once()
+    assert await member.lag() == {partition: 4}
+    await log.close()
+
+
+async def test_the_space_of_deleted_records_is_given_back(tmp_path, clock, log):
+    path = tmp_path / "log.db"
+    for _ in range(24):
+        await log.append([Append(DEAD_LETTERS, "k", b"x" * 900_000)])
+    await clock.sleep(40 * DAY)
+    await log._sweep_once()
+    await log.append([Append(DEAD_LETTERS, "k", b"new")])
+    await log.close()  # which copies the write-ahead log into the file
+    assert offsets_in(path, DEAD_LETTERS) == [(24, "k")]
+    assert path.stat().st_size < 8_000_000
+
+
+async def test_a_file_of_an_earlier_version_is_migrated_and_shrinks(tmp_path, clock):
+    path = tmp_path / "old.db"
+    log = await open_log(path, clock=clock)
+    await log.ensure([DEAD_LETTERS])
+    for _ in range(24):
+        await log.append([Append(DEAD_LETTERS, "k", b"x" * 900_000)])
+    await (await log.group("g", [DEAD_LETTERS])).commit({Partition(DEAD_LETTERS, 0): 24})
+    await log.close()
+    with contextlib.closing(sqlite3.connect(path)) as connection:
+        connection.executescript(
+            "DROP INDEX slowest; ALTER TABLE commits DROP COLUMN left_at; PRAGMA journal_mode = DELETE;"
+            "PRAGMA auto_vacuum = NONE; VACUUM; DELETE FROM records"
+        )
+    assert path.stat().st_size > 20_000_000
+    log = await open_log(path, clock=clock)
+    assert await (await log.group("g", [DEAD_LETTERS])).lag() == {Partition(DEAD_LETTERS, 0): 0}
+    await log.close()
+    assert path.stat().st_size < 1_000_000
 
 
 async def test_a_new_group_starts_at_the_oldest_record_that_is_left(tmp_path, clock, log):

@@ -14,12 +14,24 @@ class Metrics:
     def __init__(self, registry: CollectorRegistry = REGISTRY) -> None:
         self.registry = registry
 
+        self._of_the_node()
         self._of_the_producer()
         self._of_the_consumer()
         self._of_transfers()
         self._of_the_log()
         self._of_control()
         self._of_the_gateway()
+
+    def _of_the_node(self) -> None:
+        self.http_connections = self._gauge(
+            "http_connections", "Open connections of clients to a listener of this process.", "listener"
+        )
+        self.http_connections_ended = self._counter(
+            "http_connections_ended_total",
+            "Connections refused (full, replaced) or ended without progress (headers, body, send).",
+            "listener",
+            "reason",
+        )
 
     def _of_the_producer(self) -> None:
         counter, histogram = self._counter, self._histogram

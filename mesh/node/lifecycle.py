@@ -8,6 +8,8 @@ from contextlib import asynccontextmanager
 import structlog
 import uvloop
 
+from mesh.node import file_descriptors
+
 log = structlog.get_logger()
 
 _SAME_SIGNAL_SECONDS = (
@@ -19,6 +21,7 @@ Main = Callable[[asyncio.Event], Awaitable[None]]
 
 def run(main: Main) -> None:
     """Runs `main(stopping)` to its end; a signal sets `stopping`. Raises the first error out of exception groups."""
+    file_descriptors.raise_limit()
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         try:
             runner.run(_with_signals(main))

@@ -1,6 +1,6 @@
 """The HTTP server of a process: one listener for all its roles, with health, readiness and metrics."""
 
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 
 import structlog
@@ -8,7 +8,11 @@ from aiohttp import web
 
 from mesh import health
 from mesh.errors import RegmeshError
+from mesh.node import file_descriptors
+from mesh.node.activity import Limits
 from mesh.node.addresses import parse_address
+from mesh.node.connections import Connections, GuardedSite
+from mesh.node.lifecycle import background
 from mesh.node.node import Node
 
 LOG = structlog.get_logger()
@@ -24,16 +28,31 @@ class PortTaken(RegmeshError):
 
 @asynccontextmanager
 async def listening(
-    listen: str, node: Node, routes: list[Callable[[web.Application], None]], *, option: str = "--listen"
+    listen: str,
+    node: Node,
+    routes: Sequence[Callable[[web.Application], None]],
+    *,
+    option: str = "--listen",
+    listeners: int = 1,
 ) -> AsyncIterator[str]:
     """Serves until the block ends; yields the URL, with the real port for port 0.
+
+    Clients that make no progress are disconnected, and their number is limited (`mesh.node.connections`).
+
+    Args:
+        listen: HOST:PORT.
+        node: The ports of the process.
+        routes: Each adds routes to the application.
+        option: The option that sets the address.
+        listeners: How many listeners the process has; they share the file descriptors that are for clients.
 
     Raises:
         InvalidInput: `listen` is not HOST:PORT.
         PortTaken: The address cannot be listened on; the error names the `option` that sets it.
     """
     host, port = parse_address(listen)
-    app = web.Application(client_max_size=_MAX_BODY)
+    connections = Connections(listen, _limits(node, listeners), node.clock, node.metrics)
+    app = web.Application(client_max_size=_MAX_BODY, middlewares=[connections.middleware])
     health.add_routes(app, node.metrics, node.not_ready)
     for add in routes:
         add(app)
@@ -42,17 +61,30 @@ async def listening(
     )
     await runner.setup()
     try:
-        await _bind(runner, host, port, option)
+        await _bind(GuardedSite(runner, host, port, connections), host, port, option)
         url = f"http://{'[' + host + ']' if ':' in host else host}:{runner.addresses[0][1]}"
         LOG.info("listening", action="listen", url=url)
-        yield url
+        async with background(connections.run()):
+            yield url
     finally:
         await runner.cleanup()
 
 
-async def _bind(runner: web.AppRunner, host: str, port: int, option: str) -> None:
+def _limits(node: Node, listeners: int) -> Limits:
+    settings = node.settings.node
+    return Limits(
+        file_descriptors.most_connections(
+            settings.http_connections, file_descriptors.open_files(), listeners
+        ),
+        headers=settings.http_headers_timeout,
+        body=settings.http_body_progress,
+        send=settings.http_send_progress,
+    )
+
+
+async def _bind(site: GuardedSite, host: str, port: int, option: str) -> None:
     try:
-        await web.TCPSite(runner, host, port).start()
+        await site.start()
     except OSError as error:
         reason = (error.strerror or str(error)).rpartition("): ")[2]  # asyncio repeats the address
         raise PortTaken(f"cannot listen on {host}:{port}: {reason}; choose another with {option}") from error

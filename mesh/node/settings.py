@@ -24,6 +24,18 @@ class NodeSettings(Settings):
     http_drain: float = Field(5.0, ge=0)
     """How long HTTP requests in progress may take to finish when the process stops, in seconds."""
 
+    http_connections: int = Field(4000, gt=0)
+    """How many connections of clients one listener accepts; fewer where the limit of open files is low."""
+
+    http_headers_timeout: float = Field(10.0, gt=0)
+    """How long the headers of a request may take to arrive, in seconds."""
+
+    http_body_progress: float = Field(30.0, gt=0)
+    """In how many seconds the next KiB of a request's body has to arrive."""
+
+    http_send_progress: float = Field(60.0, gt=0)
+    """How long a client may take nothing of a response that waits for it, in seconds."""
+
 
 class InvalidSettings(InvalidInput):
     """Environment variables that no settings group accepts; one line for each."""

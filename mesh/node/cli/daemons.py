@@ -97,15 +97,22 @@ def up(
             node = await stack.enter_async_context(open_node(log, data, trust))
             control = roles.control(node, database)
             intake, relays = roles.intake(node), Relays()
-            url = await stack.enter_async_context(
-                serve.listening(listen, node, [intake.routes, control.routes, relays.routes])
-            )
+            listeners = 1 + len(gateways)
+            served = [intake.routes, control.routes, relays.routes]
+            url = await stack.enter_async_context(serve.listening(listen, node, served, listeners=listeners))
             await _declare(node, control, document)
             for region, _ in gateways:
                 _check_region(node, region)
             urls = {
                 region: await stack.enter_async_context(
-                    open_gateway(node, region, address, GatewayOptions(), listen_option="--gateway")
+                    open_gateway(
+                        node,
+                        region,
+                        address,
+                        GatewayOptions(),
+                        listen_option="--gateway",
+                        listeners=listeners,
+                    )
                 )
                 for region, address in gateways
             }

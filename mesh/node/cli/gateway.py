@@ -63,9 +63,17 @@ def gateway(
 
 @asynccontextmanager
 async def open_gateway(
-    node: Node, region: Region, listen: str, options: GatewayOptions, *, listen_option: str = "--listen"
+    node: Node,
+    region: Region,
+    listen: str,
+    options: GatewayOptions,
+    *,
+    listen_option: str = "--listen",
+    listeners: int = 1,
 ) -> AsyncIterator[str]:
     """Runs a gateway until the block ends, then lets its pulls finish; yields its URL.
+
+    `listeners` is how many listeners the process has.
 
     Raises:
         PortTaken: Another process listens on the address; `listen_option` is the option that the error names.
@@ -73,7 +81,7 @@ async def open_gateway(
     role = roles.gateway(node, region, options)
     async with (
         lifecycle.background(role.run()),
-        serve.listening(listen, node, [role.routes], option=listen_option) as url,
+        serve.listening(listen, node, [role.routes], option=listen_option, listeners=listeners) as url,
     ):
         yield url
 

@@ -9,6 +9,7 @@ from mesh.control.declarations.declare import Declare
 from mesh.control.executions.commands import Commands
 from mesh.control.executions.parked import ParkedTasks
 from mesh.control.executions.prune import OrphanedTags
+from mesh.control.executions.retention import Retention as ExecutionRetention
 from mesh.control.executions.retries import Retries
 from mesh.control.executions.schedule import Schedule
 from mesh.control.executions.store import Executions
@@ -28,6 +29,7 @@ from mesh.control.status.live_status import LiveStatus
 from mesh.control.status.replicas import Replicas
 from mesh.control.storage.database import Database
 from mesh.control.sync_log.report import Report
+from mesh.control.sync_log.retention import Retention as SyncLogRetention
 from mesh.control.sync_log.store import SyncLog
 from mesh.control.sync_log.usage import Usage
 from mesh.control.webhooks.deliver import Deliver
@@ -73,7 +75,7 @@ class Control:
             self._sync_log, ports=ports, take_images=self._images.take_completions, on_news=self._wake
         )  # fmt: skip
         self._locations = Locations(self._images, ports=ports, settings=settings)
-        self._live_status, self._dead_letters = LiveStatus(ports), DeadLetters(ports)
+        self._live_status, self._dead_letters = LiveStatus(ports, settings), DeadLetters(ports)
         self._declare = Declare(ports, table, on_emptied=self._images.delete_place)
         self._commands = Commands(self._executions, ports)
         self._schedule = Schedule(
@@ -82,6 +84,10 @@ class Control:
         self._orphaned_tags = OrphanedTags(self._database, self._commands, ports)
         self._parked = ParkedTasks(ports)
         self._retries = Retries(self._database, self._commands, ports.state, self._parked)
+        self._trimmed = (
+            SyncLogRetention(self._database, ports=ports, settings=settings),
+            ExecutionRetention(self._database, ports=ports, settings=settings),
+        )
         self._replicas = Replicas(
             self._live_status, self._executions, self._retries, gap_of=self._schedule.gap_of, ports=ports,
             settings=settings,
@@ -96,6 +102,9 @@ class Control:
                 tasks.create_task(self._locations.run(), name="control reads image locations")
                 tasks.create_task(self._locations.clean_up(), name="control cleans up image locations")
                 tasks.create_task(self._live_status.run(), name="control follows status")
+                tasks.create_task(self._live_status.clean_up(), name="control deletes old status")
+                for one in self._trimmed:
+                    tasks.create_task(one.run(), name="control deletes old entries and executions")
                 tasks.create_task(self._parked.run(), name="control follows parked tasks")
                 tasks.create_task(self._dead_letters.run(), name="control follows dead letters")
                 tasks.create_task(self._replicas.run(), name="control updates replica gauges")

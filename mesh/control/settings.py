@@ -4,6 +4,11 @@ from pydantic import Field
 
 from mesh.retry import Backoff
 from mesh.settings import Settings
+from schemas.completions import AGENT_LIVES_FOR
+
+# Completions may be read again while the log has them: an entry that was deleted earlier would come back. Orphaned tags
+# are found by entries that are up to a week old.
+_COMPLETIONS_RETENTION = 30 * 24 * 3600.0
 
 
 class ControlSettings(Settings):
@@ -32,6 +37,15 @@ class ControlSettings(Settings):
 
     database_statement_timeout: float = Field(30.0, gt=0)
     """Seconds after which PostgreSQL cancels a statement. SQLite has no such limit."""
+
+    sync_log_retention: float = Field(90 * 24 * 3600.0, ge=_COMPLETIONS_RETENTION)
+    """Seconds for which an entry of the sync log is kept, from the end of its task. Daily sums of its bytes stay."""
+
+    execution_retention: float = Field(90 * 24 * 3600.0, ge=_COMPLETIONS_RETENTION)
+    """Seconds for which an execution is kept after its end. The last one over a whole rule or replica stays."""
+
+    silent_agent_retention: float = Field(24 * 3600.0, gt=AGENT_LIVES_FOR.total_seconds())
+    """Seconds after which the last report of an agent that was killed, or of what it worked on, is deleted."""
 
     log_search_rows: int = Field(1000, gt=0)
     """Rows of the sync log that one step of a search reads. A larger number blocks the writer for longer."""

@@ -1,5 +1,6 @@
 """What control sees of agents, for as long as it runs."""
 
+from contextlib import aclosing
 from datetime import timedelta
 from pathlib import Path
 
@@ -31,4 +32,11 @@ async def test_agents_that_died_long_ago_are_remembered_no_more(tmp_path: Path) 
             return [one["agent"] for one in answer["items"]] == ["lives"]
 
         await until(is_seen)
-        assert set(site.control._live_status._regions.states[region].reports) == {"yesterday", "lives"}
+        live_status = site.control._live_status
+        await live_status.delete_old()
+        await until(lambda: set(live_status._regions.states[region].reports) == {"yesterday", "lives"})
+        async with aclosing(site.log.follow(topics.status(region))) as batches:
+            async for batch in batches:
+                on_log = {record.key for record in batch.records if record.value is not None}
+                break
+        assert on_log == {"yesterday", "lives"}  # a control that starts later does not read them either

@@ -4,17 +4,23 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 
+import structlog
+
 from mesh.control.ports import ControlPorts
 from mesh.control.readers.region_tables import RegionTables
-from mesh.log.port import Record
+from mesh.control.settings import ControlSettings
+from mesh.log.port import Append, Record
 from schemas import codec, topics
 from schemas.completions import AGENT_LIVES_FOR, Heartbeat, Progress
 from schemas.names import Region
 from schemas.refusals import Refusal
 
+LOG = structlog.get_logger()
+
 _Report = Heartbeat | Progress | Refusal
 _KINDS: Mapping[str, type[_Report]] = {model.kind: model for model in (Heartbeat, Progress, Refusal)}
-_RETENTION = timedelta(days=1)  # of agents that were killed, and of tasks that nobody ended
+_CLEANUP_INTERVAL = 3600.0  # seconds
+_CHUNK = 500  # tombstones of one append
 
 
 @dataclass(slots=True)
@@ -24,24 +30,25 @@ class _RegionStatus:
 
     def apply(self, record: Record) -> None:
         if record.value is None:
-            if isinstance(removed := self.reports.pop(record.key, None), Heartbeat):
+            removed = self.reports.pop(record.key, None)
+            if isinstance(removed, Heartbeat) and (
+                self.last_stopped is None or removed.time >= self.last_stopped.time
+            ):
                 self.last_stopped = removed
             return
-        report = _decoded(record.value)
-        if isinstance(report, Heartbeat | Refusal) and record.key not in self.reports:
-            self._delete_before(report.time - _RETENTION)
-        self.reports[record.key] = report
+        self.reports[record.key] = _decoded(record.value)
 
-    def _delete_before(self, oldest: datetime) -> None:
-        """Each start of an agent has its own name, and an agent that was killed does not remove its record."""
-        self.reports = {key: one for key, one in self.reports.items() if one.time >= oldest}
+    def keys_before(self, oldest: datetime) -> list[str]:
+        """Returns the keys of the reports that were written before a time."""
+        return [key for key, one in self.reports.items() if one.time < oldest]
 
 
 class LiveStatus:
     """A view of the status topics. It hides the tasks of silent agents, which other agents start again."""
 
-    def __init__(self, ports: ControlPorts) -> None:
-        self._clock, self._metrics = ports.clock, ports.metrics
+    def __init__(self, ports: ControlPorts, settings: ControlSettings) -> None:
+        self._ports, self._clock, self._metrics = ports, ports.clock, ports.metrics
+        self._silent_retention = timedelta(seconds=settings.silent_agent_retention)
         self._regions = RegionTables(
             "status", topic_of=topics.status, new_state=_RegionStatus, apply=_RegionStatus.apply, ports=ports,
             on_unreadable=self._count_unreadable,
@@ -50,6 +57,30 @@ class LiveStatus:
     async def run(self) -> None:
         """Follows the topics until cancelled."""
         await self._regions.run()
+
+    async def clean_up(self) -> None:
+        """Deletes, until cancelled, what agents that were killed left on the log, and what intakes refused long ago.
+
+        Each start of an agent has its own name, and an agent that was killed does not remove its records.
+        """
+        await self._ports.retry_loop("status_retention").repeat(self.delete_old, _CLEANUP_INTERVAL)
+
+    async def delete_old(self) -> None:
+        """Writes a tombstone for each report that is older than the settings keep it.
+
+        Raises:
+            LogError: The log did not accept them.
+        """
+        oldest = self._clock.now() - self._silent_retention
+        for region, status in list(self._regions.states.items()):
+            keys = status.keys_before(oldest) if self._regions.is_read(region) else []
+            for at in range(0, len(keys), _CHUNK):
+                some = keys[at : at + _CHUNK]
+                await self._ports.log.append([Append(topics.status(region), key, None) for key in some])
+            if keys:
+                LOG.info(
+                    "old reports were deleted", action="status_trimmed", region=region, reports=len(keys)
+                )
 
     def agents(self) -> list[Heartbeat]:
         """Returns the last heartbeat of each live agent."""

@@ -23,6 +23,8 @@ R = TypeVar("R")
 
 _CONNECT_TIMEOUT = 10  # seconds
 _LOCK_TIMEOUT = 10  # seconds to wait for another process that writes to the same SQLite file
+_VACUUM_PAGES = 500  # free pages that one transaction gives back
+_KEPT_PAGES = 2048  # 8 MiB, so that ordinary work does not grow and shrink the file
 _PERMANENT = frozenset(
     {sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_READONLY, sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_PERM}
 )
@@ -66,6 +68,16 @@ class Database:
             raise DatabaseUnavailable("the sync log's database is closed")
         return await asyncio.get_running_loop().run_in_executor(self._thread, self._transaction, step)
 
+    async def give_back(self) -> None:
+        """Gives free pages of a SQLite file back to the file system, in small transactions.
+
+        Raises:
+            DatabaseUnavailable: A transaction failed.
+        """
+        if self._engine.dialect.name == "sqlite":
+            while await self.run(_give_back):
+                pass
+
     async def close(self) -> None:
         """Waits for the running transaction, then closes the database."""
         if not self._closed:
@@ -83,6 +95,16 @@ class Database:
             raise DatabaseUnavailable(_describe(error)) from error
         self._has_tables = True
         return result
+
+
+def _give_back(connection: Connection) -> bool:
+    """Returns whether there are more pages to give back. A file of an earlier version has none, it only reuses them."""
+    pragmas = ("auto_vacuum", "freelist_count")
+    mode, free = (connection.exec_driver_sql(f"PRAGMA {name}").scalar_one() for name in pragmas)
+    if mode == 0 or free <= _KEPT_PAGES:
+        return False
+    connection.exec_driver_sql(f"PRAGMA incremental_vacuum({_VACUUM_PAGES})").all()
+    return True
 
 
 def _make_tables(connection: Connection) -> None:
@@ -120,7 +142,7 @@ def _sqlite(url: URL) -> Engine:
     @event.listens_for(engine, "connect")
     def _set_up(connection: Any, _: Any) -> None:
         # FULL: offsets are committed on the log after the entry, so a power cut must not lose the entry.
-        for pragma in ("journal_mode=WAL", "synchronous=FULL"):
+        for pragma in ("auto_vacuum=INCREMENTAL", "journal_mode=WAL", "synchronous=FULL"):
             connection.execute(f"PRAGMA {pragma}")
 
     return engine
@@ -132,7 +154,12 @@ def _check_file(engine: Engine) -> None:
     at_once: dict[str, Any] = {**options, "timeout": 0}
     try:
         with closing(sqlite3.connect(file, **at_once)) as connection:
-            for statement in ("PRAGMA journal_mode=WAL", "BEGIN IMMEDIATE", "ROLLBACK"):
+            for statement in (
+                "PRAGMA auto_vacuum=INCREMENTAL",
+                "PRAGMA journal_mode=WAL",
+                "BEGIN IMMEDIATE",
+                "ROLLBACK",
+            ):
                 connection.execute(statement)
     except sqlite3.Error as error:
         if error.sqlite_errorcode & 0xFF in _PERMANENT:

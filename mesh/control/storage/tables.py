@@ -94,6 +94,22 @@ sync_log = Table(
     ),
 )
 
+# What deleted entries of the sync log had sent, by day. `bytes` and `tasks` count each entry once, `link_bytes` counts
+# what each region had sent of it.
+usage_days = Table(
+    "usage_days",
+    metadata,
+    Column("day", Moment, primary_key=True),  # its start
+    Column("account", Text, primary_key=True),
+    Column("rule", Text, primary_key=True),  # empty for a replica
+    Column("replica", Text, primary_key=True),  # empty for a rule
+    Column("sender", Text, primary_key=True),  # the region that sent
+    Column("destination_region", Text, primary_key=True),
+    Column("bytes", BigInteger, nullable=False),
+    Column("tasks", BigInteger, nullable=False),
+    Column("link_bytes", BigInteger, nullable=False),
+)
+
 # Held deletions are few, and `doctor` counts them, so they have a partial index. The condition is a literal: with a
 # bound value the planner does not see that it may use the index.
 IS_HELD = sync_log.c.error_code == literal_column("'deletion_held'")

@@ -1,13 +1,17 @@
-"""Sums up from the sync log how many bytes were sent, by account, by rule or replica, and by link."""
+"""Sums up how many bytes were sent, by account, by rule or replica, and by link.
+
+They come from the sync log, and of entries that were deleted since from daily sums.
+"""
 
 from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import BigInteger, Connection, Text, cast, func, or_, select, true
+from sqlalchemy import BigInteger, ColumnElement, Connection, Text, cast, func, or_, select, true
 
 from mesh.control.storage.database import Database
-from mesh.control.storage.tables import sync_log
+from mesh.control.storage.tables import sync_log, usage_days
+from mesh.control.sync_log.retention import day_of
 
 Sums = Mapping[str, Sequence[Mapping[str, Any]]]
 
@@ -23,6 +27,8 @@ class Usage:
 
     async def since(self, time: datetime | None) -> Sums:
         """Returns the usage of tasks that ended since a time, or of all tasks.
+
+        Of tasks whose entry was deleted since, only the day is known: the day of `time` counts as a whole.
 
         Each of the three is a transaction of its own, so that the writer of the sync log is not blocked for long.
 
@@ -43,30 +49,39 @@ def _has_sent(time: datetime | None) -> Any:
 
 def _accounts(connection: Connection, time: datetime | None) -> list[dict[str, Any]]:
     """Counts for the account of the source, whose registry sent the bytes."""
-    column = sync_log.c
-    wanted = select(column.account, _SENT, func.count()).where(_has_sent(time)).group_by(column.account)
-    found = [
-        {"account": account, "bytes": int(sent), "tasks": count}
-        for account, sent, count in connection.execute(wanted)
-    ]
-    return _most_first(found)
+    sums = _sums_of_tasks(connection, time, "account")
+    return _most_first([{"account": account, **sent} for (account,), sent in sums.items()])
 
 
 def _rules(connection: Connection, time: datetime | None) -> list[dict[str, Any]]:
-    column = sync_log.c
-    key = (column.rule, column.replica)
-    wanted = select(*key, _SENT, func.count()).where(_has_sent(time)).group_by(*key)
-    found = [
-        {"rule": rule, "replica": replica, "bytes": int(sent), "tasks": count}
-        for rule, replica, sent, count in connection.execute(wanted)
-    ]
-    return _most_first(found)
+    sums = _sums_of_tasks(connection, time, "rule", "replica")
+    return _most_first([{"rule": rule, "replica": replica, **sent} for (rule, replica), sent in sums.items()])
+
+
+def _sums_of_tasks(
+    connection: Connection, time: datetime | None, *names: str
+) -> dict[tuple[str | None, ...], dict[str, int]]:
+    """Returns bytes and tasks by the values of these columns, which both tables have."""
+    key, day_key = [sync_log.c[name] for name in names], [usage_days.c[name] for name in names]
+    kept = select(*key, _SENT, func.count()).where(_has_sent(time)).group_by(*key)
+    deleted = select(*day_key, func.sum(usage_days.c.bytes), func.sum(usage_days.c.tasks))
+    sums: dict[tuple[str | None, ...], dict[str, int]] = {}
+    for wanted in (kept, deleted.where(_is_since(time)).group_by(*day_key)):
+        for *values, sent, tasks in connection.execute(wanted):
+            found = sums.setdefault(tuple(value or None for value in values), {"bytes": 0, "tasks": 0})
+            found["bytes"] += int(sent)
+            found["tasks"] += int(tasks)
+    return {key: found for key, found in sums.items() if found["tasks"]}
+
+
+def _is_since(time: datetime | None) -> ColumnElement[bool]:
+    return true() if time is None else usage_days.c.day >= day_of(time)
 
 
 def _links(connection: Connection, time: datetime | None) -> list[dict[str, Any]]:
     """Groups by the region that sent the bytes, which is not always the source's; if unknown, the source's."""
     sums: dict[tuple[str, str], int] = {}
-    for wanted in (_by_sender(connection, time), _by_source(time)):
+    for wanted in (_by_sender(connection, time), _by_source(time), _by_link_of_deleted(time)):
         for sender, to, sent in connection.execute(wanted):
             sums[sender, to] = sums.get((sender, to), 0) + int(sent)
     found = [{"from": sender, "to": to, "bytes": sent} for (sender, to), sent in sums.items()]
@@ -96,6 +111,12 @@ def _by_source(time: datetime | None) -> Any:
     key = (column.source_region, column.destination_region)
     unknown = or_(column.bytes_from.is_(None), cast(column.bytes_from, Text).in_(_NO_SENDERS))
     return select(*key, _SENT).where(_has_sent(time), unknown).group_by(*key)
+
+
+def _by_link_of_deleted(time: datetime | None) -> Any:
+    column = usage_days.c
+    key = (column.sender, column.destination_region)
+    return select(*key, func.sum(column.link_bytes)).where(_is_since(time)).group_by(*key)
 
 
 def _most_first(found: list[dict[str, Any]]) -> list[dict[str, Any]]:

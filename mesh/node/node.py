@@ -5,7 +5,7 @@ import os
 import random
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import structlog
@@ -13,6 +13,7 @@ import structlog
 from consumer.settings import AgentSettings
 from mesh.clock import Clock, SystemClock
 from mesh.control.settings import ControlSettings
+from mesh.credentials.hosts import SecretHosts
 from mesh.credentials.secrets import Secrets
 from mesh.errors import LogError, LogUnavailable, RegmeshError
 from mesh.gateway.settings import GatewaySettings
@@ -31,10 +32,11 @@ LOG = structlog.get_logger()
 
 @dataclass(frozen=True, slots=True)
 class Trust:
-    """Where registries may redirect to, besides their own host and public addresses; chosen by the operator."""
+    """What the operator of this process chose to trust; nothing on the log adds to it."""
 
-    networks: tuple[str, ...] = ()  # CIDRs
-    realms: tuple[str, ...] = ()  # origins of token servers
+    networks: tuple[str, ...] = ()  # CIDRs that registries may redirect to, besides public addresses
+    realms: tuple[str, ...] = ()  # origins of token servers that are not on their registry's own host
+    secret_hosts: SecretHosts = field(default_factory=dict)  # which hosts each secret is for
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,7 +105,8 @@ async def open_node(
         NoFolder: The data directory cannot be created.
     """
     settings = RoleSettings.read(os.environ)
-    clock, secrets = SystemClock(), Secrets(os.environ)
+    clock = SystemClock()
+    secrets = Secrets(os.environ, clock, trust.secret_hosts)
     _make_folder(data)
     log = await engines.open_log(log_url or default_log(data), clock=clock, secrets=secrets)
     try:

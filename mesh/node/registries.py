@@ -1,7 +1,6 @@
 """Clients for the registries of places, with the operator's credentials and allowed networks."""
 
 from collections.abc import Callable
-from urllib.parse import urlsplit
 
 from yarl import URL
 
@@ -15,18 +14,17 @@ from schemas.topology import Place
 def opener(node: Node, *, anonymous: bool = False) -> Callable[[Place], RegistryEndpoint]:
     """Returns a function that opens a place's registry on the running event loop.
 
-    The function raises `InvalidInput` when the place names a secret without a value.
+    The function raises `InvalidInput` when the place names a secret that has no value or is not for its host.
 
     Args:
         anonymous: Use no credentials, whatever is configured, to see what everybody can see.
     """
 
     def open_one(place: Place) -> RegistryEndpoint:
-        host = urlsplit(place.url).netloc
         return open_endpoint(
             place.name,
             place.url,
-            None if anonymous else node.secrets.credentials(place.credentials, host),
+            None if anonymous else node.secrets.credentials(place.credentials, place.url),
             clock=node.clock,
             random=node.random,
             allowed_networks=node.trust.networks,

@@ -6,6 +6,8 @@ import platform
 import secrets as randomness
 from dataclasses import dataclass, field
 
+import structlog
+
 from consumer.agent import Agent
 from consumer.blobs.relay.serve import Relays
 from consumer.blobs.transfers import RelayAccess
@@ -22,6 +24,8 @@ from mesh.node.node import Node
 from producer import Intake, Reconcile
 from schemas.names import Region
 from schemas.topology import Relay
+
+LOG = structlog.get_logger()
 
 _REGIONS_POLL_SECONDS = 0.5
 
@@ -124,17 +128,35 @@ def agent_settings(node: Node, prefetch_bytes: int | None) -> AgentSettings:
 
 
 def _relay_access(node: Node, region: Region, own_url: str | None) -> RelayAccess:
-    """Returns the relay's URL and secret as the region declares them; `own_url` is for a region without a URL."""
+    """Returns the relay's URL and secret as the region declares them; `own_url` is for a region without a URL.
+
+    Agents send the secret to the URLs that they announce to each other. So a declared URL counts only when the operator
+    of this process named it for the secret.
+    """
+    refused: str | None = None
 
     def declared() -> Relay | None:
         found = node.state.region(region)
         return found.relay if found is not None else None
 
+    def report(reason: str | None) -> None:
+        nonlocal refused
+        if reason is not None and reason != refused:
+            LOG.warning("nothing is relayed", action="relay_secret_refused", region=region, reason=reason)
+        refused = reason
+
     def secret() -> str | None:
+        if (relay := declared()) is None:
+            return None
         try:
-            return node.secrets.get(relay.secret) if (relay := declared()) is not None else None
-        except InvalidInput:
+            found = node.secrets.get_for_relays(relay.secret)
+            if relay.url is not None:
+                node.secrets.get_for(relay.secret, relay.url)
+        except InvalidInput as error:
+            report(str(error))
             return None  # without a secret, blobs are read from registries only
+        report(None)
+        return found
 
     def url() -> str | None:
         relay = declared()

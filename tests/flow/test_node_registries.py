@@ -1,6 +1,8 @@
 """Clients of registries that a node opens with the configured secrets."""
 
 import base64
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from pathlib import Path
 
 import pytest
@@ -10,12 +12,20 @@ from prometheus_client import CollectorRegistry
 from mesh.errors import Denied, InvalidInput
 from mesh.metrics import Metrics
 from mesh.node import registries
-from mesh.node.node import open_node
+from mesh.node.node import Node, Trust, open_node
 from schemas.names import Account, ObjectName, Region, SecretName
 from schemas.topology import Instance
 from tests.support.registries import stub
 
 RIGHT = "Basic " + base64.b64encode(b"anna:right").decode()
+
+
+@asynccontextmanager
+async def _node(folder: Path, url: str) -> AsyncIterator[Node]:
+    """Opens a node whose operator named `url` for the secret EU."""
+    trust, metrics = Trust(secret_hosts={"EU": {url}}), Metrics(CollectorRegistry())
+    async with open_node(None, folder / "data", trust, metrics=metrics) as node:
+        yield node
 
 
 async def test_a_rotated_secret_file_needs_no_restart(
@@ -29,8 +39,7 @@ async def test_a_rotated_secret_file_needs_no_restart(
             return web.json_response({})
         return web.Response(status=401, headers={"WWW-Authenticate": 'Basic realm="here"'})
 
-    metrics = Metrics(CollectorRegistry())
-    async with stub() as registry, open_node(None, tmp_path / "data", metrics=metrics) as node:
+    async with stub() as registry, _node(tmp_path, registry.url) as node:
         registry.answer = guard
         place = Instance(
             name=ObjectName("eu"), account=Account("game"), region=Region("frankfurt"), url=registry.url,

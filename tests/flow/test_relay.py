@@ -26,6 +26,7 @@ SECRET = "of the mesh"
 async def site(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[MeshSite]:
     """An instance in Beijing with four replicas; the agent of the last one sends nothing on."""
     monkeypatch.setenv("REGMESH_SECRET_RELAY", SECRET)
+    monkeypatch.setenv("REGMESH_SECRET_RELAY_HOSTS", "relays")
     async with mesh_site(tmp_path) as found:
         await found.registry("cn")
         for region in REPLICAS:

@@ -288,8 +288,9 @@ def test_the_gateway_is_a_daemon_of_its_own_on_kafka_and_a_miss_is_replicated(tm
             api = f"http://127.0.0.1:{ports['control']}"
             made = parts.run_regmesh("topics", "create", "-f", str(file), "--log", broker.url)
             assert made.returncode == 0, made.stderr
+            secrets_for = ("--secrets-for", str(file))
             for name, options in {
-                "control": (), "producer": (), "agent": ("--region", "shanghai"),
+                "control": secrets_for, "producer": secrets_for, "agent": ("--region", "shanghai", *secrets_for),
                 "gateway": ("--region", "shanghai", "--domain", HUB),
             }.items():  # fmt: skip
                 daemons[name] = parts.regmesh(

@@ -165,7 +165,8 @@ def _daemons(line: Line, log: str) -> None:
         daemon("agent", "agent", "--region", "frankfurt", "--listen", listen)
         until("agent is ready", lambda: parts.get(f"http://{listen}/readyz"), needs=[line.agent])
 
-    daemon("control", "control", "--listen", line.api.removeprefix("http://"))
+    mesh_file = str(line.mesh_file())  # whose webhook may be signed with HOOK
+    daemon("control", "control", "--listen", line.api.removeprefix("http://"), "--secrets-for", mesh_file)
     daemon("producer", "producer", "--listen", line.intake.removeprefix("http://"))
     until("control is ready", lambda: parts.get(f"{line.api}/readyz"), needs=line.daemons.values())
     until("producer is ready", lambda: parts.get(f"{line.intake}/readyz"), needs=line.daemons.values())

@@ -115,12 +115,15 @@ def test_from_one_file_to_kafka(reader: Reader) -> None:
     daemons: list[Process] = []
     try:
         log = {"REGMESH_LOG": broker.url, "REGMESH_DATA": str(reader.folder / "data")}
-        export, *commands = [
+        lines = [
             line.partition(" #")[0].strip()
             for line in _block("sh", "export REGMESH_LOG='kafka://kafka-1", "docs/kafka.md").splitlines()
         ]
-        assert export.startswith("export REGMESH_LOG='kafka://")
-        for command in commands:
+        exports = [line for line in lines if line.startswith("export ")]
+        assert exports[0].startswith("export REGMESH_LOG='kafka://")
+        assert exports[1:] == ["export REGMESH_SECRETS_FOR=mesh.yaml"]
+        log["REGMESH_SECRETS_FOR"] = str(reader.folder / "mesh.yaml")
+        for command in (line for line in lines if line not in exports):
             program, *arguments = reader.with_free_ports(command).split()
             assert program == "regmesh"
             if arguments[0] in ("control", "producer", "agent"):

@@ -3,7 +3,7 @@
 import asyncio
 import io
 import secrets as randomness
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Iterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
@@ -19,6 +19,7 @@ from mesh.clock import Clock, SystemClock
 from mesh.control import Control
 from mesh.control.ports import ControlPorts
 from mesh.control.settings import ControlSettings
+from mesh.credentials.hosts import SecretHosts
 from mesh.credentials.secrets import Secrets
 from mesh.log.port import Append, Log, Record
 from mesh.log.sqlite import open_log
@@ -30,9 +31,24 @@ from schemas.codec import encode
 from schemas.completions import Completion, Status, TaskError
 from schemas.envelope import make_id
 
+
+class EveryHost(Collection[str]):
+    """The hosts of a secret that an operator named for all of them."""
+
+    def __contains__(self, _: object) -> bool:
+        return True
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(())
+
+    def __len__(self) -> int:
+        return 0
+
+
 NOW = datetime(2026, 3, 1, 8, tzinfo=UTC)
 DIGEST = "sha256:" + "ab" * 32
 KEY = "whsec_" + "c2VjcmV0LXNlY3JldC1zZWNyZXQtc2VjcmV0"
+KEY_FOR_EVERY_HOST = {"ci-key": EveryHost()}  # receivers choose their ports after control has started
 QUICK = ControlSettings(webhook_timeout=2.0, webhook_first_wait=0.02, webhook_longest_wait=0.05)  # seconds
 
 MESH: dict[str, Any] = {
@@ -110,6 +126,7 @@ async def control_site(
     folder: Path,
     *,
     environment: Mapping[str, str] | None = None,
+    secret_hosts: SecretHosts = KEY_FOR_EVERY_HOST,
     clock: Clock | None = None,
     settings: ControlSettings = QUICK,
     database: str | None = None,
@@ -117,7 +134,7 @@ async def control_site(
 ) -> AsyncIterator[Site]:
     """Runs control on an embedded log in `folder`; run again on the same folder it acts as the next process."""
     clock = clock or SystemClock()
-    secrets = Secrets({} if environment is None else environment)
+    secrets = Secrets({} if environment is None else environment, hosts=secret_hosts)
     log = await open_log(folder / "mesh.db", clock=clock)
     await log.ensure([topics.STATE])
     state, metrics = MeshState(), Metrics(CollectorRegistry())

@@ -12,7 +12,10 @@ import yaml
 from tests.support import parts
 from tests.support.parts import Distribution, Process, until
 
-SECRETS = {"REGMESH_SECRET_RELAY": "relay-secret-of-the-live-test"}
+SECRETS = {
+    "REGMESH_SECRET_RELAY": "relay-secret-of-the-live-test",
+    "REGMESH_SECRET_RELAY_HOSTS": "relays",
+}
 
 
 @dataclass

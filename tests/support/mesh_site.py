@@ -17,10 +17,11 @@ from consumer.blobs.relay.serve import Relays
 from consumer.settings import AgentSettings, ParkingPolicy, TaskRetries
 from mesh.clock import SystemClock
 from mesh.control import Control
+from mesh.credentials.credentials import CredentialProvider
 from mesh.metrics import Metrics
 from mesh.node import roles, serve
 from mesh.node.cli.control_client import ControlClient
-from mesh.node.node import Node, open_node
+from mesh.node.node import Node, Trust, open_node
 from mesh.registry.builtin import BuiltinRegistry
 from mesh.registry.builtin.notify import Notify
 from mesh.registry.client import RegistryClient, open_endpoint
@@ -107,9 +108,16 @@ class MeshSite:
         running.cancel()
         await asyncio.gather(running, return_exceptions=True)
 
-    async def push(self, place: str, tag: str, image: images.Image, repository: Repository = APP) -> Digest:
+    async def push(
+        self,
+        place: str,
+        tag: str,
+        image: images.Image,
+        repository: Repository = APP,
+        credentials: CredentialProvider | None = None,
+    ) -> Digest:
         """Pushes an image, and returns when its events are on the log."""
-        async with client(self.registries[place]) as registry:
+        async with client(self.registries[place], credentials) as registry:
             await images.push(registry, repository, Tag(tag), image)
         await self.registries[place].drained()
         return image.digest
@@ -143,9 +151,11 @@ async def until(look: Callable[[], Any], *, within: float = 20) -> Any:
 
 
 @asynccontextmanager
-async def client(registry: BuiltinRegistry) -> AsyncIterator[RegistryClient]:
+async def client(
+    registry: BuiltinRegistry, credentials: CredentialProvider | None = None
+) -> AsyncIterator[RegistryClient]:
     """Opens a registry client with the rights of a destination."""
-    endpoint = open_endpoint("test", registry.url, None)
+    endpoint = open_endpoint("test", registry.url, credentials)
     try:
         yield endpoint.registry(Side.DESTINATION)
     finally:
@@ -153,11 +163,13 @@ async def client(registry: BuiltinRegistry) -> AsyncIterator[RegistryClient]:
 
 
 @asynccontextmanager
-async def mesh_site(folder: Path, settings: AgentSettings = QUICK) -> AsyncIterator[MeshSite]:
+async def mesh_site(
+    folder: Path, settings: AgentSettings = QUICK, trust: Trust | None = None
+) -> AsyncIterator[MeshSite]:
     """Runs a mesh with nothing declared and no agent."""
     async with AsyncExitStack() as stack:
         metrics = Metrics(CollectorRegistry())
-        node = await stack.enter_async_context(open_node(None, folder / "data", metrics=metrics))
+        node = await stack.enter_async_context(open_node(None, folder / "data", trust or Trust(), metrics))
         control, intake, relays = roles.control(node, None), roles.intake(node), Relays()
         url = await stack.enter_async_context(
             serve.listening("127.0.0.1:0", node, [intake.routes, control.routes, relays.routes])

@@ -123,7 +123,7 @@ class Deliver:
     async def _send(self, session: aiohttp.ClientSession, hook: Webhook, found: Delivery) -> str | None:
         """Makes one attempt. Returns None when the receiver accepted it, and otherwise the reason."""
         try:
-            secret = None if hook.secret is None else self._secrets.get(hook.secret)
+            secret = None if hook.secret is None else self._secrets.get_for(hook.secret, hook.url)
             headers = signing.headers(found.id, found.body, secret, self._clock.now())
         except InvalidInput as error:
             LOG.error(  # noqa: TRY400  # the message says what to do; a traceback adds nothing

@@ -1,29 +1,50 @@
 """Checks and parses options of the daemons before anything is opened."""
 
 import sys
+from pathlib import Path
 
 import typer
 from pydantic import TypeAdapter, ValidationError
 
 from mesh import logging
+from mesh.credentials.hosts import hosts_named_by
 from mesh.errors import InvalidInput
+from mesh.node import mesh_file
 from mesh.node.addresses import is_http_url
+from mesh.node.mesh_file import MeshFile
 from mesh.node.node import Trust
 from mesh.registry.auth import parse_realms
 from mesh.registry.egress import parse_networks
+from mesh.rules.validation import declarations
 from schemas.names import Region
 from schemas.topology import Domain
 
 
-def parse_trust(networks: list[str] | None, realms: list[str] | None) -> Trust:
-    """Returns the values of --allow-network and --token-realm.
+def parse_trust(
+    networks: list[str] | None, realms: list[str] | None, secrets_for: MeshFile | None = None
+) -> Trust:
+    """Returns the values of --allow-network and --token-realm, and what the operator's mesh file names for secrets.
 
     Raises:
-        InvalidInput: One is not a CIDR, or not a URL.
+        InvalidInput: One is not a CIDR, or not a URL; or a URL of the file has no usable host.
     """
     parse_networks(networks or ())
     parse_realms(realms or ())
-    return Trust(tuple(networks or ()), tuple(realms or ()))
+    placed = declarations.judge(secrets_for.document)[0] if secrets_for is not None else []
+    return Trust(tuple(networks or ()), tuple(realms or ()), hosts_named_by(item.thing for item in placed))
+
+
+def read_secrets_for(file: Path | None) -> MeshFile | None:
+    """Returns the file that --secrets-for names.
+
+    Raises:
+        InvalidFile: It cannot be read, or has problems by itself.
+    """
+    if file is None:
+        return None
+    found = mesh_file.read(file)
+    mesh_file.check(found)
+    return found
 
 
 def require_shared_log(log: str | None) -> str:

@@ -26,6 +26,7 @@ from mesh.node.cli.options import (
     LogFormat,
     LogUrl,
     PrefetchBytes,
+    SecretsFor,
     SharedLog,
     TokenRealm,
     option,
@@ -90,7 +91,7 @@ def up(
     if engines.is_new(log or default_log(data)):  # else FILE may refer to what the log has declared already
         mesh_file.check(document)
     gateways = parse_gateways(gateway)
-    trust = daemon_options.parse_trust(allow_network, token_realm)
+    trust = daemon_options.parse_trust(allow_network, token_realm, document)
 
     async def main(stopping: asyncio.Event) -> None:
         async with AsyncExitStack() as stack:
@@ -141,6 +142,7 @@ def producer(
     listen: Listen = "127.0.0.1:8081",
     allow_network: AllowNetwork = None,
     token_realm: TokenRealm = None,
+    secrets_for: SecretsFor = None,
     log_format: LogFormat = "auto",
 ) -> None:
     """Run a producer: it writes events to the log.
@@ -149,7 +151,9 @@ def producer(
     Example: regmesh producer --log kafka://kafka-1:9092
     """
     daemon_options.set_up_logging(log_format)
-    trust = daemon_options.parse_trust(allow_network, token_realm)
+    trust = daemon_options.parse_trust(
+        allow_network, token_realm, daemon_options.read_secrets_for(secrets_for)
+    )
 
     async def main(stopping: asyncio.Event) -> None:
         async with open_node(daemon_options.require_shared_log(log), data, trust) as node:
@@ -171,6 +175,7 @@ def agent(
     relay_url: RelayUrl = None,
     allow_network: AllowNetwork = None,
     token_realm: TokenRealm = None,
+    secrets_for: SecretsFor = None,
     prefetch_bytes: PrefetchBytes = None,
     log_format: LogFormat = "auto",
 ) -> None:
@@ -181,7 +186,9 @@ def agent(
     daemon_options.set_up_logging(log_format)
     name = daemon_options.parse_region(region)
     daemon_options.check_http_url("--relay-url", relay_url)
-    trust = daemon_options.parse_trust(allow_network, token_realm)
+    trust = daemon_options.parse_trust(
+        allow_network, token_realm, daemon_options.read_secrets_for(secrets_for)
+    )
 
     async def main(stopping: asyncio.Event) -> None:
         relays = Relays()
@@ -207,6 +214,7 @@ def control(
     data: DataDir = DEFAULT_DATA,
     listen: Listen = "127.0.0.1:8080",
     database: Database = None,
+    secrets_for: SecretsFor = None,
     log_format: LogFormat = "auto",
 ) -> None:
     """Run control: declarations, sync log, webhooks, API.
@@ -214,9 +222,10 @@ def control(
     Example: regmesh control --log kafka://kafka-1:9092
     """
     daemon_options.set_up_logging(log_format)
+    trust = daemon_options.parse_trust(None, None, daemon_options.read_secrets_for(secrets_for))
 
     async def main(stopping: asyncio.Event) -> None:
-        async with open_node(daemon_options.require_shared_log(log), data) as node:
+        async with open_node(daemon_options.require_shared_log(log), data, trust) as node:
             role = roles.control(node, database)
             async with serve.listening(listen, node, [role.routes]), lifecycle.background(role.run()):
                 await stopping.wait()

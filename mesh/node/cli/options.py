@@ -100,6 +100,16 @@ TokenRealm = Annotated[
         metavar="URL",
     ),
 ]
+SecretsFor = Annotated[
+    Path | None,
+    option(
+        "The mesh.yaml that is applied: the hosts that it names with a secret may get that secret.",
+        "--secrets-for",
+        envvar="REGMESH_SECRETS_FOR",
+        metavar="FILE",
+        show_default="only REGMESH_SECRET_<NAME>_HOSTS",
+    ),
+]
 PrefetchBytes = Annotated[
     int | None,
     option(

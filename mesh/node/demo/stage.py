@@ -11,12 +11,13 @@ from pathlib import Path
 from consumer.blobs.relay.serve import Relays
 from consumer.settings import AgentSettings
 from mesh.clock import SystemClock
+from mesh.credentials.hosts import RELAYS
 from mesh.gateway import GatewayOptions
 from mesh.node import lifecycle, roles, serve
 from mesh.node.cli.control_client import ControlClient
 from mesh.node.cli.gateway import open_gateway
 from mesh.node.demo import topology
-from mesh.node.node import Node, open_node
+from mesh.node.node import Node, Trust, open_node
 from mesh.registry.builtin import BuiltinRegistry
 from mesh.registry.builtin.notify import Notify
 from mesh.registry.client import RegistryClient, open_endpoint
@@ -54,8 +55,9 @@ class Stage:
 async def open_stage(folder: Path) -> AsyncIterator[Stage]:
     """Runs the mesh until the block ends, with all files in `folder`."""
     os.environ[f"REGMESH_SECRET_{topology.RELAY_SECRET}"] = secrets.token_hex(16)
+    trust = Trust(secret_hosts={topology.RELAY_SECRET: {RELAYS}})
     async with AsyncExitStack() as stack:
-        node = await stack.enter_async_context(open_node(None, folder))
+        node = await stack.enter_async_context(open_node(None, folder, trust))
         control, intake, relays = roles.control(node, None), roles.intake(node), Relays()
         url = await stack.enter_async_context(
             serve.listening("127.0.0.1:0", node, [intake.routes, control.routes, relays.routes])

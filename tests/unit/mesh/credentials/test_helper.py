@@ -55,7 +55,7 @@ class Workplace:
         return Secrets(self.environment, self.clock)
 
     async def credentials(self, host: str = HOST, secrets: Secrets | None = None) -> Credentials | None:
-        return await (secrets or self.secrets()).credentials(None, host).refresh(Side.SOURCE)
+        return await (secrets or self.secrets()).credentials(None, f"https://{host}").refresh(Side.SOURCE)
 
     async def failure(self) -> str:
         with pytest.raises(HelperFailed) as caught:

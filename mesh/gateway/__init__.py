@@ -4,8 +4,9 @@
                                               a miss here -> misses ==> mesh.commands -> producer, agent
     401 of a place -> headers (challenge rewritten) -> client -> GET /token/{place} -> tokens -> the place's realm
 
-It stores nothing and decides nothing about rights: the client's Authorization goes to the place that serves, and that
-place decides. `request`, `nearest`, `outcome`, `headers`, `byte_ranges` and `client_config` decide without any I/O.
+It stores nothing and decides nothing about rights: the client's Authorization goes to the places of the account that
+owns the domain, and each decides. `request`, `nearest`, `outcome`, `headers`, `byte_ranges` and `client_config` decide
+without any I/O.
 """
 
 from aiohttp import web

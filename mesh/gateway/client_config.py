@@ -19,7 +19,8 @@ def hosts_toml(
 ) -> str:
     """Returns the file `<config_path>/<domain>/hosts.toml`.
 
-    containerd asks the hosts in their order, and `server` last, until one has the image. No host may be pushed to.
+    containerd asks the hosts in their order, and `server` last, until one has the image, and sends each of them its
+    credentials for the domain. So only places of the account that owns the domain are hosts. None may be pushed to.
 
     Args:
         gateway: The URL of a gateway that is asked before all places.
@@ -28,6 +29,12 @@ def hosts_toml(
     if gateway is not None:
         lines += _toml_host(gateway, f"the gateway of {region}")
     for one in instances:
+        if not one.takes_credentials:
+            lines += [
+                f"# omitted: instance {one.instance.name} is of another account, which needs a gateway",
+                "",
+            ]
+            continue
         for candidate in one.candidates:
             lines += _toml_host(candidate.place.url, f"{candidate.place.name} in {candidate.place.region}")
     return "\n".join(lines)
@@ -43,10 +50,12 @@ def _toml_host(url: str, comment: str) -> Iterable[str]:
 def dns_zone(domain: str, region: Region, instances: Sequence[RankedInstance]) -> str:
     """Returns a zone fragment with the places of the first listed instance, since DNS cannot choose by image.
 
+    An instance of another account than the one that owns the domain is no choice: clients send their credentials there.
     All names are absolute, so any zone may `$INCLUDE` it. DNS knows no ports: they are comments. A CNAME allows no
     other records beside it, so it names the nearest place only.
     """
-    hosts = [_host(candidate.place) for one in instances[:1] for candidate in one.candidates]
+    served = next((one for one in instances if one.takes_credentials), None)
+    hosts = [_host(candidate.place) for candidate in (served.candidates if served is not None else ())]
     lines = [f"; {domain} for clients in {region}, nearest first", f"$TTL {_TTL}"]
     for host in hosts:
         lines += [
@@ -54,7 +63,8 @@ def dns_zone(domain: str, region: Region, instances: Sequence[RankedInstance]) -
         ]  # fmt: skip
     lines += [
         f"; omitted: instance {one.instance.name} is of this domain too, which needs a gateway"
-        for one in instances[1:]
+        for one in instances
+        if one is not served
     ]
     return "\n".join([*lines, ""])
 

@@ -18,7 +18,8 @@ from schemas.names import PlaceName
 
 Headers = CIMultiDictProxy[str]
 
-_REQUEST = ("Authorization", "Accept", "Range", "If-Range", "If-None-Match", "If-Modified-Since")
+AUTHORIZATION = "Authorization"
+_REQUEST = (AUTHORIZATION, "Accept", "Range", "If-Range", "If-None-Match", "If-Modified-Since")
 _RESPONSE = (
     "Content-Type", "Content-Length", "Content-Range", "Content-Encoding", "Accept-Ranges", "ETag", "Last-Modified",
     "Cache-Control", "Docker-Content-Digest", "OCI-Filters-Applied", "Retry-After",
@@ -34,6 +35,11 @@ def selected(headers: Mapping[str, str], *names: str) -> dict[str, str]:
 def for_place(headers: Headers) -> dict[str, str]:
     """Returns the headers of a client's request that are forwarded to a place."""
     return {name: ", ".join(headers.getall(name)) for name in _REQUEST if name in headers}
+
+
+def anonymous(headers: Mapping[str, str]) -> dict[str, str]:
+    """Returns the headers for a place that the client's credentials are not for."""
+    return {name: value for name, value in headers.items() if name != AUTHORIZATION}
 
 
 def for_client(status: int, headers: Headers, page: URL) -> dict[str, str]:

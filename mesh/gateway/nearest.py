@@ -3,6 +3,9 @@
 Instances come in the order of their listing: where two have an image of one name, the first wins. The places of each
 are those in the jurisdiction of the region, nearest first: the own region, then by the cost that the place's region
 declares for its link to this one, else by the measured round trip. Places that do not answer come last.
+
+The account that is listed first owns the domain: clients' credentials are for its registries, and go to no others.
+Which account that is depends on declarations alone, never on what a registry answers or whether it does.
 """
 
 from collections import defaultdict
@@ -11,7 +14,7 @@ from dataclasses import dataclass
 
 from mesh.rules import boundary
 from mesh.rules.state import MeshState
-from schemas.names import PlaceName, Region
+from schemas.names import Account, PlaceName, Region
 from schemas.topology import Instance, Place
 
 _UNKNOWN = float("inf")
@@ -41,15 +44,21 @@ class Candidate:
 
 @dataclass(frozen=True, slots=True)
 class RankedInstance:
-    """An instance with its places, nearest first."""
+    """An instance with its places, nearest first.
+
+    Args:
+        takes_credentials: Whether the instance belongs to the account that owns the domain.
+    """
 
     instance: Instance
     candidates: tuple[Candidate, ...]
+    takes_credentials: bool
 
 
 GetProbeResult = Callable[[PlaceName], ProbeResult]
 _DeclaredPlace = tuple[Place, float | None]  # a place, and its distance as far as that is declared
-_Domains = Mapping[str, list[tuple[Instance, list[_DeclaredPlace]]]]
+_Listed = list[tuple[Instance, list[_DeclaredPlace]]]
+_Domains = Mapping[str, _Listed]
 
 
 class NearestPlaces:
@@ -62,11 +71,20 @@ class NearestPlaces:
 
     def ranked(self, domain: str, probe_result: GetProbeResult) -> list[RankedInstance]:
         """Returns the instances that may serve `domain`, in the order of listing; empty when none may."""
+        listed = self._derived().get(domain, [])
         return [
-            RankedInstance(instance, _by_distance(places, probe_result))
-            for instance, places in self._derived().get(domain, [])
+            RankedInstance(instance, _by_distance(places, probe_result), instance.account == _owner(listed))
+            for instance, places in listed
             if places
         ]
+
+    def takes_credentials(self, place: Place) -> bool:
+        """Returns whether the account of a place owns the domain of its instance."""
+        return any(
+            place.account == _owner(listed)
+            for listed in self._derived().values()
+            if any(instance.name == place.instance for instance, _ in listed)
+        )
 
     def is_declared(self, domain: str) -> bool:
         """Returns whether an instance has this domain, here or in another jurisdiction."""
@@ -98,6 +116,11 @@ class NearestPlaces:
             domain: [(it, places.get(it.name, [])) for it in self._state.instances_of(domain)]
             for domain in domains
         }
+
+
+def _owner(listed: _Listed) -> Account | None:
+    """Returns the account that owns a domain, also when it has no place in the jurisdiction of this region."""
+    return listed[0][0].account if listed else None
 
 
 def _by_distance(places: Iterable[_DeclaredPlace], probe_result: GetProbeResult) -> tuple[Candidate, ...]:

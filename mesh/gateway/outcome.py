@@ -2,7 +2,7 @@
 
 The borders between accounts are kept here. After a refusal no other account is asked, so that its content never
 replaces what was refused. While an instance does not answer it may hold what is asked for by name, so that another
-account's artifact of the same name is no answer either.
+account's artifact of the same name is no answer either. Credentials go to one account only (`nearest`).
 """
 
 from collections.abc import Sequence
@@ -39,7 +39,7 @@ class Inquiry:
 
     Args:
         by_name: Whether a tag or list is asked for, which may differ between instances, and not a digest.
-        authorized: Whether the client sends credentials.
+        authorized: Whether the client sends credentials, and they are for this instance.
     """
 
     by_name: bool

@@ -8,6 +8,7 @@ from aiohttp import ClientResponse
 from cachetools import LRUCache
 
 from mesh.errors import ContentMismatch, ContentRefused, RegistryError, Unreachable
+from mesh.gateway import headers
 from mesh.gateway.nearest import Candidate, RankedInstance
 from mesh.gateway.outcome import Inquiry, Outcome, may_ask, outcome_of
 from mesh.gateway.request import Endpoint, ErrorResponse, Pull, not_found
@@ -62,10 +63,15 @@ class Served:
 
 @dataclass(frozen=True, slots=True)
 class Challenged:
-    """A place refused, with 401 or 403; the headers say how it wants to be asked. The response is closed."""
+    """A place refused, with 401 or 403; the headers say how it wants to be asked. The response is closed.
+
+    Args:
+        takes_credentials: Whether clients' credentials are for this place, so that they may be asked for them.
+    """
 
     place: Place
     response: ClientResponse
+    takes_credentials: bool
 
 
 @dataclass(slots=True)
@@ -93,7 +99,8 @@ class PlaceSearch:
         for one in instances:
             if not may_ask(one.instance.account, previous):
                 break
-            inquiry = Inquiry(self.pull.is_by_name, "Authorization" in self.headers)
+            authorized = one.takes_credentials and headers.AUTHORIZATION in self.headers
+            inquiry = Inquiry(self.pull.is_by_name, authorized)
             if (found := await self._ask_instance(one, inquiry)) is not None:
                 return found
             previous.append((one.instance.account, inquiry))
@@ -102,7 +109,7 @@ class PlaceSearch:
     async def _ask_instance(self, instance: RankedInstance, inquiry: Inquiry) -> Served | None:
         refusals: list[Challenged] = []
         for candidate in instance.candidates:
-            found = await self.ask(candidate)
+            found = await self.ask(candidate, takes_credentials=instance.takes_credentials)
             outcome = found if isinstance(found, Outcome) else outcome_of(found.response.status)
             self.negative_cache.record(candidate.place, self.pull, outcome)
             if isinstance(found, Served):
@@ -119,12 +126,18 @@ class PlaceSearch:
             self.refusal = refusals[0]
         return None
 
-    async def ask(self, candidate: Candidate) -> Served | Challenged | Outcome:
-        """Forwards the request to one place and returns its response, or why it did not serve."""
+    async def ask(self, candidate: Candidate, *, takes_credentials: bool) -> Served | Challenged | Outcome:
+        """Forwards the request to one place and returns its response, or why it did not serve.
+
+        Args:
+            candidate: The place.
+            takes_credentials: Whether the client's credentials are for it; else it is asked without them.
+        """
         place = candidate.place
+        sent = self.headers if takes_credentials else headers.anonymous(self.headers)
         try:
             response = await self.upstreams.client(place).send(
-                UpstreamRequest(self.pull.method, self.pull.path, self.pull.query, self.headers)
+                UpstreamRequest(self.pull.method, self.pull.path, self.pull.query, sent)
             )
             outcome = outcome_of(response.status)
             if outcome is Outcome.SERVED:
@@ -135,20 +148,20 @@ class PlaceSearch:
                 self.upstreams.mark_down(place, str(error))
             self.unavailable.append(place)
             return Outcome.UNAVAILABLE
-        return self._recorded(place, response, outcome)
+        if outcome in (Outcome.UNAUTHORIZED, Outcome.DENIED):
+            return Challenged(place, response, takes_credentials)
+        self._record(place, response, outcome)
+        return outcome
 
-    def _recorded(self, place: Place, response: ClientResponse, outcome: Outcome) -> Challenged | Outcome:
+    def _record(self, place: Place, response: ClientResponse, outcome: Outcome) -> None:
         if outcome is Outcome.ABSENT:
             self.absent.append(place)
-        elif outcome is Outcome.UNAVAILABLE:
+        else:
             self.unavailable.append(place)
             self.throttled = self.throttled or response.status == 429
             self.retry_after = response.headers.get("Retry-After", self.retry_after)
             if response.status >= 500:
                 self.upstreams.mark_down(place, f"{response.status} to a client's request")
-        else:
-            return Challenged(place, response)
-        return outcome
 
     async def _manifest(self, place: Place, response: ClientResponse) -> bytes | None:
         """Reads a manifest whole and checks it, so that the next place can serve when this one breaks off or is wrong.

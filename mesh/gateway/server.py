@@ -31,8 +31,11 @@ LOG = structlog.get_logger()
 
 _HOST = re.compile(r"(?:[A-Za-z0-9.-]{1,253}|\[[0-9A-Fa-f:.]{2,45}\])(?::\d{1,5})?", re.ASCII)
 _NO_PLACE = "none"  # in metrics
+_NOT_FOR_OTHERS = (
+    "a registry requires credentials, and those of this domain are for another account's registries"
+)
 _RANGE_NOT_SATISFIABLE = 416
-_REST_HEADERS = ("Authorization", "Accept")  # of a request, when the rest of a blob is requested
+_REST_HEADERS = (headers.AUTHORIZATION, "Accept")  # of a request, when the rest of a blob is requested
 
 
 @dataclass(slots=True)
@@ -92,6 +95,8 @@ class GatewayServer:
         name = request.match_info["place"]
         for place in self.nearest.places(self.options.domain):
             if place.name == name:
+                if not self.nearest.takes_credentials(place):
+                    raise ErrorResponse(403, "DENIED", _NOT_FOR_OTHERS)
                 return await self.tokens.forward(place, request)
         raise ErrorResponse(404, "NAME_UNKNOWN", "no place that this gateway asks has this name")
 
@@ -102,17 +107,16 @@ class GatewayServer:
     async def _base(
         self, pull: Pull, instances: list[RankedInstance], request: web.Request
     ) -> web.StreamResponse:
-        """Serves `/v2/`: requires credentials when one of the domain's registries does and none accepts them."""
-        refusal: Challenged | None = None
-        with_credentials, accepted = "Authorization" in request.headers, False
-        for instance in instances:
-            found = await self._base_of(pull, instance, request)
-            if isinstance(found, Challenged):
-                refusal = refusal or found
-            accepted = accepted or isinstance(found, Served)
-        if refusal is not None and not (with_credentials and accepted):
+        """Serves `/v2/`: requires credentials when a registry of the domain's owner does and none accepts them."""
+        found = [(one.takes_credentials, await self._base_of(pull, one, request)) for one in instances]
+        owners = [it for takes_credentials, it in found if takes_credentials]
+        accepted = headers.AUTHORIZATION in request.headers and any(isinstance(it, Served) for it in owners)
+        refusal = next((it for it in owners if isinstance(it, Challenged)), None)
+        if refusal is not None and not accepted:
             return self._refusal(refusal, request)
-        if not accepted:
+        if not any(isinstance(it, Served) for _, it in found):
+            if other := next((it for _, it in found if isinstance(it, Challenged)), None):
+                return self._refusal(other, request)
             raise ErrorResponse(
                 503, "UNAVAILABLE", "no place of this domain answers now", {"Retry-After": "5"}
             )
@@ -124,7 +128,7 @@ class GatewayServer:
         """Returns the response of an instance's nearest place that answers; None when none does."""
         search = self._search(pull, headers.for_place(request.headers))
         for candidate in instance.candidates:
-            found = await search.ask(candidate)
+            found = await search.ask(candidate, takes_credentials=instance.takes_credentials)
             if isinstance(found, Served | Challenged):
                 found.response.close()
                 return found
@@ -158,6 +162,10 @@ class GatewayServer:
         )  # fmt: skip
 
     def _refusal(self, challenged: Challenged, request: web.Request) -> web.Response:
+        if not challenged.takes_credentials:
+            # Its challenge is not passed on: the client would answer it with the credentials of this domain.
+            self._count(challenged.place.name, 403)
+            return _error_response(ErrorResponse(403, "DENIED", _NOT_FOR_OTHERS), CIMultiDict())
         status = challenged.response.status
         self._count(challenged.place.name, status)
         code, message = (

@@ -29,6 +29,7 @@ from tests.support.token_registry import BASIC, PASSWORD, USER, token_registry
 REGIONS = [{"name": "beijing", "jurisdiction": "cn"}, {"name": "shanghai", "jurisdiction": "cn"}]
 BASIC_OF_GAME = "Basic " + base64.b64encode(b"game:guess-me").decode()
 IMAGE = images.image(layers=[b"a layer"])
+OTHER = images.image(layers=[b"of nobody"])
 
 
 @pytest.fixture
@@ -127,6 +128,94 @@ async def test_nor_through_another_instance_of_the_account_that_refused(site: Me
             await hub.ask(f"{APP}/manifests/v2", Authorization=wrong)
         ).status == 200  # of the same account
         assert team.traffic.requests["GET", "manifest"] == 0
+
+
+@pytest.mark.parametrize("status", [401, 403, 404, 503])
+async def test_credentials_reach_no_registry_of_another_account(site: MeshSite, status: int) -> None:
+    """Whatever that registry answers, first to probes and then to what the first account lacks."""
+    await closed(site, "cn")
+    async with stub() as other:
+        other.says(status, WWW_Authenticate='Basic realm="evil"')
+        await declare(
+            site,
+            {"name": "cn", "url": site.registries["cn"].url},
+            {"name": "team", "account": "team", "url": other.url},
+        )
+        async with gateway(site, "shanghai") as hub:
+            assert (await hub.ask("", Authorization=BASIC_OF_GAME)).status == 200
+            for method in ("GET", "HEAD"):
+                for path in (
+                    f"{APP}/manifests/none",
+                    f"{APP}/manifests/{OTHER.digest}",
+                    "team/app/tags/list",
+                ):
+                    asked = len(other.asked)
+                    found = await hub.ask(path, method, Authorization=BASIC_OF_GAME)
+                    assert found.status == (403 if status == 401 else status)
+                    assert "WWW-Authenticate" not in found.headers
+                    assert len(other.asked) > asked
+            await site.registries["cn"].stop()
+            await hub.ask(f"{APP}/manifests/{OTHER.digest}", Authorization=BASIC_OF_GAME)
+            await hub.ask("", Authorization=BASIC_OF_GAME)
+        assert set(other.authorizations()) == {None}
+
+
+async def test_the_first_account_owns_the_domain_even_where_none_of_its_registries_may_serve(
+    site: MeshSite,
+) -> None:
+    async with stub() as other:
+        other.says(401, WWW_Authenticate='Basic realm="evil"')
+        await site.apply({
+            "regions": [*REGIONS, {"name": "frankfurt", "jurisdiction": "global"}],
+            "instances": [
+                {"name": "cn", "account": "game", "region": "beijing", "url": "http://127.0.0.1:1", "domain": HUB},
+                {"name": "eu", "account": "team", "region": "frankfurt", "url": other.url, "domain": HUB},
+            ],
+        })  # fmt: skip
+        async with gateway(site, "frankfurt") as hub:
+            for path in ("", f"{APP}/manifests/v1"):
+                refused = await hub.ask(path, Authorization=BASIC_OF_GAME)
+                assert (refused.status, refused.code) == (403, "DENIED")
+                assert "WWW-Authenticate" not in refused.headers
+        assert set(other.authorizations()) == {None}
+
+
+async def test_no_token_request_is_forwarded_to_a_registry_of_another_account(site: MeshSite) -> None:
+    async with token_registry(str(APP), IMAGE) as inner:
+        await site.registry("cn")
+        await declare(
+            site,
+            {"name": "cn", "url": site.registries["cn"].url},
+            {"name": "team", "account": "team", "url": inner.url},
+        )
+        async with gateway(site, "shanghai") as hub:
+            for authorization in ({}, {"Authorization": BASIC}):
+                asked = await hub.ask(f"{APP}/manifests/v1", **authorization)
+                assert (asked.status, asked.code) == (403, "DENIED")
+                assert "WWW-Authenticate" not in asked.headers
+                assert (await hub.ask("/token/team", **authorization)).status == 403
+            form = {"grant_type": "password", "username": USER, "password": PASSWORD, "service": "x"}
+            async with hub.session.post(
+                f"{hub.url}/token/team", data=form, headers={"Host": HUB}
+            ) as response:
+                assert response.status == 403
+        assert inner.forms == []
+
+
+async def test_a_wrong_password_is_not_accepted_because_another_account_serves_everybody(
+    site: MeshSite,
+) -> None:
+    await closed(site, "cn")
+    await site.registry("team")
+    await declare(
+        site,
+        {"name": "cn", "url": site.registries["cn"].url},
+        {"name": "team", "account": "team", "url": site.registries["team"].url},
+    )
+    wrong = "Basic " + base64.b64encode(b"game:no").decode()
+    async with gateway(site, "shanghai") as hub:
+        assert (await hub.ask("", Authorization=wrong)).status == 401
+        assert (await hub.ask("", Authorization=BASIC_OF_GAME)).status == 200
 
 
 async def test_an_internal_error_in_the_middle_of_a_body_cuts_it(

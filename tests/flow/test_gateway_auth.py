@@ -143,17 +143,12 @@ async def test_credentials_reach_no_registry_of_another_account(site: MeshSite, 
         )
         async with gateway(site, "shanghai") as hub:
             assert (await hub.ask("", Authorization=BASIC_OF_GAME)).status == 200
-            for method in ("GET", "HEAD"):
-                for path in (
-                    f"{APP}/manifests/none",
-                    f"{APP}/manifests/{OTHER.digest}",
-                    "team/app/tags/list",
-                ):
-                    asked = len(other.asked)
-                    found = await hub.ask(path, method, Authorization=BASIC_OF_GAME)
-                    assert found.status == (403 if status == 401 else status)
-                    assert "WWW-Authenticate" not in found.headers
-                    assert len(other.asked) > asked
+            for path in (f"{APP}/manifests/none", f"{APP}/manifests/{OTHER.digest}", "team/app/tags/list"):
+                asked = len(other.asked)
+                found = await hub.ask(path, Authorization=BASIC_OF_GAME)
+                assert found.status == (403 if status == 401 else status)
+                assert "WWW-Authenticate" not in found.headers
+                assert len(other.asked) > asked
             await site.registries["cn"].stop()
             await hub.ask(f"{APP}/manifests/{OTHER.digest}", Authorization=BASIC_OF_GAME)
             await hub.ask("", Authorization=BASIC_OF_GAME)

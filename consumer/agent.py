@@ -18,7 +18,7 @@ from consumer.image.admission import Admission, PublicView
 from consumer.image.job import Services
 from consumer.image.tag_owners import TagOwners
 from consumer.pipeline.consume import Consume
-from consumer.pipeline.heartbeat import Reporter, count_backlog
+from consumer.pipeline.heartbeat import Reporter, count_backlog, count_rule_backlog
 from consumer.pipeline.lanes import Lanes
 from consumer.pipeline.park import Parking
 from consumer.pipeline.region_status import RegionStatus
@@ -183,7 +183,8 @@ class Agent:
 
     async def _heartbeat(self, lanes: Lanes) -> None:
         backlog = count_backlog(lanes.entries(), self._parking.own())
-        await self._reporter.heartbeat(len(self._runner.running), backlog)
+        rules = count_rule_backlog(lanes.entries(), self._parking.own())
+        await self._reporter.heartbeat(len(self._runner.running), backlog, rules)
 
     async def _report_lags(self) -> None:
         """Apart from the heartbeat, which nothing may delay: an agent without one counts as dead."""

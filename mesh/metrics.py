@@ -142,6 +142,7 @@ class Metrics:
             "replica",
             "state",
         )
+        self._of_freshness()
         self.completions = counter(
             "completions_total", "Completions written to the sync log, by status.", "status"
         )
@@ -150,6 +151,32 @@ class Metrics:
             "Deliveries by outcome: delivered, retried, given_up.",
             "webhook",
             "outcome",
+        )
+
+    def _of_freshness(self) -> None:
+        gauge = self._gauge
+        self.freshness_promise = gauge(
+            "freshness_promise_seconds", "The freshness promise of a rule or replica.", "rule"
+        )
+        self.oldest_push = gauge(
+            "oldest_push_seconds",
+            "Age of the oldest push that a rule or replica with a promise has not applied; NaN while unknown.",
+            "rule",
+        )
+        self.freshness_missed = gauge(
+            "freshness_missed", "1 while the freshness promise of a rule or replica is being missed.", "rule"
+        )
+        self.freshness_kept = gauge(
+            "freshness_kept_ratio",
+            "Share of the tasks of a window (1h, 1d) that kept the promise; NaN without tasks.",
+            "rule",
+            "window",
+        )
+        self.freshness_burn_rate = gauge(
+            "freshness_burn_rate",
+            "How many times faster than the objective allows a promise was missed in a window (5m, 30m, 1h, 6h).",
+            "rule",
+            "window",
         )
 
     def _of_the_gateway(self) -> None:

@@ -153,17 +153,34 @@ class DestinationBacklog(BaseModel):
     bytes_left: int = Field(default=0, ge=0)  # of running tasks whose size is known
 
 
+class RuleBacklog(BaseModel):
+    """What an agent has still to do for one rule or replica, parked tasks included."""
+
+    model_config = ConfigDict(frozen=True)
+
+    tasks: int = Field(ge=0)
+    oldest_push: Time | None = (
+        None  # when the oldest event happened, by its registry's clock; None: all are listed
+    )
+
+
+MAX_RULE_BACKLOGS = 500  # in one heartbeat, so that it stays one small record
+
+
 class Heartbeat(Record):
     """A sign of life of an agent. Topic `mesh.<region>.status`, key agent id, every 10 s; a clean stop deletes it."""
 
     kind: ClassVar[str] = "heartbeat"
 
+    version: str = "1.1"
     agent: str
     region: Region
     rules_rev: int
     running: int = Field(ge=0)
     places: dict[str, str] = Field(default_factory=dict)  # READY or "Failed: reason" of each place it uses
     waiting: dict[str, DestinationBacklog] = Field(default_factory=dict)  # by destination
+    rules: dict[str, RuleBacklog] | None = Field(default=None, exclude_if=lambda rules: rules is None)
+    """Since 1.1: the backlogs with the oldest pushes, by rule or replica; None: of an agent of an older version."""
     relay: str | None = None  # the URL at which other agents may request blobs from it
 
     @property

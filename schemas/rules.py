@@ -5,6 +5,7 @@ from typing import Annotated, Any, ClassVar, Literal
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
 
 from schemas.declared import Declared, Noun
+from schemas.durations import Duration
 from schemas.names import ObjectName, PlaceName, Repository
 from schemas.platforms import Platform
 
@@ -126,6 +127,10 @@ Speed = Annotated[int, Field(strict=True, ge=1024)]  # bytes a second
 DeletionShare = Annotated[int, Field(strict=True, ge=0, le=100)]
 DEFAULT_DELETION_SHARE = 20
 
+# Within which time of a push its task should have ended; None = no promise. A declaration without one is written as
+# before, so that older versions can read it.
+Freshness = Annotated[Duration | None, Field(exclude_if=lambda freshness: freshness is None)]
+
 
 class Rule(Declared):
     """A rule that copies what passes all its filters from `source` to `destination`; without filters, everything."""
@@ -146,6 +151,7 @@ class Rule(Declared):
     trigger: Trigger = EventBased()
     backfill: bool = False  # whether existing artifacts are copied when the rule is declared or changed
     prefetch: bool = False  # whether layers are copied while their image is still being pushed
+    freshness: Freshness = None
     enabled: bool = True
 
     @property

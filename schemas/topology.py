@@ -10,7 +10,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validat
 
 from schemas.declared import Declared, Noun
 from schemas.names import Account, ObjectName, PlaceName, Region, SecretName
-from schemas.rules import Speed
+from schemas.rules import Freshness, Speed
 
 # The notification formats that the intake reads; docs/registries.md describes how each registry is set up.
 RegistryKind = Literal["distribution", "gitlab", "harbor", "zot", "quay", "acr", "ecr", "google", "tcr"]
@@ -130,6 +130,7 @@ class Replica(Declared):
     region: Region
     url: BaseUrl
     credentials: SecretName | None = None
+    freshness: Freshness = None
 
     @model_validator(mode="before")
     @classmethod

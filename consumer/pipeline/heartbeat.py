@@ -10,7 +10,7 @@ from consumer.ports import AgentPorts
 from consumer.progress import TaskRun
 from mesh.log.port import Append
 from schemas import codec, topics
-from schemas.completions import DestinationBacklog, Heartbeat
+from schemas.completions import MAX_RULE_BACKLOGS, DestinationBacklog, Heartbeat, RuleBacklog
 from schemas.envelope import Time, make_id
 from schemas.names import PlaceName
 from schemas.parked import Parked
@@ -25,8 +25,13 @@ class Reporter:
         self._topic = topics.status(ports.region)
         self._writing = asyncio.Lock()
 
-    async def heartbeat(self, running: int, waiting: Mapping[PlaceName, DestinationBacklog]) -> None:
-        """Writes a heartbeat with the number of running tasks and the backlog of each destination."""
+    async def heartbeat(
+        self,
+        running: int,
+        waiting: Mapping[PlaceName, DestinationBacklog],
+        rules: Mapping[PlaceName, RuleBacklog],
+    ) -> None:
+        """Writes a heartbeat with the number of running tasks and the backlog of each destination and rule."""
         ports = self._ports
         now = ports.clock.now()
         heartbeat = Heartbeat(
@@ -34,6 +39,7 @@ class Reporter:
             rules_rev=ports.rules.rev, running=running, relay=self._relay(),
             places={str(place): state for place, state in ports.places.states().items()},
             waiting={str(place): backlog for place, backlog in waiting.items()},
+            rules={str(rule): backlog for rule, backlog in rules.items()},
         )  # fmt: skip
         await ports.log.append([Append(self._topic, ports.agent, codec.encode(heartbeat))])
 
@@ -83,3 +89,31 @@ def count_backlog(
         place: DestinationBacklog(tasks=len(times), oldest=min(times.values()), bytes_left=bytes_left[place])
         for place, times in since.items()
     }
+
+
+def count_rule_backlog(entries: Iterable[Entry], parked: Iterable[Parked]) -> Mapping[PlaceName, RuleBacklog]:
+    """Returns what the agent has left to do for each rule and replica; a parked task that runs again counts once.
+
+    Of many, those whose oldest push is oldest. What a listing found was not pushed just now, so it has no age here.
+    """
+    pushed: dict[PlaceName, dict[str, Time | None]] = defaultdict(dict)
+    for one in parked:
+        pushed[one.by][one.task_id] = one.event.occurred_at if one.event.part_of is None else None
+    for entry in entries:
+        task = entry.task
+        if not task.is_dry_run:
+            pushed[task.rule.name][task.task_id] = None if task.is_bulk else task.event.occurred_at
+    found = {
+        rule: RuleBacklog(
+            tasks=len(times), oldest_push=min((it for it in times.values() if it is not None), default=None)
+        )
+        for rule, times in pushed.items()
+    }
+    if len(found) <= MAX_RULE_BACKLOGS:
+        return found
+    return dict(sorted(found.items(), key=_oldest_first)[:MAX_RULE_BACKLOGS])
+
+
+def _oldest_first(item: tuple[PlaceName, RuleBacklog]) -> tuple[bool, float]:
+    oldest = item[1].oldest_push
+    return oldest is None, oldest.timestamp() if oldest is not None else 0.0

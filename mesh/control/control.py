@@ -26,11 +26,13 @@ from mesh.control.ports import ControlPorts
 from mesh.control.settings import ControlSettings
 from mesh.control.status.dead_letters import DeadLetters
 from mesh.control.status.live_status import LiveStatus
+from mesh.control.status.promises import FreshnessPromises
 from mesh.control.status.replicas import Replicas
 from mesh.control.storage.database import Database
 from mesh.control.sync_log.report import Report
 from mesh.control.sync_log.retention import Retention as SyncLogRetention
 from mesh.control.sync_log.store import SyncLog
+from mesh.control.sync_log.task_counts import TaskCountStore
 from mesh.control.sync_log.usage import Usage
 from mesh.control.webhooks.deliver import Deliver
 from mesh.control.webhooks.outbox import Outbox
@@ -88,6 +90,9 @@ class Control:
             SyncLogRetention(self._database, ports=ports, settings=settings),
             ExecutionRetention(self._database, ports=ports, settings=settings),
         )
+        self._promises = FreshnessPromises(
+            TaskCountStore(self._database), self._live_status, ports=ports, settings=settings
+        )  # fmt: skip
         self._replicas = Replicas(
             self._live_status, self._executions, self._retries, gap_of=self._schedule.gap_of, ports=ports,
             settings=settings,
@@ -108,6 +113,7 @@ class Control:
                 tasks.create_task(self._parked.run(), name="control follows parked tasks")
                 tasks.create_task(self._dead_letters.run(), name="control follows dead letters")
                 tasks.create_task(self._replicas.run(), name="control updates replica gauges")
+                tasks.create_task(self._promises.run(), name="control watches freshness promises")
                 tasks.create_task(self._deliver.run(), name="control delivers webhooks")
                 tasks.create_task(self._commands.run(), name="control runs executions")
                 tasks.create_task(self._schedule.run(), name="control schedules executions")
@@ -124,6 +130,7 @@ class Control:
             DoctorResource(
                 ports=self._ports, live_status=self._live_status, dead_letters=self._dead_letters,
                 retries=self._retries, replicas=self._replicas, outbox=self._outbox, parked=self._parked,
+                promises=self._promises,
             ),
             ImagesResource(self._images, state=state, clock=clock),
             SyncLogResource(
@@ -132,7 +139,7 @@ class Control:
             ),
             DeclarationsResource(
                 self._declare, state=state, live_status=self._live_status, replicas=self._replicas,
-                outbox=self._outbox, settings=self._settings,
+                outbox=self._outbox, settings=self._settings, promises=self._promises,
             ),
         )  # fmt: skip
         server.mount(app, resources)

@@ -59,6 +59,12 @@ class ControlSettings(Settings):
     replica_status_interval: float = Field(10.0, gt=0)
     """Seconds between two updates of the replica gauges."""
 
+    freshness_objective: float = Field(0.99, gt=0, lt=1)
+    """The share of tasks that should keep the freshness promise of their rule. Burn rates are measured against it."""
+
+    freshness_interval: float = Field(10.0, gt=0)
+    """Seconds between two updates of what is known of freshness promises, and of their metrics."""
+
     deleted_tag_retention: float = Field(24 * 3600.0, gt=0)
     """Seconds for which a deleted tag is remembered, so that late news of it is recognised as outdated."""
 

@@ -172,4 +172,6 @@ def _rule_of(thing: Declared | None) -> Rule | None:
 
 
 def _rule_of_replica(replica: Replica) -> Rule:
-    return ReplicaRule(name=replica.name, source=replica.instance, destination=replica.name)
+    return ReplicaRule(
+        name=replica.name, source=replica.instance, destination=replica.name, freshness=replica.freshness
+    )

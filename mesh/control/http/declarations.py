@@ -9,7 +9,9 @@ from mesh.control.declarations.declare import Declare, InvalidDocument
 from mesh.control.http.answers import answer, answer_list
 from mesh.control.http.requests import flag, json_body, limit_of, not_declared, parameters
 from mesh.control.settings import ControlSettings
+from mesh.control.status.freshness import Freshness
 from mesh.control.status.live_status import LiveStatus
+from mesh.control.status.promises import FreshnessPromises
 from mesh.control.status.replica_status import ReplicaStatus
 from mesh.control.status.replicas import Replicas
 from mesh.control.sync_log.entry import rfc3339
@@ -20,15 +22,19 @@ from mesh.rules.problems import Problem
 from mesh.rules.state import MeshState
 from mesh.rules.validation.declarations import SECTIONS
 from schemas.declared import Declared
+from schemas.rules import Rule
 from schemas.topology import Instance, RegionDeclaration, Replica
 from schemas.webhooks import Webhook
 
+_REPLICA_STATUS = ("state", "reason", "lag_seconds", "tasks_left", "bytes_left", "fill")
+_FRESHNESS = ("oldest_push_seconds", "eta_seconds", "kept", "promise_missed")
 # Fields that answers add to a declaration. PUT ignores them, so that what GET answered can be put back.
 _STATUS_FIELDS = {
     "regions": ("agents",),
     "instances": ("state", "position"),
     "webhooks": ("state", "waiting", "last_delivered", "last_failure"),
-    "replicas": ("state", "reason", "lag_seconds", "tasks_left", "bytes_left", "fill"),
+    "replicas": (*_REPLICA_STATUS, *_FRESHNESS),
+    "rules": ("tasks_left", *_FRESHNESS),
 }
 
 
@@ -44,10 +50,11 @@ class DeclarationsResource:
         replicas: Replicas,
         outbox: Outbox,
         settings: ControlSettings,
+        promises: FreshnessPromises,
     ) -> None:
         self._max_document = settings.document_bytes
         self._declare, self._state, self._live_status = declare, state, live_status
-        self._replicas, self._outbox = replicas, outbox
+        self._replicas, self._outbox, self._promises = replicas, outbox, promises
 
     def add_routes(self, router: web.UrlDispatcher) -> None:
         section = f"/{{section:{'|'.join(SECTIONS)}}}"
@@ -109,13 +116,17 @@ class DeclarationsResource:
     async def _shown(self, things: Sequence[Declared]) -> list[dict[str, Any]]:
         has_replicas = any(isinstance(thing, Replica) for thing in things)
         replicas = await self._replicas.statuses() if has_replicas else {}
+        fresh = self._promises.of(
+            (str(thing.name) for thing in things if isinstance(thing, Rule | Replica)),
+            listed_left={name: one.tasks_left for name, one in replicas.items()},
+        )
         webhooks = await self._webhooks([str(thing.name) for thing in things if isinstance(thing, Webhook)])
         states = self._live_status.place_states(
             {thing.place: thing.region for thing in things if isinstance(thing, Instance)}
         )
         return [
             thing.model_dump(mode="json")
-            | self._status(thing, states, replicas)
+            | self._status(thing, states, replicas, fresh)
             | webhooks.get(thing.key, {})
             for thing in things
         ]
@@ -129,7 +140,11 @@ class DeclarationsResource:
         return {f"{Webhook.noun}/{name}": _delivery_status(one) for name, one in found.items()}
 
     def _status(
-        self, thing: Declared, states: Mapping[str, str], replicas: Mapping[str, ReplicaStatus]
+        self,
+        thing: Declared,
+        states: Mapping[str, str],
+        replicas: Mapping[str, ReplicaStatus],
+        fresh: Mapping[str, Freshness],
     ) -> dict[str, Any]:
         if isinstance(thing, RegionDeclaration):
             is_live, heartbeats = self._live_status.of_region(thing.name)
@@ -140,8 +155,16 @@ class DeclarationsResource:
                 "state": states.get(thing.place),
                 "position": self._state.position_of(thing.key),
             }
-        status = replicas.get(str(thing.name)) if isinstance(thing, Replica) else None
-        return {field: getattr(status, field) for field in _STATUS_FIELDS["replicas"]} if status else {}
+        if isinstance(thing, Rule):
+            return _fields(fresh.get(str(thing.name)), _STATUS_FIELDS["rules"])
+        if isinstance(thing, Replica):
+            name = str(thing.name)
+            return _fields(replicas.get(name), _REPLICA_STATUS) | _fields(fresh.get(name), _FRESHNESS)
+        return {}
+
+
+def _fields(status: ReplicaStatus | Freshness | None, names: Sequence[str]) -> dict[str, Any]:
+    return {name: getattr(status, name) for name in names} if status is not None else {}
 
 
 def _delivery_status(found: DeliveryStatus) -> dict[str, Any]:

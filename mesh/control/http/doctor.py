@@ -14,6 +14,7 @@ from mesh.control.status.dead_letter_queue import KeptDeadLetter
 from mesh.control.status.dead_letters import DeadLetters
 from mesh.control.status.diagnosis import DiagnosisInput, diagnose
 from mesh.control.status.live_status import LiveStatus
+from mesh.control.status.promises import FreshnessPromises
 from mesh.control.status.replicas import Replicas
 from mesh.control.sync_log import log_query
 from mesh.control.sync_log.entry import rfc3339
@@ -38,11 +39,12 @@ class DoctorResource:
         replicas: Replicas,
         outbox: Outbox,
         parked: ParkedTasks,
+        promises: FreshnessPromises,
     ) -> None:
         self._state, self._clock = ports.state, ports.clock
         self._live_status, self._dead_letters = live_status, dead_letters
         self._retries, self._replicas, self._outbox = retries, replicas, outbox
-        self._parked = parked
+        self._parked, self._promises = parked, promises
 
     def add_routes(self, router: web.UrlDispatcher) -> None:
         router.add_get("/doctor", self.doctor)
@@ -66,6 +68,7 @@ class DoctorResource:
                 failing=await self._outbox.failing(),
                 refusals=self._live_status.refusals(),
                 parked=self._parked.of_rule(None),
+                promised=self._promises.promised(),
             )
         )
         return answer_list([asdict(finding) for finding in found])

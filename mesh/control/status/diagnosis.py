@@ -7,6 +7,7 @@ from enum import StrEnum
 from http import HTTPStatus
 
 from mesh.control.status.dead_letter_queue import DeadLetterQueue
+from mesh.control.status.freshness import Freshness, lateness
 from mesh.control.status.replica_status import FailureCause, ReplicaState, ReplicaStatus
 from mesh.control.webhooks.delivery import FailingDeliveries
 from mesh.rules import consent
@@ -57,6 +58,7 @@ class DiagnosisInput:
         failing: By webhook, deliveries that fail repeatedly.
         refusals: Notifications that intakes refused.
         parked: Tasks that failed for now and wait to be retried.
+        promised: The freshness of rules and replicas that have a promise.
     """
 
     state: MeshState
@@ -69,6 +71,7 @@ class DiagnosisInput:
     failing: Mapping[str, FailingDeliveries] = field(default_factory=dict)
     refusals: Collection[Refusal] = ()
     parked: Collection[Parked] = ()
+    promised: Mapping[str, Freshness] = field(default_factory=dict)
 
 
 def diagnose(seen: DiagnosisInput) -> list[Finding]:
@@ -76,6 +79,7 @@ def diagnose(seen: DiagnosisInput) -> list[Finding]:
     found = [
         *_regions(seen), *_agents(seen), *_places(seen), *_rules(seen), *_failed_tasks(seen), *_parked_tasks(seen),
         *_held_deletions(seen), *_dead_letters(seen), *_replicas(seen), *_webhooks(seen), *_refused_notifications(seen),
+        *_missed_promises(seen),
     ]  # fmt: skip
     return sorted(found, key=lambda finding: (finding.severity is not Severity.PROBLEM, finding.about))
 
@@ -174,6 +178,27 @@ def _parked_tasks(seen: DiagnosisInput) -> Iterable[Finding]:
                 f"{tasks} failed for now and will be retried; the last error: {newest.error.message}",
                 f"`regmesh get parked` lists them; `regmesh retry --failed --rule {name}` retries them at once",
             )  # fmt: skip
+
+
+def _missed_promises(seen: DiagnosisInput) -> Iterable[Finding]:
+    """Of a failed replica the cause is found already."""
+    for name, fresh in sorted(seen.promised.items()):
+        found, replica = seen.state.rule(name), seen.replicas.get(name)
+        has_cause = replica is not None and replica.state is ReplicaState.FAILED
+        if fresh.promise_missed and found is not None and not has_cause:
+            yield Finding(
+                Severity.PROBLEM, found.rule.key,
+                f"misses its freshness promise of {found.rule.freshness}: {lateness(fresh)}",
+                _freshness_advice(found.rule, name),
+            )  # fmt: skip
+
+
+def _freshness_advice(rule: Rule, name: str) -> str:
+    option = "--replica" if rule.replica is not None else "--rule"
+    return (
+        f"`regmesh logs {option} {name} -o wide` shows how long each task took, `regmesh get parked` what is retried; "
+        "more agents in that region copy more at once; or declare a longer `freshness`"
+    )
 
 
 def _retry_advice(noun: str, name: str) -> str:

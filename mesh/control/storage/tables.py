@@ -205,6 +205,21 @@ executions = Table(
     Index("executions_by_status", "status"),
 )
 
+# How many tasks of each rule or replica ended in each minute, and in each hour, and of those that count for its
+# freshness promise (in seconds; 0: it has none) how many kept it.
+task_counts = Table(
+    "task_counts",
+    metadata,
+    Column("rule", Text, primary_key=True),
+    Column("promise", BigInteger, primary_key=True),
+    Column("span", Integer, primary_key=True),  # 60 or 3600 seconds
+    Column("start", Moment, primary_key=True),
+    Column("ended", BigInteger, nullable=False),
+    Column("counted", BigInteger, nullable=False),
+    Column("kept", BigInteger, nullable=False),
+    Index("task_counts_by_time", "span", "start"),
+)
+
 # When each scheduled rule runs next, so that a tick during a restart is not missed.
 schedules = Table(
     "schedules",

@@ -6,6 +6,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from mesh.control.ports import ControlPorts
 from mesh.control.readers.group_reader import GroupReader, topic_of_each_region
 from mesh.control.sync_log.store import ENDS, SyncLog
+from mesh.control.sync_log.task_counts import promises_of
 from mesh.log.port import Record
 from schemas import codec, topics
 from schemas.completions import Completion
@@ -40,7 +41,8 @@ class Report:
     async def _take(self, completions: Sequence[Completion]) -> None:
         await self._take_images(completions)
         webhooks, now = self._ports.state.webhooks(), self._ports.clock.now()
-        news = await self._sync_log.write(completions, webhooks, now)
+        promises = promises_of(self._ports.state)
+        news = await self._sync_log.write(completions, webhooks, now, promises=promises)
         for status, count in Counter(one.status.value for one in news).items():
             self._ports.metrics.completions.labels(status).inc(count)
         if news:

@@ -10,9 +10,11 @@ from mesh.control.settings import ControlSettings
 from mesh.control.storage.database import Database
 from mesh.control.storage.paging import Page
 from mesh.control.storage.tables import deliveries, sync_log
+from mesh.control.sync_log import task_counts
 from mesh.control.sync_log.entry import Row, entry_of, row_of
 from mesh.control.sync_log.log_query import LogQuery
 from mesh.control.sync_log.search import search
+from mesh.control.sync_log.task_counts import Promises
 from mesh.control.webhooks import message
 from mesh.errors import DatabaseUnavailable
 from schemas.completions import Completion, Status
@@ -46,14 +48,29 @@ class SyncLog:
         self._settings = settings or ControlSettings()
 
     async def write(
-        self, completions: Sequence[Completion], hooks: Sequence[Webhook], now: datetime
+        self,
+        completions: Sequence[Completion],
+        hooks: Sequence[Webhook],
+        now: datetime,
+        *,
+        promises: Promises | None = None,
     ) -> Sequence[Completion]:
         """Stores completions and the deliveries of their webhooks in one transaction. Repeating it changes nothing.
+
+        Args:
+            completions: How tasks ended.
+            hooks: The declared webhooks.
+            now: The present time.
+            promises: The freshness promises of rules and replicas; each task counts at its first end.
 
         Returns:
             The completions that brought a status that their task did not have.
         """
-        return await self._database.run(lambda connection: _write(connection, completions, hooks, now))
+
+        def step(connection: Connection) -> Sequence[Completion]:
+            return _write(connection, completions, hooks, now, promises or {})
+
+        return await self._database.run(step)
 
     async def read(self, query: LogQuery) -> Page[Row]:
         """Returns a page of rows, newest first. It may have fewer rows than asked for and still have a next page."""
@@ -61,13 +78,18 @@ class SyncLog:
 
 
 def _write(
-    connection: Connection, completions: Sequence[Completion], hooks: Sequence[Webhook], now: datetime
+    connection: Connection,
+    completions: Sequence[Completion],
+    hooks: Sequence[Webhook],
+    now: datetime,
+    promises: Promises,
 ) -> Sequence[Completion]:
     stored = _stored(connection, {one.task_id for one in completions})
     latest, news = _merge(stored, completions)
     ordered = [latest[task_id] for task_id in sorted(latest)]  # so that two writers do not deadlock
-    if added := [row_of(one) for one in ordered if one.task_id not in stored]:
-        connection.execute(insert(sync_log), added)
+    if added := [one for one in ordered if one.task_id not in stored]:
+        connection.execute(insert(sync_log), [row_of(one) for one in added])
+        task_counts.add(connection, added, promises)
     for one in ordered:
         if one.task_id in stored:
             _replace(connection, one, stored[one.task_id])

@@ -102,6 +102,23 @@ def _fill(replica: Item) -> str | None:
     return str(fill["status"]) if fill["total"] is None else f"{fill['status']} {ended}/{fill['total']}"
 
 
+def _kept(thing: Item) -> str | None:
+    """Returns the share of the last hour, or of the last day where nothing ended in that hour."""
+    kept = thing.get("kept") or {}
+    found = next((kept[window] for window in ("1h", "1d") if kept.get(window) is not None), None)
+    return f"{100 * found:.1f} %" if found is not None else None
+
+
+def _eta(thing: Item) -> str | None:
+    seconds = thing.get("eta_seconds")
+    return lag(seconds * 1000) if seconds is not None else None
+
+
+def _oldest_push(rule: Item) -> str | None:
+    seconds = rule.get("oldest_push_seconds")
+    return lag(seconds * 1000) if seconds is not None else None
+
+
 def _last_failure(webhook: Item, field: str) -> Any:
     return (webhook.get("last_failure") or {}).get(field)
 
@@ -118,7 +135,10 @@ _COLUMNS: Mapping[str, Columns] = {
     "replicas": {
         **fields("name", "region", "url", "state"),
         "LAG": _replica_lag,
+        **fields("freshness"),
+        "KEPT": _kept,
         **fields("tasks_left"),
+        "ETA": _eta,
         "BYTES LEFT": lambda it: size(it["bytes_left"]),
         "FILL": _fill,
         "REASON": lambda it: it["reason"] or "",
@@ -131,6 +151,11 @@ _COLUMNS: Mapping[str, Columns] = {
         **fields("name", "source", "destination"),
         "TRIGGER": lambda it: it["trigger"].get("cron", it["trigger"]["type"]),
         "FILTERS": _filters,
+        "LAG": _oldest_push,
+        **fields("freshness"),
+        "KEPT": _kept,
+        **fields("tasks_left"),
+        "ETA": _eta,
         **fields("enabled"),
     },
     "webhooks": {

@@ -223,6 +223,9 @@ def _trigger_problems(rule: Rule) -> Iterable[Problem]:
     if rule.backfill and not isinstance(rule.trigger, EventBased):
         text = "is for event_based rules; run this one with `regmesh sync`, or wait for its schedule"
         yield Problem(("backfill",), text)
+    if rule.freshness is not None and not isinstance(rule.trigger, EventBased):
+        text = "is for event_based rules; this one copies a push when it is run, however long after it"
+        yield Problem(("freshness",), text)
     if rule.deletion and not isinstance(rule.trigger, EventBased):
         text = f"follows events, and none runs a rule that is {rule.trigger.type}; remove one of both"
         yield Problem(("deletion",), text)

@@ -4,7 +4,7 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 
-from mesh.control.sync_log.task_counts import Kept, TaskCounts
+from mesh.control.sync_log.ended_tasks import Kept, TaskCounts
 from schemas.completions import Heartbeat, RuleBacklog
 
 # Pairs of windows and the burn rate above which both of them mean that the promise is being missed; as the SRE

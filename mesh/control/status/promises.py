@@ -7,7 +7,8 @@ from mesh.control.ports import ControlPorts
 from mesh.control.settings import ControlSettings
 from mesh.control.status.freshness import BURN_WINDOWS, SHARE_WINDOWS, Freshness, FreshnessFacts, freshness_of
 from mesh.control.status.live_status import LiveStatus
-from mesh.control.sync_log.task_counts import Promises, TaskCounts, TaskCountStore, promises_of
+from mesh.control.sync_log.ended_tasks import TaskCounts
+from mesh.control.sync_log.task_counts import Promises, TaskCountStore, promises_of
 from schemas.completions import Heartbeat
 from schemas.names import Region
 

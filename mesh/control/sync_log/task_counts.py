@@ -7,14 +7,13 @@ end.
 
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
-from typing import NamedTuple
 
 from sqlalchemy import Connection, and_, case, delete, func, insert, or_, select, update
 
 from mesh.control.storage.database import Database
 from mesh.control.storage.tables import task_counts
+from mesh.control.sync_log.ended_tasks import Kept, TaskCounts
 from mesh.rules.state import MeshState
 from schemas.completions import Completion, Status
 from schemas.durations import parse_duration
@@ -35,28 +34,6 @@ WINDOWS: Mapping[str, tuple[timedelta, timedelta]] = {
     "5m": (timedelta(minutes=5), _MINUTE), "30m": (timedelta(minutes=30), _MINUTE), "1h": (_HOUR, _MINUTE),
     "6h": (6 * _HOUR, _HOUR), "1d": (24 * _HOUR, _HOUR),
 }  # fmt: skip
-
-
-class Kept(NamedTuple):
-    """How many tasks of a window count for a promise, and how many of these kept it."""
-
-    counted: int
-    kept: int
-
-
-@dataclass(frozen=True, slots=True)
-class TaskCounts:
-    """What is known of the tasks of one rule or replica that ended lately.
-
-    Attributes:
-        ended: How many ended in the last five minutes, whatever they did.
-        ended_since: The beginning of the minute in which the first of these ended.
-        kept: By window, those that count for the present promise.
-    """
-
-    ended: int = 0
-    ended_since: datetime | None = None
-    kept: Mapping[str, Kept] = field(default_factory=dict)
 
 
 def promises_of(state: MeshState) -> dict[str, int]:

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from mesh.control.status.freshness import FreshnessFacts, burn_rate, freshness_of, lateness, share
-from mesh.control.sync_log.task_counts import Kept, TaskCounts
+from mesh.control.sync_log.ended_tasks import Kept, TaskCounts
 from schemas.completions import Heartbeat, RuleBacklog
 from schemas.names import Region
 from tests.support.control_site import NOW

@@ -10,8 +10,9 @@ from sqlalchemy import func, select
 
 from mesh.control.storage.database import Database
 from mesh.control.storage.tables import task_counts
+from mesh.control.sync_log.ended_tasks import Kept
 from mesh.control.sync_log.store import SyncLog
-from mesh.control.sync_log.task_counts import Kept, TaskCountStore, counts_for_promise, keeps
+from mesh.control.sync_log.task_counts import TaskCountStore, counts_for_promise, keeps
 from schemas.completions import Completion, Status, TaskError
 from tests.support.control_site import NOW, completion
 

@@ -95,6 +95,11 @@ class Task:
         return self.event.part_of is not None and self.event.part_of.dry_run
 
     @property
+    def resends(self) -> bool:
+        """Returns whether it copies all again, since the destination was seen to lack what it says it has."""
+        return self.event.part_of is not None and self.event.part_of.resend
+
+    @property
     def task_id(self) -> str:
         """Returns the deterministic id: the same event leads to the same task."""
         return task_id_of(self.execution_id, self.destination.name, self.repository, self.reference)

@@ -1,13 +1,14 @@
 """Structured concurrency: run several coroutines, close several resources, and lock by key."""
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Hashable, Iterable
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Coroutine, Hashable, Iterable
 from contextlib import AsyncExitStack, asynccontextmanager
 from typing import Any, Generic, TypeVar
 
 from mesh.clock import Clock
 
 K = TypeVar("K", bound=Hashable)
+S = TypeVar("S")
 T = TypeVar("T")
 
 
@@ -40,6 +41,36 @@ async def in_turns(items: Iterable[T], size: int = 50) -> AsyncIterator[T]:
         yield item
         if number % size == 0:
             await asyncio.sleep(0)
+
+
+async def map_concurrently(
+    items: AsyncIterator[S], job: Callable[[S], Awaitable[T | None]], *, limit: int
+) -> AsyncGenerator[T, None]:
+    """Yields what `job` returns for each item, without None and in no order; at most `limit` jobs run at once.
+
+    The first error ends it, and cancels the other jobs.
+    """
+    running = set[asyncio.Future[T | None]]()
+    try:
+        async for item in items:
+            running.add(asyncio.ensure_future(job(item)))
+            while len(running) >= limit:
+                for one in await _take_finished(running):
+                    yield one
+        while running:
+            for one in await _take_finished(running):
+                yield one
+    finally:
+        for future in running:
+            future.cancel()
+        await asyncio.gather(*running, return_exceptions=True)
+
+
+async def _take_finished(running: set[asyncio.Future[T | None]]) -> list[T]:
+    """Waits for one of the futures at least, removes the finished ones, and returns their results without None."""
+    done, _ = await asyncio.wait(running, return_when=asyncio.FIRST_COMPLETED)
+    running -= done
+    return [one for one in await asyncio.gather(*done) if one is not None]
 
 
 async def wait_for_event(event: asyncio.Event, clock: Clock, timeout: float) -> None:

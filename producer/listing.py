@@ -10,19 +10,19 @@ from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field
 from functools import partial
 from itertools import chain, islice
-from typing import NamedTuple, TypeGuard, TypeVar
+from typing import NamedTuple, Protocol, TypeGuard, TypeVar
 
 from mesh.clock import Clock
 from mesh.concurrency import all_of
 from mesh.errors import Denied, NotFound, RegistryError, Rejected, UnreadableNames
 from mesh.registry.port import Descriptor, Registry
-from mesh.registry.referrers import fallback_tag, is_fallback
+from mesh.registry.referrers import cosign_tags, fallback_tag, is_fallback, subject_named
 from mesh.retry import call_with_retries
 from mesh.rules.matching.compiled_rule import CompiledRule
 from mesh.rules.matching.patterns import compile_pattern
 from producer.settings import ProducerSettings
 from schemas.completions import Side
-from schemas.executions import ExecutionStart
+from schemas.executions import ImageName
 from schemas.names import Repository, Tag
 from schemas.rules import NameFilter
 
@@ -34,24 +34,45 @@ T = TypeVar("T")
 N = TypeVar("N", bound=str)
 
 
+class Scope(Protocol):
+    """What of a rule is listed, as `schemas.executions.ExecutionStart` states it."""
+
+    @property
+    def repository(self) -> str | None:
+        """Pattern of the repositories; None for all."""
+        ...
+
+    @property
+    def tag(self) -> str | None:
+        """Pattern of the tags; None for all."""
+        ...
+
+    @property
+    def images(self) -> Sequence[ImageName]:
+        """The images that are asked for by name, without a listing; empty for a listing."""
+        ...
+
+
 class Found(NamedTuple):
     """A wanted tag at the source.
 
-    `descriptor` is None for an image that the command names and the source does not have. `has_referrers_tag` says
-    whether the repository has a fallback tag that lists referrers of the image; None when its tags were not listed.
+    `descriptor` is None for an image that is asked for by name and that the source does not have. `has_referrers_tag`
+    says whether the repository has a fallback tag that lists referrers of the image; None when its tags were not
+    listed. `cosign_tags` are the listed tags of cosign's scheme about the image.
     """
 
     repository: Repository
     tag: Tag
     descriptor: Descriptor | None
     has_referrers_tag: bool | None = None
+    cosign_tags: Sequence[Tag] = ()
 
 
 class _Tags(NamedTuple):
-    """The wanted tags of a repository, and all its fallback tags; None when its tags were not listed."""
+    """The wanted tags of a repository, and all its tags of referrers; None when its tags were not listed."""
 
     wanted: Sequence[Tag]
-    fallback: AbstractSet[str] | None
+    of_referrers: AbstractSet[str] | None
 
 
 class ListingRefused(RegistryError):
@@ -66,7 +87,7 @@ class Listing:
 
     registry: Registry
     compiled: CompiledRule
-    start: ExecutionStart
+    scope: Scope
     clock: Clock
     random: Callable[[], float]
     settings: ProducerSettings = field(default_factory=ProducerSettings)
@@ -101,7 +122,7 @@ class Listing:
                 refusing.add(repository)
                 return None
 
-        fallback_tags = dict[Repository, AbstractSet[str] | None]()
+        referrer_tags = dict[Repository, AbstractSet[str] | None]()
 
         async def tags_of(repository: Repository, tags: Sequence[Tag]) -> list[tuple[Repository, Tag]]:
             listed = (
@@ -109,13 +130,13 @@ class Listing:
                 if tags
                 else await unless_refused(repository, partial(self._tags, repository))
             )
-            wanted, fallback_tags[repository] = listed or _Tags((), None)
+            wanted, referrer_tags[repository] = listed or _Tags((), None)
             return [(repository, tag) for tag in wanted]
 
         listed = await all_of(tags_of(repository, tags) for repository, tags in batch)
         for pairs in self._batches(chain.from_iterable(listed)):
             resolved = await all_of(
-                unless_refused(name, partial(self._resolve, name, tag, fallback_tags[name]))
+                unless_refused(name, partial(self._resolve, name, tag, referrer_tags[name]))
                 for name, tag in pairs
                 if name not in refusing
             )
@@ -125,10 +146,10 @@ class Listing:
 
     async def _wanted(self) -> Iterable[tuple[Repository, Sequence[Tag]]]:
         """Returns repositories with the tags that the command names; without tags, all tags are listed."""
-        if not self.start.images:
+        if not self.scope.images:
             return [(name, ()) for name in await self._repositories()]
         images: dict[Repository, list[Tag]] = {}
-        for image in dict.fromkeys(self.start.images):
+        for image in dict.fromkeys(self.scope.images):
             images.setdefault(image.repository, []).append(image.tag)
         return images.items()
 
@@ -139,12 +160,12 @@ class Listing:
         return list(dict.fromkeys(filter(self._wants_repository, names)))
 
     def _wants_repository(self, name: str) -> bool:
-        return self.compiled.wants_repository(name) and _matches(self.start.repository, name)
+        return self.compiled.wants_repository(name) and matches(self.scope.repository, name)
 
     def _literal_names(self) -> list[Repository] | None:
         """Returns all possible repositories when a pattern enumerates them, else None."""
         patterns = [part.value for part in self.compiled.rule.filters if _requires_name(part)]
-        for pattern in (self.start.repository, *patterns):
+        for pattern in (self.scope.repository, *patterns):
             if pattern is not None and (names := literals(pattern)) is not None:
                 return self._valid(names)
         return None
@@ -169,29 +190,29 @@ class Listing:
             ) from error
 
     async def _tags(self, repository: Repository) -> _Tags:
-        if self.start.tag is not None and _LITERAL.fullmatch(self.start.tag):
-            tag = _parsed(Tag, self.start.tag)
+        if self.scope.tag is not None and _LITERAL.fullmatch(self.scope.tag):
+            tag = _parsed(Tag, self.scope.tag)
             return _Tags([tag] if tag is not None and self.compiled.wants(repository, tag) else [], None)
 
-        fallback = set[str]()
+        of_referrers = set[str]()
 
         def wants(tag: str) -> bool:
-            return self.compiled.wants(repository, tag) and _matches(self.start.tag, tag)
+            return self.compiled.wants(repository, tag) and matches(self.scope.tag, tag)
 
-        async def noting_fallback_tags() -> AsyncIterator[Tag]:
+        async def noting_referrer_tags() -> AsyncIterator[Tag]:
             async for tag in self.registry.tags(repository):
-                if is_fallback(tag):
-                    fallback.add(tag)
+                if subject_named(tag) is not None:
+                    of_referrers.add(tag)
                 yield tag
 
         async def listed() -> _Tags:
             try:
-                wanted = await self._filtered(noting_fallback_tags(), wants)
+                wanted = await self._filtered(noting_referrer_tags(), wants)
             except NotFound:
                 return _Tags(
                     (), None
                 )  # a catalog may name deleted repositories, or ones that never had a tag
-            return _Tags(list(dict.fromkeys(wanted)), fallback)
+            return _Tags(list(dict.fromkeys(wanted)), of_referrers)
 
         return await self._with_retries(listed)
 
@@ -209,12 +230,16 @@ class Listing:
                 self.errors.append(UnreadableNames(error.where, wanted, count, side=error.side))
         return found
 
-    async def _resolve(self, repository: Repository, tag: Tag, fallback: AbstractSet[str] | None) -> Found:
+    async def _resolve(
+        self, repository: Repository, tag: Tag, of_referrers: AbstractSet[str] | None
+    ) -> Found:
         descriptor = await self._with_retries(lambda: self.registry.resolve(repository, tag))
-        if descriptor is None or fallback is None:
+        if descriptor is None or of_referrers is None:
             return Found(repository, tag, descriptor)
         name = fallback_tag(descriptor.digest)
-        return Found(repository, tag, descriptor, name in fallback if is_fallback(name) else None)
+        has_fallback = name in of_referrers if is_fallback(name) else None
+        cosign = tuple(one for one in cosign_tags(descriptor.digest) if one in of_referrers)
+        return Found(repository, tag, descriptor, has_fallback, cosign)
 
     async def _with_retries(self, call: Callable[[], Awaitable[T]]) -> T:
         policy = self.settings.retry_policy
@@ -238,7 +263,8 @@ def literals(pattern: str) -> list[str] | None:
     return None
 
 
-def _matches(pattern: str | None, name: str) -> bool:
+def matches(pattern: str | None, name: str) -> bool:
+    """Returns whether a name matches a pattern; None matches all."""
     return pattern is None or compile_pattern(pattern)(name)
 
 

@@ -163,12 +163,12 @@ class Reconcile:
         try:
             if start.operation == "delete":
                 return await self._publish_deletions(start, source), None
-            total = await self._publish(listing, source)
+            total = await self._publish(listing, start, source)
         finally:
             await endpoint.close()
         return total, _combined(listing.errors)
 
-    async def _publish(self, listing: Listing, source: Place) -> int:
+    async def _publish(self, listing: Listing, start: ExecutionStart, source: Place) -> int:
         """Publishes what the listing finds and returns how many events that is. Ends early when it is stopped.
 
         Finds are published within a moment, so that agents start while a long listing is still in progress.
@@ -181,8 +181,8 @@ class Reconcile:
             await self._append(records)
 
         async with aclosing(listing.found()) as found:
-            while (one := await self._next(found, listing.start.execution_id, publish)) is not None:
-                event = self._event(one, listing.start, source)
+            while (one := await self._next(found, start.execution_id, publish)) is not None:
+                event = self._event(one, start, source)
                 batch.append(Append(topics.bulk(source.region), event.key, codec.encode(event)))
                 total += 1
                 if len(batch) >= batch_size:
@@ -246,7 +246,7 @@ async def _ignore(record: Record, reason: str) -> None:
 def _part_of(start: ExecutionStart) -> PartOf:
     return PartOf(
         execution_id=start.execution_id, rule=start.rule, trigger=start.trigger, dry_run=start.dry_run,
-        surplus=start.surplus,
+        resend=start.resend, surplus=start.surplus,
     )  # fmt: skip
 
 

@@ -47,6 +47,7 @@ class PartOf(BaseModel):
     rule: PlaceName  # a rule's name, or a replica's
     trigger: TriggerKind
     dry_run: bool = False  # plan and report, write nothing
+    resend: bool = False  # copy all again, though the destination says that it has it
     surplus: OrphanedTagCount | None = None  # of a deletion that prunes an orphaned tag
 
 

@@ -52,6 +52,7 @@ class ExecutionStart(_Command):
     tag: Pattern | None = None
     images: tuple[ImageName, ...] = Field(default=(), max_length=MAX_IMAGES)  # only these, without a listing
     dry_run: bool = False
+    resend: bool = False  # copy all of an image again, though the destination says that it has it
     operation: Operation = "copy"  # delete: `images` are deleted, as orphaned tags or after a confirmation
     surplus: OrphanedTagCount | None = None  # of a deletion of orphaned tags that no operator has confirmed
     rules_rev: int = Field(

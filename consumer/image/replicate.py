@@ -33,7 +33,7 @@ async def replicate(job: Job, *, resend: bool = False) -> Outcome:
         if digest is None:
             return skipped(SOURCE_GONE, "the source does not have this tag any more")
         job.progress.digest = digest
-        if not job.task.compiled.takes_parts and await survey.holds(job, digest):
+        if not resend and not job.task.compiled.takes_parts and await survey.holds(job, digest):
             await referrers.catch_up(job, digest)
             return skipped(ALREADY_THERE, _THERE, digest)
         image = await choose.wanted_image(job, digest)
@@ -56,7 +56,7 @@ async def _copy_content(job: Job, image: Image, *, resend: bool) -> TaskError | 
     """Copies all of the image but its tag, or returns why there is nothing to copy."""
     steps = plan.make_plan(image)
     job.progress.start_pass(select.resource_of(image), steps.blobs)
-    if job.task.compiled.takes_parts and await survey.holds_all(job, image):
+    if not resend and job.task.compiled.takes_parts and await survey.holds_all(job, image):
         job.progress.bytes_skipped = job.progress.bytes_total
         await referrers.catch_up(job, image.digest)
         return TaskError(code=ALREADY_THERE, side=Side.MESH, message=_THERE)

@@ -148,7 +148,7 @@ class TaskRunner:
             await job.admit(Stage.START)
             if task.operation == "delete":
                 return await delete(Deletion(job, self._rate_limit))
-            return await replicate(job, resend=resend)
+            return await replicate(job, resend=resend or task.resends)
         except NotAdmitted as error:
             return Outcome(Status.SKIPPED, run.progress.digest, error.refusal)
         except ExecutionStopped as error:

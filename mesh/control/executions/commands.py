@@ -74,6 +74,7 @@ class Commands:
         tag: str | None = None,
         images: Sequence[ImageName] = (),
         dry_run: bool = False,
+        resend: bool = False,
         operation: Operation = "copy",
         surplus: OrphanedTagCount | None = None,
     ) -> str:
@@ -87,6 +88,7 @@ class Commands:
             tag: Pattern of the tags to list.
             images: The images of the execution; when there are any, nothing is listed.
             dry_run: Whether tasks end after the plan.
+            resend: Whether everything is copied again, though the destination says that it has it.
             operation: Whether tasks copy or delete.
             surplus: How many orphaned tags a replica has, when they are to be deleted.
 
@@ -113,8 +115,8 @@ class Commands:
         command = ExecutionStart(
             id=make_id("start", execution_id), time=now, execution_id=execution_id, region=source.region,
             rule=PlaceName(found.rule.name), source=found.rule.source, destination=PlaceName(found.rule.destination),
-            trigger=trigger, repository=repository, tag=tag, images=tuple(images), dry_run=dry_run, operation=operation,
-            surplus=surplus, rules_rev=self._state.rev,
+            trigger=trigger, repository=repository, tag=tag, images=tuple(images), dry_run=dry_run, resend=resend,
+            operation=operation, surplus=surplus, rules_rev=self._state.rev,
         )  # fmt: skip
         await self._write(command)
         return execution_id

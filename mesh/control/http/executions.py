@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from typing import Annotated, Any
 
 from aiohttp import web
-from pydantic import AfterValidator, BaseModel, ConfigDict
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
 from mesh.control.executions.commands import Commands
 from mesh.control.executions.parked import ParkedTasks
@@ -16,6 +16,7 @@ from mesh.control.storage.paging import cursor_of, parse_cursor
 from mesh.errors import InvalidInput, clean
 from mesh.rules.matching.patterns import compile_pattern
 from schemas.completions import Status
+from schemas.executions import MAX_IMAGES, ImageName
 from schemas.names import PlaceName, Region
 from schemas.rules import Pattern
 
@@ -38,7 +39,17 @@ class _Start(BaseModel):
     rule: PlaceName  # the name of a rule or of a replica
     repository: _Pattern | None = None
     tag: _Pattern | None = None
+    images: tuple[ImageName, ...] = Field(default=(), max_length=MAX_IMAGES)  # only these, without a listing
     dry_run: bool = False
+    resend: bool = False  # of images: copy all of them again, though the destination says that it has them
+
+    @model_validator(mode="after")
+    def _names_fit(self) -> "_Start":
+        if self.images and (self.repository or self.tag):
+            raise ValueError("give images, or repository and tag, but not both")
+        if self.resend and not self.images:
+            raise ValueError("resend is for images that are named")
+        return self
 
 
 class ExecutionsResource:
@@ -57,8 +68,9 @@ class ExecutionsResource:
         """Answers 201 with the id once the start is durable."""
         wanted = await model_body(request, _Start)
         execution_id = await self._commands.start(
-            wanted.rule, "manual", repository=wanted.repository, tag=wanted.tag, dry_run=wanted.dry_run
-        )
+            wanted.rule, "manual", repository=wanted.repository, tag=wanted.tag, images=wanted.images,
+            dry_run=wanted.dry_run, resend=wanted.resend,
+        )  # fmt: skip
         return answer({"id": execution_id}, status=201)
 
     async def index(self, request: web.Request) -> web.Response:

@@ -32,6 +32,7 @@ COMMANDS = {
     "declare": ("apply", "delete"),
     "get": ("get",),
     "executions": ("sync", "stop", "retry"),
+    "diff": ("diff",),
     "logs": ("logs",),
     "images": ("explain", "where"),
     "wait": ("wait",),

@@ -1,24 +1,17 @@
 """`regmesh nearby`: a region's places by distance, as configuration of containerd and of name servers."""
 
-from collections.abc import Mapping
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
-from mesh.clock import SystemClock
 from mesh.errors import InvalidInput
 from mesh.gateway.client_config import dns_zone, hosts_toml
 from mesh.gateway.nearest import NearestPlaces, ProbeResult, RankedInstance
-from mesh.node.cli import daemon_options
+from mesh.node.cli import daemon_options, declared_state
 from mesh.node.cli.control_client import ControlClient
 from mesh.node.cli.options import DEFAULT_SERVER, Server, option
 from mesh.rules.state import MeshState
-from mesh.rules.validation.declarations import SECTIONS
-from schemas import codec
-from schemas.declared import Noun
-from schemas.envelope import make_id
 from schemas.names import Region
-from schemas.state import KINDS, StateRecord
 
 RegionName = Annotated[str, option("The region of the clients.", "--region")]
 Domain = Annotated[
@@ -62,7 +55,7 @@ def dns_command(region: RegionName, domain: Domain = None, server: Server = DEFA
 
 def _nearest_places(server: str, region: Region, domain: str | None) -> tuple[str, list[RankedInstance]]:
     """Returns the domain and its places by distance."""
-    state = _declared(ControlClient(server))
+    state = declared_state.from_api(ControlClient(server), ("regions", "instances", "replicas"))
     if state.region(region) is None:
         raise InvalidInput(f"no region is named {region!r}; see `regmesh get regions`")
     name = domain or _only_domain(state)
@@ -81,22 +74,3 @@ def _only_domain(state: MeshState) -> str:
             f"choose a domain with --domain: {', '.join(names) or 'no instance declares one yet'}"
         )
     return names[0]
-
-
-def _declared(control: ControlClient) -> MeshState:
-    """Returns the part of control's state that decides on distance, read from its API."""
-    state = MeshState()
-    for section in ("regions", "instances", "replicas"):
-        for item in control.items(f"/api/v1/{section}"):
-            _apply(state, SECTIONS[section], item)
-    return state
-
-
-def _apply(state: MeshState, noun: Noun, item: Mapping[str, Any]) -> None:
-    """Applies the declared fields of an item; the API adds others."""
-    key = f"{noun}/{item['name']}"
-    declared = {field: item[field] for field in KINDS[noun].model_fields if field in item}
-    record = StateRecord(
-        id=make_id(key), time=SystemClock().now(), noun=noun, value=declared, position=item.get("position")
-    )
-    state.apply(key, codec.encode(record), state.rev + 1)

@@ -49,7 +49,11 @@ NOW = datetime(2026, 3, 1, 8, tzinfo=UTC)
 DIGEST = "sha256:" + "ab" * 32
 KEY = "whsec_" + "c2VjcmV0LXNlY3JldC1zZWNyZXQtc2VjcmV0"
 KEY_FOR_EVERY_HOST = {"ci-key": EveryHost()}  # receivers choose their ports after control has started
-QUICK = ControlSettings(webhook_timeout=2.0, webhook_first_wait=0.02, webhook_longest_wait=0.05)  # seconds
+# In seconds. Nothing is trimmed by age, since completions have a date of their own.
+QUICK = ControlSettings(
+    webhook_timeout=2.0, webhook_first_wait=0.02, webhook_longest_wait=0.05,
+    sync_log_retention=3.0e9, execution_retention=3.0e9,
+)  # fmt: skip
 
 MESH: dict[str, Any] = {
     "regions": [

@@ -29,7 +29,7 @@ from producer.compare import Comparison, Difference, Kind
 from schemas.completions import Side
 from schemas.executions import MAX_IMAGES, ImageName
 from schemas.names import PlaceName
-from schemas.rules import Rule
+from schemas.rules import ReplicaRule
 from schemas.topology import Place
 
 _SECTIONS = ("regions", "instances", "replicas", "rules")
@@ -60,7 +60,7 @@ class _Scope:
 
 
 def diff(
-    source: Annotated[str, argument("The instance that decides what should be there.")],
+    source: Annotated[str, argument("The instance or replica that decides what should be there.")],
     destination: Annotated[str, argument("The instance or replica (INSTANCE@REGION) to compare with it.")],
     rule: Annotated[
         str | None, option("Compare what this rule copies, under the names that it gives.", metavar="RULE")
@@ -157,7 +157,8 @@ def _place(state: MeshState, name: str) -> Place:
 def _compared_rule(state: MeshState, name: str | None, source: Place, destination: Place) -> CompiledRule:
     """Returns the named rule; without a name, one that copies everything under the same names."""
     if name is None:
-        return CompiledRule(Rule(name="diff", source=source.name, destination=destination.name))
+        everything = ReplicaRule(name=destination.name, source=source.instance, destination=destination.name)
+        return CompiledRule(everything)
     found = state.rule(name)
     if found is None:
         raise InvalidInput(f"no rule is named {clean(name, 80)!r}; see `regmesh get rules`")

@@ -1,5 +1,6 @@
 """Changes at a registry, as a notification announced them or a listing found them."""
 
+import operator
 from enum import StrEnum
 from typing import ClassVar
 
@@ -47,7 +48,8 @@ class PartOf(BaseModel):
     rule: PlaceName  # a rule's name, or a replica's
     trigger: TriggerKind
     dry_run: bool = False  # plan and report, write nothing
-    resend: bool = False  # copy all again, though the destination says that it has it
+    resend: bool = Field(default=False, exclude_if=operator.not_)
+    """Since 1.1: whether to copy all again, though the destination says that it has it."""
     surplus: OrphanedTagCount | None = None  # of a deletion that prunes an orphaned tag
 
 
@@ -60,6 +62,7 @@ class Event(Record):
 
     kind: ClassVar[str] = "event"
 
+    version: str = "1.1"
     action: Action
     cause: Cause = Cause.NOTIFICATION
     place: PlaceName

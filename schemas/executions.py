@@ -3,6 +3,7 @@
 control: ExecutionStart -> a producer of the region lists the source: ExecutionListed. control: ExecutionStop
 """
 
+import operator
 from typing import ClassVar
 
 from pydantic import BaseModel, ConfigDict, Field
@@ -44,6 +45,7 @@ class ExecutionStart(_Command):
 
     kind: ClassVar[str] = "execution_start"
 
+    version: str = "1.1"
     rule: PlaceName  # a rule's name, or a replica's
     source: ObjectName  # of the rule when the execution was requested
     destination: PlaceName | None = None  # the same; None = not stated
@@ -52,7 +54,8 @@ class ExecutionStart(_Command):
     tag: Pattern | None = None
     images: tuple[ImageName, ...] = Field(default=(), max_length=MAX_IMAGES)  # only these, without a listing
     dry_run: bool = False
-    resend: bool = False  # copy all of an image again, though the destination says that it has it
+    resend: bool = Field(default=False, exclude_if=operator.not_)
+    """Since 1.1: whether to copy all of an image again, though the destination says that it has it."""
     operation: Operation = "copy"  # delete: `images` are deleted, as orphaned tags or after a confirmation
     surplus: OrphanedTagCount | None = None  # of a deletion of orphaned tags that no operator has confirmed
     rules_rev: int = Field(

@@ -57,7 +57,7 @@ class Registry:
         await self._enough.wait()
 
 
-def listing(registry: Registry, name: str = "**") -> Listing:
+def listing(registry: Registry, name: str = "**", tag: str | None = None) -> Listing:
     filters = (NameFilter(type="name", value=name),)
     rule = Rule(
         name=ObjectName("all"), source=ObjectName("cn"), destination=ObjectName("eu"), filters=filters
@@ -65,6 +65,7 @@ def listing(registry: Registry, name: str = "**") -> Listing:
     start = ExecutionStart(
         id="start", time=datetime(2026, 1, 1, tzinfo=UTC), execution_id="e", region=Region("beijing"),
         rule=PlaceName("all"), source=ObjectName("cn"), trigger="manual", rules_rev=-1,
+        tag=tag,
     )  # fmt: skip
     once = ProducerSettings(listing_attempts=1)
     return Listing(registry, CompiledRule(rule), start, SystemClock(), lambda: 0.5, once)  # type: ignore[arg-type]
@@ -145,6 +146,5 @@ async def test_it_reports_whether_it_saw_the_fallback_tag_of_an_image() -> None:
 
 
 async def test_of_a_tag_that_is_named_it_reports_no_others() -> None:
-    one = listing(Registry({"app": {"a": True}}))
-    one.start = one.start.model_copy(update={"tag": "a"})
+    one = listing(Registry({"app": {"a": True}}), tag="a")
     assert [it.has_referrers_tag async for it in one.found()] == [None]

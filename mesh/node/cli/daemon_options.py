@@ -34,8 +34,8 @@ def parse_trust(
     return Trust(tuple(networks or ()), tuple(realms or ()), hosts_named_by(item.thing for item in placed))
 
 
-def read_secrets_for(file: Path | None) -> MeshFile | None:
-    """Returns the file that --secrets-for names.
+def read_mesh_file(file: Path | None) -> MeshFile | None:
+    """Returns the mesh file that an option names, if any.
 
     Raises:
         InvalidFile: It cannot be read, or has problems by itself.

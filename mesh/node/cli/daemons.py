@@ -151,9 +151,7 @@ def producer(
     Example: regmesh producer --log kafka://kafka-1:9092
     """
     daemon_options.set_up_logging(log_format)
-    trust = daemon_options.parse_trust(
-        allow_network, token_realm, daemon_options.read_secrets_for(secrets_for)
-    )
+    trust = daemon_options.parse_trust(allow_network, token_realm, daemon_options.read_mesh_file(secrets_for))
 
     async def main(stopping: asyncio.Event) -> None:
         async with open_node(daemon_options.require_shared_log(log), data, trust) as node:
@@ -186,9 +184,7 @@ def agent(
     daemon_options.set_up_logging(log_format)
     name = daemon_options.parse_region(region)
     daemon_options.check_http_url("--relay-url", relay_url)
-    trust = daemon_options.parse_trust(
-        allow_network, token_realm, daemon_options.read_secrets_for(secrets_for)
-    )
+    trust = daemon_options.parse_trust(allow_network, token_realm, daemon_options.read_mesh_file(secrets_for))
 
     async def main(stopping: asyncio.Event) -> None:
         relays = Relays()
@@ -222,7 +218,7 @@ def control(
     Example: regmesh control --log kafka://kafka-1:9092
     """
     daemon_options.set_up_logging(log_format)
-    trust = daemon_options.parse_trust(None, None, daemon_options.read_secrets_for(secrets_for))
+    trust = daemon_options.parse_trust(None, None, daemon_options.read_mesh_file(secrets_for))
 
     async def main(stopping: asyncio.Event) -> None:
         async with open_node(daemon_options.require_shared_log(log), data, trust) as node:

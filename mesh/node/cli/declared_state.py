@@ -1,12 +1,11 @@
 """What is declared, as commands read it: from control's API, or from a mesh file."""
 
 from collections.abc import Collection, Mapping
-from pathlib import Path
 from typing import Any
 
 from mesh.clock import SystemClock
-from mesh.node import mesh_file
 from mesh.node.cli.control_client import ControlClient
+from mesh.node.mesh_file import MeshFile
 from mesh.rules.state import MeshState
 from mesh.rules.validation import declarations
 from mesh.rules.validation.declarations import SECTIONS
@@ -29,16 +28,10 @@ def from_api(control: ControlClient, sections: Collection[str]) -> MeshState:
     return state
 
 
-def from_file(path: Path) -> MeshState:
-    """Returns what a mesh file declares.
-
-    Raises:
-        InvalidFile: It cannot be read, or has problems by itself.
-    """
-    document = mesh_file.read(path)
-    mesh_file.check(document)
+def from_file(file: MeshFile) -> MeshState:
+    """Returns what a mesh file declares."""
     state = MeshState()
-    for placed in declarations.judge(document.document)[0]:
+    for placed in declarations.judge(file.document)[0]:
         _apply(state, placed.thing.noun, placed.thing.model_dump(mode="json"))
     return state
 

@@ -6,6 +6,7 @@ import random
 import sys
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -38,13 +39,16 @@ _PROGRESS_SECONDS = 0.5
 _NOT_MENDED = frozenset({Kind.EXTRA, Kind.UNDECIDED})
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class _Ports:
     """What opening registries needs, for one command."""
 
     trust: Trust
     clock: SystemClock = field(default_factory=SystemClock)
-    secrets: Secrets = field(default_factory=lambda: Secrets(os.environ))
+
+    @cached_property
+    def secrets(self) -> Secrets:
+        return Secrets(os.environ, self.clock, self.trust.secret_hosts)
 
     def random(self) -> float:
         return random.random()  # noqa: S311
@@ -79,7 +83,12 @@ def diff(
     exit_code: Annotated[bool, option("Exit with 1 when something differs.", "--exit-code")] = False,
     file: Annotated[
         Path | None,
-        option("Take the places from this mesh.yaml instead of control.", "--file", "-f", metavar="FILE"),
+        option(
+            "Take the places, and the hosts of their secrets, from this mesh.yaml instead of control.",
+            "--file",
+            "-f",
+            metavar="FILE",
+        ),
     ] = None,
     allow_network: AllowNetwork = None,
     token_realm: TokenRealm = None,
@@ -94,13 +103,12 @@ def diff(
 
     Exits with 1 when the comparison is incomplete. Example: regmesh diff game-cn game-cn@shanghai --deep --exit-code
     """  # fmt: skip
-    trust = daemon_options.parse_trust(allow_network, token_realm)
+    declared = daemon_options.read_mesh_file(file)
+    trust = daemon_options.parse_trust(allow_network, token_realm, declared)
     for pattern in filter(None, (repository, tag)):
         compile_pattern(pattern)
     control = ControlClient(server)
-    state = (
-        declared_state.from_file(file) if file is not None else declared_state.from_api(control, _SECTIONS)
-    )
+    state = declared_state.from_file(declared) if declared else declared_state.from_api(control, _SECTIONS)
     places = _place(state, source), _place(state, destination)
     compiled = _compared_rule(state, rule, *places)
     comparison, found = asyncio.run(

@@ -37,7 +37,7 @@ def rows(options: Options) -> Iterator[Row]:
                     if how == "walk":
                         assert not differences(source, replica)
                     else:
-                        done = parts.run_regmesh(*command, *how.split())
+                        done = parts.run_regmesh(*command, *how.split(), timeout=600)
                         assert done.returncode == 0, done.stderr
                     seconds.append(time.perf_counter() - began)
                     progress(f"diff {number + 1}: {how or 'tags'} {seconds[-1]:.1f} s")

@@ -303,9 +303,9 @@ def regmesh(log: Path, *arguments: str, environment: Mapping[str, str] | None = 
     return Process([_regmesh(), *arguments, "--log-format", "json"], log, environment)
 
 
-def run_regmesh(*arguments: str) -> subprocess.CompletedProcess[str]:
-    """Runs a regmesh command to its end."""
-    return subprocess.run([_regmesh(), *arguments], capture_output=True, text=True, timeout=60, check=False)
+def run_regmesh(*arguments: str, timeout: float = 60) -> subprocess.CompletedProcess[str]:
+    """Runs a regmesh command to its end; `timeout` is in seconds."""
+    return subprocess.run([_regmesh(), *arguments], capture_output=True, text=True, timeout=timeout, check=False)
 
 
 def _regmesh() -> str:

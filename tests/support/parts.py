@@ -305,7 +305,9 @@ def regmesh(log: Path, *arguments: str, environment: Mapping[str, str] | None = 
 
 def run_regmesh(*arguments: str, timeout: float = 60) -> subprocess.CompletedProcess[str]:
     """Runs a regmesh command to its end; `timeout` is in seconds."""
-    return subprocess.run([_regmesh(), *arguments], capture_output=True, text=True, timeout=timeout, check=False)
+    return subprocess.run(
+        [_regmesh(), *arguments], capture_output=True, text=True, timeout=timeout, check=False
+    )
 
 
 def _regmesh() -> str:

@@ -4,6 +4,7 @@ It knows nothing of the product: the standard library alone, in threads. What it
 registry's own address in `Location` and `Link` headers replaced by its own.
 """
 
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -31,6 +32,7 @@ BAD_GATEWAY = Answer(502, b"<html><h1>502 Bad Gateway</h1></html>", {"Content-Ty
 WEB_PAGE = Answer(200, b"<html><body>Please sign in</body></html>", {"Content-Type": "text/html"})
 
 Rule = Callable[[str, str], Answer | None]  # of method and path; None forwards
+Note = Callable[[str, str, bytes, int], None]  # of method, path, the request's body and the answer's status
 
 
 class Gate:
@@ -42,13 +44,13 @@ class Gate:
         self.hold: Callable[[str, str], float] = lambda method, path: 0.0  # seconds before it is forwarded
         self.requests: list[tuple[str, str]] = []  # in the order in which they came
         self.answered: list[tuple[str, str]] = []  # in the order in which they were answered
+        self.note: Note = lambda method, path, body, status: None  # called after each answer
         gate = self
 
         class Handler(_Handler):
             owner = gate
 
-        self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        self._server.daemon_threads = True
+        self._server = _Server(("127.0.0.1", 0), Handler)
         self.url = f"http://127.0.0.1:{self._server.server_address[1]}"
         threading.Thread(target=self._server.serve_forever, daemon=True, name="gate").start()
 
@@ -66,9 +68,19 @@ class Gate:
         self._server.server_close()
 
 
+class _Server(ThreadingHTTPServer):
+    daemon_threads = True
+
+    def handle_error(self, request: object, client_address: object) -> None:
+        """Says nothing of clients that were killed."""
+        if not isinstance(sys.exc_info()[1], OSError):
+            super().handle_error(request, client_address)  # type: ignore[arg-type]
+
+
 class _Handler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
     owner: Gate
+    status = 0  # of the last answer
 
     def _serve(self) -> None:
         gate = self.owner
@@ -82,6 +94,7 @@ class _Handler(BaseHTTPRequestHandler):
         else:
             self._send(answer.status, list(answer.headers.items()), answer.body)
         gate.answered.append((self.command, self.path))
+        gate.note(self.command, self.path, b"".join(pieces), self.status)
 
     do_GET = do_HEAD = do_PUT = do_POST = do_PATCH = do_DELETE = _serve  # noqa: N815 - http.server calls these
 
@@ -126,6 +139,7 @@ class _Handler(BaseHTTPRequestHandler):
         return value.replace(f"{target.scheme}://{target.netloc}", self.owner.url)
 
     def _send(self, status: int, headers: list[tuple[str, str]], body: bytes) -> None:
+        self.status = status
         try:
             self.send_response_only(status)
             named = {name.lower() for name, _ in headers}

@@ -52,14 +52,12 @@ def walk(source: str, places: Mapping[str, str], ledger: Ledger, *, deep: bool =
     )
 
     def look(name: Name) -> list[Finding]:
-        at = Registry(source)
-        try:
-            present = at.digest(*name)
-        finally:
-            at.close()
+        with Registry(source) as registry:
+            present = registry.digest(*name)
         found = _source_findings(name, present, ledger)
         for place, url in places.items():
-            found += _destination_findings(place, Registry(url), name, present, deep=deep)
+            with Registry(url) as registry:
+                found += _destination_findings(place, registry, name, present, deep=deep)
         return found
 
     with ThreadPoolExecutor(_CONCURRENT) as pool:
@@ -80,11 +78,8 @@ def settle(source: str, places: Mapping[str, str], ledger: Ledger, *, within: fl
 
 
 def _all_names(url: str) -> list[Name]:
-    registry = Registry(url)
-    try:
+    with Registry(url) as registry:
         return [Name(it, tag) for it in registry.repositories() for tag in registry.tags(it)]
-    finally:
-        registry.close()
 
 
 def _source_findings(name: Name, present: str | None, ledger: Ledger) -> list[Finding]:
@@ -100,16 +95,13 @@ def _source_findings(name: Name, present: str | None, ledger: Ledger) -> list[Fi
 def _destination_findings(
     place: str, registry: Registry, name: Name, present: str | None, *, deep: bool
 ) -> list[Finding]:
-    try:
-        found = registry.digest(*name)
-        if found is None and present is not None:
-            return [Finding(Kind.LOST, place, name, f"the source has {present}")]
-        if found != present:
-            return [Finding(Kind.WRONG, place, name, f"{found}, and the source has {present}")]
-        problems = _content_problems(registry, name, found) if deep and found is not None else []
-        return [Finding(Kind.WRONG, place, name, problem) for problem in problems]
-    finally:
-        registry.close()
+    found = registry.digest(*name)
+    if found is None and present is not None:
+        return [Finding(Kind.LOST, place, name, f"the source has {present}")]
+    if found != present:
+        return [Finding(Kind.WRONG, place, name, f"{found}, and the source has {present}")]
+    problems = _content_problems(registry, name, found) if deep and found is not None else []
+    return [Finding(Kind.WRONG, place, name, problem) for problem in problems]
 
 
 def _content_problems(registry: Registry, name: Name, digest: str) -> Sequence[str]:

@@ -44,6 +44,12 @@ class Poller:
         """Ends after the round under way."""
         self._stopped.set()
         self._thread.join(120)
+        self.close()
+
+    def close(self) -> None:
+        """Closes its connections."""
+        for registry in self._registries.values():
+            registry.close()
 
     def watch(self) -> Watch:
         """Returns a watch on all that is acknowledged now."""

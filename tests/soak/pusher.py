@@ -30,7 +30,7 @@ class Pusher:
         self._random = random.Random(f"pusher {seed}")
         self._stopped = threading.Event()
         self._thread = threading.Thread(target=self._run, name="pusher", daemon=True)
-        self._locks = threading.Lock()
+        self._lock = threading.Lock()
         self.failed = 0
 
     def start(self) -> None:
@@ -44,35 +44,27 @@ class Pusher:
 
     def push(self, name: Name) -> None:
         """Pushes a new image to a tag, once; raises OSError when the registry does not acknowledge it."""
-        with self._locks:
+        with self._lock:
             layers = (f"base of {name.repository}".encode() * 500, self._random.randbytes(self._size()))
             new = image(*layers)
             write = self._ledger.begin(name, new.digest)
-            registry = Registry(self._url)
-            try:
+            with Registry(self._url) as registry:
                 registry.push(*name, new)
-            finally:
-                registry.close()
             self._ledger.acknowledge(write)
 
     def _delete(self, name: Name) -> None:
-        with self._locks:
-            registry = Registry(self._url)
-            try:
-                digest = registry.digest(*name)
-                if digest is not None:
-                    write = self._ledger.begin(name, None)
-                    registry.delete(name.repository, digest)
-                    self._ledger.acknowledge(write)
-            finally:
-                registry.close()
+        with self._lock, Registry(self._url) as registry:
+            digest = registry.digest(*name)
+            if digest is not None:
+                write = self._ledger.begin(name, None)
+                registry.delete(name.repository, digest)
+                self._ledger.acknowledge(write)
 
     def _run(self) -> None:
         while not self._stopped.is_set():
             try:
-                self._delete(self._name()) if self._random.random() < self._load.deletions else self.push(
-                    self._name()
-                )
+                is_deletion = self._random.random() < self._load.deletions
+                (self._delete if is_deletion else self.push)(self._name())
             except (OSError, HTTPException):
                 self.failed += 1
                 time.sleep(0.1)

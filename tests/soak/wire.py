@@ -5,7 +5,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from http.client import HTTPConnection, HTTPException, HTTPResponse
-from typing import Any
+from typing import Any, Self
 from urllib.parse import urljoin, urlsplit
 
 MANIFEST = "application/vnd.oci.image.manifest.v1+json"
@@ -63,6 +63,12 @@ class Registry:
         self.url = url
         self._host, self._port = str(urlsplit(url).hostname), urlsplit(url).port
         self._reading: HTTPConnection | None = None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
 
     def push(self, repository: str, tag: str, pushed: Image) -> None:
         """Pushes the blobs that the registry lacks, then the manifest by its tag."""

@@ -44,8 +44,8 @@ settings: $(INSTALLED) ## docs/settings.md from the settings groups in the code
 bench: $(INSTALLED) ## measure the figures of docs/benchmarks.md, side by side in one run
 	$(BIN)/python -m tests.bench
 
-soak: $(INSTALLED) ## fill a replica of 10,000 tags through three kills, and compare (13 minutes)
-	$(BIN)/python -m tests.soak
+soak: $(INSTALLED) ## run through hundreds of faults and check from outside (hours); ONLY="up hang" SEED=1 COUNT=10
+	$(BIN)/python -m tests.soak $(addprefix --only ,$(ONLY)) $(addprefix --seed ,$(SEED)) $(addprefix --count ,$(COUNT))
 
 simulate: $(INSTALLED) ## run a mesh through random faults, SEEDS times (100), and compare (minutes)
 	$(BIN)/python -m tests.simulation --seeds $(or $(SEEDS),100)

@@ -77,7 +77,7 @@ def test_every_topic_is_documented() -> None:
         assert f"`{topic.replace('.x.', '.<region>.')}`" in page
 
 
-@pytest.mark.parametrize("name", ["synchronization.md", "replication.md"])
+@pytest.mark.parametrize("name", ["synchronization.md", "replication.md", "reliability.md"])
 def test_every_test_that_shows_a_feature_exists(name: str) -> None:
     page = (DOCS / name).read_text()
     named = re.findall(r"`(tests/[^`]+)`", page)

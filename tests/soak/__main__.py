@@ -1,6 +1,7 @@
 """Runs regmesh for hours while its parts fail, and checks it from outside: `python -m tests.soak --help`."""
 
 import argparse
+import signal
 import sys
 import tempfile
 from datetime import UTC, datetime
@@ -12,6 +13,7 @@ from tests.soak.scenarios import SCENARIOS
 
 def main() -> int:
     """Runs the scenarios; returns 1 when one of them found something."""
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that every process is ended
     options = _options()
     rows, is_good = [], True
     for name in options.only or ["fill", *SCENARIOS]:

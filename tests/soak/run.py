@@ -70,7 +70,8 @@ def run(
 ) -> Result:
     """Runs a scenario with `count` faults, or as many as its long or short form has."""
     scenario, result = SCENARIOS[name], Result(name, seed)
-    faults = scenario.plan(count if count is not None else scenario.short if short else scenario.count)
+    is_short_plan = short and count is None
+    faults = scenario.short if is_short_plan else scenario.plan(count or scenario.count)
     chance = random.Random(f"{name} {seed}")
     with scenario.site(folder) as site:
         pusher = Pusher(site.registries["source"].url, site.ledger, scenario.load, seed)

@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
+from functools import partial
 from itertools import cycle, islice
 from pathlib import Path
 
@@ -42,7 +43,7 @@ class Scenario:
         strike: Does one fault, from its beginning to its end.
         plan: Labels of that many faults.
         count: How many of them `make soak` does.
-        short: How many of them the short form does.
+        short: The faults of the short form.
         gap: The least and the most seconds between two faults.
         disturbed: The share of faults after which the next one does not wait for the recovery.
     """
@@ -51,7 +52,7 @@ class Scenario:
     strike: Callable[[Battle, str], None]
     plan: Callable[[int], list[str]]
     count: int
-    short: int
+    short: tuple[str, ...]
     gap: tuple[float, float]
     disturbed: float = 0.0
     load: Load = field(default_factory=Load)
@@ -161,14 +162,36 @@ def _suspend_agent(battle: Battle, name: str) -> None:
 _DAEMONS = ("control", "producer", "agent shanghai", "agent frankfurt")
 
 SCENARIOS = {
-    "up": Scenario(embedded, _kill_daemon, _of("up"), 300, 4, (0.2, 6), disturbed=0.5),
-    "daemons": Scenario(on_kafka, _kill_daemon, _of(*_DAEMONS), 300, 4, (0.5, 6), disturbed=0.5),
-    "broker": Scenario(on_kafka, _stop_broker, _stops_and_a_kill, 10, 1, (3, 10)),
+    "up": Scenario(embedded, _kill_daemon, _of("up"), 300, ("up",) * 4, (0.2, 6), disturbed=0.5),
+    "daemons": Scenario(on_kafka, _kill_daemon, _of(*_DAEMONS), 300, _DAEMONS, (0.5, 6), disturbed=0.5),
+    "broker": Scenario(on_kafka, _stop_broker, _stops_and_a_kill, 10, ("stopped",), (3, 10)),
     # Without deletions: a registry that is killed forgets to notify of them, and only a replica is compared for them.
     "registries": Scenario(
-        embedded, _kill_registry, _each(SOURCE, REPLICA, DESTINATION), 20, 1, (0.5, 5), load=Load(deletions=0)
+        embedded,
+        _kill_registry,
+        _each(SOURCE, REPLICA, DESTINATION),
+        20,
+        (SOURCE, DESTINATION),
+        (0.5, 5),
+        load=Load(deletions=0),
     ),
-    "ingress": Scenario(embedded, _answer_instead, _of("404", "502", "web page", "nothing"), 20, 1, (1, 5)),
-    "hang": Scenario(embedded, _hold_a_tag, _of("stays", "killed", "twice"), 12, 1, (1, 5)),
-    "sigstop": Scenario(on_kafka, _suspend_agent, _of("agent frankfurt", "agent shanghai"), 6, 1, (3, 10)),
+    "ingress": Scenario(
+        partial(embedded, gates=[SOURCE]),
+        _answer_instead,
+        _of("404", "502", "web page", "nothing"),
+        20,
+        ("404",),
+        (1, 5),
+    ),
+    "hang": Scenario(
+        partial(embedded, gates=[DESTINATION]),
+        _hold_a_tag,
+        _of("stays", "killed", "twice"),
+        12,
+        ("killed",),
+        (1, 5),
+    ),
+    "sigstop": Scenario(
+        on_kafka, _suspend_agent, _of("agent frankfurt", "agent shanghai"), 6, ("agent frankfurt",), (3, 10)
+    ),
 }

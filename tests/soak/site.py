@@ -1,12 +1,12 @@
 """What a soak runs: a source that notifies regmesh, a replica, a rule's destination, and regmesh as processes.
 
-Gates stand in front of all of them, so that a scenario can misbehave in their place and the ledger sees which
-notifications were answered.
+A gate stands between the source and the intake, so that the ledger sees which notifications were answered. Others
+stand in front of registries where a scenario misbehaves in their place.
 """
 
 import os
 import signal
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -30,7 +30,8 @@ class Site:
 
     folder: Path
     registries: dict[str, Distribution]
-    gates: dict[str, Gate]
+    gates: dict[str, Gate]  # in front of some of them
+    notifications: Gate  # between the source and the intake
     ledger: Ledger
     api: str
     intake: str
@@ -43,16 +44,25 @@ class Site:
         """The URLs of the destinations themselves, past their gates."""
         return {place: self.registries[place].url for place in (REPLICA, DESTINATION)}
 
+    def declared_url(self, place: str) -> str:
+        """Returns the URL by which regmesh knows a registry: that of its gate, where it has one."""
+        return self.gates[place].url if place in self.gates else self.registries[place].url
+
     def document(self) -> dict[str, Any]:
         """Returns what is declared: a replica, and a rule that copies everything and follows deletions."""
         regions = {"beijing": "cn", "shanghai": "cn", _RULE_REGION: "eu"}
         return {
             "regions": [{"name": name, "jurisdiction": where} for name, where in regions.items()],
             "instances": [
-                {"name": "game", "account": "game", "region": "beijing", "url": self.gates[SOURCE].url},
-                {"name": "eu", "account": "game", "region": _RULE_REGION, "url": self.gates[DESTINATION].url},
+                {"name": "game", "account": "game", "region": "beijing", "url": self.declared_url(SOURCE)},
+                {
+                    "name": "eu",
+                    "account": "game",
+                    "region": _RULE_REGION,
+                    "url": self.declared_url(DESTINATION),
+                },
             ],
-            "replicas": [{"instance": "game", "region": "shanghai", "url": self.gates[REPLICA].url}],
+            "replicas": [{"instance": "game", "region": "shanghai", "url": self.declared_url(REPLICA)}],
             "rules": [
                 {"name": "all", "source": "game", "destination": "eu", "deletion": True, "backfill": True}
             ],
@@ -88,9 +98,9 @@ class Site:
 
 
 @contextmanager
-def embedded(folder: Path) -> Iterator[Site]:
-    """Yields a site whose regmesh is one process, `up`."""
-    with _registries(folder, intake_is_api=True) as site:
+def embedded(folder: Path, gates: Sequence[str] = ()) -> Iterator[Site]:
+    """Yields a site whose regmesh is one process, `up`, with gates in front of the registries of these places."""
+    with _registries(folder, gates, intake_is_api=True) as site:
         file = site.write_mesh_file()
         listen = site.api.removeprefix("http://")
         site.commands["up"] = ["up", "-f", str(file), "--data", str(folder / "data"), "--listen", listen]
@@ -102,7 +112,7 @@ def embedded(folder: Path) -> Iterator[Site]:
 @contextmanager
 def on_kafka(folder: Path) -> Iterator[Site]:
     """Yields a site whose regmesh is control, a producer and three agents, two of them of one region, on Kafka."""
-    with _registries(folder, intake_is_api=False) as site:
+    with _registries(folder, (), intake_is_api=False) as site:
         file, broker = site.write_mesh_file(), kafka_broker.start(folder / "kafka")
         site.broker = broker
         try:
@@ -128,7 +138,7 @@ def on_kafka(folder: Path) -> Iterator[Site]:
 
 
 @contextmanager
-def _registries(folder: Path, *, intake_is_api: bool) -> Iterator[Site]:
+def _registries(folder: Path, gated: Sequence[str], *, intake_is_api: bool) -> Iterator[Site]:
     """Yields the registries with their gates; ends every process that was started for the site."""
     api = f"http://127.0.0.1:{parts.free_port()}"
     intake = api if intake_is_api else f"http://127.0.0.1:{parts.free_port()}"
@@ -141,12 +151,11 @@ def _registries(folder: Path, *, intake_is_api: bool) -> Iterator[Site]:
             ledger.accept(body) if status // 100 == 2 else None
         )
         registries[SOURCE].notify = f"{notifications.url}/v1/notifications/game"
-        gates = {}
-        for place, registry in registries.items():
+        for registry in registries.values():
             stack.callback(registry.end)
             registry.start()
-            gates[place] = stack.enter_context(gate(registry.url))
-        site = Site(folder, registries, gates, ledger, api, intake)
+        gates = {place: stack.enter_context(gate(registries[place].url)) for place in gated}
+        site = Site(folder, registries, gates, notifications, ledger, api, intake)
         stack.callback(lambda: [process.end() for process in site.daemons.values()])
         yield site
 

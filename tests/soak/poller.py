@@ -9,7 +9,7 @@ from http.client import HTTPException
 from tests.soak.ledger import Ledger, Name, StepBack, Timeline, Write
 from tests.soak.wire import Registry
 
-_PAUSE = 0.2  # seconds between two rounds
+_PAUSE = 0.5  # seconds between two rounds
 
 
 @dataclass

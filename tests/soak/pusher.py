@@ -31,6 +31,7 @@ class Pusher:
         self._stopped = threading.Event()
         self._thread = threading.Thread(target=self._run, name="pusher", daemon=True)
         self._lock = threading.Lock()
+        self._left_alone: set[Name] = set()
         self.failed = 0
 
     def start(self) -> None:
@@ -52,6 +53,10 @@ class Pusher:
                 registry.push(*name, new)
             self._ledger.acknowledge(write)
 
+    def leave_alone(self, name: Name) -> None:
+        """Writes to a tag no more by itself, so that nothing but the mesh repairs it."""
+        self._left_alone.add(name)
+
     def _delete(self, name: Name) -> None:
         with self._lock, Registry(self._url) as registry:
             digest = registry.digest(*name)
@@ -71,8 +76,13 @@ class Pusher:
             self._stopped.wait(self._random.expovariate(self._load.per_second))
 
     def _name(self) -> Name:
-        repository = self._random.randrange(self._load.repositories)
-        return Name(f"team{repository % 3}/app{repository}", f"v{self._random.randrange(self._load.tags)}")
+        while True:
+            repository = self._random.randrange(self._load.repositories)
+            name = Name(
+                f"team{repository % 3}/app{repository}", f"v{self._random.randrange(self._load.tags)}"
+            )
+            if name not in self._left_alone:
+                return name
 
     def _size(self) -> int:
         return self._random.randrange(1, _LARGEST)

@@ -21,7 +21,7 @@ _SETTLE = 300.0
 _STILL = 10.0  # seconds that everything has to stay as it is before the walk
 
 HEADER = (
-    "| scenario | seed | faults | pushes | notified | lost | wrong | steps back | recovery: median, worst | date |\n"
+    "| scenario | seed | faults | writes | notified | lost | wrong | steps back | recovery: median, worst | date |\n"
     "| --- | --- | --- | --- | --- | --- | --- | --- | --- | --- |"
 )
 

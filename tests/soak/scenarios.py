@@ -148,6 +148,7 @@ def _hold_a_tag(battle: Battle, how: str) -> None:
         battle.wait(0, 2)
         _kill_daemon(battle, "up")
     repository, _, tag = caught[0].removeprefix("/v2/").partition("/manifests/")
+    battle.pusher.leave_alone(Name(repository, tag))
     battle.pusher.push(Name(repository, tag))
     landed.wait(seconds + 60)
     entrance.hold, entrance.note = (lambda method, path: 0.0), (lambda method, path, body, status: None)
@@ -190,6 +191,7 @@ SCENARIOS = {
         12,
         ("killed",),
         (1, 5),
+        load=Load(per_second=1),
     ),
     "sigstop": Scenario(
         on_kafka, _suspend_agent, _of("agent frankfurt", "agent shanghai"), 6, ("agent frankfurt",), (3, 10)

@@ -36,6 +36,7 @@ class TaskProgress:
 
     started: datetime
     attempts: int = 1
+    unanswered_write: bool = False  # a write of the tag ended without an answer, and may land late
     in_progress: bool = False  # the log says so; set before the first write at the destination
     resource: Resource | None = None
     digest: Digest | None = None

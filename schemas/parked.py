@@ -11,6 +11,7 @@ from schemas.events import Event
 
 # Codes of tasks that did not fail: their agent runs them, or has them queued, and parked them to commit its offsets.
 STILL_RUNNING, STILL_QUEUED = "still_running", "still_queued"
+LOOK_AGAIN = "look_again"  # no task failed: a tag is looked at again, as an earlier write of it may land late
 
 _OWN_FIELDS = frozenset({"id", "time", "version"})  # differ from record to record of one task
 
@@ -41,6 +42,11 @@ class Parked(TaskRecord):
     def is_active(self) -> bool:
         """Returns whether the task did not fail: while the agent that wrote it is live, that agent ends it."""
         return self.error.code in (STILL_RUNNING, STILL_QUEUED)
+
+    @property
+    def is_look(self) -> bool:
+        """Returns whether it only looks at a tag again; it is neither counted nor shown as a parked task."""
+        return self.error.code == LOOK_AGAIN
 
     def ended(self, status: Status, error: TaskError | None, now: datetime) -> Completion:
         """Returns the completion of a task that ends without being run again."""

@@ -6,6 +6,8 @@ from mesh.errors import ContentMismatch, NotFound, RegistryError, Rejected, Spar
 from mesh.registry.port import Manifest
 from schemas.completions import Side
 
+_SERVER_FAULTS = 500  # statuses from here on may be a proxy's, whatever the registry did
+
 
 async def copy_manifests(
     job: Job, plan: Plan, *, resend: bool = False, root_is_missing: bool = False
@@ -36,12 +38,24 @@ async def write_tag(job: Job, image: Image) -> None:
         ContentMismatch: It answers another digest or none.
     """
     repository, tag = job.task.destination_repository, job.task.reference
-    await job.destination.write_manifest(repository, tag, image.root)
+    await _write_tag(job, image)
     found = await job.destination.resolve(repository, tag)
     if found is None or found.digest != image.digest:
         answered = found.digest if found is not None else "nothing"
         message = f"after {tag!r} was written, the registry answers {answered}, not {image.digest}"
         raise ContentMismatch(message, side=Side.DESTINATION)
+
+
+async def _write_tag(job: Job, image: Image) -> None:
+    """Writes the tag. A write that ends without the registry's answer may still land at any time."""
+    was_unanswered, job.progress.unanswered_write = job.progress.unanswered_write, True
+    try:
+        await job.destination.write_manifest(job.task.destination_repository, job.task.reference, image.root)
+    except RegistryError as error:
+        if error.status is not None and error.status < _SERVER_FAULTS:
+            job.progress.unanswered_write = was_unanswered
+        raise
+    job.progress.unanswered_write = was_unanswered
 
 
 def _sparse_refused(error: RegistryError) -> SparseRefused:

@@ -16,12 +16,13 @@ from functools import partial
 
 import structlog
 
+from consumer.pipeline import late_write
 from consumer.pipeline.complete import complete_parked, make_parked
 from consumer.pipeline.lanes import Lanes
 from consumer.pipeline.match import match
 from consumer.pipeline.region_status import RegionStatus
 from consumer.ports import AgentPorts
-from consumer.progress import Phase, TaskControl, TaskRun
+from consumer.progress import Phase, TaskControl, TaskProgress, TaskRun
 from consumer.settings import ParkingPolicy
 from consumer.task import FILTERED, SUPERSEDED, Outcome, Target, Task, skipped, target_of
 from mesh.log.port import Append, Record
@@ -54,7 +55,7 @@ class Parking:
     def own(self) -> Iterator[Parked]:
         """Yields those that this agent will run again."""
         now = self._clock.now()
-        return (parked for parked in self._parked.values() if self._is_own(parked, now))
+        return (it for it in self._parked.values() if not it.is_look and self._is_own(it, now))
 
     def get(self, task_id: str) -> Parked | None:
         """Returns the record of a parked task."""
@@ -74,7 +75,7 @@ class Parking:
         after = None if record.value is None else codec.decode(record.value, Parked)
         before = self._parked.pop(record.key, None)
         for parked, change in ((before, -1), (after, 1)):
-            if parked is not None:
+            if parked is not None and not parked.is_look:
                 self._ports.metrics.parked_tasks.labels(parked.destination_place).inc(change)
         if before is not None:
             others = self._by_target[_target_of(before)]
@@ -119,6 +120,33 @@ class Parking:
         LOG.warning(
             "task is parked", action="task_parked", task=task.task_id, rule=task.rule.name, rounds=rounds,
             destination=record.destination, error=record.error.message, not_before=record.not_before.isoformat(),
+        )  # fmt: skip
+
+    async def look_again(self, task: Task, number: int = 1) -> None:
+        """Parks the look with this number at the tag of `task`, durably, or ends the looks after the last.
+
+        Raises:
+            LogUnavailable: The log cannot be written now.
+        """
+        now = self._clock.now()
+        look, due = (
+            (late_write.look_at(task, now) if number == 1 else task),
+            late_write.next_look(number, now),
+        )
+        if look is None:
+            return
+        value: bytes | None = None
+        if due is not None:
+            run = TaskRun(look, TaskProgress(started=now))
+            record = make_parked(
+                run, late_write.reason(), self._agent, now, rounds=number, first_parked=now, not_before=due
+            )
+            value = codec.encode(record)
+        no_progress = Append(topics.status(self._ports.region), look.task_id, None)
+        await self._log.append([Append(self._topic, look.task_id, value), no_progress])
+        LOG.info(
+            "a tag is looked at again", action="look_again", task=look.task_id, number=number,
+            tag=look.tag, destination=look.destination.name, not_before=due.isoformat() if due else None,
         )  # fmt: skip
 
     async def park_running(self, run: TaskRun) -> bool:
@@ -200,7 +228,9 @@ class Parking:
     async def _requeue(self, parked: Parked, lanes: Lanes) -> None:
         matched = match(parked.event, self._ports.state, self._ports.region)
         task = next((it for it in matched if it.task_id == parked.task_id), None)
-        if task is None:
+        if task is None and parked.is_look:
+            await self._log.append([Append(self._topic, parked.key, None)])
+        elif task is None:
             await self._end(parked, skipped(FILTERED, "its rule was deleted, or does not want it any more"))
         elif not lanes.is_busy(task):  # else that task ends it
             self._requeued.add(parked.task_id)
@@ -233,4 +263,4 @@ def _target_of(parked: Parked) -> Target:
 
 def _is_superseded(parked: Parked, task: Task, *, holds: bool) -> bool:
     is_newer = task.event.time > parked.event.time and parked.task_id != task.task_id
-    return is_newer and task.supersedes(parked.event, holds=holds)
+    return is_newer and not parked.is_look and task.supersedes(parked.event, holds=holds)

@@ -15,6 +15,7 @@ from consumer.image.admission import Stage
 from consumer.image.job import Job, Services
 from consumer.image.replicate import replicate
 from consumer.image.tag_owners import TagOwners
+from consumer.pipeline import late_write
 from consumer.pipeline.attempts import attempt_until_end
 from consumer.pipeline.complete import complete
 from consumer.pipeline.heartbeat import Reporter
@@ -48,6 +49,7 @@ class _History:
 
     failed: Parked | None  # its last run was parked because it failed
     interrupted: Operation | None  # an earlier run may have written this at the destination
+    was_cut: bool = False  # that run did not end by itself, so a write of it may land late
 
 
 class TaskRunner:
@@ -95,6 +97,8 @@ class TaskRunner:
         if run.control.is_stopped():
             error = ExecutionStopped("the execution was stopped").as_task_error()
             outcome = Outcome(Status.STOPPED, None, error)
+        if self._history(run.task).was_cut:
+            await self._look_again(run.task)
         await _uncut(self._complete(run, outcome))
 
     @contextmanager
@@ -109,12 +113,12 @@ class TaskRunner:
             gauge.dec()
 
     def _history(self, task: Task) -> _History:
-        parked = self._parking.get(task.task_id)
+        parked, failed = self._parking.get(task.task_id), self._parking.failed(task)
         if parked is not None and parked.begun:
             interrupted: Operation | None = parked.operation
         else:
             interrupted = self._status.operation_in_progress(task.task_id)
-        return _History(self._parking.failed(task), interrupted)
+        return _History(failed, interrupted, was_cut=interrupted is not None and failed is None)
 
     async def _outcome(self, run: TaskRun, history: _History) -> tuple[TaskRun, Outcome]:
         """Runs the task, and the deletion that a copy becomes when the source lost its tag; returns which counts."""
@@ -156,12 +160,22 @@ class TaskRunner:
 
     async def _park_or_complete(self, run: TaskRun, outcome: Outcome, history: _History) -> None:
         self._report_unreachable(run.task, outcome)
+        look = history.failed if history.failed is not None and history.failed.is_look else None
+        if look is not None and late_write.found_nothing(outcome) and not run.progress.in_progress:
+            await self._stop_reporting(run)
+            await self._look_again(run.task, look.rounds + 1)
+            return
+        if history.was_cut or run.progress.unanswered_write:
+            await self._look_again(run.task)
         if self._parking.wants(run.task, outcome):
             await self._park(run, outcome)
         elif outcome.is_unreported and history.failed is None:
             await until_log_available(partial(self._parking.forget, run.task), self._ports.clock)
         else:
             await self._complete(run, outcome)
+
+    async def _look_again(self, task: Task, number: int = 1) -> None:
+        await until_log_available(partial(self._parking.look_again, task, number), self._ports.clock)
 
     def _report_unreachable(self, task: Task, outcome: Outcome) -> None:
         """A registry that a task could not reach is shown as failing at once, and not only after its next check."""

@@ -72,5 +72,7 @@ class ParkedTasks:
 def _apply(tasks: dict[str, Parked], record: Record) -> None:
     if record.value is None:
         tasks.pop(record.key, None)
-    else:
-        tasks[record.key] = codec.decode(record.value, Parked)
+        return
+    parked = codec.decode(record.value, Parked)
+    if not parked.is_look:
+        tasks[record.key] = parked

@@ -150,7 +150,7 @@ def _registries(folder: Path, gated: Sequence[str], *, intake_is_api: bool) -> I
         notifications.note = lambda method, path, body, status: (
             ledger.accept(body) if status // 100 == 2 else None
         )
-        registries[SOURCE].notify = f"{notifications.url}/v1/notifications/game"
+        registries[SOURCE].extra = _notifying(f"{notifications.url}/v1/notifications/game")
         for registry in registries.values():
             stack.callback(registry.end)
             registry.start()
@@ -158,6 +158,15 @@ def _registries(folder: Path, gated: Sequence[str], *, intake_is_api: bool) -> I
         site = Site(folder, registries, gates, notifications, ledger, api, intake)
         stack.callback(lambda: [process.end() for process in site.daemons.values()])
         yield site
+
+
+def _notifying(url: str) -> dict[str, Any]:
+    """Returns the configuration that README.md recommends: the registry does not notify of pulls."""
+    endpoint = {
+        "name": "regmesh", "url": url, "timeout": "1s", "threshold": 3, "backoff": "1s",
+        "ignore": {"actions": ["pull"], "mediatypes": ["none"]},
+    }  # fmt: skip
+    return {"notifications": {"endpoints": [endpoint]}}
 
 
 def _run(*arguments: str) -> None:

@@ -97,6 +97,17 @@ def _kill_registry(battle: Battle, place: str) -> None:
     registry.start()
 
 
+def _forget_notifications(battle: Battle, place: str) -> None:
+    """The registry is killed with notifications that nobody took, and is away until a health check has noticed it."""
+    registry, notifications = battle.site.registries[place], battle.site.notifications
+    notifications.answers(gate.BAD_GATEWAY)
+    battle.wait(3, 6)
+    registry.end()
+    notifications.opens()
+    time.sleep(45)
+    registry.start()
+
+
 _ANSWERS = {"404": gate.NOT_FOUND_PAGE, "502": gate.BAD_GATEWAY, "web page": gate.WEB_PAGE}
 
 
@@ -175,6 +186,9 @@ SCENARIOS = {
         (SOURCE, DESTINATION),
         (0.5, 5),
         load=Load(deletions=0),
+    ),
+    "forgotten": Scenario(
+        embedded, _forget_notifications, _of(SOURCE), 10, (SOURCE,), (1, 5), load=Load(deletions=0)
     ),
     "ingress": Scenario(
         partial(embedded, gates=[SOURCE]),

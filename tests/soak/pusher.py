@@ -19,7 +19,9 @@ class Load:
     repositories: int = 10
     tags: int = 6
     per_second: float = 3.0
-    deletions: float = 0.05
+    deletions: float = (
+        0.01  # a rule that deletes 20 tags and a fifth of them in ten minutes waits for a human
+    )
 
 
 class Pusher:

@@ -113,12 +113,10 @@ class TaskRunner:
             gauge.dec()
 
     def _history(self, task: Task) -> _History:
-        parked, failed = self._parking.get(task.task_id), self._parking.failed(task)
-        if parked is not None and parked.begun:
-            interrupted: Operation | None = parked.operation
-        else:
-            interrupted = self._status.operation_in_progress(task.task_id)
-        return _History(failed, interrupted, was_cut=interrupted is not None and failed is None)
+        parked, marked = self._parking.get(task.task_id), self._status.operation_in_progress(task.task_id)
+        begun = parked.operation if parked is not None and parked.begun else None
+        was_cut = marked is not None or (begun is not None and parked is not None and parked.is_active)
+        return _History(self._parking.failed(task), begun or marked, was_cut)
 
     async def _outcome(self, run: TaskRun, history: _History) -> tuple[TaskRun, Outcome]:
         """Runs the task, and the deletion that a copy becomes when the source lost its tag; returns which counts."""

@@ -31,6 +31,20 @@ class Phase(Enum):
 
 
 @dataclass(slots=True)
+class LeftOut:
+    """What about an image was not copied, and the error to report for it: one that may end by itself counts most."""
+
+    count: int = 0
+    error: RegmeshError | None = None
+
+    def add(self, error: RegmeshError, count: int = 1) -> None:
+        """Adds `count` referrers, or one list of them, that cannot be copied because of the error."""
+        self.count += count
+        if self.error is None or (error.retryable and not self.error.retryable):
+            self.error = error
+
+
+@dataclass(slots=True)
 class TaskProgress:
     """What a task has done so far, over all its attempts. Bytes are those of blobs."""
 
@@ -48,13 +62,18 @@ class TaskProgress:
     blobs_transferred: int = 0
     subject: Digest | None = None  # what a referrer that was pushed by itself is attached to
     attached: dict[Digest, None] = field(default_factory=dict)  # referrers copied or found at the destination
+    left_out: LeftOut = field(default_factory=LeftOut)
 
     def start_pass(self, resource: Resource, blobs: Iterable[Descriptor]) -> None:
         """Starts the counts of one pass over an image; the bytes transferred by earlier passes stay."""
         self.resource = resource
         self.bytes_total = sum(blob.size for blob in blobs)
         self.bytes_skipped = 0
-        self.attached = {}
+        self.start_attached()
+
+    def start_attached(self) -> None:
+        """Starts the counts of one pass over the referrers of an image."""
+        self.attached, self.left_out = {}, LeftOut()
 
     def attach(self, referrers: Iterable[Digest]) -> None:
         """Adds referrers that the destination holds; ignores those beyond what a completion can list."""

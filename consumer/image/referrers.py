@@ -6,13 +6,16 @@ maintain. At the destination they are listed in the destination's way, beside wh
 bytes are never changed.
 
 `copy` copies all that the source has about an image; `catch_up` copies what a destination that has the image lacks;
-`follow` is the task of a referrer that was pushed by itself.
+`follow` is the task of a referrer that was pushed by itself. What cannot be copied is left out of the first two: it
+never keeps an image away.
 """
 
-from collections.abc import AsyncIterator, Iterable, Sequence
+from collections.abc import AsyncIterator, Container, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from itertools import islice
 
-from consumer.image import copy_manifest, overwrite, plan, survey
+from consumer.image import copy_manifest, left_out, overwrite, plan, survey
 from consumer.image.job import Job
 from consumer.image.plan import Image, Plan
 from consumer.task import (
@@ -26,10 +29,17 @@ from consumer.task import (
     superseded,
 )
 from mesh.concurrency import all_of
-from mesh.errors import ContentRefused, NotFound
+from mesh.errors import ContentRefused, HelperFailed, NotFound, RegistryError, Unreachable
 from mesh.registry import fallback_index
-from mesh.registry.port import Manifest
-from mesh.registry.referrers import cosign_tags, is_fallback, read_index, read_subject, subject_named
+from mesh.registry.port import Manifest, Referrer
+from mesh.registry.referrers import (
+    cosign_tags,
+    is_fallback,
+    newest_first,
+    read_index,
+    read_subject,
+    subject_named,
+)
 from schemas.completions import Side, Status
 from schemas.names import Digest, Tag
 
@@ -39,25 +49,24 @@ _LISTING_VALID_SECONDS = 300.0
 
 
 async def copy(job: Job, image: Image, *, resend: bool = False) -> None:
-    """Copies all that the source has about the image and its children, recursively.
-
-    Raises:
-        ContentRefused: There are more referrers, or deeper ones, than are copied.
-    """
+    """Copies all that the source has about the image and its children, recursively."""
     walk = _Walk(job, image.digest, resend=resend)
-    if subject := read_subject(image.root):
-        await walk.attach(subject, [image.digest])
+    with walk.leaving_out():
+        if subject := read_subject(image.root):
+            await walk.attach(subject, [image.digest])
     await walk.about([manifest.digest for manifest, _ in image.manifests])
 
 
 async def catch_up(job: Job, digest: Digest) -> None:
     """Copies what the source lists about an image that the destination has; one request when that is nothing."""
-    if not job.task.is_dry_run and await job.source.referrers(
-        job.task.repository, digest, has_no_tag=_saw_no_tag(job, digest)
-    ):
-        job.progress.bytes_total = job.progress.bytes_skipped = 0
-        job.progress.attached = {}
-        await _Walk(job, digest, resend=False).about([digest])
+    if job.task.is_dry_run:
+        return
+    job.progress.start_attached()
+    walk = _Walk(job, digest, resend=False)
+    with walk.leaving_out():
+        if await job.source.referrers(job.task.repository, digest, has_no_tag=_saw_no_tag(job, digest)):
+            job.progress.bytes_total = job.progress.bytes_skipped = 0
+            await walk.about([digest])
 
 
 def _saw_no_tag(job: Job, digest: Digest) -> bool:
@@ -119,12 +128,12 @@ class _Found:
     """What the source has about one manifest."""
 
     subject: Digest
-    referrers: Sequence[Digest]
+    referrers: Sequence[Digest]  # the newest first
     tags: Sequence[tuple[Tag, Digest]]
 
     @property
     def digests(self) -> list[Digest]:
-        return [*self.referrers, *(digest for _, digest in self.tags)]
+        return [*(digest for _, digest in self.tags), *self.referrers]
 
 
 class _Walk:
@@ -136,6 +145,7 @@ class _Walk:
         self._source, self._destination = job.source, job.destination
         self._seen: set[Digest] = set()
         self._found = 0
+        self._is_cut_short = False
         self.copied = 0  # referrers that the destination lacked or did not list
 
     async def about(self, subjects: Iterable[Digest]) -> None:
@@ -145,14 +155,27 @@ class _Walk:
         for depth in range(_DEEPEST + 1):
             following: dict[Digest, None] = {}
             async for found in self._listed(level):
-                new = [digest for digest in found.digests if digest not in self._seen]
-                self._check_limits(depth, len(new))
-                await self.attach(found.subject, found.referrers)
+                if self._is_cut_short:
+                    return
+                new = self._within_limits(depth, [it for it in found.digests if it not in self._seen])
                 for tag, digest in found.tags:
-                    await self.copy_tag(tag, digest, found.subject)
+                    if digest in new or digest in self._seen:
+                        with self.leaving_out():
+                            await self.copy_tag(tag, digest, found.subject)
+                wanted = [it for it in found.referrers if it in new or it in self._seen]
+                await self.attach(found.subject, wanted)
                 self._seen.update(new)
-                following |= dict.fromkeys(new)
+                following |= new
             level = list(following)
+
+    @contextmanager
+    def leaving_out(self) -> Iterator[None]:
+        """Leaves out what raises an error in the block; everything else too when a registry does not answer."""
+        try:
+            yield
+        except RegistryError as error:
+            left_out.leave_out(self._job, error)
+            self._is_cut_short |= isinstance(error, Unreachable | HelperFailed)
 
     async def copy_pushed(self, digest: Digest, subject: Digest) -> Sequence[Digest]:
         """Copies what was pushed, as a tag or as a referrer, and returns its digests."""
@@ -162,6 +185,8 @@ class _Walk:
             return [digest]
         pushed = await self._pushed(digest)
         await self.attach(subject, pushed)
+        if (error := self._job.progress.left_out.error) is not None:
+            raise error
         return pushed
 
     async def is_there(self, digest: Digest, subject: Digest) -> bool:
@@ -184,21 +209,32 @@ class _Walk:
 
     async def attach(self, subject: Digest, referrers: Sequence[Digest]) -> None:
         """Copies manifests that name `subject`, and lists them at the destination."""
-        listed = await self._listed_at_destination(subject) if referrers else frozenset()
+        if not referrers:
+            return
         unlisted: list[Manifest] = []
-        for digest in referrers:
-            if digest in listed and await survey.has_content(self._job, digest):
-                continue
-            image = await survey.read_image(self._job, digest)
-            if image is None or read_subject(image.root) != subject:
-                continue  # wrongly listed, or deleted since
-            if await self._put_referrer(image) is None:
-                unlisted.append(image.root)
-            self.copied += 1
-            self._report(subject, [digest])
-        if unlisted:
-            await self._list_at_destination(subject, unlisted)
-        self._report(subject, listed)
+        with self.leaving_out():
+            listed = await self._listed_at_destination(subject)
+            self._report(subject, listed)
+            for digest in referrers:
+                if not self._is_cut_short:
+                    with self.leaving_out():
+                        await self._attach_one(subject, digest, listed, unlisted)
+            if unlisted:
+                await self._list_at_destination(subject, unlisted)
+
+    async def _attach_one(
+        self, subject: Digest, digest: Digest, listed: Container[Digest], unlisted: list[Manifest]
+    ) -> None:
+        """Copies one referrer; adds it to `unlisted` if the destination's registry does not list it by itself."""
+        if digest in listed and await survey.has_content(self._job, digest):
+            return
+        image = await survey.read_image(self._job, digest)
+        if image is None or read_subject(image.root) != subject:
+            return  # wrongly listed, or deleted since
+        if await self._put_referrer(image) is None:
+            unlisted.append(image.root)
+        self.copied += 1
+        self._report(subject, [digest])
 
     async def copy_tag(self, tag: Tag, digest: Digest, subject: Digest) -> None:
         """Copies a tag of cosign's; another digest under it is overwritten if the rule overrides."""
@@ -268,17 +304,25 @@ class _Walk:
         )
 
     async def _by_list(self, subject: Digest) -> _Found:
-        listed = await self._source.referrers(self._task.repository, subject)
+        listed: Sequence[Referrer] = ()
+        with self.leaving_out():
+            listed = newest_first(await self._source.referrers(self._task.repository, subject))
         return _Found(subject, [referrer.descriptor.digest for referrer in listed], ())
 
     async def _by_tag(self, subject: Digest, tag: Tag) -> _Found:
-        found = await self._source.resolve(self._task.repository, tag)
+        found = None
+        with self.leaving_out():
+            found = await self._source.resolve(self._task.repository, tag)
         return _Found(subject, (), [(tag, found.digest)] if found is not None else ())
 
-    def _check_limits(self, depth: int, new: int) -> None:
-        self._found += new
-        most = self._job.services.limits.referrers
-        if self._found > most:
-            raise ContentRefused(f"more than {most} referrers of one image are not copied", side=Side.SOURCE)
-        if new and depth == _DEEPEST:
-            raise ContentRefused(f"referrers nested deeper than {_DEEPEST} are not copied", side=Side.SOURCE)
+    def _within_limits(self, depth: int, new: Iterable[Digest]) -> dict[Digest, None]:
+        """Returns the first ones, as many as may be copied; leaves out the others."""
+        found, most = dict.fromkeys(new), self._job.services.limits.referrers
+        room = 0 if depth == _DEEPEST else most - self._found
+        taken = dict.fromkeys(islice(found, room))
+        if rest := len(found) - len(taken):
+            limit = f"{_DEEPEST} levels" if depth == _DEEPEST else f"{most} referrers of one image"
+            error = ContentRefused(f"more than {limit} are not copied", side=Side.SOURCE)
+            left_out.leave_out(self._job, error, rest)
+        self._found += len(taken)
+        return taken

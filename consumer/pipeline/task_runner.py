@@ -11,6 +11,7 @@ import structlog
 from consumer.deletion import after_copy
 from consumer.deletion.delete import Deletion, delete
 from consumer.deletion.rate_limit import DeletionRateLimit
+from consumer.image import left_out
 from consumer.image.admission import Stage
 from consumer.image.job import Job, Services
 from consumer.image.replicate import replicate
@@ -27,6 +28,7 @@ from consumer.task import (
     ALREADY_GONE,
     ALREADY_THERE,
     NOT_HELD,
+    REFERRERS_LEFT_OUT,
     SUPERSEDED,
     NotAdmitted,
     Outcome,
@@ -138,7 +140,7 @@ class TaskRunner:
             run, partial(self._attempt, run), policy=self._retry_policy, ports=self._ports
         )
         run.progress.in_progress |= history.interrupted == run.task.operation
-        return _as_own_work(outcome) if run.progress.in_progress else outcome
+        return _as_own_work(run, outcome) if run.progress.in_progress else outcome
 
     async def _attempt(self, run: TaskRun, resend: bool) -> Outcome:
         places, task = self._ports.places, run.task
@@ -150,7 +152,7 @@ class TaskRunner:
             await job.admit(Stage.START)
             if task.operation == "delete":
                 return await delete(Deletion(job, self._rate_limit))
-            return await replicate(job, resend=resend or task.resends)
+            return left_out.reported(job, await replicate(job, resend=resend or task.resends))
         except NotAdmitted as error:
             return Outcome(Status.SKIPPED, run.progress.digest, error.refusal)
         except ExecutionStopped as error:
@@ -216,11 +218,13 @@ class TaskRunner:
         )  # fmt: skip
 
 
-def _as_own_work(outcome: Outcome) -> Outcome:
+def _as_own_work(run: TaskRun, outcome: Outcome) -> Outcome:
     """A task in progress that finds nothing left to do has succeeded: an interrupted run of it did the work."""
-    if outcome.error is not None and outcome.error.code in (ALREADY_THERE, ALREADY_GONE, NOT_HELD):
-        return replace(outcome, status=Status.SUCCEED, error=None)
-    return outcome
+    if (error := outcome.error) is None or error.code not in (ALREADY_THERE, ALREADY_GONE, NOT_HELD):
+        return outcome
+    has_all = run.progress.left_out.error is None
+    left = None if has_all else error.model_copy(update={"code": REFERRERS_LEFT_OUT})
+    return replace(outcome, status=Status.SUCCEED, error=left)
 
 
 async def _uncut(write: Coroutine[None, None, None]) -> None:

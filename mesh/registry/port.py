@@ -7,6 +7,7 @@ import hashlib
 from collections.abc import AsyncIterator
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
+from datetime import datetime
 from typing import NamedTuple, Protocol
 
 from yarl import URL
@@ -46,6 +47,7 @@ class Referrer:
 
     descriptor: Descriptor
     artifact_type: str | None
+    created: datetime | None = None  # as its annotation says
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,7 +6,8 @@ under the fallback tag `sha256-<hex>`, where a registry lacks that API; and cosi
 """
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from datetime import UTC, datetime
 from typing import Any
 
 import orjson
@@ -18,6 +19,8 @@ from schemas.completions import Side
 from schemas.names import Digest, MediaType, Tag
 
 _COSIGN_SUFFIXES = ("sig", "att", "sbom")
+_CREATED = "org.opencontainers.image.created"
+_EARLIEST = datetime.min.replace(tzinfo=UTC)
 _LONGEST_HEX = 64  # characters of a digest in a tag; the specification truncates longer ones
 _BY_TAG = re.compile(rf"sha256-([0-9a-f]{{64}})(\.(?:{'|'.join(_COSIGN_SUFFIXES)}))?", re.ASCII)
 
@@ -75,6 +78,14 @@ def read_index(body: bytes, side: Side) -> list[Referrer]:
     return list({entry.descriptor.digest: entry for entry in entries}.values())
 
 
+def newest_first(listed: Sequence[Referrer]) -> list[Referrer]:
+    """Returns the entries by the time that they were created; those without one last, the end of the list first.
+
+    Whoever maintains a list under a fallback tag adds to its end.
+    """
+    return sorted(reversed(listed), key=lambda entry: entry.created or _EARLIEST, reverse=True)
+
+
 def merged(index: Manifest | None, referrers: Iterable[Manifest]) -> Manifest | None:
     """Returns the index with `referrers` added, or None when it lists all of them. Other content stays unchanged.
 
@@ -108,7 +119,17 @@ def _document(index: Manifest | None) -> dict[str, Any]:
 
 def _referrer(entry: dict[str, Any]) -> Referrer:
     described = Descriptor(MediaType(entry["mediaType"]), Digest(entry["digest"]), int(entry["size"]))
-    return Referrer(described, str(entry["artifactType"]) if entry.get("artifactType") else None)
+    artifact_type = str(entry["artifactType"]) if entry.get("artifactType") else None
+    return Referrer(described, artifact_type, _created(entry.get("annotations")))
+
+
+def _created(annotations: object) -> datetime | None:
+    """Returns when the referrer was created; None when no annotation says so in a form that can be read."""
+    try:
+        created = datetime.fromisoformat(annotations[_CREATED])  # type: ignore[index]
+    except (TypeError, KeyError, ValueError):
+        return None
+    return created if created.tzinfo is not None else created.replace(tzinfo=UTC)
 
 
 def _entry(manifest: Manifest) -> dict[str, object]:

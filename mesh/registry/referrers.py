@@ -83,7 +83,8 @@ def newest_first(listed: Sequence[Referrer]) -> list[Referrer]:
 
     Whoever maintains a list under a fallback tag adds to its end.
     """
-    return sorted(reversed(listed), key=lambda entry: entry.created or _EARLIEST, reverse=True)
+    last_first = listed[::-1]
+    return sorted(last_first, key=lambda entry: entry.created or _EARLIEST, reverse=True)
 
 
 def merged(index: Manifest | None, referrers: Iterable[Manifest]) -> Manifest | None:

@@ -9,7 +9,7 @@ import pytest
 from mesh.registry import fallback_index
 from mesh.registry.builtin import BuiltinRegistry
 from mesh.registry.builtin.faults import HalfWritten
-from mesh.registry.port import Manifest, digest_of
+from mesh.registry.port import Manifest
 from mesh.registry.referrers import fallback_tag
 from schemas.completions import Completion, Status
 from schemas.names import Digest, Repository, Tag
@@ -320,39 +320,6 @@ async def test_a_tagged_artifact_with_a_subject_is_listed_too(pair: Site) -> Non
     assert {end.status for end in ends} == {Status.SUCCEED}
     assert await pair.holds("v1-sbom") == sbom.digest
     assert await listed(pair, image.digest) == {sbom.digest: SBOM}
-
-
-async def test_more_levels_than_are_believable_are_refused(site: Site) -> None:
-    image = images.image(layers=[b"app"])
-    await site.push("v1", image, notify=False)
-    subject = image.manifest
-    for level in range(5):
-        about = attachment(subject, SIGNATURE, f"level {level}".encode())
-        await attach(site, subject, about, notify=False)
-        subject = about.manifest
-    await site.event("v1", image.digest)
-    (end,) = await site.ends(1)
-    assert (end.status, reason(end)) == (Status.FAILED, "content_refused")
-    assert await site.holds("v1") is None
-
-
-async def test_more_referrers_than_are_believable_are_refused(old_pair: Site) -> None:
-    image = images.image(layers=[b"app"])
-    about = attached.entry(attachment(image.manifest, SBOM, b"x").manifest)
-    async with client(old_pair.source) as source:
-        await images.push(source, APP, Tag("v1"), image)
-        blobs = [digest_of(str(number).encode()) for number in range(1001)]
-        for number, digest in enumerate(blobs):  # the registry asks only whether what an index names is there
-            staged = old_pair.source._store.stage()
-            staged.write(str(number).encode())
-            assert old_pair.source._store.commit(staged, digest)
-            old_pair.source._store.link_blob(APP, digest)
-        index = attached.index_of([{**about, "digest": digest} for digest in blobs])
-        await source.write_manifest(APP, fallback_tag(image.digest), index)
-    await old_pair.event("v1", image.digest)
-    (end,) = await old_pair.ends(1)
-    assert (end.status, reason(end)) == (Status.FAILED, "content_refused")
-    assert await old_pair.holds("v1") is None
 
 
 @pytest.mark.parametrize("head_says_there", [False, True])

@@ -1,6 +1,7 @@
 """Artifacts that are attached to images, built as `oras attach` and `cosign` do, and pushed as clients do."""
 
 import json
+from datetime import UTC, datetime, timedelta
 
 from mesh.errors import NotFound
 from mesh.registry.manifests import OCI_INDEX, OCI_MANIFEST
@@ -12,12 +13,13 @@ SBOM, SIGNATURE = "application/spdx+json", "application/vnd.dev.sigstore.bundle.
 _EMPTY = "application/vnd.oci.empty.v1+json"
 
 
-def attachment(subject: Manifest, kind: str, body: bytes) -> images.Image:
-    """Returns a manifest with the subject `subject`, an empty config and one blob."""
+def attachment(subject: Manifest, kind: str, body: bytes, *, number: int = 0) -> images.Image:
+    """Returns a manifest with the subject `subject`, an empty config and one blob; later ones have larger numbers."""
     parts = [
         Descriptor(MediaType(_EMPTY), digest_of(b"{}"), 2),
         Descriptor(MediaType(kind), digest_of(body), len(body)),
     ]
+    created = datetime(2026, 1, 1, tzinfo=UTC) + timedelta(seconds=number)
     config, layer = (_as_json(part) for part in parts)
     document = {
         "schemaVersion": 2,
@@ -26,7 +28,7 @@ def attachment(subject: Manifest, kind: str, body: bytes) -> images.Image:
         "config": config,
         "layers": [layer],
         "subject": _as_json(subject.descriptor),
-        "annotations": {"org.opencontainers.image.created": "2026-01-01T00:00:00Z"},
+        "annotations": {"org.opencontainers.image.created": created.isoformat().replace("+00:00", "Z")},
     }
     written = json.dumps(document, indent=1).encode()
     manifest = Manifest(OCI_MANIFEST, digest_of(written), written)

@@ -1,7 +1,12 @@
-"""Recognising loopback hosts: the intake and the API accept some requests only from this machine."""
+"""Recognising this machine: the intake and the API accept some requests only from it."""
 
 from functools import lru_cache
 from ipaddress import IPv6Address, ip_address
+
+from aiohttp import web
+
+# Proxies add these: behind one, a loopback peer says nothing about the sender.
+_FORWARDED = ("Forwarded", "X-Forwarded-For", "X-Real-IP", "Via")
 
 
 @lru_cache(maxsize=1024)  # peers are few, and their addresses stay the same
@@ -15,3 +20,11 @@ def is_loopback(host: str) -> bool:
         return False
     mapped = address.ipv4_mapped if isinstance(address, IPv6Address) else None
     return (mapped or address).is_loopback
+
+
+def is_local(request: web.Request) -> bool:
+    """Returns whether a request comes from this machine itself: over loopback, and not through a proxy."""
+    peer = request.transport.get_extra_info("peername") if request.transport else None
+    if not isinstance(peer, tuple) or any(header in request.headers for header in _FORWARDED):
+        return False
+    return is_loopback(str(peer[0]))

@@ -9,14 +9,11 @@ import structlog
 from aiohttp import web
 
 from mesh.errors import InvalidInput
-from mesh.loopback import is_loopback
+from mesh.loopback import is_local
 from schemas.names import SecretName
 from schemas.topology import Instance
 
 LOG = structlog.get_logger()
-
-# Added by proxies and browsers: behind either, a loopback peer says nothing about the sender.
-_PROXY_HEADERS = ("Forwarded", "X-Forwarded-For", "X-Real-IP", "Via", "Origin")
 
 
 class SecretStore(Protocol):
@@ -38,7 +35,7 @@ class ErrorAnswer:
 def authenticate(request: web.Request, instance: Instance, secrets: SecretStore) -> ErrorAnswer | None:
     """Returns why the request may not send notifications of `instance`; None when it may."""
     if instance.intake_secret is None:
-        return None if _is_local(request) else _only_local(instance)
+        return None if _is_from_this_machine(request) else _only_local(instance)
     expected = _value(instance.intake_secret, secrets)
     if expected is None:
         return ErrorAnswer(
@@ -88,8 +85,6 @@ def _same(presented: str, expected: str) -> bool:
     return hmac.compare_digest(presented.encode(errors="surrogateescape"), expected.encode())
 
 
-def _is_local(request: web.Request) -> bool:
-    peer = request.transport.get_extra_info("peername") if request.transport else None
-    if not isinstance(peer, tuple) or any(header in request.headers for header in _PROXY_HEADERS):
-        return False
-    return is_loopback(str(peer[0]))
+def _is_from_this_machine(request: web.Request) -> bool:
+    # A browser here sends what any page tells it to send; it adds `Origin`.
+    return is_local(request) and "Origin" not in request.headers

@@ -17,6 +17,7 @@ commands; what they read is stored so that storing it twice changes nothing.
 from mesh.control.control import Control
 from mesh.control.declarations.changes import Change
 from mesh.control.declarations.declare import InvalidDocument
+from mesh.control.http.access import LOCAL_ONLY, ApiAccess
 from mesh.control.settings import ControlSettings
 
-__all__ = ["Change", "Control", "ControlSettings", "InvalidDocument"]
+__all__ = ["LOCAL_ONLY", "ApiAccess", "Change", "Control", "ControlSettings", "InvalidDocument"]

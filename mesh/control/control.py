@@ -14,6 +14,7 @@ from mesh.control.executions.retries import Retries
 from mesh.control.executions.schedule import Schedule
 from mesh.control.executions.store import Executions
 from mesh.control.http import server
+from mesh.control.http.access import LOCAL_ONLY, ApiAccess
 from mesh.control.http.declarations import DeclarationsResource
 from mesh.control.http.doctor import DoctorResource
 from mesh.control.http.executions import ExecutionsResource
@@ -52,6 +53,7 @@ class Control:
         secrets: Secrets,
         database: str,
         settings: ControlSettings | None = None,
+        access: ApiAccess = LOCAL_ONLY,
     ) -> None:
         """Builds all parts; nothing runs before `run`.
 
@@ -61,12 +63,13 @@ class Control:
             secrets: The values of the secrets that webhooks name.
             database: An URL of SQLAlchemy; the database is opened at its first use.
             settings: The limits.
+            access: Who may call the API; by default callers on this machine.
 
         Raises:
             InvalidInput: `database` is not the URL of a supported database.
         """
         self._settings = settings = settings or ControlSettings()
-        self._ports, self._table = ports, table
+        self._ports, self._table, self._access = ports, table, access
         self._database = Database(database, settings)
         self._sync_log, self._outbox = SyncLog(self._database, settings), Outbox(self._database)
         self._images, self._executions = Images(self._database), Executions(self._database)
@@ -142,7 +145,7 @@ class Control:
                 outbox=self._outbox, settings=self._settings, promises=self._promises,
             ),
         )  # fmt: skip
-        server.mount(app, resources)
+        server.mount(app, resources, self._access)
 
     async def apply(self, document: object, *, dry_run: bool = False) -> list[Change]:
         """Declares a document, as `POST /api/v1/apply` does.

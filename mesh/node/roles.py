@@ -14,7 +14,7 @@ from consumer.blobs.transfers import RelayAccess
 from consumer.places import Places
 from consumer.ports import AgentPorts
 from consumer.settings import AgentSettings
-from mesh.control import Control
+from mesh.control import LOCAL_ONLY, ApiAccess, Control
 from mesh.control.ports import ControlPorts
 from mesh.control.storage.database import check as check_database
 from mesh.errors import InvalidInput
@@ -57,12 +57,13 @@ def reconcile(node: Node) -> Reconcile:
     )
 
 
-def control(node: Node, database: str | None) -> Control:
+def control(node: Node, database: str | None, access: ApiAccess = LOCAL_ONLY) -> Control:
     """Returns the control role.
 
     Args:
         node: The ports.
         database: The URL of the sync log's database, checked already; None for a file in the data directory.
+        access: Who may call the API; by default callers on this machine.
 
     Raises:
         InvalidInput: The file in the data directory cannot be a database.
@@ -74,8 +75,9 @@ def control(node: Node, database: str | None) -> Control:
         log=node.log, state=node.state, clock=node.clock, metrics=node.metrics, random=node.random
     )
     return Control(
-        ports, table=node.table, secrets=node.secrets, database=database, settings=node.settings.control
-    )
+        ports, table=node.table, secrets=node.secrets, database=database, settings=node.settings.control,
+        access=access,
+    )  # fmt: skip
 
 
 def agent(

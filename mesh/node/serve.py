@@ -34,6 +34,7 @@ async def listening(
     *,
     option: str = "--listen",
     listeners: int = 1,
+    metrics: bool = True,
 ) -> AsyncIterator[str]:
     """Serves until the block ends; yields the URL, with the real port for port 0.
 
@@ -45,6 +46,7 @@ async def listening(
         routes: Each adds routes to the application.
         option: The option that sets the address.
         listeners: How many listeners the process has; they share the file descriptors that are for clients.
+        metrics: Serve `/metrics` too, which names what is declared.
 
     Raises:
         InvalidInput: `listen` is not HOST:PORT.
@@ -53,7 +55,7 @@ async def listening(
     host, port = parse_address(listen)
     connections = Connections(listen, _limits(node, listeners), node.clock, node.metrics)
     app = web.Application(client_max_size=_MAX_BODY, middlewares=[connections.middleware])
-    health.add_routes(app, node.metrics, node.not_ready)
+    health.add_routes(app, node.metrics if metrics else None, node.not_ready)
     for add in routes:
         add(app)
     runner = web.AppRunner(

@@ -11,7 +11,7 @@ from aiohttp import ClientSession, web
 from prometheus_client import CollectorRegistry
 
 from mesh import health
-from mesh.control.http.access import host_name
+from mesh.control.http.access import ApiAccess, host_name
 from mesh.metrics import Metrics
 from schemas import topics
 from schemas.names import Region
@@ -212,7 +212,9 @@ async def test_only_json_of_a_bounded_size(site: Site):
 async def test_only_by_its_own_name(site: Site):
     for host, status in (
         ("evil.example", 403), ("evil.example:8080", 403), ("127.0.0.1.evil.example", 403), ("", 403),
+        ("localhost.evil.example", 403), ("10.evil", 403), ("[::1", 403),
         ("localhost:8080", 200), ("LOCALHOST", 200), ("127.0.0.1", 200), ("[::1]:8080", 200), ("127.8.9.1", 200),
+        ("192.0.2.7:8080", 200),  # an address is no name that a page could resolve to another one
     ):  # fmt: skip
         assert (await site.call("GET", "/api/v1/rules", headers={"Host": host}))[0] == status, host
 
@@ -235,6 +237,26 @@ async def test_a_log_that_is_away_is_reported_with_when_to_come_again(site: Site
     async with site.http.put(f"{site.url}/api/v1/regions/x", json={"jurisdiction": "y"}) as answer:
         assert (answer.status, answer.headers["Retry-After"]) == (503, "5")
         assert (await answer.json())["error"]["code"] == "log_unavailable"
+
+
+@pytest.mark.parametrize("header", ["Forwarded", "X-Forwarded-For", "X-Real-IP", "Via"])
+async def test_a_caller_behind_a_proxy_is_not_on_this_machine(site: Site, header: str):
+    status, reported = await site.call("GET", "/api/v1/rules", headers={header: "192.0.2.7"})
+    assert (status, reported["error"]["code"]) == (403, "forbidden")
+    assert "--api-open" in reported["error"]["message"]
+
+
+async def test_an_open_api_answers_proxies_under_the_names_it_was_given(tmp_path: Path):
+    access = ApiAccess(is_open=True, hosts=frozenset({"regmesh.example.com"}))
+    async with control_site(tmp_path, access=access) as site:
+        proxy = {"X-Forwarded-For": "192.0.2.7"}
+        for host, status in (
+            ("regmesh.example.com", 200), ("REGMESH.example.com:8443", 200), ("other.example.com", 403),
+            ("a.regmesh.example.com", 403),
+        ):  # fmt: skip
+            answer = await site.call("GET", "/api/v1/rules", headers=proxy | {"Host": host})
+            assert answer[0] == status, host
+            assert status == 200 or "--api-host" in answer[1]["error"]["message"]
 
 
 def test_hosts():

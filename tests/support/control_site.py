@@ -16,7 +16,7 @@ from prometheus_client import CollectorRegistry
 from standardwebhooks import Webhook as Verifier
 
 from mesh.clock import Clock, SystemClock
-from mesh.control import Control
+from mesh.control import LOCAL_ONLY, ApiAccess, Control
 from mesh.control.ports import ControlPorts
 from mesh.control.settings import ControlSettings
 from mesh.credentials.hosts import SecretHosts
@@ -134,6 +134,7 @@ async def control_site(
     clock: Clock | None = None,
     settings: ControlSettings = QUICK,
     database: str | None = None,
+    access: ApiAccess = LOCAL_ONLY,
     running: bool = True,
 ) -> AsyncIterator[Site]:
     """Runs control on an embedded log in `folder`; run again on the same folder it acts as the next process."""
@@ -153,7 +154,7 @@ async def control_site(
     ports = ControlPorts(log=log, state=state, clock=clock, metrics=metrics, random=lambda: 0.5)
     control = Control(
         ports, table=table, secrets=secrets, database=database or f"sqlite:///{folder / 'control.db'}",
-        settings=settings,
+        settings=settings, access=access,
     )  # fmt: skip
     app = web.Application()
     control.routes(app)

@@ -45,6 +45,16 @@ def free_port() -> int:
     raise RuntimeError("no free port")
 
 
+def own_address() -> str | None:
+    """Returns an IPv4 address of this machine that is not loopback; None when it has no network."""
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
+        try:
+            probe.connect(("192.0.2.1", 9))  # chooses the local address; nothing is sent
+        except OSError:
+            return None
+        return str(probe.getsockname()[0])
+
+
 def get(url: str, **query: str) -> Any:
     """Returns the JSON at `url`; None without an answer, and after one that is not a success."""
     try:

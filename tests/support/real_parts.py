@@ -27,6 +27,10 @@ def _built(program: Path) -> Callable[[], str | None]:
     return lambda: None if program.exists() else f"no .cache/parts/bin/{program.name}: run `make parts`"
 
 
+def _why_no_network() -> str | None:
+    return None if parts.own_address() else "this machine has no address but loopback"
+
+
 _CHECKS: dict[str, Callable[[], str | None]] = {
     "kafka": kafka_broker.why_missing,
     "postgresql": postgresql.why_missing,
@@ -34,4 +38,5 @@ _CHECKS: dict[str, Callable[[], str | None]] = {
     "distribution-3": _built(parts.DISTRIBUTION_3),
     "ggcr": _built(parts.GGCR),
     "crane": _built(parts.CRANE),
+    "network": _why_no_network,
 }

@@ -5,7 +5,7 @@ from typing import Protocol
 
 from aiohttp import web
 
-from mesh.control.http.access import only_json, only_own_hosts
+from mesh.control.http.access import ApiAccess, only_json
 from mesh.control.http.answers import answer_errors, answer_unknown_paths
 
 
@@ -17,12 +17,12 @@ class Resource(Protocol):
         ...
 
 
-def mount(app: web.Application, resources: Sequence[Resource]) -> None:
-    """Adds the API to an application under `/api/v1`. Paths without a route are answered as JSON too.
+def mount(app: web.Application, resources: Sequence[Resource], access: ApiAccess) -> None:
+    """Adds the API to an application under `/api/v1`, for those whom `access` allows.
 
-    The first resource with a route for a path answers it.
+    Paths without a route are answered as JSON too. The first resource with a route for a path answers it.
     """
-    api = web.Application(middlewares=[answer_errors, only_own_hosts, only_json])
+    api = web.Application(middlewares=[answer_errors, access.check, only_json])
     for resource in resources:
         resource.add_routes(api.router)
     app.middlewares.append(answer_unknown_paths)

@@ -26,7 +26,8 @@ _OUTPUT_FULL = frozenset(
 # Commands by the module of this package that defines them, in the order of the help. Only the module of the requested
 # command is imported: a client of the API starts without what the daemons import.
 COMMANDS = {
-    "daemons": ("up", "demo", "producer", "agent", "control"),
+    "up": ("up",),
+    "daemons": ("demo", "producer", "agent", "control"),
     "gateway": ("gateway",),
     "topics": ("topics",),
     "declare": ("apply", "delete"),

@@ -1,16 +1,20 @@
 """Checks and parses options of the daemons before anything is opened."""
 
+import re
 import sys
 from pathlib import Path
 
+import structlog
 import typer
 from pydantic import TypeAdapter, ValidationError
 
 from mesh import logging
+from mesh.control import ApiAccess
 from mesh.credentials.hosts import hosts_named_by
 from mesh.errors import InvalidInput
+from mesh.loopback import is_loopback
 from mesh.node import mesh_file
-from mesh.node.addresses import is_http_url
+from mesh.node.addresses import is_http_url, parse_address
 from mesh.node.mesh_file import MeshFile
 from mesh.node.node import Trust
 from mesh.registry.auth import parse_realms
@@ -18,6 +22,10 @@ from mesh.registry.egress import parse_networks
 from mesh.rules.validation import declarations
 from schemas.names import Region
 from schemas.topology import Domain
+
+LOG = structlog.get_logger()
+
+_HOST_NAME = re.compile(r"[a-z0-9_-]+(\.[a-z0-9_-]+)*", re.ASCII | re.IGNORECASE)
 
 
 def parse_trust(
@@ -84,6 +92,26 @@ def check_domain(name: str | None) -> str | None:
     except ValidationError as error:
         reason = error.errors()[0]["msg"].removeprefix("Value error, ")
         raise typer.BadParameter(f"--domain {name!r}: {reason}") from error
+
+
+def parse_api_access(is_open: bool, hosts: list[str] | None, listen: str) -> ApiAccess:
+    """Returns who may call the API, from --api-open and --api-host; logs a note when `listen` suggests more callers.
+
+    Raises:
+        typer.BadParameter: A host is no host name, for instance because it has a port.
+    """
+    for host in hosts or ():
+        if not _HOST_NAME.fullmatch(host):
+            raise typer.BadParameter(
+                f"--api-host {host!r} is not a host name: use NAME, without scheme and port"
+            )
+    if not is_open and not is_loopback(parse_address(listen)[0]):
+        LOG.info(
+            "the API answers only callers on this machine; --api-open answers others too",
+            action="api_local_only",
+            listen=listen,
+        )
+    return ApiAccess(is_open, frozenset(host.lower() for host in hosts or ()))
 
 
 def check_http_url(option: str, text: str | None) -> None:

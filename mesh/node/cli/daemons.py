@@ -1,30 +1,23 @@
-"""`regmesh up` and the daemons `producer`, `agent` and `control`; `regmesh demo`."""
+"""The daemons `producer`, `agent` and `control`; `regmesh demo`."""
 
 import asyncio
-import sys
-from collections.abc import Mapping
-from contextlib import AsyncExitStack
-from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from consumer.blobs.relay.serve import Relays
 from mesh import logging
-from mesh.control import Control, InvalidDocument
 from mesh.control.storage.database import check as check_database
-from mesh.errors import InvalidInput
-from mesh.gateway import GatewayOptions
-from mesh.node import INTERRUPTED, engines, lifecycle, mesh_file, roles, serve
+from mesh.node import INTERRUPTED, lifecycle, roles, serve
 from mesh.node.cli import daemon_options
-from mesh.node.cli.gateway import open_gateway, parse_gateways
 from mesh.node.cli.options import (
     DEFAULT_DATA,
     AllowNetwork,
+    ApiHost,
+    ApiOpen,
     DataDir,
     Listen,
     LogFormat,
-    LogUrl,
     PrefetchBytes,
     SecretsFor,
     SharedLog,
@@ -32,9 +25,7 @@ from mesh.node.cli.options import (
     option,
 )
 from mesh.node.demo import run as run_demo
-from mesh.node.node import Node, default_log, open_node
-from mesh.rules.validation import declarations
-from schemas.names import Region
+from mesh.node.node import open_node
 
 
 def _check_database(url: str | None) -> str | None:
@@ -63,66 +54,6 @@ RelayUrl = Annotated[
         show_default="the region's relay.url; without one this agent relays nothing",
     ),
 ]
-
-
-def up(
-    file: Annotated[Path, option("The mesh.yaml to declare.", "--file", "-f")],
-    log: LogUrl = None,
-    data: DataDir = DEFAULT_DATA,
-    listen: Listen = "127.0.0.1:8080",
-    database: Database = None,
-    gateway: Annotated[
-        list[str] | None,
-        option("Also run a gateway for a region's clients; repeat for more.", metavar="REGION=HOST:PORT"),
-    ] = None,
-    allow_network: AllowNetwork = None,
-    token_realm: TokenRealm = None,
-    prefetch_bytes: PrefetchBytes = None,
-    log_format: LogFormat = "auto",
-) -> None:
-    """Run every role in one process, with FILE declared.
-
-    The process receives notifications, copies images, keeps the sync log and serves the API. With the embedded log this
-    is all that a small site needs. What FILE no longer names stays declared until `regmesh delete` removes it. Example:
-    regmesh up -f mesh.yaml
-    """
-    daemon_options.set_up_logging(log_format)
-    document = mesh_file.read(file)
-    if engines.is_new(log or default_log(data)):  # else FILE may refer to what the log has declared already
-        mesh_file.check(document)
-    gateways = parse_gateways(gateway)
-    trust = daemon_options.parse_trust(allow_network, token_realm, document)
-
-    async def main(stopping: asyncio.Event) -> None:
-        async with AsyncExitStack() as stack:
-            node = await stack.enter_async_context(open_node(log, data, trust))
-            control = roles.control(node, database)
-            intake, relays = roles.intake(node), Relays()
-            listeners = 1 + len(gateways)
-            served = [intake.routes, control.routes, relays.routes]
-            url = await stack.enter_async_context(serve.listening(listen, node, served, listeners=listeners))
-            await _declare(node, control, document)
-            for region, _ in gateways:
-                _check_region(node, region)
-            urls = {
-                region: await stack.enter_async_context(
-                    open_gateway(
-                        node,
-                        region,
-                        address,
-                        GatewayOptions(),
-                        listen_option="--gateway",
-                        listeners=listeners,
-                    )
-                )
-                for region, address in gateways
-            }
-            _print_addresses(node, url, document, urls)
-            async with lifecycle.background(control.run(), roles.reconcile(node).run(), intake.run()):
-                agents = roles.EveryRegion(node, relays, url, roles.agent_settings(node, prefetch_bytes))
-                await agents.run(stopping)
-
-    lifecycle.run(main)
 
 
 def demo() -> None:
@@ -209,56 +140,24 @@ def control(
     log: SharedLog = None,
     data: DataDir = DEFAULT_DATA,
     listen: Listen = "127.0.0.1:8080",
+    api_open: ApiOpen = False,
+    api_host: ApiHost = None,
     database: Database = None,
     secrets_for: SecretsFor = None,
     log_format: LogFormat = "auto",
 ) -> None:
     """Run control: declarations, sync log, webhooks, API.
 
-    Example: regmesh control --log kafka://kafka-1:9092
+    The API answers callers on this machine, until --api-open. Example: regmesh control --log kafka://kafka-1:9092
     """
     daemon_options.set_up_logging(log_format)
     trust = daemon_options.parse_trust(None, None, daemon_options.read_mesh_file(secrets_for))
+    access = daemon_options.parse_api_access(api_open, api_host, listen)
 
     async def main(stopping: asyncio.Event) -> None:
         async with open_node(daemon_options.require_shared_log(log), data, trust) as node:
-            role = roles.control(node, database)
+            role = roles.control(node, database, access)
             async with serve.listening(listen, node, [role.routes]), lifecycle.background(role.run()):
                 await stopping.wait()
 
     lifecycle.run(main)
-
-
-async def _declare(node: Node, control: Control, file: mesh_file.MeshFile) -> None:
-    """Declares the file beside what the log holds already, or nothing of it when it has one problem."""
-    await node.table.caught_up()
-    try:
-        changes = await control.apply(file.document)
-    except InvalidDocument as error:
-        raise mesh_file.InvalidFile(file.format_problems(error.problems)) from error
-    for change in changes:
-        if change.note is not None:
-            print(f"note: {change.key} {change.note}")
-
-
-def _check_region(node: Node, region: Region) -> None:
-    if node.state.region(region) is None:
-        known = ", ".join(sorted(one.name for one in node.state.regions())) or "none"
-        raise InvalidInput(f"--gateway: no region is named {region!r}; declared are: {known}")
-
-
-def _print_addresses(node: Node, url: str, file: mesh_file.MeshFile, gateways: Mapping[Region, str]) -> None:
-    print(f"regmesh is up at {url} with {file.path} declared (data in {node.data.absolute()})")
-    for instance in node.state.instances():
-        print(f"  instance {instance.name} in {instance.region}: {instance.url}")
-        print(f"    its registry sends notifications to {url}/v1/notifications/{instance.name}")
-    for region, gateway_url in gateways.items():
-        print(f"  gateway of {region}: {gateway_url}")
-    named = {item.thing.key for item in declarations.judge(file.document)[0]}
-    for thing in node.state.things():
-        if thing.key not in named:
-            noun, _, name = thing.key.partition("/")
-            print(
-                f"  {thing.key} is declared, but not by {file.path}: `regmesh delete {noun} {name}` removes it"
-            )
-    sys.stdout.flush()

@@ -28,6 +28,10 @@ def _check_address(text: str) -> str:
     return text
 
 
+def _check_optional_address(text: str | None) -> str | None:
+    return text if text is None else _check_address(text)
+
+
 Server = Annotated[
     str, option("The URL of control's API.", "--server", envvar="REGMESH_SERVER", metavar="URL", show_default=True)
 ]  # fmt: skip
@@ -70,6 +74,34 @@ Listen = Annotated[
         metavar="HOST:PORT",
         callback=_check_address,
         show_default=True,
+    ),
+]
+IntakeListen = Annotated[
+    str | None,
+    option(
+        "The address on which registries notify the intake, which is then not served on --listen.",
+        "--intake-listen",
+        envvar="REGMESH_INTAKE_LISTEN",
+        metavar="HOST:PORT",
+        callback=_check_optional_address,
+        show_default="that of --listen",
+    ),
+]
+ApiOpen = Annotated[
+    bool,
+    option(
+        "Answer API calls of other machines and of proxies; by default only this machine's.",
+        "--api-open",
+        envvar="REGMESH_API_OPEN",
+    ),
+]
+ApiHost = Annotated[
+    list[str] | None,
+    option(
+        "A host name by which the API is called, besides localhost and IP addresses; repeat for more.",
+        "--api-host",
+        envvar="REGMESH_API_HOSTS",
+        metavar="NAME",
     ),
 ]
 LogFormat = Annotated[

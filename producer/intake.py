@@ -20,6 +20,7 @@ from producer.normalise.outcome import Context, Normalised, Unreadable
 from producer.publish import TagVersions, records_of
 from producer.receive import Body, descriptive_headers, receive
 from producer.refusals import RefusalReporter
+from producer.registry_processes import RegistryProcesses
 from producer.rules_revision import RulesRevision, read_rules_revision
 from producer.settings import ProducerSettings
 from schemas import topics
@@ -56,6 +57,7 @@ class Intake:
         self._metrics = metrics
         self._settings = settings or ProducerSettings()
         self._next_version = TagVersions(clock)
+        self._processes = RegistryProcesses(clock)
         self._refusals = RefusalReporter(
             name, log=log, state=state, clock=clock, interval=self._settings.refusal_report_interval
         )
@@ -103,8 +105,11 @@ class Intake:
             revision = await self._rules_revision()
             context = Context(instance, revision.rev, self._clock.now(), headers)
             found = await _normalise(body.raw, context)
-        if records := records_of(found.events, self._next_version):
+        process_records = self._processes.records_of(instance, found.process)
+        if records := [*records_of(found.events, self._next_version), *process_records]:
             await self._log.append(records)
+        if process_records and found.process is not None:
+            self._processes.note_written(instance, found.process)
         dead_letters = await self._send_to_dlq(instance, body, found)
         self._metrics.intake_seconds.observe(self._clock.monotonic() - started)
         self._count(instance, found, revision)

@@ -84,7 +84,8 @@ class Control:
         self._declare = Declare(ports, table, on_emptied=self._images.delete_place)
         self._commands = Commands(self._executions, ports)
         self._schedule = Schedule(
-            self._database, self._executions, self._commands, self._live_status.place_states, ports
+            self._database, self._executions, self._commands, self._live_status.place_states,
+            self._live_status.registry_processes, ports,
         )  # fmt: skip
         self._orphaned_tags = OrphanedTags(self._database, self._commands, ports)
         self._parked = ParkedTasks(ports)

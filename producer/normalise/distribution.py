@@ -6,12 +6,15 @@ does not affect the others.
 """
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 from producer.normalise import reading
 from producer.normalise.outcome import Context, Normalised
 from schemas.events import Action, Event
 from schemas.names import Digest, Repository, Tag
+
+_LONGEST_PROCESS = 128  # characters
 
 
 def normalise(body: bytes, context: Context) -> Normalised:
@@ -20,7 +23,8 @@ def normalise(body: bytes, context: Context) -> Normalised:
         items = _events(reading.read_json(body))
     except ValueError as error:
         return reading.unreadable(body, error)
-    return reading.read_each(items, body, lambda item: read_event(item, context))
+    found = reading.read_each(items, body, lambda item: read_event(item, context))
+    return replace(found, process=_process(items))
 
 
 def _events(envelope: Any) -> list[Any]:
@@ -28,6 +32,16 @@ def _events(envelope: Any) -> list[Any]:
     if not isinstance(listed, list):
         raise ValueError("not a distribution notification: it has no list `events`")  # noqa: TRY004
     return listed
+
+
+def _process(items: Sequence[Any]) -> str | None:
+    """Returns which process of the registry sent the events: its id, which each start makes anew."""
+    for item in items:
+        source = item.get("source") if isinstance(item, dict) else None
+        found = source.get("instanceID") if isinstance(source, dict) else None
+        if isinstance(found, str) and 0 < len(found) <= _LONGEST_PROCESS and found.isprintable():
+            return found
+    return None
 
 
 def read_event(item: Any, context: Context) -> Sequence[Event]:

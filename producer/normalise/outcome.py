@@ -32,11 +32,16 @@ class Unreadable:
 
 @dataclass(frozen=True, slots=True)
 class Normalised:
-    """What a notification contains; `ignored` counts valid events that need no action, such as pulls."""
+    """What a notification contains.
+
+    `ignored` counts valid events that need no action, such as pulls. `process` is the name of the registry's process
+    that sent it; None when the notification does not say.
+    """
 
     events: tuple[Event, ...] = ()
     unreadable: tuple[Unreadable, ...] = ()
     ignored: int = 0
+    process: str | None = None
 
 
 class Normalise(Protocol):

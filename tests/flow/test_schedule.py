@@ -30,7 +30,9 @@ async def _schedule(
     executions = Executions(database)
     ports = replace(site.ports, clock=clock)
     place_states = {} if states is None else states  # a test may change it later
-    schedule = Schedule(database, executions, Commands(executions, ports), lambda _: place_states, ports)
+    schedule = Schedule(
+        database, executions, Commands(executions, ports), lambda _: place_states, dict, ports
+    )
     return schedule, clock, executions, database
 
 

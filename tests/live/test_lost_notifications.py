@@ -12,6 +12,7 @@ from schemas.completions import Side
 from schemas.names import Repository, Tag
 from tests.soak.fill import differences, document, start_up
 from tests.support import images, parts
+from tests.support.gate import BAD_GATEWAY, Gate
 from tests.support.parts import Distribution, Process, until
 
 pytestmark = [pytest.mark.real("docker-registry")]
@@ -20,11 +21,12 @@ NAME = "team/app"
 
 
 class Mesh:
-    """An instance whose registry notifies `regmesh up`, and its replica."""
+    """An instance whose registry notifies `regmesh up` through a gate, and its replica."""
 
     def __init__(self, folder: Path) -> None:
         self.folder, self.api = folder, f"http://127.0.0.1:{parts.free_port()}"
-        self.source = Distribution(folder / "game", notify=f"{self.api}/v1/notifications/game").start()
+        self.gate = Gate(self.api)
+        self.source = Distribution(folder / "game", notify=f"{self.gate.url}/v1/notifications/game").start()
         self.replica = Distribution(folder / "replica").start()
         self.file = folder / "mesh.yaml"
         self.file.write_text(yaml.safe_dump(document(self.source, self.replica)))
@@ -53,6 +55,7 @@ class Mesh:
         for one in (self.up, self.source.process, self.replica.process):
             if one is not None:
                 one.end()
+        self.gate.close()
 
 
 @pytest.fixture
@@ -76,6 +79,21 @@ def test_what_a_killed_registry_forgot_while_the_mesh_was_down_comes_within_a_mi
         "the end of the comparison",
         lambda: mesh.executions() == [("reconcile", "Succeed"), ("backfill", "Succeed")],
     )
+
+
+def test_what_a_registry_forgot_in_a_short_restart_comes_with_its_next_notification(mesh: Mesh) -> None:
+    """It is back within a second, so that no agent sees that it was away."""
+    mesh.push("first")
+    until("the first tag", lambda: mesh.replica.digest(NAME, "first"))
+    until("the end of the fill", lambda: mesh.executions() == [("backfill", "Succeed")])
+    mesh.gate.answers(BAD_GATEWAY)
+    mesh.push("forgotten")
+    mesh.restart_source()
+    mesh.gate.opens()
+    mesh.push("next")
+    until("all tags", mesh.is_equal, within=60)
+    assert mesh.replica.digest(NAME, "forgotten") == mesh.source.digest(NAME, "forgotten") is not None
+    until("the comparison", lambda: mesh.executions() == [("reconcile", "Succeed"), ("backfill", "Succeed")])
 
 
 async def _push(registry: Distribution, tags: tuple[str, ...]) -> None:

@@ -4,7 +4,7 @@ A registry keeps notifications that nobody took in memory, so they are lost when
 Nothing is known of the time before control started either. Pure.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from enum import Enum, auto
@@ -38,6 +38,7 @@ class GapCause(Enum):
 
     STARTED = auto()  # control started; nothing is known of the time before
     UNREACHABLE = auto()  # the registry did not answer
+    RESTARTED = auto()  # another process of the registry sends notifications
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,12 +62,13 @@ class Gap:
 
 
 class Returns:
-    """The last gap of each registry, from the states that agents report."""
+    """The last gap of each registry, from the states that agents report and from the processes that notify intakes."""
 
     def __init__(self, started: datetime) -> None:
         """`started` is when control started: no return is earlier."""
         self._started = started
         self._gaps: dict[str, Gap] = {}
+        self._processes: dict[str, set[str]] = {}  # by place
 
     def observe(self, places: Iterable[str], states: Mapping[str, str], now: datetime) -> None:
         """Takes the states of places as agents report them now: `Ready` or `Failed: <reason>`.
@@ -84,6 +86,17 @@ class Returns:
                 self._gaps[place] = replace(self.gap(place), ended=self._started)
             elif known.ended is None:
                 self._gaps[place] = replace(known, ended=now)
+
+    def observe_processes(self, processes: Mapping[str, Collection[str]], now: datetime) -> None:
+        """Takes which processes of registries have sent notifications, once all that is known of them was read.
+
+        An additional process of a registry that runs several is taken for a restart too: nothing tells them apart.
+        """
+        for place, names in processes.items():
+            known = self._processes.get(place)
+            if known and not known.issuperset(names) and not self.gap(place).is_open:
+                self._gaps[place] = Gap(GapCause.RESTARTED, now, now)
+            self._processes[place] = (known or set()).union(names)
 
     def of(self, place: str) -> datetime | None:
         """Returns when a place last returned; None while it is failing, and before it answered for the first time."""

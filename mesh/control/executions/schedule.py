@@ -8,7 +8,7 @@ Execution ids are made from the tick or from the rule's revision. So a control t
 control, start the same execution and not another one.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from datetime import datetime, timedelta
 
 import structlog
@@ -42,10 +42,11 @@ class Schedule:
         executions: Executions,
         commands: Commands,
         place_states: PlaceStates,
+        processes: Callable[[], Mapping[str, Collection[str]]],
         ports: ControlPorts,
     ) -> None:
         self._executions, self._commands = executions, commands
-        self._place_states = place_states
+        self._place_states, self._processes = place_states, processes
         self._ports, self._state, self._clock = ports, ports.state, ports.clock
         self._returns = Returns(self._clock.now())
         self._compared: dict[str, datetime] = {}  # by rule: the return of its source that was dealt with
@@ -108,7 +109,9 @@ class Schedule:
 
     def _observe_sources(self) -> None:
         regions = self._source_regions
-        self._returns.observe(regions, self._place_states(regions), self._clock.now())
+        now = self._clock.now()
+        self._returns.observe(regions, self._place_states(regions), now)
+        self._returns.observe_processes(self._processes(), now)
 
     async def _compare_after_return(self, rule: Rule) -> None:
         """Lists the source again once it is back, until it was listed: notifications may be lost."""
@@ -120,7 +123,7 @@ class Schedule:
         if step is Step.COMPARE:
             execution_id = make_id("execution", rule.name, "returned", now.isoformat())
             LOG.info(
-                "a source is back, or control has started: the source is listed again", action="source_returned",
+                "a source is back or restarted, or control has started: it is listed again", action="source_returned",
                 rule=rule.name, source=rule.source, execution=execution_id,
             )  # fmt: skip
             await self._start_once(rule, "reconcile", execution_id)

@@ -14,12 +14,16 @@ from schemas import codec, topics
 from schemas.completions import AGENT_LIVES_FOR, Heartbeat, Progress
 from schemas.names import Region
 from schemas.refusals import Refusal
+from schemas.registry_processes import RegistryProcess
 
 LOG = structlog.get_logger()
 
-_Report = Heartbeat | Progress | Refusal
-_KINDS: Mapping[str, type[_Report]] = {model.kind: model for model in (Heartbeat, Progress, Refusal)}
+_Report = Heartbeat | Progress | Refusal | RegistryProcess
+_KINDS: Mapping[str, type[_Report]] = {
+    model.kind: model for model in (Heartbeat, Progress, Refusal, RegistryProcess)
+}
 _CLEANUP_INTERVAL = 3600.0  # seconds
+_KEPT_PROCESSES = 16  # of each registry; a change is seen by those that are known
 _CHUNK = 500  # tombstones of one append
 
 
@@ -39,8 +43,17 @@ class _RegionStatus:
         self.reports[record.key] = _decoded(record.value)
 
     def keys_before(self, oldest: datetime) -> list[str]:
-        """Returns the keys of the reports that were written before a time."""
-        return [key for key, one in self.reports.items() if one.time < oldest]
+        """Returns the keys of the reports that were written before a time, but of the last processes of registries."""
+        kept = {one.key for processes in self.processes().values() for one in processes[-_KEPT_PROCESSES:]}
+        return [key for key, one in self.reports.items() if one.time < oldest and key not in kept]
+
+    def processes(self) -> dict[str, list[RegistryProcess]]:
+        """Returns the processes of registries that sent notifications, by instance, the newest last."""
+        found = dict[str, list[RegistryProcess]]()
+        for one in self.reports.values():
+            if isinstance(one, RegistryProcess):
+                found.setdefault(one.instance, []).append(one)
+        return {instance: sorted(them, key=lambda one: one.time) for instance, them in found.items()}
 
 
 class LiveStatus:
@@ -114,6 +127,15 @@ class LiveStatus:
     def refusals(self) -> list[Refusal]:
         """Returns the notifications that intakes refused, summed up by intake and name, for the last day at least."""
         return [one for one in self._reports() if isinstance(one, Refusal)]
+
+    def registry_processes(self) -> dict[str, set[str]]:
+        """Returns which processes of registries sent notifications, by instance, of regions whose status was read."""
+        return {
+            instance: {one.process for one in processes}
+            for region, status in self._regions.states.items()
+            if self._regions.is_read(region)
+            for instance, processes in status.processes().items()
+        }
 
     def place_states(self, regions: Mapping[str, Region]) -> dict[str, str]:
         """Returns `Ready` or `Failed: <reason>` of each place that a live agent uses, reading every heartbeat once.

@@ -167,6 +167,8 @@ def _start_of(gap: Gap) -> str:
     """Names what happened, with its time: `control started at 2026-03-01 08:00:00`."""
     if gap.cause is GapCause.STARTED:
         return f"control started at {_clock_time(gap.since)}"
+    if gap.cause is GapCause.RESTARTED:
+        return f"its instance's registry was seen to have restarted at {_clock_time(gap.since)}"
     until = f" to {_clock_time(gap.ended)}" if gap.ended is not None else ""
     return f"its instance's registry did not answer from {_clock_time(gap.since)}{until}"
 

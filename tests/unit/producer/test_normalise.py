@@ -319,3 +319,18 @@ def test_a_notification_of_too_many_parts_is_one_dead_letter_and_takes_little_me
     (dead_letter,) = found.unreadable
     assert dead_letter.reason.startswith(reason)
     assert peak < 64 * 1024 * 1024
+
+
+@pytest.mark.parametrize(
+    ("source", "process"),
+    [
+        ({"addr": "node:5001", "instanceID": "8a64"}, "8a64"),
+        ({"addr": "node:5001"}, None),
+        ({"instanceID": 7}, None),
+        ({"instanceID": "x" * 129}, None),
+        ({"instanceID": "a\nb"}, None),
+        ("node", None),
+    ],
+)
+def test_the_process_of_the_registry_is_read_where_it_says_so(source, process):
+    assert normalised({**sent(), "source": source}).process == process

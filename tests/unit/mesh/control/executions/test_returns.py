@@ -6,6 +6,7 @@ import pytest
 
 from mesh.control.executions.returns import (
     Comparison,
+    Gap,
     GapCause,
     Returns,
     Step,
@@ -109,3 +110,23 @@ def test_a_listing_that_fails_again_and_again_is_repeated_less_and_less_often() 
         if next_step(newest, NOW, now) is Step.COMPARE:
             starts.append(now)
     assert 12 < len(starts) < 50
+
+
+def test_another_process_of_a_registry_is_a_gap_unless_it_is_the_first_that_is_known() -> None:
+    returns = Returns(NOW)
+    seen = []
+    for second, names in enumerate([set[str](), {"a"}, {"a"}, {"a", "b"}, {"b"}, {"a", "b"}]):
+        returns.observe_processes({"cn": names}, NOW + timedelta(seconds=second))
+        seen.append(returns.gap("cn"))
+    third = NOW + timedelta(seconds=3)
+    started, restarted = Gap(GapCause.STARTED, NOW), Gap(GapCause.RESTARTED, third, third)
+    assert seen == [started] * 3 + [restarted] * 3
+    assert returns.of("cn") == third
+
+
+def test_a_gap_whose_end_is_not_known_is_not_ended_by_a_notification() -> None:
+    returns = Returns(NOW)
+    returns.observe_processes({"cn": {"a"}}, NOW)
+    returns.observe(["cn"], {"cn": FAILED}, NOW)
+    returns.observe_processes({"cn": {"a", "b"}}, NOW + timedelta(seconds=1))
+    assert returns.gap("cn") == Gap(GapCause.UNREACHABLE, NOW)

@@ -86,6 +86,8 @@ def test_what_a_registry_forgot_in_a_short_restart_comes_with_its_next_notificat
     mesh.push("first")
     until("the first tag", lambda: mesh.replica.digest(NAME, "first"))
     until("the end of the fill", lambda: mesh.executions() == [("backfill", "Succeed")])
+    mesh.push("second")
+    until("a tag that a notification brought", lambda: mesh.replica.digest(NAME, "second"))
     mesh.gate.answers(BAD_GATEWAY)
     mesh.push("forgotten")
     mesh.restart_source()

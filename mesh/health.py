@@ -9,10 +9,17 @@ from prometheus_client.exposition import CONTENT_TYPE_LATEST, generate_latest
 from mesh.metrics import Metrics
 
 
-def add_routes(app: web.Application, metrics: Metrics | None, readiness: Callable[[], list[str]]) -> None:
+def add_routes(
+    app: web.Application, metrics: Metrics | None, readiness: Callable[[], list[str]],
+    notes: Callable[[], list[str]] = list,
+) -> None:  # fmt: skip
     """Adds `/healthz` and `/readyz`, and with `metrics` also `/metrics`.
 
-    `readiness` returns why the process is not ready, or an empty list.
+    Args:
+        app: The application.
+        metrics: The metrics; None serves none.
+        readiness: Returns why the process is not ready, or an empty list.
+        notes: Returns what an operator should know of a process that is ready.
     """
 
     async def healthz(_: web.Request) -> web.Response:
@@ -20,7 +27,8 @@ def add_routes(app: web.Application, metrics: Metrics | None, readiness: Callabl
 
     async def readyz(_: web.Request) -> web.Response:
         reasons = readiness()
-        return web.json_response({"ready": not reasons, "reasons": reasons}, status=503 if reasons else 200)
+        answer = {"ready": not reasons, "reasons": reasons, "notes": notes()}
+        return web.json_response(answer, status=503 if reasons else 200)
 
     app.router.add_get("/healthz", healthz)
     app.router.add_get("/readyz", readyz)

@@ -48,6 +48,10 @@ class Metrics:
         self.intake_seconds = histogram(
             "intake_seconds", "From the last byte of a notification to its durable append."
         )
+        self.spooled_records = counter(
+            "spooled_records_total", "Records kept in the spool of an intake because the log was away."
+        )
+        self.spool_bytes = self._gauge("spool_bytes", "Size of the spool of an intake; 0 while it is empty.")
         self.stale_stamps = counter(
             "stale_stamps_total",
             "Events stamped with the last known rules revision because the newest could not be read.",

@@ -1,7 +1,7 @@
 """The intake runs the steps of one notification, from its request to its answer."""
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 import orjson
 import structlog
@@ -10,11 +10,12 @@ from aiohttp import web
 from mesh.clock import Clock
 from mesh.errors import LogError, LogUnavailable, clean
 from mesh.log.dead_letters import send_to_dlq
-from mesh.log.port import Log
+from mesh.log.port import RecordWriter
 from mesh.log.table import Table
 from mesh.metrics import Metrics
 from mesh.rules.state import MeshState
 from producer.authenticate import ErrorAnswer, SecretStore, authenticate
+from producer.known_instances import KnownInstances
 from producer.normalise import NORMALISE
 from producer.normalise.outcome import Context, Normalised, Unreadable
 from producer.publish import TagVersions, records_of
@@ -39,7 +40,7 @@ class Intake:
     def __init__(
         self,
         *,
-        log: Log,
+        log: RecordWriter,
         state: MeshState,
         table: Table,
         secrets: SecretStore,
@@ -47,8 +48,23 @@ class Intake:
         metrics: Metrics,
         name: str,
         settings: ProducerSettings | None = None,
+        is_log_away: Callable[[], bool] = lambda: False,
+        known: KnownInstances | None = None,
     ) -> None:
-        """`name` is the name of this process, under which refusals are reported."""
+        """Takes the ports of an intake.
+
+        Args:
+            log: The log, or a spool in front of it.
+            state: The declared state.
+            table: What fills it from the log.
+            secrets: The secrets that senders give.
+            clock: The time.
+            metrics: The metrics of the process.
+            name: The name of this process, under which refusals are reported.
+            settings: The limits.
+            is_log_away: Returns whether the log does not answer now, so that it is asked for nothing.
+            known: The instances; by default those that `state` has.
+        """
         self._log = log
         self._state = state
         self._table = table
@@ -56,6 +72,8 @@ class Intake:
         self._clock = clock
         self._metrics = metrics
         self._settings = settings or ProducerSettings()
+        self._is_log_away = is_log_away
+        self._known = known or KnownInstances(None, state, table, clock)
         self._next_version = TagVersions(clock)
         self._processes = RegistryProcesses(clock)
         self._refusals = RefusalReporter(
@@ -67,8 +85,16 @@ class Intake:
         app.router.add_post("/v1/notifications/{instance}", self.handle)
 
     async def run(self) -> None:
-        """Reports refusals until cancelled. Notifications are accepted without it too."""
-        await self._refusals.run()
+        """Reports refusals and saves the instances until cancelled. Notifications are accepted without it too."""
+        async with asyncio.TaskGroup() as tasks:
+            tasks.create_task(self._refusals.run())
+            tasks.create_task(self._known.run())
+
+    def not_ready(self) -> list[str]:
+        """Returns why no notification can be accepted now, if so."""
+        if self._table.ready or self._known.are_from_file:
+            return []
+        return ["the declared state has not been read to its end yet"]
 
     async def handle(self, request: web.Request) -> web.Response:
         """Answers 202 once everything is durable; 401, 403 or 404 when an operator has to act; 503 to try again."""
@@ -89,12 +115,14 @@ class Intake:
 
     async def _instance(self, name: str) -> Instance | None:
         """Finds an instance; asks the log before answering None, as it may have been declared a moment ago."""
-        known = self._state.instance(name)
+        known = self._known.get(name)
         if known is None and not (await self._rules_revision()).current:
             raise LogUnavailable("the log does not say now whether this instance is declared")
-        return known or self._state.instance(name)
+        return known or self._known.get(name)
 
     async def _rules_revision(self) -> RulesRevision:
+        if self._is_log_away():
+            return RulesRevision(self._table.rev, current=False)
         return await read_rules_revision(self._table, self._settings.rules_revision_timeout)
 
     async def _accept(self, instance: Instance, body: Body, headers: Mapping[str, str]) -> web.Response:

@@ -12,7 +12,7 @@ import structlog
 
 from mesh.clock import Clock
 from mesh.errors import LogError, clean
-from mesh.log.port import Append, Log
+from mesh.log.port import Append, RecordWriter
 from mesh.rules.state import MeshState
 from schemas import codec, topics
 from schemas.envelope import make_id
@@ -29,7 +29,9 @@ _WITHDRAW_TIMEOUT = 2.0  # seconds, when the process stops
 class RefusalReporter:
     """Counts the refusals of one intake by instance, and reports the counts."""
 
-    def __init__(self, intake: str, *, log: Log, state: MeshState, clock: Clock, interval: float) -> None:
+    def __init__(
+        self, intake: str, *, log: RecordWriter, state: MeshState, clock: Clock, interval: float
+    ) -> None:
         """`intake` is the name of this process; `interval` is in seconds."""
         self._intake, self._log, self._state, self._clock = intake, log, state, clock
         self._interval = interval

@@ -18,6 +18,12 @@ class ProducerSettings(Settings):
     rules_revision_timeout: float = Field(0.5, gt=0)
     """How long a notification waits for the newest rules revision, in seconds; registries give up after 1 s."""
 
+    spool_bytes: int = Field(1024 * 1024 * 1024, ge=0)
+    """Largest size of the file in which notifications wait while Kafka is away, in bytes. 0 keeps none."""
+
+    spool_after: float = Field(2.0, gt=0)
+    """How long Kafka may take to acknowledge a notification, in seconds; then the notification goes to the file."""
+
     refusal_report_interval: float = Field(5.0, gt=0)
     """How long the reporter of refused notifications pauses between two reports, in seconds."""
 

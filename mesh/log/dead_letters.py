@@ -2,7 +2,7 @@
 
 from mesh.clock import Clock
 from mesh.errors import clean
-from mesh.log.port import Append, Log, Partition, Record
+from mesh.log.port import Append, Partition, Record, RecordWriter
 from schemas import codec, topics
 from schemas.dead_letters import DeadLetter
 from schemas.envelope import make_id
@@ -15,7 +15,7 @@ _TRUNCATED = (
 
 
 async def send_to_dlq(
-    log: Log, region: Region, *, raw: bytes, reason: str, position: str, key: str, clock: Clock
+    log: RecordWriter, region: Region, *, raw: bytes, reason: str, position: str, key: str, clock: Clock
 ) -> None:
     """Writes a dead letter to the region's topic, durably.
 
@@ -35,7 +35,9 @@ async def send_to_dlq(
     await log.append([Append(topics.dead_letters(region), key, codec.encode(dead_letter))])
 
 
-async def send_record_to_dlq(log: Log, region: Region, record: Record, reason: str, clock: Clock) -> None:
+async def send_record_to_dlq(
+    log: RecordWriter, region: Region, record: Record, reason: str, clock: Clock
+) -> None:
     """Writes the dead letter of a record of the log, as `send_to_dlq` does."""
     await send_to_dlq(
         log,

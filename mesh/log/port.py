@@ -125,6 +125,14 @@ class Group(Protocol):
         ...
 
 
+class RecordWriter(Protocol):
+    """What takes records: the log, or a spool in front of it."""
+
+    async def append(self, records: Sequence[Append], /) -> object:
+        """Writes all records durably, as `Log.append` does."""
+        ...
+
+
 class Log(Protocol):
     """A connection to the log, for one event loop."""
 

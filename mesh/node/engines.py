@@ -11,8 +11,8 @@ from mesh.log.port import Log
 from mesh.node.settings import from_environment
 
 
-async def open_log(url: str, *, clock: Clock, secrets: Secrets) -> Log:
-    """Opens the log at `url`: `sqlite:///path` or `kafka://host:9092,...`.
+async def open_log(url: str, *, clock: Clock, secrets: Secrets, connect: bool = True) -> Log:
+    """Opens the log at `url`: `sqlite:///path` or `kafka://host:9092,...`; `connect` waits for Kafka to answer.
 
     Raises:
         InvalidInput: The URL is of another kind or wrong for its kind, or a variable REGMESH_KAFKA_TIMEOUTS_* is wrong.
@@ -28,7 +28,9 @@ async def open_log(url: str, *, clock: Clock, secrets: Secrets) -> Log:
         from mesh.log.kafka.settings import KafkaTimeouts  # noqa: PLC0415
 
         timeouts = from_environment(KafkaTimeouts, os.environ)
-        return await kafka.open_log(url, clock=clock, secrets=secrets.find, timeouts=timeouts)
+        return await kafka.open_log(
+            url, clock=clock, secrets=secrets.find, timeouts=timeouts, connect=connect
+        )
     raise InvalidInput(
         f"{url.split('?', maxsplit=1)[0]!r} is not a log: use sqlite:///PATH or kafka://HOST:PORT[,HOST:PORT]"
     )
@@ -37,6 +39,11 @@ async def open_log(url: str, *, clock: Clock, secrets: Secrets) -> Log:
 def is_new(url: str) -> bool:
     """Checks whether the log is certainly empty: an embedded one whose file does not exist."""
     return urlsplit(url).scheme == "sqlite" and not sqlite_path(url).exists()
+
+
+def is_shared(url: str) -> bool:
+    """Checks whether the log is one that several processes share, on other machines."""
+    return urlsplit(url).scheme == "kafka"
 
 
 def sqlite_path(url: str) -> Path:

@@ -23,6 +23,7 @@ from mesh.log.table import Table
 from mesh.metrics import Metrics
 from mesh.node import engines
 from mesh.node.settings import NodeSettings, from_environment
+from mesh.retry import until_log_available
 from mesh.rules.state import MeshState
 from producer.settings import ProducerSettings
 from schemas import topics
@@ -78,6 +79,7 @@ class Node:
     data: Path
     trust: Trust
     settings: RoleSettings
+    is_log_shared: bool  # with processes of other machines
 
     def random(self) -> float:
         """Returns a number from [0, 1) for jitter."""
@@ -90,7 +92,12 @@ class Node:
 
 @asynccontextmanager
 async def open_node(
-    log_url: str | None, data: Path, trust: Trust = Trust(), metrics: Metrics | None = None
+    log_url: str | None,
+    data: Path,
+    trust: Trust = Trust(),
+    metrics: Metrics | None = None,
+    *,
+    connect: bool = True,
 ) -> AsyncIterator[Node]:
     """Opens the log and follows `mesh.state` until the block ends.
 
@@ -98,6 +105,7 @@ async def open_node(
         log_url: The log; None for the embedded one in `data`.
         data: The directory of the node's files; it is created if it is missing.
         metrics: Those of the process by default, of which there can be only one.
+        connect: Wait until the log answers; else the declared state is read once it does.
 
     Raises:
         InvalidInput: An environment variable, the URL or a secret that it names is wrong.
@@ -108,10 +116,12 @@ async def open_node(
     clock = SystemClock()
     secrets = Secrets(os.environ, clock, trust.secret_hosts)
     _make_folder(data)
-    log = await engines.open_log(log_url or default_log(data), clock=clock, secrets=secrets)
+    shared = engines.is_shared(log_url or default_log(data))
+    log = await engines.open_log(log_url or default_log(data), clock=clock, secrets=secrets, connect=connect)
     try:
         metrics = metrics or Metrics()
-        await _make_state_topic(log)
+        if connect:
+            await _make_state_topic(log)
         state = MeshState()
 
         def apply(record: Record) -> None:
@@ -122,8 +132,10 @@ async def open_node(
 
         table = Table(log, topics.STATE, apply, unreadable=unreadable, clock=clock)
         async with asyncio.TaskGroup() as group:
-            following = group.create_task(table.run(), name="follow mesh.state")
-            yield Node(log, state, table, clock, metrics, secrets, data, trust, settings)
+            following = group.create_task(
+                _follow(table, log, clock, connected=connect), name="follow mesh.state"
+            )
+            yield Node(log, state, table, clock, metrics, secrets, data, trust, settings, shared)
             following.cancel()
     finally:
         await log.close()
@@ -147,6 +159,12 @@ class NoFolder(RegmeshError):
     """The data directory cannot be created."""
 
     code = "no_folder"
+
+
+async def _follow(table: Table, log: Log, clock: Clock, *, connected: bool) -> None:
+    if not connected:
+        await until_log_available(lambda: _make_state_topic(log), clock)
+    await table.run()
 
 
 async def _make_state_topic(log: Log) -> None:

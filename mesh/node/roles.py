@@ -4,9 +4,13 @@ import asyncio
 import os
 import platform
 import secrets as randomness
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, aclosing, asynccontextmanager
 from dataclasses import dataclass, field
+from pathlib import Path
 
 import structlog
+from aiohttp import web
 
 from consumer.agent import Agent
 from consumer.blobs.relay.serve import Relays
@@ -19,9 +23,10 @@ from mesh.control.ports import ControlPorts
 from mesh.control.storage.database import check as check_database
 from mesh.errors import InvalidInput
 from mesh.gateway import Gateway, GatewayOptions, GatewaySettings
+from mesh.log.spool import Spool, open_spool
 from mesh.node import registries
 from mesh.node.node import Node
-from producer import Intake, Reconcile
+from producer import Intake, KnownInstances, Reconcile
 from schemas.names import Region
 from schemas.topology import Relay
 
@@ -30,10 +35,58 @@ LOG = structlog.get_logger()
 _REGIONS_POLL_SECONDS = 0.5
 
 
-def intake(node: Node) -> Intake:
-    """Returns the half of the producer that receives notifications."""
+@dataclass(frozen=True, slots=True)
+class IntakeRole:
+    """The half of the producer that receives notifications; `spool` keeps them while a shared log is away."""
+
+    intake: Intake
+    spool: Spool | None
+
+    def routes(self, app: web.Application) -> None:
+        """Adds the route for notifications."""
+        self.intake.routes(app)
+
+    def not_ready(self) -> list[str]:
+        """Returns why no notification can be accepted now, if so."""
+        return self.intake.not_ready()
+
+    async def run(self) -> None:
+        """Runs what goes on beside notifications, until cancelled."""
+        async with asyncio.TaskGroup() as tasks:
+            tasks.create_task(self.intake.run())
+            if self.spool is not None:
+                tasks.create_task(self.spool.run())
+
+    def notes(self) -> list[str]:
+        """Returns what an operator should know, a sentence each."""
+        return self.spool.notes() if self.spool is not None else []
+
+
+@asynccontextmanager
+async def intake(node: Node) -> AsyncIterator[IntakeRole]:
+    """Yields the half of the producer that receives notifications.
+
+    Raises:
+        LogError: The spool in the data directory cannot be opened.
+    """
+    async with AsyncExitStack() as stack:
+        spool = None
+        limits = node.settings.producer
+        if node.is_log_shared and limits.spool_bytes:
+            spool = await open_spool(
+                node.log, node.data / "spool.db", clock=node.clock, metrics=node.metrics,
+                limit=limits.spool_bytes, after=limits.spool_after,
+            )  # fmt: skip
+            await stack.enter_async_context(aclosing(spool))
+        yield IntakeRole(_intake(node, spool), spool)
+
+
+def _intake(node: Node, spool: Spool | None) -> Intake:
+    path = known_instances_file(node.data) if node.is_log_shared else None
     return Intake(
-        log=node.log,
+        log=spool or node.log,
+        is_log_away=spool.is_log_away if spool is not None else lambda: False,
+        known=KnownInstances(path, node.state, node.table, node.clock),
         state=node.state,
         table=node.table,
         secrets=node.secrets,
@@ -42,6 +95,11 @@ def intake(node: Node) -> Intake:
         settings=node.settings.producer,
         name=f"intake.{platform.node() or 'host'}.{os.getpid()}",
     )
+
+
+def known_instances_file(data: Path) -> Path:
+    """Returns the file in the data directory that has the instances which were declared last."""
+    return data / "instances.json"
 
 
 def reconcile(node: Node) -> Reconcile:

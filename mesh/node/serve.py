@@ -35,6 +35,8 @@ async def listening(
     option: str = "--listen",
     listeners: int = 1,
     metrics: bool = True,
+    not_ready: Callable[[], list[str]] | None = None,
+    notes: Callable[[], list[str]] = list,
 ) -> AsyncIterator[str]:
     """Serves until the block ends; yields the URL, with the real port for port 0.
 
@@ -47,6 +49,8 @@ async def listening(
         option: The option that sets the address.
         listeners: How many listeners the process has; they share the file descriptors that are for clients.
         metrics: Serve `/metrics` too, which names what is declared.
+        not_ready: Returns why the process is not ready; by default what the node says.
+        notes: Returns what `/readyz` says besides.
 
     Raises:
         InvalidInput: `listen` is not HOST:PORT.
@@ -55,7 +59,7 @@ async def listening(
     host, port = parse_address(listen)
     connections = Connections(listen, _limits(node, listeners), node.clock, node.metrics)
     app = web.Application(client_max_size=_MAX_BODY, middlewares=[connections.middleware])
-    health.add_routes(app, node.metrics if metrics else None, node.not_ready)
+    health.add_routes(app, node.metrics if metrics else None, not_ready or node.not_ready, notes)
     for add in routes:
         add(app)
     runner = web.AppRunner(

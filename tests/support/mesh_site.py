@@ -170,7 +170,8 @@ async def mesh_site(
     async with AsyncExitStack() as stack:
         metrics = Metrics(CollectorRegistry())
         node = await stack.enter_async_context(open_node(None, folder / "data", trust or Trust(), metrics))
-        control, intake, relays = roles.control(node, None), roles.intake(node), Relays()
+        control, relays = roles.control(node, None), Relays()
+        intake = await stack.enter_async_context(roles.intake(node))
         url = await stack.enter_async_context(
             serve.listening("127.0.0.1:0", node, [intake.routes, control.routes, relays.routes])
         )

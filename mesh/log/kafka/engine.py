@@ -28,9 +28,16 @@ from mesh.log.port import Append, Batch
 
 
 async def open_log(
-    url: str, *, clock: Clock, secrets: Secrets, timeouts: KafkaTimeouts | None = None
+    url: str, *, clock: Clock, secrets: Secrets, timeouts: KafkaTimeouts | None = None, connect: bool = True
 ) -> "KafkaLog":
-    """Connects to the cluster of `url`; `secrets` returns the value of a named secret, or None.
+    """Opens the log on the cluster of `url`.
+
+    Args:
+        url: The URL of the cluster.
+        clock: The time.
+        secrets: Returns the value of a named secret, or None.
+        timeouts: How long calls wait.
+        connect: Connect now; else the first call that needs a connection does.
 
     Raises:
         InvalidInput: The URL is wrong.
@@ -38,6 +45,8 @@ async def open_log(
     """
     _keep_passwords_out_of_logs()
     kafka = KafkaLog(KafkaContext(parse(url, secrets), timeouts or KafkaTimeouts(), clock))
+    if not connect:
+        return kafka
     try:
         await kafka.start()
     except BaseException:

@@ -109,8 +109,16 @@ class SqliteLog:
     def _is_at_end(self, stored: Sequence[StoredPartition], positions: Mapping[int, int]) -> bool:
         return all(positions[it.partition.number] >= self._store.end(it) for it in stored)
 
+    def topics(self) -> Sequence[str]:
+        """Returns the topics that exist."""
+        return list(self._store.topics)
+
     async def end(self, topic: str) -> Mapping[int, int]:
         self._store.check_open()
+        return self.ends(topic)
+
+    def ends(self, topic: str) -> Mapping[int, int]:
+        """Returns what `end` does, without a wait."""
         return {it.partition.number: self._store.end(it) for it in self._store.topic(topic).partitions}
 
     async def ensure(self, topics: Sequence[str]) -> Sequence[str]:

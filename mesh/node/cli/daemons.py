@@ -26,6 +26,7 @@ from mesh.node.cli.options import (
 )
 from mesh.node.demo import run as run_demo
 from mesh.node.node import open_node
+from producer import known_instances
 
 
 def _check_database(url: str | None) -> str | None:
@@ -78,20 +79,22 @@ def producer(
 ) -> None:
     """Run a producer: it writes events to the log.
 
-    Events come from notifications of registries and from listings for executions. Run as many producers as needed.
+    Events come from notifications of registries and from listings for executions. While Kafka is away, notifications
+    wait in the data directory. Run as many producers as needed, each with its own --data.
     Example: regmesh producer --log kafka://kafka-1:9092
     """
     daemon_options.set_up_logging(log_format)
     trust = daemon_options.parse_trust(allow_network, token_realm, daemon_options.read_mesh_file(secrets_for))
+    may_wait = known_instances.exist(roles.known_instances_file(data))  # else a wrong --log is an error now
 
     async def main(stopping: asyncio.Event) -> None:
-        async with open_node(daemon_options.require_shared_log(log), data, trust) as node:
-            intake = roles.intake(node)
-            async with (
-                serve.listening(listen, node, [intake.routes]),
-                lifecycle.background(roles.reconcile(node).run(), intake.run()),
-            ):
-                await stopping.wait()
+        async with (
+            open_node(daemon_options.require_shared_log(log), data, trust, connect=not may_wait) as node,
+            roles.intake(node) as intake,
+            serve.listening(listen, node, [intake.routes], not_ready=intake.not_ready, notes=intake.notes),
+            lifecycle.background(roles.reconcile(node).run(), intake.run()),
+        ):
+            await stopping.wait()
 
     lifecycle.run(main)
 

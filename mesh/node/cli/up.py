@@ -30,7 +30,9 @@ from mesh.node.cli.options import (
     option,
 )
 from mesh.node.node import Node, default_log, open_node
+from mesh.retry import until_log_available
 from mesh.rules.validation import declarations
+from producer import known_instances
 from schemas.names import Region
 
 
@@ -64,27 +66,36 @@ def up(
         mesh_file.check(document)
     gateways = parse_gateways(gateway)
     trust = daemon_options.parse_trust(allow_network, token_realm, document)
+    may_wait = log is not None and known_instances.exist(roles.known_instances_file(data))
     access = daemon_options.parse_api_access(api_open, api_host, listen)
 
     async def main(stopping: asyncio.Event) -> None:
         async with AsyncExitStack() as stack:
-            node = await stack.enter_async_context(open_node(log, data, trust))
-            control, intake, relays = roles.control(node, database, access), roles.intake(node), Relays()
+            node = await stack.enter_async_context(open_node(log, data, trust, connect=not may_wait))
+            control, relays = roles.control(node, database, access), Relays()
+            intake = await stack.enter_async_context(roles.intake(node))
             listeners = 1 + (intake_listen is not None) + len(gateways)
             served = [control.routes, relays.routes] + ([intake.routes] if intake_listen is None else [])
-            url = await stack.enter_async_context(serve.listening(listen, node, served, listeners=listeners))
+            url = await stack.enter_async_context(
+                serve.listening(
+                    listen, node, served, listeners=listeners, not_ready=intake.not_ready, notes=intake.notes
+                )
+            )
             intake_url = url
             if intake_listen is not None:
                 intake_url = await stack.enter_async_context(
                     serve.listening(
                         intake_listen, node, [intake.routes],
                         option="--intake-listen", listeners=listeners, metrics=False,
+                        not_ready=intake.not_ready, notes=intake.notes,
                     )
                 )  # fmt: skip
-            await _declare(node, control, document)
+            await stack.enter_async_context(lifecycle.background(intake.run()))
+            if not await lifecycle.finishes(_declare(node, control, document), stopping):
+                return
             urls = await _open_gateways(stack, node, gateways, listeners)
             _print_addresses(node, url, intake_url, document, urls)
-            async with lifecycle.background(control.run(), roles.reconcile(node).run(), intake.run()):
+            async with lifecycle.background(control.run(), roles.reconcile(node).run()):
                 agents = roles.EveryRegion(node, relays, url, roles.agent_settings(node, prefetch_bytes))
                 await agents.run(stopping)
 
@@ -93,9 +104,9 @@ def up(
 
 async def _declare(node: Node, control: Control, file: mesh_file.MeshFile) -> None:
     """Declares the file beside what the log holds already, or nothing of it when it has one problem."""
-    await node.table.caught_up()
+    await until_log_available(node.table.caught_up, node.clock)
     try:
-        changes = await control.apply(file.document)
+        changes = await until_log_available(lambda: control.apply(file.document), node.clock)
     except InvalidDocument as error:
         raise mesh_file.InvalidFile(file.format_problems(error.problems)) from error
     for change in changes:

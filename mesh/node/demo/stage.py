@@ -58,7 +58,8 @@ async def open_stage(folder: Path) -> AsyncIterator[Stage]:
     trust = Trust(secret_hosts={topology.RELAY_SECRET: {RELAYS}})
     async with AsyncExitStack() as stack:
         node = await stack.enter_async_context(open_node(None, folder, trust))
-        control, intake, relays = roles.control(node, None), roles.intake(node), Relays()
+        control, relays = roles.control(node, None), Relays()
+        intake = await stack.enter_async_context(roles.intake(node))
         url = await stack.enter_async_context(
             serve.listening("127.0.0.1:0", node, [intake.routes, control.routes, relays.routes])
         )

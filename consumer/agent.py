@@ -157,8 +157,8 @@ class Agent:
         """Region, topic and the name of the agents' group on it."""
         here = self._ports.region
         for region in (declared.name for declared in self._state.regions()):
-            yield region, topics.events(region), f"mesh.{here}.agent.from.{region}"
-            yield region, topics.bulk(region), f"mesh.{here}.agent.bulk.from.{region}"
+            yield region, topics.events(region), topics.events_group(here, region)
+            yield region, topics.bulk(region), topics.bulk_group(here, region)
 
     async def _join(self, source_region: Region, topic: str, name: str, lanes: Lanes) -> Consume | None:
         log = self._ports.log

@@ -135,6 +135,12 @@ class Metrics:
 
     def _of_control(self) -> None:
         counter, gauge = self._counter, self._gauge
+        self.unread_expiring = gauge(
+            "unread_expiring_events",
+            "Events older than half of their topic's retention that a region's agents have not read.",
+            "region",
+            "source_region",
+        )
         self.replica_lag = gauge(
             "replica_lag_seconds",
             "Age of the oldest event that a replica has not applied; NaN while unknown.",

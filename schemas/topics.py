@@ -80,6 +80,16 @@ def dead_letters(region: Region) -> str:
     return f"mesh.{region}.dead-letters"
 
 
+def events_group(region: Region, source: Region) -> str:
+    """Returns the group in which the agents of `region` read the events of `source`."""
+    return f"mesh.{region}.agent.from.{source}"
+
+
+def bulk_group(region: Region, source: Region) -> str:
+    """Returns the group in which the agents of `region` read the events of `source` from listings."""
+    return f"mesh.{region}.agent.bulk.from.{source}"
+
+
 def settings(topic: str) -> TopicSettings:
     """Returns the settings of a topic.
 

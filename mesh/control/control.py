@@ -29,6 +29,7 @@ from mesh.control.status.dead_letters import DeadLetters
 from mesh.control.status.live_status import LiveStatus
 from mesh.control.status.promises import FreshnessPromises
 from mesh.control.status.replicas import Replicas
+from mesh.control.status.unread_events import UnreadEventsWatch
 from mesh.control.storage.database import Database
 from mesh.control.sync_log.report import Report
 from mesh.control.sync_log.retention import Retention as SyncLogRetention
@@ -97,6 +98,7 @@ class Control:
         self._promises = FreshnessPromises(
             TaskCountStore(self._database), self._live_status, ports=ports, settings=settings
         )  # fmt: skip
+        self._unread_events = UnreadEventsWatch(ports, settings)
         self._replicas = Replicas(
             self._live_status, self._executions, self._retries, gap_of=self._schedule.gap_of, ports=ports,
             settings=settings,
@@ -118,6 +120,7 @@ class Control:
                 tasks.create_task(self._dead_letters.run(), name="control follows dead letters")
                 tasks.create_task(self._replicas.run(), name="control updates replica gauges")
                 tasks.create_task(self._promises.run(), name="control watches freshness promises")
+                tasks.create_task(self._unread_events.run(), name="control looks for unread events")
                 tasks.create_task(self._deliver.run(), name="control delivers webhooks")
                 tasks.create_task(self._commands.run(), name="control runs executions")
                 tasks.create_task(self._schedule.run(), name="control schedules executions")
@@ -134,7 +137,7 @@ class Control:
             DoctorResource(
                 ports=self._ports, live_status=self._live_status, dead_letters=self._dead_letters,
                 retries=self._retries, replicas=self._replicas, outbox=self._outbox, parked=self._parked,
-                promises=self._promises,
+                promises=self._promises, unread_events=self._unread_events,
             ),
             ImagesResource(self._images, state=state, clock=clock),
             SyncLogResource(

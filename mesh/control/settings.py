@@ -65,6 +65,9 @@ class ControlSettings(Settings):
     freshness_interval: float = Field(10.0, gt=0)
     """Seconds between two updates of what is known of freshness promises, and of their metrics."""
 
+    unread_events_interval: float = Field(300.0, gt=0)
+    """Seconds between two looks for events that Kafka deletes soon and that agents have not read."""
+
     deleted_tag_retention: float = Field(24 * 3600.0, gt=0)
     """Seconds for which a deleted tag is remembered, so that late news of it is recognised as outdated."""
 

@@ -18,7 +18,7 @@ denies access). Their docstrings list only what they raise beyond that.
 
 from collections.abc import AsyncGenerator, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import NamedTuple, Protocol
 
 
@@ -63,6 +63,19 @@ class Batch:
 
     records: Sequence[Record]
     positions: Mapping[int, int]
+
+
+@dataclass(frozen=True, slots=True)
+class Expiring:
+    """Records that retention deletes before a group has read them, if it goes on as it does.
+
+    Attributes:
+        records: How many are unfinished and older than half of the retention.
+        kept_for: The topic's retention.
+    """
+
+    records: int
+    kept_for: timedelta
 
 
 class Group(Protocol):
@@ -195,6 +208,17 @@ class Log(Protocol):
 
         Raises:
             LogError: A name is unknown.
+        """
+        ...
+
+    async def expiring(self, group: str, topic: str) -> Expiring | None:
+        """Returns what a group has not finished of a topic though it is older than half of the topic's retention.
+
+        None when there is nothing of the kind, which is always so of an engine that keeps unfinished records. The
+        group need not have members now.
+
+        Raises:
+            LogError: The topic does not exist.
         """
         ...
 

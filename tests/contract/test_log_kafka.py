@@ -13,6 +13,7 @@ import pytest
 import structlog
 from aiokafka import TopicPartition
 from aiokafka.admin import AIOKafkaAdminClient, NewTopic, RecordsToDelete
+from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
 
 from mesh.clock import SystemClock
 from mesh.errors import LogError, LogUnavailable
@@ -279,6 +280,36 @@ async def test_a_group_whose_records_are_truncated_reports_it_and_reads_on(opene
     assert [dict(member.truncated()), dict(member.truncated())] == [{Partition(topic, 0): 2}, {}]
     alarms = [line for line in lines if line["action"] == "log_truncated"]
     assert [(line["log_level"], line["read_up_to"]) for line in alarms] == [("error", 2)]
+
+
+async def test_what_retention_deletes_before_a_group_reads_it_is_counted(opened, admin, region, group_name):
+    topic = topics.dead_letters(region)
+    log = await opened()
+    await log.ensure([topic])
+    await log.append(appends(topic, 6))
+    assert await log.expiring(group_name, topic) is None  # a group that was never there
+    member = await log.group(group_name, [topic])
+    await read_count(member, 6, within=_SOON)
+    await member.commit({Partition(topic, 0): 2})
+    await member.close()
+    assert await log.expiring(group_name, topic) is None
+    configs = {"retention.ms": "4000", "segment.ms": "3600000"}
+    await admin.alter_configs([ConfigResource(ConfigResourceType.TOPIC, topic, configs)])
+    await asyncio.sleep(2.1)
+    await log.append(appends(topic, 3))
+    found = await read_until_not_none(lambda: log.expiring(group_name, topic))
+    assert (found.records, found.kept_for.total_seconds()) == (4, 4.0)
+    await admin.alter_configs([ConfigResource(ConfigResourceType.TOPIC, topic, {"retention.ms": "-1"})])
+    async with asyncio.timeout(_SOON):
+        while await log.expiring(group_name, topic) is not None:
+            await asyncio.sleep(0.1)
+
+
+async def read_until_not_none(read):
+    async with asyncio.timeout(_SOON):
+        while (found := await read()) is None:
+            await asyncio.sleep(0.1)
+    return found
 
 
 # --- aiokafka's own faults ---

@@ -16,6 +16,7 @@ from mesh.control.status.diagnosis import DiagnosisInput, diagnose
 from mesh.control.status.live_status import LiveStatus
 from mesh.control.status.promises import FreshnessPromises
 from mesh.control.status.replicas import Replicas
+from mesh.control.status.unread_events import UnreadEventsWatch
 from mesh.control.sync_log import log_query
 from mesh.control.sync_log.entry import rfc3339
 from mesh.control.webhooks.outbox import Outbox
@@ -40,11 +41,12 @@ class DoctorResource:
         outbox: Outbox,
         parked: ParkedTasks,
         promises: FreshnessPromises,
+        unread_events: UnreadEventsWatch,
     ) -> None:
         self._state, self._clock = ports.state, ports.clock
         self._live_status, self._dead_letters = live_status, dead_letters
         self._retries, self._replicas, self._outbox = retries, replicas, outbox
-        self._parked, self._promises = parked, promises
+        self._parked, self._promises, self._unread_events = parked, promises, unread_events
 
     def add_routes(self, router: web.UrlDispatcher) -> None:
         router.add_get("/doctor", self.doctor)
@@ -69,6 +71,7 @@ class DoctorResource:
                 refusals=self._live_status.refusals(),
                 parked=self._parked.of_rule(None),
                 promised=self._promises.promised(),
+                unread=self._unread_events.found,
             )
         )
         return answer_list([asdict(finding) for finding in found])

@@ -3,16 +3,18 @@
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
-from enum import StrEnum
 from http import HTTPStatus
 
 from mesh.control.status.dead_letter_queue import DeadLetterQueue
+from mesh.control.status.finding import Finding, Severity
 from mesh.control.status.freshness import Freshness, lateness
 from mesh.control.status.replica_status import FailureCause, ReplicaState, ReplicaStatus
+from mesh.control.status.unread_events import UnreadEvents
 from mesh.control.webhooks.delivery import FailingDeliveries
 from mesh.rules import consent
 from mesh.rules.state import MeshState
 from mesh.rules.validation.messages import name_hint
+from schemas import topics
 from schemas.completions import Heartbeat
 from schemas.names import Region
 from schemas.parked import Parked
@@ -24,23 +26,6 @@ from schemas.webhooks import Webhook
 _DEAD_LETTER_IS_RECENT = timedelta(days=1)
 _REFUSAL_IS_PROBLEM = timedelta(hours=1)  # registries send again sooner; a repair is not always noticed
 _REFUSAL_IS_SHOWN = timedelta(days=1)
-
-
-class Severity(StrEnum):
-    """`problem`: something does not work. `note`: an operator should know."""
-
-    PROBLEM = "problem"
-    NOTE = "note"
-
-
-@dataclass(frozen=True, slots=True)
-class Finding:
-    """What is wrong with `about`, which is `region/NAME`, `instance/NAME`, `replica/NAME`, `agent/NAME` and so on."""
-
-    severity: Severity
-    about: str
-    message: str
-    advice: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,6 +44,7 @@ class DiagnosisInput:
         refusals: Notifications that intakes refused.
         parked: Tasks that failed for now and wait to be retried.
         promised: The freshness of rules and replicas that have a promise.
+        unread: Events that Kafka deletes soon, and that agents have not read.
     """
 
     state: MeshState
@@ -72,6 +58,7 @@ class DiagnosisInput:
     refusals: Collection[Refusal] = ()
     parked: Collection[Parked] = ()
     promised: Mapping[str, Freshness] = field(default_factory=dict)
+    unread: Collection[UnreadEvents] = ()
 
 
 def diagnose(seen: DiagnosisInput) -> list[Finding]:
@@ -79,7 +66,7 @@ def diagnose(seen: DiagnosisInput) -> list[Finding]:
     found = [
         *_regions(seen), *_agents(seen), *_places(seen), *_rules(seen), *_failed_tasks(seen), *_parked_tasks(seen),
         *_held_deletions(seen), *_dead_letters(seen), *_replicas(seen), *_webhooks(seen), *_refused_notifications(seen),
-        *_missed_promises(seen),
+        *_missed_promises(seen), *_unread_events(seen),
     ]  # fmt: skip
     return sorted(found, key=lambda finding: (finding.severity is not Severity.PROBLEM, finding.about))
 
@@ -191,6 +178,18 @@ def _missed_promises(seen: DiagnosisInput) -> Iterable[Finding]:
                 f"misses its freshness promise of {found.rule.freshness}: {lateness(fresh)}",
                 _freshness_advice(found.rule, name),
             )  # fmt: skip
+
+
+def _unread_events(seen: DiagnosisInput) -> Iterable[Finding]:
+    for one in seen.unread:
+        days = one.kept_for.total_seconds() / 86_400
+        yield Finding(
+            Severity.PROBLEM, f"region/{one.region}",
+            f"its agents have not read {one.records} events of {one.source} that are older than {days / 2:.3g} days; "
+            f"Kafka deletes them after {days:.3g} days",
+            f"start more `regmesh agent --region {one.region}`, or find what holds them up; meanwhile raise "
+            f"`retention.ms` of {topics.events(one.source)} and {topics.bulk(one.source)}",
+        )  # fmt: skip
 
 
 def _freshness_advice(rule: Rule, name: str) -> str:

@@ -24,7 +24,7 @@ from mesh.log.kafka.follow import Follower
 from mesh.log.kafka.group import KafkaGroup
 from mesh.log.kafka.offsets import Offsets
 from mesh.log.kafka.settings import KafkaTimeouts
-from mesh.log.port import Append, Batch
+from mesh.log.port import Append, Batch, Expiring
 
 
 async def open_log(
@@ -118,6 +118,18 @@ class KafkaLog:
         kafka_topics.check_names(topics)
         found = await self._all_partitions()
         return [name for name in topics if name not in found]
+
+    async def expiring(self, group: str, topic: str) -> Expiring | None:
+        self._check_open()
+        partitions = [TopicPartition(topic, number) for number in await self._partitions_of(topic)]
+        async with self._administering("read the commits of a group") as admin:
+            kept_for = await kafka_topics.retention(admin, topic)
+            commits = await admin.list_consumer_group_offsets(group, partitions=partitions)
+        finished = {one: commit.offset for one, commit in commits.items() if commit.offset >= 0}
+        if kept_for is None or not finished:
+            return None
+        old = await self._offsets.count_before(self._context.clock.now() - kept_for / 2, partitions, finished)
+        return Expiring(old, kept_for) if old else None
 
     async def close(self) -> None:
         """Writes what is waiting, leaves all groups and closes the connections, each within a time-out."""

@@ -3,7 +3,8 @@
 The connection of a reader answers nothing while the broker holds a fetch open on it, which would cost half a second.
 """
 
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
+from datetime import datetime
 
 from aiokafka import AIOKafkaConsumer, TopicPartition
 
@@ -36,6 +37,21 @@ class Offsets:
         ) as client:
             oldest: dict[TopicPartition, int] = await client.beginning_offsets(list(partitions))
         return oldest
+
+    async def count_before(
+        self, time: datetime, partitions: Collection[TopicPartition], positions: Mapping[TopicPartition, int]
+    ) -> int:
+        """Returns how many records from `positions` on, or from the oldest on, were written before `time`."""
+        context = self._context
+        since = int(time.timestamp() * 1000)
+        async with borrowed(
+            self._client, "ask for offsets by time", context.cluster, context.timeouts.request
+        ) as client:
+            found = await client.offsets_for_times(dict.fromkeys(partitions, since))
+            ends = await client.end_offsets(list(partitions))
+            oldest = await client.beginning_offsets(list(partitions))
+        younger = {one: at.offset if (at := found.get(one)) is not None else ends[one] for one in partitions}
+        return sum(max(0, younger[one] - max(oldest[one], positions.get(one, 0))) for one in partitions)
 
     async def close(self) -> None:
         """Closes the connection."""

@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Iterable, Mapping, Sequence
+from datetime import timedelta
 from typing import Any
 
 from aiokafka.admin import AIOKafkaAdminClient, NewTopic
@@ -59,6 +60,12 @@ async def settings_of(admin: AIOKafkaAdminClient, topics: Sequence[str]) -> dict
                 raise LogError(f"Kafka does not describe topic {name}: {reason or for_code(code).__name__}")
             described[name] = {entry[0]: entry[1] for entry in entries}
     return described
+
+
+async def retention(admin: AIOKafkaAdminClient, topic: str) -> timedelta | None:
+    """Returns for how long a topic keeps its records, as it is set now; None when it keeps them for ever."""
+    found = int((await settings_of(admin, [topic]))[topic].get("retention.ms", "-1"))
+    return timedelta(milliseconds=found) if found >= 0 else None
 
 
 async def ensure(admin: AIOKafkaAdminClient, topics: Sequence[str], cluster: Cluster) -> list[str]:

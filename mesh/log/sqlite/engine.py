@@ -137,6 +137,10 @@ class SqliteLog:
         known = {name: topic_settings(name) for name in topics}
         return [name for name in known if name not in self._store.topics]
 
+    async def expiring(self, group: str, topic: str) -> None:  # noqa: ARG002  # the sweep keeps what is unfinished
+        """Returns None: the sweep never deletes what a group has not finished."""
+        self._store.topic(topic)
+
     async def close(self) -> None:
         """Finishes waiting appends, then closes the file. Readers get `LogUnavailable`."""
         if self._closing is None:

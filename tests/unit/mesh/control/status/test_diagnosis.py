@@ -5,8 +5,10 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from mesh.control.status.dead_letter_queue import DeadLetterQueue
-from mesh.control.status.diagnosis import DiagnosisInput, Severity, diagnose
+from mesh.control.status.diagnosis import DiagnosisInput, diagnose
+from mesh.control.status.finding import Severity
 from mesh.control.status.replica_status import FailureCause, ReplicaState, ReplicaStatus
+from mesh.control.status.unread_events import UnreadEvents
 from mesh.rules.state import MeshState
 from mesh.rules.validation.declarations import judge
 from schemas.codec import encode
@@ -275,3 +277,17 @@ def test_a_notification_that_was_accepted_before_the_last_refusal_is_no_repair()
 
 def test_refusals_of_a_day_ago_are_no_finding():
     assert of_refusals(refusal(), after=timedelta(days=1, seconds=1)) == []
+
+
+def test_events_that_are_deleted_soon_and_not_read_are_a_problem_of_the_region():
+    state = state_of(MESH)
+    unread = UnreadEvents(Region("eu"), Region("cn"), records=12, kept_for=timedelta(days=14))
+    seen = DiagnosisInput(
+        state=state, now=NOW, agents=[heartbeat(state)], dead_letters={}, failed={}, held={}, unread=[unread]
+    )
+    (found,) = diagnose(seen)
+    assert (found.severity, found.about) == (Severity.PROBLEM, "region/eu")
+    assert found.message == (
+        "its agents have not read 12 events of cn that are older than 7 days; Kafka deletes them after 14 days"
+    )
+    assert "mesh.cn.events" in found.advice

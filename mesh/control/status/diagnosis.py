@@ -6,10 +6,9 @@ from datetime import datetime, timedelta
 from http import HTTPStatus
 
 from mesh.control.status.dead_letter_queue import DeadLetterQueue
-from mesh.control.status.finding import Finding, Severity
+from mesh.control.status.finding import Finding, Severity, UnreadEvents
 from mesh.control.status.freshness import Freshness, lateness
 from mesh.control.status.replica_status import FailureCause, ReplicaState, ReplicaStatus
-from mesh.control.status.unread_events import UnreadEvents
 from mesh.control.webhooks.delivery import FailingDeliveries
 from mesh.rules import consent
 from mesh.rules.state import MeshState

@@ -1,32 +1,14 @@
 """Watches what agents have not read of other regions' events, against the time for which Kafka keeps these."""
 
 from collections.abc import Collection, Iterator
-from dataclasses import dataclass
-from datetime import timedelta
 
 from mesh.control.ports import ControlPorts
 from mesh.control.settings import ControlSettings
+from mesh.control.status.finding import UnreadEvents
 from mesh.errors import LogError, LogUnavailable
 from mesh.log.port import Expiring
 from schemas import topics
 from schemas.names import Region
-
-
-@dataclass(frozen=True, slots=True)
-class UnreadEvents:
-    """Events that are deleted unread soon.
-
-    Attributes:
-        region: The region whose agents have not read them.
-        source: The region whose events they are.
-        records: How many there are.
-        kept_for: For how long the topic keeps its records.
-    """
-
-    region: Region
-    source: Region
-    records: int
-    kept_for: timedelta
 
 
 class UnreadEventsWatch:

@@ -6,9 +6,8 @@ import pytest
 
 from mesh.control.status.dead_letter_queue import DeadLetterQueue
 from mesh.control.status.diagnosis import DiagnosisInput, diagnose
-from mesh.control.status.finding import Severity
+from mesh.control.status.finding import Severity, UnreadEvents
 from mesh.control.status.replica_status import FailureCause, ReplicaState, ReplicaStatus
-from mesh.control.status.unread_events import UnreadEvents
 from mesh.rules.state import MeshState
 from mesh.rules.validation.declarations import judge
 from schemas.codec import encode

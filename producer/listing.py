@@ -14,7 +14,16 @@ from typing import NamedTuple, Protocol, TypeGuard, TypeVar
 
 from mesh.clock import Clock
 from mesh.concurrency import all_of
-from mesh.errors import Denied, NotFound, RegistryError, Rejected, UnreadableNames
+from mesh.errors import (
+    AbsenceUnconfirmed,
+    ConfirmedNotFound,
+    Denied,
+    NotFound,
+    RegistryError,
+    Rejected,
+    UnreadableNames,
+)
+from mesh.registry.absence import resolve_confirmed
 from mesh.registry.port import Descriptor, Registry
 from mesh.registry.referrers import cosign_tags, fallback_tag, is_fallback, subject_named
 from mesh.retry import call_with_retries
@@ -208,10 +217,13 @@ class Listing:
         async def listed() -> _Tags:
             try:
                 wanted = await self._filtered(noting_referrer_tags(), wants)
-            except NotFound:
-                return _Tags(
-                    (), None
-                )  # a catalog may name deleted repositories, or ones that never had a tag
+            except ConfirmedNotFound:  # a catalog may name deleted repositories, or ones that never had a tag
+                return _Tags((), None)
+            except NotFound as error:  # a listing without them would pass for complete
+                raise AbsenceUnconfirmed(
+                    f"a 404 that is not the registry's own proves nothing about {repository}: {error}",
+                    side=error.side, status=error.status,
+                ) from error  # fmt: skip
             return _Tags(list(dict.fromkeys(wanted)), of_referrers)
 
         return await self._with_retries(listed)
@@ -233,9 +245,15 @@ class Listing:
     async def _resolve(
         self, repository: Repository, tag: Tag, of_referrers: AbstractSet[str] | None
     ) -> Found:
-        descriptor = await self._with_retries(lambda: self.registry.resolve(repository, tag))
-        if descriptor is None or of_referrers is None:
-            return Found(repository, tag, descriptor)
+        if of_referrers is None:
+            return Found(
+                repository, tag, await self._with_retries(lambda: self.registry.resolve(repository, tag))
+            )
+        descriptor = await self._with_retries(  # its registry has just listed the tag
+            lambda: resolve_confirmed(self.registry, repository, tag, clock=self.clock)
+        )
+        if descriptor is None:
+            return Found(repository, tag, None)
         name = fallback_tag(descriptor.digest)
         has_fallback = name in of_referrers if is_fallback(name) else None
         cosign = tuple(one for one in cosign_tags(descriptor.digest) if one in of_referrers)

@@ -6,9 +6,9 @@ from datetime import UTC, datetime
 from typing import Any
 
 from mesh.clock import SystemClock
-from mesh.errors import Denied, RegistryError, Unreachable, UnreadableNames
+from mesh.errors import ConfirmedNotFound, Denied, NotFound, RegistryError, Unreachable, UnreadableNames
 from mesh.registry.manifests import OCI_MANIFEST
-from mesh.registry.port import Descriptor
+from mesh.registry.port import Descriptor, Manifest
 from mesh.rules.matching.compiled_rule import CompiledRule
 from producer.listing import Listing
 from producer.settings import ProducerSettings
@@ -21,7 +21,10 @@ IMAGE = Descriptor(OCI_MANIFEST, Digest("sha256:" + "0" * 64), 1)
 
 
 class Registry:
-    """Repositories with their tags; an error in place of tags, or of a tag, is raised. Counts what runs at once."""
+    """Repositories with their tags, True, or False for one that is deleted, or None for one that a proxy hides.
+
+    An error in place of tags, or of a tag, is raised. Counts what runs at once.
+    """
 
     def __init__(self, holds: Mapping[str, Any], *, concurrently: int = 1) -> None:
         self.holds, self.concurrently = holds, concurrently
@@ -48,6 +51,16 @@ class Registry:
         if isinstance(found := self.holds[repository][tag], RegistryError):
             raise found
         return IMAGE if found else None
+
+    async def read_manifest(self, repository: Repository, tag: Tag) -> Manifest:
+        found = self.holds[repository][tag]
+        if found:
+            return Manifest(IMAGE, b"{}")
+        self.asked.append(f"GET {repository}:{tag}")
+        raise (NotFound if found is None else ConfirmedNotFound)("404", side=Side.SOURCE, status=404)
+
+    async def ping(self) -> None:
+        self.asked.append("/v2/")
 
     async def _meet(self) -> None:
         """Waits until `concurrently` callers have arrived."""
@@ -91,7 +104,7 @@ async def test_more_repositories_than_are_asked_at_once_are_all_found() -> None:
 async def test_a_repository_that_refuses_is_one_error_and_hides_no_other() -> None:
     no = Denied("no", side=Side.SOURCE)
     many = {f"t{number}": no for number in range(40)}
-    registry = Registry({"closed": no, "half": {"a": True} | many, "open": {"a": True, "deleted": None}})
+    registry = Registry({"closed": no, "half": {"a": True} | many, "open": {"a": True, "deleted": False}})
     one = listing(registry)
     assert await names(one) == ["half:a", "open:a"]
     assert one.errors == [no, no]
@@ -148,3 +161,31 @@ async def test_it_reports_whether_it_saw_the_fallback_tag_of_an_image() -> None:
 async def test_of_a_tag_that_is_named_it_reports_no_others() -> None:
     one = listing(Registry({"app": {"a": True}}), tag="a")
     assert [it.has_referrers_tag async for it in one.found()] == [None]
+
+
+async def test_a_repository_that_its_registry_does_not_know_any_more_is_empty() -> None:
+    missing = ConfirmedNotFound("404: NAME_UNKNOWN", side=Side.SOURCE, status=404)
+    one = listing(Registry({"app": {"v1": True}, "old": missing}))
+    assert await names(one) == ["app:v1"]
+    assert one.errors == []
+
+
+async def test_a_404_that_is_not_the_registrys_own_does_not_make_a_listing_complete() -> None:
+    page = NotFound("404: <html>no such page</html>", side=Side.SOURCE, status=404)
+    one = listing(Registry({"app": {"v1": True}, "behind-an-ingress": page}))
+    await names(one)
+    assert [error.code for error in one.errors] == ["absence_unconfirmed"]
+
+
+async def test_a_tag_that_was_listed_and_is_not_there_counts_when_the_registry_says_so_twice() -> None:
+    registry = Registry({"app": {"v1": True, "deleted": False}})
+    one = listing(registry)
+    assert await names(one) == ["app:v1"]
+    assert one.errors == []
+    assert registry.asked.count("GET app:deleted") == registry.asked.count("/v2/") == 2
+
+
+async def test_a_tag_that_was_listed_and_that_a_proxy_denies_ends_the_listing() -> None:
+    one = listing(Registry({"app": {"v1": True, "hidden": None}}))
+    await names(one)
+    assert [error.code for error in one.errors] == ["absence_unconfirmed"]

@@ -14,6 +14,7 @@ from consumer.blobs.relay.incoming import Incoming
 from consumer.blobs.relay.parents import RelayParents
 from consumer.blobs.relay.peers import Peers
 from consumer.blobs.relay.serve import Relay
+from consumer.blobs.relay.signing import RelayKeys
 from consumer.blobs.throttle import Throttle
 from consumer.ports import AgentPorts
 from consumer.settings import TransferLimits
@@ -23,10 +24,10 @@ from schemas.completions import Side
 
 @dataclass(frozen=True, slots=True)
 class RelayAccess:
-    """This agent's relay address and the mesh's relay secret. Both are called each time, as they may change."""
+    """This agent's relay address and the keys of relays. Both are called each time, as they may change."""
 
     url: Callable[[], str | None] = lambda: None  # None: the agent is a leaf of the relay tree
-    secret: Callable[[], str | None] = lambda: None
+    keys: Callable[[], RelayKeys | None] = lambda: None
 
 
 NO_RELAY = RelayAccess()
@@ -47,7 +48,7 @@ class Transfers:
         state, clock, metrics = ports.state, ports.clock, ports.metrics
         incoming = Incoming(lambda: access.url() is not None)
         ledger = PrefetchLedger(limits.prefetch_bytes, agents_here)
-        self._peer, self._peers = PeerClient(ports.region, access.secret), Peers(ports, unreadable)
+        self._peer, self._peers = PeerClient(ports.region, access.keys, clock), Peers(ports, unreadable)
         transfer_ports = TransferPorts(
             sources=self._sources(ports, access, incoming), incoming=incoming, ledger=ledger, metrics=metrics,
             throttle=Throttle(state=state, clock=clock, metrics=metrics, transfers=limits.transfers),
@@ -55,13 +56,13 @@ class Transfers:
         )  # fmt: skip
         self.copier = BlobCopier(transfer_ports, blobs_per_task=limits.blobs_per_task)
         self.prefetcher = Prefetcher(ports, copier=self.copier, ledger=ledger, concurrency=limits.prefetches)
-        self.relay = Relay(ports, incoming, access.secret)
+        self.relay = Relay(ports, incoming, access.keys)
 
     def _sources(self, ports: AgentPorts, access: RelayAccess, incoming: Incoming) -> BlobSources:
         link_cost = LinkCost(ports.region, ports.state, ports.places.answered_in)
         parents = RelayParents(
             ports.region, ports.state, self._peers, incoming, link_cost.declared_cost,
-            is_enabled=lambda: access.secret() is not None,
+            is_enabled=lambda: access.keys() is not None,
         )  # fmt: skip
         return BlobSources(
             state=ports.state, registry=lambda place: ports.places.registry(place, Side.SOURCE), link_cost=link_cost,

@@ -14,6 +14,7 @@ from aiohttp import web
 
 from consumer.agent import Agent
 from consumer.blobs.relay.serve import Relays
+from consumer.blobs.relay.signing import MeshKeys, RelayKeys
 from consumer.blobs.transfers import RelayAccess
 from consumer.places import Places
 from consumer.ports import AgentPorts
@@ -188,10 +189,10 @@ def agent_settings(node: Node, prefetch_bytes: int | None) -> AgentSettings:
 
 
 def _relay_access(node: Node, region: Region, own_url: str | None) -> RelayAccess:
-    """Returns the relay's URL and secret as the region declares them; `own_url` is for a region without a URL.
+    """Returns the relay's URL and keys as the region declares them; `own_url` is for a region without a URL.
 
-    Agents send the secret to the URLs that they announce to each other. So a declared URL counts only when the operator
-    of this process named it for the secret.
+    Whoever gets a request can try out secrets on its signature. So a secret is used only if the operator of this
+    process named relays for it, and with a declared URL only if that is named for it too.
     """
     refused: str | None = None
 
@@ -205,7 +206,7 @@ def _relay_access(node: Node, region: Region, own_url: str | None) -> RelayAcces
             LOG.warning("nothing is relayed", action="relay_secret_refused", region=region, reason=reason)
         refused = reason
 
-    def secret() -> str | None:
+    def keys() -> RelayKeys | None:
         if (relay := declared()) is None:
             return None
         try:
@@ -216,13 +217,13 @@ def _relay_access(node: Node, region: Region, own_url: str | None) -> RelayAcces
             report(str(error))
             return None  # without a secret, blobs are read from registries only
         report(None)
-        return found
+        return MeshKeys(found)
 
     def url() -> str | None:
         relay = declared()
-        return (relay.url or own_url) if relay is not None and secret() else None
+        return (relay.url or own_url) if relay is not None and keys() else None
 
-    return RelayAccess(url, secret)
+    return RelayAccess(url, keys)
 
 
 def gateway(

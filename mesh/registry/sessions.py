@@ -30,12 +30,15 @@ def trusted_session() -> ClientSession:
 
 def guarded_session(networks: tuple[Network, ...]) -> ClientSession:
     """Opens a session for what a registry names: public addresses, and `networks`."""
-    return _open_session(
-        aiohttp.TCPConnector(
-            limit=0,
-            resolver=GuardedResolver(networks, ThreadedResolver()),
-            socket_factory=GuardedSockets(networks),
-        )
+    return _open_session(guarded_connector(networks))
+
+
+def guarded_connector(networks: tuple[Network, ...]) -> aiohttp.TCPConnector:
+    """Returns a connector to public addresses and `networks` alone."""
+    return aiohttp.TCPConnector(
+        limit=0,
+        resolver=GuardedResolver(networks, ThreadedResolver()),
+        socket_factory=GuardedSockets(networks),
     )
 
 

@@ -12,10 +12,14 @@ from yarl import URL
 
 from consumer.blobs.relay import client as peer_client
 from consumer.blobs.relay import incoming, serve
+from consumer.blobs.relay.client import PeerClient
 from consumer.blobs.relay.serve import Relay
-from schemas.names import PlaceName, Tag
+from consumer.blobs.relay.signing import MeshKeys, RelayRequest, headers_of
+from mesh.errors import RegistryError
+from mesh.registry.port import Descriptor
+from schemas.names import Digest, MediaType, PlaceName, Region, Tag
 from tests.support import images
-from tests.support.mesh_site import APP, MeshSite, client, mesh_site, until
+from tests.support.mesh_site import APP, CLOCK, MeshSite, client, mesh_site, until
 
 REPLICAS = ("shanghai", "chengdu", "guangzhou", "hangzhou")
 MIB = 1024 * 1024
@@ -186,27 +190,93 @@ async def test_a_relay_that_breaks_off_is_taken_over_where_it_broke(site: MeshSi
     await until(lambda: arrived(site, "v1", image.digest))
 
 
+def signed(
+    digest: str,
+    size: int,
+    *,
+    region: str = "chengdu",
+    offset: int = 0,
+    place: str = "cn@shanghai",
+    secret: str = SECRET,
+) -> dict[str, str]:
+    """Returns the headers by which an agent of `region` asks a relay for a blob."""
+    request = RelayRequest(Region(region), PlaceName(place), APP, Digest(digest), size, offset)
+    headers = headers_of(request, MeshKeys(secret), CLOCK.now())
+    return headers | ({"Range": f"bytes={offset}-"} if offset else {})
+
+
 @pytest.mark.parametrize(
-    ("changes", "status"),
+    ("region", "changes", "status"),
     [
-        ({}, 404),
-        ({"Authorization": "Bearer wrong"}, 401),
-        ({"Authorization": ""}, 401),
-        ({"Regmesh-Region": "beijing"}, 403),  # no replica stands there
-        ({"Regmesh-Region": "mars"}, 403),
-        ({"Regmesh-Region": "NOT A REGION"}, 400),
-        ({"Range": "bytes=1-2"}, 400),
-        ({"Range": "bytes=10-"}, 400),  # all that there is
-        ({"Range": "bytes=-1"}, 400),
+        ("chengdu", {}, 404),
+        ("chengdu", {"Authorization": f"Bearer {SECRET}"}, 401),  # as earlier versions asked
+        ("chengdu", {"Authorization": ""}, 401),
+        ("chengdu", {"Regmesh-Region": "guangzhou"}, 401),  # chengdu says that it is guangzhou
+        ("chengdu", {"Regmesh-Time": "1700000000"}, 401),
+        ("chengdu", {"Range": "bytes=5-"}, 401),
+        ("beijing", {}, 403),  # no replica stands there
+        ("mars", {}, 403),
+        ("chengdu", {"Regmesh-Region": "NOT A REGION"}, 400),
+        ("chengdu", {"Range": "bytes=1-2"}, 400),
+        ("chengdu", {"Range": "bytes=10-"}, 400),  # all that there is
+        ("chengdu", {"Range": "bytes=-1"}, 400),
     ],
 )
 async def test_only_who_may_have_a_blob_is_sent_it(
-    site: MeshSite, changes: dict[str, str], status: int
+    site: MeshSite, region: str, changes: dict[str, str], status: int
 ) -> None:
-    headers = {"Authorization": f"Bearer {SECRET}", "Regmesh-Region": "chengdu"} | changes
-    path = f"{site.url}/v1/relay/cn@shanghai/{APP}/blobs/sha256:{'0' * 64}?size=10"
+    digest = f"sha256:{'0' * 64}"
+    headers = signed(digest, 10, region=region) | changes
+    path = f"{site.url}/v1/relay/cn@shanghai/{APP}/blobs/{digest}?size=10"
     async with ClientSession() as session, session.get(path, headers=headers) as answer:
         assert answer.status == status
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        {"digest": f"sha256:{'1' * 64}"},  # a signature for another blob
+        {"place": "cn@guangzhou"},  # that another relay has seen
+        {"size": 11},
+        {"secret": "of another mesh"},
+    ],
+)
+async def test_a_signature_is_for_one_blob_of_one_relay(site: MeshSite, other: dict[str, Any]) -> None:
+    digest = f"sha256:{'0' * 64}"
+    headers = signed(**{"digest": digest, "size": 10} | other)
+    path = f"{site.url}/v1/relay/cn@shanghai/{APP}/blobs/{digest}?size=10"
+    async with ClientSession() as session, session.get(path, headers=headers) as answer:
+        assert answer.status == 401
+
+
+async def test_a_relay_never_learns_the_secret(site: MeshSite) -> None:
+    seen: list[str] = []
+
+    class Watching:
+        def __init__(self, relay: Relay) -> None:
+            self.relay = relay
+
+        async def handle(self, request: web.Request) -> web.StreamResponse:
+            seen.append(f"{request.raw_headers!r} {request.raw_path}")
+            return await self.relay.handle(request)
+
+    for region in REPLICAS[:3]:
+        site.relays._relays[region] = Watching(site.relays._relays[region])  # type: ignore[assignment]
+    digest = await site.push("cn", "v1", images.image(layers=[os.urandom(MIB)]))
+    await until(lambda: arrived(site, "v1", digest))
+    assert seen
+    assert not [one for one in seen if SECRET in one]
+
+
+async def test_an_address_that_is_no_place_for_a_relay_is_not_asked() -> None:
+    peer = PeerClient(Region("chengdu"), lambda: MeshKeys(SECRET), CLOCK)
+    blob = Descriptor(MediaType("application/octet-stream"), Digest(f"sha256:{'0' * 64}"), 10)
+    try:
+        with pytest.raises(RegistryError, match=r"169\.254\.169\.254, which is not on a public network"):
+            async with peer.read("http://169.254.169.254", PlaceName("cn@shanghai"), APP, blob, 0):
+                pass
+    finally:
+        await peer.close()
 
 
 async def test_an_agent_that_stopped_opens_no_connections_for_those_who_still_ask_it(site: MeshSite) -> None:
@@ -214,7 +284,7 @@ async def test_an_agent_that_stopped_opens_no_connections_for_those_who_still_as
     await until(lambda: arrived(site, "v1", digest))
     asked = site.agents["shanghai"][0]
     await site.stop_agent("shanghai")
-    headers = {"Authorization": f"Bearer {SECRET}", "Regmesh-Region": "chengdu"}
+    headers = signed(digest, 10)
     path = f"{site.url}/v1/relay/cn@shanghai/{APP}/blobs/{digest}?size=10"
     async with ClientSession() as session, session.get(path, headers=headers) as answer:
         assert (answer.status, await answer.json()) == (502, {"error": "this agent has stopped"})
@@ -226,8 +296,8 @@ async def test_what_is_complete_is_served_from_the_registry_and_by_range(site: M
     image = images.image(layers=[layer])
     await site.push("cn", "v1", image)
     await until(lambda: arrived(site, "v1", image.digest))
-    headers = {"Authorization": f"Bearer {SECRET}", "Regmesh-Region": "chengdu", "Range": "bytes=1000-"}
     blob = image.blob_descriptors[1]
+    headers = signed(blob.digest, blob.size, offset=1000)
     path = f"{site.url}/v1/relay/cn@shanghai/{APP}/blobs/{blob.digest}?size={blob.size}"
     async with ClientSession() as session, session.get(path, headers=headers) as answer:
         assert (answer.status, answer.headers["Content-Range"]) == (206, f"bytes 1000-{MIB - 1}/{MIB}")
@@ -241,7 +311,7 @@ async def test_what_is_there_is_served_though_a_task_that_wants_it_has_not_come_
     await until(lambda: arrived(site, "v1", image.digest))
     blob = image.blob_descriptors[1]
     incoming_there = site.agents["shanghai"][0].relay._incoming
-    headers = {"Authorization": f"Bearer {SECRET}", "Regmesh-Region": "chengdu"}
+    headers = signed(blob.digest, blob.size)
     path = f"{site.url}/v1/relay/cn@shanghai/{APP}/blobs/{blob.digest}?size={blob.size}"
     with incoming_there.expecting([(PlaceName("cn@shanghai"), blob.digest)]):
         async with ClientSession() as session, session.get(path, headers=headers) as answer:
@@ -315,8 +385,8 @@ async def test_who_takes_no_bytes_is_not_waited_for_for_ever(
     asked = URL(site.url)
     _, writer = await asyncio.open_connection(asked.host, asked.port, limit=1024)
     path = f"/v1/relay/cn@shanghai/{APP}/blobs/{blob.digest}?size={blob.size}"
-    head = f"Host: x\r\nAuthorization: Bearer {SECRET}\r\nRegmesh-Region: chengdu\r\n\r\n"
-    writer.write(f"GET {path} HTTP/1.1\r\n{head}".encode())
+    head = "".join(f"{name}: {value}\r\n" for name, value in signed(blob.digest, blob.size).items())
+    writer.write(f"GET {path} HTTP/1.1\r\nHost: x\r\n{head}\r\n".encode())
     try:
         await until(lambda: asyncio.sleep(0, "chengdu" in ended))
     finally:

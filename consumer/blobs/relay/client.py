@@ -6,14 +6,18 @@ from typing import Protocol
 
 import aiohttp
 
+from consumer.blobs.relay import signing
+from consumer.blobs.relay.signing import RelayKeys, RelayRequest
+from mesh.clock import Clock
 from mesh.errors import Denied, NotFound, Rejected, ServerFault, Unreachable
 from mesh.registry import failures
+from mesh.registry.egress import OPERATOR_NETWORKS
 from mesh.registry.port import Descriptor
+from mesh.registry.sessions import guarded_connector
 from schemas.completions import Side
 from schemas.names import PlaceName, Region, Repository
 
 STALL_SECONDS = 10.0  # without a byte; a peer that stalls is dropped for another holder
-REGION_HEADER = "Regmesh-Region"
 _TIMEOUT = aiohttp.ClientTimeout(total=None, connect=3, sock_read=STALL_SECONDS)
 _READ_BUFFER = 256 * 1024
 
@@ -40,10 +44,13 @@ class Peer(Protocol):
 
 
 class PeerClient:
-    """The `Peer` port over HTTP. `secret` is called for each request, as it may change."""
+    """The `Peer` port over HTTP. `keys` is called for each request, as they may change.
 
-    def __init__(self, region: Region, secret: Callable[[], str | None]) -> None:
-        self._region, self._secret = region, secret
+    An address comes from a heartbeat, so it never leads to a link-local address, where clouds serve credentials.
+    """
+
+    def __init__(self, region: Region, keys: Callable[[], RelayKeys | None], clock: Clock) -> None:
+        self._region, self._keys, self._clock = region, keys, clock
         self._session: aiohttp.ClientSession | None = None
         self._closed = False
 
@@ -57,7 +64,11 @@ class PeerClient:
     async def read(
         self, url: str, place: PlaceName, repository: Repository, blob: Descriptor, offset: int
     ) -> AsyncIterator[AsyncIterator[bytes]]:
-        headers = {"Authorization": f"Bearer {self._secret() or ''}", REGION_HEADER: str(self._region)}
+        keys = self._keys()
+        if keys is None:
+            raise Denied("this agent knows no relay secret", side=Side.SOURCE)
+        request = RelayRequest(self._region, place, repository, blob.digest, blob.size, offset)
+        headers = signing.headers_of(request, keys, self._clock.now())
         if offset:
             headers["Range"] = f"bytes={offset}-"
         path = f"{url}/v1/relay/{place}/{repository}/blobs/{blob.digest}?size={blob.size}"
@@ -73,7 +84,7 @@ class PeerClient:
         if self._session is None:
             self._session = aiohttp.ClientSession(
                 timeout=_TIMEOUT, cookie_jar=aiohttp.DummyCookieJar(), auto_decompress=False,
-                connector=aiohttp.TCPConnector(limit=0), read_bufsize=_READ_BUFFER,
+                connector=guarded_connector(OPERATOR_NETWORKS), read_bufsize=_READ_BUFFER,
             )  # fmt: skip
         return self._session
 

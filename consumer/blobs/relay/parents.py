@@ -13,7 +13,7 @@ from schemas.names import Digest, Region
 
 @dataclass(frozen=True, slots=True)
 class RelayParents:
-    """Finds the relays of one region's parent. `is_enabled` returns whether this agent knows the relay secret."""
+    """Finds the relays of one region's parent. `is_enabled` returns whether this agent has keys of relays."""
 
     region: Region
     state: MeshState

@@ -1,14 +1,13 @@
 """The relay's server: sends a blob to agents of other regions, from the registry or while it is still received.
 
-    GET /v1/relay/{place}/{repository}/blobs/{digest}     Authorization: Bearer SECRET, Regmesh-Region: REGION
+    GET /v1/relay/{place}/{repository}/blobs/{digest}     signed as `signing` says, Regmesh-Region: REGION
 
 It answers 200 or 206 with the bytes; 202 when the blob is expected; 404 when it is neither there nor expected; 409 when
-this agent waits for the requesting region; 416 when the requested bytes are no longer in memory. The client must know
-the mesh's relay secret, and its region must have a replica of the same instance.
+this agent waits for the requesting region; 416 when the requested bytes are no longer in memory. The signature has to
+be that of the client's region, and the region must have a replica of the same instance.
 """
 
 import asyncio
-import hmac
 import re
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
@@ -17,8 +16,9 @@ from dataclasses import dataclass
 import structlog
 from aiohttp import web
 
-from consumer.blobs.relay.client import REGION_HEADER
+from consumer.blobs.relay import signing
 from consumer.blobs.relay.incoming import Arrival, Incoming
+from consumer.blobs.relay.signing import REGION_HEADER, RelayKeys, RelayRequest
 from consumer.blobs.relay.tee import Tee
 from consumer.ports import AgentPorts
 from consumer.task import BlobKey
@@ -52,6 +52,12 @@ class _Request:
     offset: int
 
     @property
+    def signed(self) -> RelayRequest:
+        """Returns what the client has to sign."""
+        blob = self.blob
+        return RelayRequest(self.region, self.place, self.repository, blob.digest, blob.size, self.offset)
+
+    @property
     def blob_key(self) -> BlobKey:
         return (self.place, self.blob.digest)
 
@@ -59,8 +65,8 @@ class _Request:
 class Relay:
     """The relay of one region's agent."""
 
-    def __init__(self, ports: AgentPorts, incoming: Incoming, secret: Callable[[], str | None]) -> None:
-        self._incoming, self._secret, self._metrics = incoming, secret, ports.metrics
+    def __init__(self, ports: AgentPorts, incoming: Incoming, keys: Callable[[], RelayKeys | None]) -> None:
+        self._incoming, self._keys, self._metrics = incoming, keys, ports.metrics
         self._region, self._places, self._state, self._clock = (
             ports.region,
             ports.places,
@@ -70,12 +76,13 @@ class Relay:
 
     async def handle(self, http: web.Request) -> web.StreamResponse:
         """Answers one request as the module describes; 502 when the registry fails."""
-        if not self._has_valid_secret(http):
-            return _refuse(401, "the relay secret is missing or wrong")
         try:
             request = _parse(http)
         except ValueError as error:
             return _refuse(400, str(error))
+        refused = signing.why_refused(request.signed, self._keys(), http.headers, self._clock.now())
+        if refused is not None:
+            return _refuse(401, refused)
         place = self._state.place(request.place)
         if place is None or place.region != self._region or not self._may_read(request.region, place):
             return _refuse(403, f"{request.place} is not for region {request.region}")
@@ -83,11 +90,6 @@ class Relay:
             return await self._answer(http, request, place)
         except RegmeshError as error:  # the registry here failed, or refused the credentials
             return _refuse(502, str(error))
-
-    def _has_valid_secret(self, http: web.Request) -> bool:
-        secret = self._secret()
-        given = http.headers.get("Authorization", "").removeprefix("Bearer ")
-        return bool(secret) and hmac.compare_digest(given.encode(errors="replace"), str(secret).encode())
 
     def _may_read(self, region: Region, place: Place) -> bool:
         is_replicated_there = any(

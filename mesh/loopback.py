@@ -22,6 +22,11 @@ def is_loopback(host: str) -> bool:
     return (mapped or address).is_loopback
 
 
+def reachable_here(url: str) -> str:
+    """Returns the URL of a listener as this machine reaches it: one on all addresses by loopback."""
+    return url.replace("//0.0.0.0:", "//127.0.0.1:").replace("//[::]:", "//[::1]:")
+
+
 def is_local(request: web.Request) -> bool:
     """Returns whether a request comes from this machine itself: over loopback, and not through a proxy."""
     peer = request.transport.get_extra_info("peername") if request.transport else None

@@ -25,6 +25,7 @@ from mesh.control.storage.database import check as check_database
 from mesh.errors import InvalidInput
 from mesh.gateway import Gateway, GatewayOptions, GatewaySettings
 from mesh.log.spool import Spool, open_spool
+from mesh.loopback import reachable_here
 from mesh.node import registries
 from mesh.node.node import Node
 from producer import Intake, KnownInstances, Reconcile
@@ -146,6 +147,7 @@ def agent(
     *,
     relays: Relays | None = None,
     url: str | None = None,
+    own_keys: RelayKeys | None = None,
 ) -> Agent:
     """Returns an agent of a region.
 
@@ -155,6 +157,7 @@ def agent(
         settings: Its limits, instead of those of the environment.
         relays: Gets the agent's relay, which serves blobs to agents of other regions.
         url: Where other agents reach that relay, unless the region declares a URL; without either it relays nothing.
+        own_keys: Keys of the agents of this process, for relaying among them where no relay is declared.
     """
     name = f"{region}.{platform.node() or 'host'}.{os.getpid()}.{randomness.token_hex(3)}"
     ports = AgentPorts(
@@ -173,7 +176,7 @@ def agent(
         metrics=node.metrics,
         random=node.random,
     )
-    made = Agent(ports, settings or node.settings.agent, _relay_access(node, region, url))
+    made = Agent(ports, settings or node.settings.agent, _relay_access(node, region, url, own_keys))
     if relays is not None:
         relays.add(region, made.relay)
     return made
@@ -188,11 +191,14 @@ def agent_settings(node: Node, prefetch_bytes: int | None) -> AgentSettings:
     return found.model_copy(update={"transfers": transfers})
 
 
-def _relay_access(node: Node, region: Region, own_url: str | None) -> RelayAccess:
+def _relay_access(
+    node: Node, region: Region, own_url: str | None, own_keys: RelayKeys | None = None
+) -> RelayAccess:
     """Returns the relay's URL and keys as the region declares them; `own_url` is for a region without a URL.
 
     Whoever gets a request can try out secrets on its signature. So a secret is used only if the operator of this
-    process named relays for it, and with a declared URL only if that is named for it too.
+    process named relays for it, and with a declared URL only if that is named for it too. A region that declares no
+    relay uses `own_keys`.
     """
     refused: str | None = None
 
@@ -208,7 +214,7 @@ def _relay_access(node: Node, region: Region, own_url: str | None) -> RelayAcces
 
     def keys() -> RelayKeys | None:
         if (relay := declared()) is None:
-            return None
+            return own_keys
         try:
             found = node.secrets.get_for_relays(relay.secret)
             if relay.url is not None:
@@ -220,8 +226,10 @@ def _relay_access(node: Node, region: Region, own_url: str | None) -> RelayAcces
         return MeshKeys(found)
 
     def url() -> str | None:
+        if keys() is None:
+            return None
         relay = declared()
-        return (relay.url or own_url) if relay is not None and keys() else None
+        return (relay.url if relay is not None else None) or own_url
 
     return RelayAccess(url, keys)
 
@@ -245,7 +253,10 @@ def gateway(
 
 @dataclass(slots=True)
 class EveryRegion:
-    """Runs an agent for each declared region in one process; a region that is declared later gets one too."""
+    """Runs an agent for each declared region in one process; a region that is declared later gets one too.
+
+    When no other process can be part of the mesh, they relay among each other without a declaration.
+    """
 
     node: Node
     relays: Relays
@@ -255,13 +266,17 @@ class EveryRegion:
 
     async def run(self, stopping: asyncio.Event) -> None:
         """Runs until `stopping` is set, then lets every agent drain."""
+        is_alone = not self.node.is_log_shared
+        own_keys = MeshKeys(randomness.token_hex(32)) if is_alone else None
+        url = reachable_here(self.url) if is_alone else self.url
         async with asyncio.TaskGroup() as group:
             while not stopping.is_set():
                 for region in self.node.state.regions():
                     if region.name not in self.agents:
                         started = self.agents[region.name] = agent(
-                            self.node, region.name, self.settings, relays=self.relays, url=self.url
-                        )
+                            self.node, region.name, self.settings, relays=self.relays, url=url,
+                            own_keys=own_keys,
+                        )  # fmt: skip
                         group.create_task(started.run(), name=f"agent {region.name}")
                 try:
                     async with asyncio.timeout(_REGIONS_POLL_SECONDS):

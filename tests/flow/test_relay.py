@@ -16,6 +16,7 @@ from consumer.blobs.relay.client import PeerClient
 from consumer.blobs.relay.serve import Relay
 from consumer.blobs.relay.signing import MeshKeys, RelayRequest, headers_of
 from mesh.errors import RegistryError
+from mesh.node import roles
 from mesh.registry.port import Descriptor
 from schemas.names import Digest, MediaType, PlaceName, Region, Tag
 from tests.support import images
@@ -391,3 +392,32 @@ async def test_who_takes_no_bytes_is_not_waited_for_for_ever(
         await until(lambda: asyncio.sleep(0, "chengdu" in ended))
     finally:
         writer.close()
+
+
+async def test_the_regions_of_one_process_relay_without_a_declaration(tmp_path: Path) -> None:
+    async with mesh_site(tmp_path) as site:
+        for place in ("cn", *(f"cn@{region}" for region in REPLICAS)):
+            await site.registry(place)
+        declared = document(site)
+        await site.apply(
+            declared | {"regions": [{"name": it["name"], "jurisdiction": "cn"} for it in declared["regions"]]}
+        )
+        await site.until_fills_are_listed()
+        stopping = asyncio.Event()
+        every_region = roles.EveryRegion(site.node, site.relays, site.url, site.settings)
+        running = asyncio.create_task(every_region.run(stopping))
+        try:
+            await until(lambda: _agents(site, len(REPLICAS) + 1))
+            await until(lambda: asyncio.sleep(0, _all_know_each_other(every_region)))
+            image = images.image(layers=[os.urandom(MIB)])
+            digest = await site.push("cn", "v1", image)
+            await until(lambda: arrived(site, "v1", digest))
+        finally:
+            stopping.set()
+            await running
+        assert set(site.registries["cn"].traffic.pulls.values()) == {1}
+
+
+def _all_know_each_other(every_region: roles.EveryRegion) -> bool:
+    known = [len(every_region.agents[Region(name)]._transfers._peers.live_regions()) for name in REPLICAS]
+    return known == [len(REPLICAS) - 1] * len(REPLICAS)

@@ -1,0 +1,58 @@
+"""Signatures of relays' requests: valid for what was signed, and for nothing else."""
+
+from datetime import UTC, datetime, timedelta
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from consumer.blobs.relay.signing import MeshKeys, RelayRequest, headers_of, why_refused
+from schemas.names import Digest, PlaceName, Region, Repository
+
+NOW = datetime(2026, 11, 27, 8, tzinfo=UTC)
+REGIONS = st.sampled_from(["oslo", "rome", "paris"]).map(Region)
+REQUESTS = st.builds(
+    RelayRequest,
+    region=REGIONS,
+    place=st.tuples(st.sampled_from(["game", "team"]), REGIONS).map("@".join).map(PlaceName),
+    repository=st.sampled_from(["app", "team/app", "team/app/x"]).map(Repository),
+    digest=st.sampled_from("01").map(lambda one: Digest(f"sha256:{one * 64}")),
+    size=st.integers(0, 20),
+    offset=st.integers(0, 20),
+)
+KEYS = MeshKeys("of the mesh")
+
+
+@given(REQUESTS, st.integers(-290, 290))
+def test_what_was_signed_is_accepted_for_some_minutes(request: RelayRequest, later: int) -> None:
+    headers = headers_of(request, KEYS, NOW)
+    assert why_refused(request, KEYS, headers, NOW + timedelta(seconds=later)) is None
+
+
+@given(REQUESTS, REQUESTS)
+def test_a_signature_is_good_for_its_own_request_alone(signed: RelayRequest, asked: RelayRequest) -> None:
+    headers = headers_of(signed, KEYS, NOW)
+    assert (why_refused(asked, KEYS, headers, NOW) is None) == (signed == asked)
+
+
+@given(REQUESTS, st.one_of(st.integers(-5000, -302), st.integers(302, 5000)))
+def test_an_old_signature_is_refused_with_how_far_the_clocks_differ(
+    request: RelayRequest, later: int
+) -> None:
+    headers = headers_of(request, KEYS, NOW)
+    refused = why_refused(request, KEYS, headers, NOW + timedelta(seconds=later))
+    assert refused is not None
+    assert str(later) in refused
+
+
+@given(REQUESTS, st.text(), st.text())
+def test_anything_else_is_refused(request: RelayRequest, signature: str, time: str) -> None:
+    headers = {"Authorization": signature, "Regmesh-Time": time}
+    assert why_refused(request, KEYS, headers, NOW) is not None
+    assert why_refused(request, KEYS, {"Authorization": f"Regmesh-HMAC-SHA256 {signature}"}, NOW) is not None
+    assert why_refused(request, None, headers_of(request, KEYS, NOW), NOW) is not None
+    assert why_refused(request, MeshKeys("of another"), headers_of(request, KEYS, NOW), NOW) is not None
+
+
+@given(REQUESTS)
+def test_no_header_has_the_secret(request: RelayRequest) -> None:
+    assert "of the mesh" not in str(headers_of(request, KEYS, NOW))

@@ -12,8 +12,9 @@ from functools import partial
 import structlog
 from cachetools import LRUCache
 
+from consumer.blobs.relay.access import NO_RELAY, RelayAccess
 from consumer.blobs.relay.serve import Relay
-from consumer.blobs.transfers import NO_RELAY, RelayAccess, Transfers
+from consumer.blobs.transfers import Transfers
 from consumer.image.admission import Admission, PublicView
 from consumer.image.job import Services
 from consumer.image.tag_owners import TagOwners

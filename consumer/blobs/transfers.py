@@ -1,7 +1,6 @@
 """Composes what transfers blobs to the places of one agent: the copier, its sources, the relay and the prefetcher."""
 
 from collections.abc import Awaitable, Callable, Coroutine
-from dataclasses import dataclass
 
 from consumer.blobs.blob_source import BlobSources, RelayWaiter
 from consumer.blobs.copy_blobs import BlobCopier, TransferPermits, TransferPorts
@@ -9,28 +8,17 @@ from consumer.blobs.holder_health import HolderHealth
 from consumer.blobs.link_cost import LinkCost
 from consumer.blobs.prefetch import Prefetcher
 from consumer.blobs.prefetch_ledger import PrefetchLedger
+from consumer.blobs.relay.access import RelayAccess
 from consumer.blobs.relay.client import PeerClient
 from consumer.blobs.relay.incoming import Incoming
 from consumer.blobs.relay.parents import RelayParents
 from consumer.blobs.relay.peers import Peers
 from consumer.blobs.relay.serve import Relay
-from consumer.blobs.relay.signing import RelayKeys
 from consumer.blobs.throttle import Throttle
 from consumer.ports import AgentPorts
 from consumer.settings import TransferLimits
 from mesh.log.port import Record
 from schemas.completions import Side
-
-
-@dataclass(frozen=True, slots=True)
-class RelayAccess:
-    """This agent's relay address and the keys of relays. Both are called each time, as they may change."""
-
-    url: Callable[[], str | None] = lambda: None  # None: the agent is a leaf of the relay tree
-    keys: Callable[[], RelayKeys | None] = lambda: None
-
-
-NO_RELAY = RelayAccess()
 
 
 class Transfers:
@@ -46,7 +34,7 @@ class Transfers:
         unreadable: Callable[[Record, str], Awaitable[None]],
     ) -> None:
         state, clock, metrics = ports.state, ports.clock, ports.metrics
-        incoming = Incoming(lambda: access.url() is not None)
+        incoming = Incoming(lambda: access.url() is not None, access.tees)
         ledger = PrefetchLedger(limits.prefetch_bytes, agents_here)
         self._peer, self._peers = PeerClient(ports.region, access.keys, clock), Peers(ports, unreadable)
         transfer_ports = TransferPorts(
@@ -56,7 +44,7 @@ class Transfers:
         )  # fmt: skip
         self.copier = BlobCopier(transfer_ports, blobs_per_task=limits.blobs_per_task)
         self.prefetcher = Prefetcher(ports, copier=self.copier, ledger=ledger, concurrency=limits.prefetches)
-        self.relay = Relay(ports, incoming, access.keys)
+        self.relay = Relay(ports, incoming, access)
 
     def _sources(self, ports: AgentPorts, access: RelayAccess, incoming: Incoming) -> BlobSources:
         link_cost = LinkCost(ports.region, ports.state, ports.places.answered_in)

@@ -6,16 +6,16 @@ import platform
 import secrets as randomness
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, aclosing, asynccontextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import structlog
 from aiohttp import web
 
 from consumer.agent import Agent
+from consumer.blobs.relay.access import RelayAccess
 from consumer.blobs.relay.serve import Relays
 from consumer.blobs.relay.signing import MeshKeys, RelayKeys
-from consumer.blobs.transfers import RelayAccess
 from consumer.places import Places
 from consumer.ports import AgentPorts
 from consumer.settings import AgentSettings
@@ -157,7 +157,7 @@ def agent(
         settings: Its limits, instead of those of the environment.
         relays: Gets the agent's relay, which serves blobs to agents of other regions.
         url: Where other agents reach that relay, unless the region declares a URL; without either it relays nothing.
-        own_keys: Keys of the agents of this process, for relaying among them where no relay is declared.
+        own_keys: Keys of the agents of this process, when they relay among each other and with nobody else.
     """
     name = f"{region}.{platform.node() or 'host'}.{os.getpid()}.{randomness.token_hex(3)}"
     ports = AgentPorts(
@@ -176,9 +176,14 @@ def agent(
         metrics=node.metrics,
         random=node.random,
     )
-    made = Agent(ports, settings or node.settings.agent, _relay_access(node, region, url, own_keys))
-    if relays is not None:
-        relays.add(region, made.relay)
+    relays = relays or Relays()
+    access = (
+        RelayAccess(lambda: url, lambda: own_keys)
+        if own_keys is not None
+        else _declared_relay(node, region, url)
+    )
+    made = Agent(ports, settings or node.settings.agent, replace(access, tees=relays.tees))
+    relays.add(region, made.relay)
     return made
 
 
@@ -191,14 +196,12 @@ def agent_settings(node: Node, prefetch_bytes: int | None) -> AgentSettings:
     return found.model_copy(update={"transfers": transfers})
 
 
-def _relay_access(
-    node: Node, region: Region, own_url: str | None, own_keys: RelayKeys | None = None
-) -> RelayAccess:
+def _declared_relay(node: Node, region: Region, own_url: str | None) -> RelayAccess:
     """Returns the relay's URL and keys as the region declares them; `own_url` is for a region without a URL.
 
     Whoever gets a request can try out secrets on its signature. So a secret is used only if the operator of this
-    process named relays for it, and with a declared URL only if that is named for it too. A region that declares no
-    relay uses `own_keys`.
+    process named relays for it, and with a declared URL only if that is named for it too: requests are signed for the
+    announced URL, so who answers there could pass them on to this agent.
     """
     refused: str | None = None
 
@@ -214,7 +217,7 @@ def _relay_access(
 
     def keys() -> RelayKeys | None:
         if (relay := declared()) is None:
-            return own_keys
+            return None
         try:
             found = node.secrets.get_for_relays(relay.secret)
             if relay.url is not None:
@@ -229,7 +232,7 @@ def _relay_access(
         if keys() is None:
             return None
         relay = declared()
-        return (relay.url if relay is not None else None) or own_url
+        return (relay.url or own_url) if relay is not None else None
 
     return RelayAccess(url, keys)
 
@@ -255,7 +258,7 @@ def gateway(
 class EveryRegion:
     """Runs an agent for each declared region in one process; a region that is declared later gets one too.
 
-    When no other process can be part of the mesh, they relay among each other without a declaration.
+    When no other process can be part of the mesh, they relay among each other, whatever is declared.
     """
 
     node: Node

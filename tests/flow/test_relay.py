@@ -3,6 +3,7 @@
 import asyncio
 import os
 from collections.abc import AsyncIterator
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -15,12 +16,14 @@ from consumer.blobs.relay import incoming, serve
 from consumer.blobs.relay.client import PeerClient
 from consumer.blobs.relay.serve import Relay
 from consumer.blobs.relay.signing import MeshKeys, RelayRequest, headers_of
-from mesh.errors import RegistryError
+from mesh.errors import Denied, NotFound, RegistryError
 from mesh.node import roles
 from mesh.registry.port import Descriptor
 from schemas.names import Digest, MediaType, PlaceName, Region, Tag
 from tests.support import images
+from tests.support.manual_clock import ManualClock
 from tests.support.mesh_site import APP, CLOCK, MeshSite, client, mesh_site, until
+from tests.support.registries import stub
 
 REPLICAS = ("shanghai", "chengdu", "guangzhou", "hangzhou")
 MIB = 1024 * 1024
@@ -192,6 +195,7 @@ async def test_a_relay_that_breaks_off_is_taken_over_where_it_broke(site: MeshSi
 
 
 def signed(
+    url: str,
     digest: str,
     size: int,
     *,
@@ -201,7 +205,7 @@ def signed(
     secret: str = SECRET,
 ) -> dict[str, str]:
     """Returns the headers by which an agent of `region` asks a relay for a blob."""
-    request = RelayRequest(Region(region), PlaceName(place), APP, Digest(digest), size, offset)
+    request = RelayRequest(url, Region(region), PlaceName(place), APP, Digest(digest), size, offset)
     headers = headers_of(request, MeshKeys(secret), CLOCK.now())
     return headers | ({"Range": f"bytes={offset}-"} if offset else {})
 
@@ -227,7 +231,7 @@ async def test_only_who_may_have_a_blob_is_sent_it(
     site: MeshSite, region: str, changes: dict[str, str], status: int
 ) -> None:
     digest = f"sha256:{'0' * 64}"
-    headers = signed(digest, 10, region=region) | changes
+    headers = signed(site.url, digest, 10, region=region) | changes
     path = f"{site.url}/v1/relay/cn@shanghai/{APP}/blobs/{digest}?size=10"
     async with ClientSession() as session, session.get(path, headers=headers) as answer:
         assert answer.status == status
@@ -240,11 +244,12 @@ async def test_only_who_may_have_a_blob_is_sent_it(
         {"place": "cn@guangzhou"},  # that another relay has seen
         {"size": 11},
         {"secret": "of another mesh"},
+        {"url": "http://127.0.0.1:1"},  # that a heartbeat with another address got
     ],
 )
 async def test_a_signature_is_for_one_blob_of_one_relay(site: MeshSite, other: dict[str, Any]) -> None:
     digest = f"sha256:{'0' * 64}"
-    headers = signed(**{"digest": digest, "size": 10} | other)
+    headers = signed(**{"url": site.url, "digest": digest, "size": 10} | other)
     path = f"{site.url}/v1/relay/cn@shanghai/{APP}/blobs/{digest}?size=10"
     async with ClientSession() as session, session.get(path, headers=headers) as answer:
         assert answer.status == 401
@@ -269,6 +274,42 @@ async def test_a_relay_never_learns_the_secret(site: MeshSite) -> None:
     assert not [one for one in seen if SECRET in one]
 
 
+async def test_what_a_forged_heartbeat_gets_is_accepted_by_no_relay(site: MeshSite) -> None:
+    """Who announces an address as a relay of Shanghai sees a request, and passes it on to the real one."""
+    blob = Descriptor(MediaType("application/octet-stream"), Digest(f"sha256:{'0' * 64}"), 10)
+    passed_on: list[int] = []
+    async with stub() as forged, ClientSession() as session:
+
+        async def pass_on(request: web.Request) -> web.StreamResponse:
+            async with session.get(f"{site.url}{request.path_qs}", headers=request.headers) as answer:
+                passed_on.append(answer.status)
+                return web.Response(status=answer.status, body=await answer.read())
+
+        forged.answer = pass_on
+        peer = PeerClient(Region("chengdu"), lambda: MeshKeys(SECRET), CLOCK)
+        try:
+            for url, expected in ((site.url, NotFound), (forged.url, Denied)):
+                with pytest.raises(expected):
+                    async with peer.read(url, PlaceName("cn@shanghai"), APP, blob, 0):
+                        pass
+        finally:
+            await peer.close()
+    assert passed_on == [401]
+
+
+async def test_a_relay_that_refuses_says_why(site: MeshSite) -> None:
+    """An operator sees in the log of the agent that asked that its clock is wrong."""
+    blob = Descriptor(MediaType("application/octet-stream"), Digest(f"sha256:{'0' * 64}"), 10)
+    late = ManualClock(CLOCK.now() - timedelta(minutes=10))
+    peer = PeerClient(Region("chengdu"), lambda: MeshKeys(SECRET), late)
+    try:
+        with pytest.raises(Denied, match="set both clocks"):
+            async with peer.read(site.url, PlaceName("cn@shanghai"), APP, blob, 0):
+                pass
+    finally:
+        await peer.close()
+
+
 async def test_an_address_that_is_no_place_for_a_relay_is_not_asked() -> None:
     peer = PeerClient(Region("chengdu"), lambda: MeshKeys(SECRET), CLOCK)
     blob = Descriptor(MediaType("application/octet-stream"), Digest(f"sha256:{'0' * 64}"), 10)
@@ -285,7 +326,7 @@ async def test_an_agent_that_stopped_opens_no_connections_for_those_who_still_as
     await until(lambda: arrived(site, "v1", digest))
     asked = site.agents["shanghai"][0]
     await site.stop_agent("shanghai")
-    headers = signed(digest, 10)
+    headers = signed(site.url, digest, 10)
     path = f"{site.url}/v1/relay/cn@shanghai/{APP}/blobs/{digest}?size=10"
     async with ClientSession() as session, session.get(path, headers=headers) as answer:
         assert (answer.status, await answer.json()) == (502, {"error": "this agent has stopped"})
@@ -298,7 +339,7 @@ async def test_what_is_complete_is_served_from_the_registry_and_by_range(site: M
     await site.push("cn", "v1", image)
     await until(lambda: arrived(site, "v1", image.digest))
     blob = image.blob_descriptors[1]
-    headers = signed(blob.digest, blob.size, offset=1000)
+    headers = signed(site.url, blob.digest, blob.size, offset=1000)
     path = f"{site.url}/v1/relay/cn@shanghai/{APP}/blobs/{blob.digest}?size={blob.size}"
     async with ClientSession() as session, session.get(path, headers=headers) as answer:
         assert (answer.status, answer.headers["Content-Range"]) == (206, f"bytes 1000-{MIB - 1}/{MIB}")
@@ -312,7 +353,7 @@ async def test_what_is_there_is_served_though_a_task_that_wants_it_has_not_come_
     await until(lambda: arrived(site, "v1", image.digest))
     blob = image.blob_descriptors[1]
     incoming_there = site.agents["shanghai"][0].relay._incoming
-    headers = signed(blob.digest, blob.size)
+    headers = signed(site.url, blob.digest, blob.size)
     path = f"{site.url}/v1/relay/cn@shanghai/{APP}/blobs/{blob.digest}?size={blob.size}"
     with incoming_there.expecting([(PlaceName("cn@shanghai"), blob.digest)]):
         async with ClientSession() as session, session.get(path, headers=headers) as answer:
@@ -386,7 +427,7 @@ async def test_who_takes_no_bytes_is_not_waited_for_for_ever(
     asked = URL(site.url)
     _, writer = await asyncio.open_connection(asked.host, asked.port, limit=1024)
     path = f"/v1/relay/cn@shanghai/{APP}/blobs/{blob.digest}?size={blob.size}"
-    head = "".join(f"{name}: {value}\r\n" for name, value in signed(blob.digest, blob.size).items())
+    head = "".join(f"{name}: {value}\r\n" for name, value in signed(site.url, blob.digest, blob.size).items())
     writer.write(f"GET {path} HTTP/1.1\r\nHost: x\r\n{head}\r\n".encode())
     try:
         await until(lambda: asyncio.sleep(0, "chengdu" in ended))
@@ -394,14 +435,20 @@ async def test_who_takes_no_bytes_is_not_waited_for_for_ever(
         writer.close()
 
 
-async def test_the_regions_of_one_process_relay_without_a_declaration(tmp_path: Path) -> None:
+@pytest.mark.parametrize("declaring", [(), ("shanghai",)])
+async def test_the_regions_of_one_process_relay_without_a_declaration(
+    tmp_path: Path, declaring: tuple[str, ...]
+) -> None:
     async with mesh_site(tmp_path) as site:
         for place in ("cn", *(f"cn@{region}" for region in REPLICAS)):
             await site.registry(place)
         declared = document(site)
-        await site.apply(
-            declared | {"regions": [{"name": it["name"], "jurisdiction": "cn"} for it in declared["regions"]]}
-        )
+        relay = {"relay": {"secret": "NO_SUCH_SECRET"}}
+        regions = [
+            {"name": it["name"], "jurisdiction": "cn"} | (relay if it["name"] in declaring else {})
+            for it in declared["regions"]
+        ]
+        await site.apply(declared | {"regions": regions})
         await site.until_fills_are_listed()
         stopping = asyncio.Event()
         every_region = roles.EveryRegion(site.node, site.relays, site.url, site.settings)

@@ -1,6 +1,7 @@
 """Requests a blob from another agent's relay, which has it or is still receiving it."""
 
 import contextlib
+import json
 from collections.abc import AsyncIterator, Callable
 from typing import Protocol
 
@@ -9,17 +10,18 @@ import aiohttp
 from consumer.blobs.relay import signing
 from consumer.blobs.relay.signing import RelayKeys, RelayRequest
 from mesh.clock import Clock
-from mesh.errors import Denied, NotFound, Rejected, ServerFault, Unreachable
+from mesh.errors import Denied, NotFound, Rejected, ServerFault, Unreachable, clean
 from mesh.registry import failures
 from mesh.registry.egress import OPERATOR_NETWORKS
 from mesh.registry.port import Descriptor
-from mesh.registry.sessions import guarded_connector
+from mesh.registry.sessions import guarded_connector, read_up_to
 from schemas.completions import Side
 from schemas.names import PlaceName, Region, Repository
 
 STALL_SECONDS = 10.0  # without a byte; a peer that stalls is dropped for another holder
 _TIMEOUT = aiohttp.ClientTimeout(total=None, connect=3, sock_read=STALL_SECONDS)
 _READ_BUFFER = 256 * 1024
+_MAX_REASON = 1000  # bytes of a refusal that are read
 
 
 class NotYet(NotFound):
@@ -67,7 +69,7 @@ class PeerClient:
         keys = self._keys()
         if keys is None:
             raise Denied("this agent knows no relay secret", side=Side.SOURCE)
-        request = RelayRequest(self._region, place, repository, blob.digest, blob.size, offset)
+        request = RelayRequest(url, self._region, place, repository, blob.digest, blob.size, offset)
         headers = signing.headers_of(request, keys, self._clock.now())
         if offset:
             headers["Range"] = f"bytes={offset}-"
@@ -76,7 +78,7 @@ class PeerClient:
             raise Unreachable("this agent has stopped", side=Side.SOURCE)
         with failures.translated(f"relay {url}", Side.SOURCE):
             async with self._open_session().get(path, headers=headers, allow_redirects=False) as response:
-                _check(response, url, offset)
+                await _check(response, url, offset)
                 yield _Chunks(response, url)
 
     def _open_session(self) -> aiohttp.ClientSession:
@@ -106,12 +108,12 @@ class _Chunks:
         return chunk
 
 
-def _check(response: aiohttp.ClientResponse, url: str, offset: int) -> None:
+async def _check(response: aiohttp.ClientResponse, url: str, offset: int) -> None:
     status, text = response.status, f"relay {url} answered {response.status}"
     if status == 202:
         raise NotYet(text, side=Side.SOURCE, status=status)
     if status in (401, 403):
-        raise Denied(text, side=Side.SOURCE, status=status)
+        raise Denied(f"{text}: {await _reason(response)}", side=Side.SOURCE, status=status)
     if status == 404:
         raise NotFound(text, side=Side.SOURCE, status=status)
     if status >= 500:
@@ -119,3 +121,12 @@ def _check(response: aiohttp.ClientResponse, url: str, offset: int) -> None:
     partial = response.headers.get("Content-Range", "").startswith(f"bytes {offset}-")
     if status not in (200, 206) or (status == 206) != bool(offset) or (offset and not partial):
         raise Rejected(text, side=Side.SOURCE, status=status)
+
+
+async def _reason(response: aiohttp.ClientResponse) -> str:
+    """Returns what a relay says about its refusal, such as that the clocks differ."""
+    body = await read_up_to(response, _MAX_REASON)
+    try:
+        return clean(str(json.loads(body)["error"]))
+    except (ValueError, KeyError, TypeError):
+        return "without a reason"

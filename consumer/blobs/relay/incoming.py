@@ -20,12 +20,17 @@ class Arrival:
 
 
 class Incoming:
-    """The arrivals of all transfers of an agent. Without a relay no bytes are kept for followers."""
+    """The arrivals of all transfers of an agent. Without a relay no bytes are kept for followers.
 
-    def __init__(self, is_relay: Callable[[], bool]) -> None:
+    Args:
+        is_relay: Whether others may follow what this agent receives.
+        tees: All that hold bytes in this process, also ended ones that are still followed; they share one bound.
+    """
+
+    def __init__(self, is_relay: Callable[[], bool], tees: WeakSet[Tee] | None = None) -> None:
         self.is_relay = is_relay
         self._arrivals: dict[BlobKey, Arrival] = {}
-        self._tees: WeakSet[Tee] = WeakSet()  # all that hold bytes, also ended ones that are still followed
+        self._tees: WeakSet[Tee] = WeakSet() if tees is None else tees
 
     @contextmanager
     def expecting(self, blob_keys: Iterable[BlobKey]) -> Iterator[Callable[[BlobKey], None]]:

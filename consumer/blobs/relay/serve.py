@@ -9,16 +9,18 @@ be that of the client's region, and the region must have a replica of the same i
 
 import asyncio
 import re
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass
+from weakref import WeakSet
 
 import structlog
 from aiohttp import web
 
 from consumer.blobs.relay import signing
+from consumer.blobs.relay.access import RelayAccess
 from consumer.blobs.relay.incoming import Arrival, Incoming
-from consumer.blobs.relay.signing import REGION_HEADER, RelayKeys, RelayRequest
+from consumer.blobs.relay.signing import REGION_HEADER, RelayRequest
 from consumer.blobs.relay.tee import Tee
 from consumer.ports import AgentPorts
 from consumer.task import BlobKey
@@ -51,11 +53,12 @@ class _Request:
     blob: Descriptor
     offset: int
 
-    @property
-    def signed(self) -> RelayRequest:
-        """Returns what the client has to sign."""
+    def signed_for(self, url: str) -> RelayRequest:
+        """Returns what the client has to sign for a relay that announces `url`."""
         blob = self.blob
-        return RelayRequest(self.region, self.place, self.repository, blob.digest, blob.size, self.offset)
+        return RelayRequest(
+            url, self.region, self.place, self.repository, blob.digest, blob.size, self.offset
+        )
 
     @property
     def blob_key(self) -> BlobKey:
@@ -65,8 +68,8 @@ class _Request:
 class Relay:
     """The relay of one region's agent."""
 
-    def __init__(self, ports: AgentPorts, incoming: Incoming, keys: Callable[[], RelayKeys | None]) -> None:
-        self._incoming, self._keys, self._metrics = incoming, keys, ports.metrics
+    def __init__(self, ports: AgentPorts, incoming: Incoming, access: RelayAccess) -> None:
+        self._incoming, self._access, self._metrics = incoming, access, ports.metrics
         self._region, self._places, self._state, self._clock = (
             ports.region,
             ports.places,
@@ -80,8 +83,7 @@ class Relay:
             request = _parse(http)
         except ValueError as error:
             return _refuse(400, str(error))
-        refused = signing.why_refused(request.signed, self._keys(), http.headers, self._clock.now())
-        if refused is not None:
+        if (refused := self._why_refused(http, request)) is not None:
             return _refuse(401, refused)
         place = self._state.place(request.place)
         if place is None or place.region != self._region or not self._may_read(request.region, place):
@@ -90,6 +92,12 @@ class Relay:
             return await self._answer(http, request, place)
         except RegmeshError as error:  # the registry here failed, or refused the credentials
             return _refuse(502, str(error))
+
+    def _why_refused(self, http: web.Request, request: _Request) -> str | None:
+        url, keys = self._access.url(), self._access.keys()
+        if url is None:
+            return "this agent announces no relay"
+        return signing.why_refused(request.signed_for(url), keys, http.headers, self._clock.now())
 
     def _may_read(self, region: Region, place: Place) -> bool:
         is_replicated_there = any(
@@ -160,6 +168,7 @@ class Relays:
 
     def __init__(self) -> None:
         self._relays: dict[str, Relay] = {}
+        self.tees: WeakSet[Tee] = WeakSet()  # of all agents of the process, whose memory is one
 
     def add(self, region: Region, relay: Relay) -> None:
         """Adds the relay of a region's agent."""

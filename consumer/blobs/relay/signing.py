@@ -1,8 +1,9 @@
 """Signs the requests of relays. Pure.
 
 A pair of regions has a key of its own, which both derive from the mesh's relay secret. The secret is never sent, and a
-request is signed for one blob, one serving region and one time: who sees it learns nothing to ask for anything else
-with, or as anybody else. Within the time that a signature is accepted it can be sent again, for the same bytes.
+request is signed for one blob, one relay's address and one time: who sees it learns nothing to ask for anything else
+with, or as anybody else, or another relay. So an address that a forged heartbeat announces gets nothing that the
+region's real relay accepts. Within the time that a signature is accepted it can be sent again, for the same bytes.
 """
 
 import hashlib
@@ -23,8 +24,12 @@ _LABEL = b"regmesh relay 1\n"
 
 
 class RelayRequest(NamedTuple):
-    """What a signature is about: `region` asks for bytes of a blob from `offset` on, as `place` has it."""
+    """What a signature is about: `region` asks for bytes of a blob from `offset` on, as `place` has it.
 
+    `url` is the relay's as its heartbeat announces it, whatever a proxy makes of it on the way.
+    """
+
+    url: str
     region: Region
     place: PlaceName
     repository: Repository

@@ -1,7 +1,7 @@
 """One blob while it is received, for its followers: at most its last 8 MiB, in memory.
 
 Followers read at their own pace. The blob does not wait for them: one that falls out of the window has to read the rest
-elsewhere. The sum of an agent's windows is bounded, so each window is smaller when many blobs are received.
+elsewhere. The sum of a process's windows is bounded, so each is smaller when many blobs are received.
 """
 
 import asyncio
@@ -11,7 +11,7 @@ from collections.abc import AsyncIterator
 from mesh.errors import RegmeshError
 
 WINDOW = 8 * 1024 * 1024  # bytes of one blob
-ALL_WINDOWS = 48 * 1024 * 1024  # bytes of all blobs of an agent
+ALL_WINDOWS = 48 * 1024 * 1024  # bytes of all blobs of the agents of one process
 
 
 class FellBehind(RegmeshError):
@@ -48,7 +48,7 @@ class Tee:
         self._wake()
 
     def resize(self, window: int) -> None:
-        """Changes the window, as an agent's windows share one bound. Dropped bytes do not return."""
+        """Changes the window, as a process's windows share one bound. Dropped bytes do not return."""
         if self._window is not None:
             self._window = window
             self._drop_old(window)

@@ -12,6 +12,7 @@ NOW = datetime(2026, 11, 27, 8, tzinfo=UTC)
 REGIONS = st.sampled_from(["oslo", "rome", "paris"]).map(Region)
 REQUESTS = st.builds(
     RelayRequest,
+    url=st.sampled_from(["https://relay.oslo.example", "http://10.0.0.5:8082"]),
     region=REGIONS,
     place=st.tuples(st.sampled_from(["game", "team"]), REGIONS).map("@".join).map(PlaceName),
     repository=st.sampled_from(["app", "team/app", "team/app/x"]).map(Repository),

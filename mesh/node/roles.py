@@ -9,7 +9,6 @@ from contextlib import AsyncExitStack, aclosing, asynccontextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-import structlog
 from aiohttp import web
 
 from consumer.agent import Agent
@@ -22,17 +21,14 @@ from consumer.settings import AgentSettings
 from mesh.control import LOCAL_ONLY, ApiAccess, Control
 from mesh.control.ports import ControlPorts
 from mesh.control.storage.database import check as check_database
-from mesh.errors import InvalidInput
 from mesh.gateway import Gateway, GatewayOptions, GatewaySettings
 from mesh.log.spool import Spool, open_spool
 from mesh.loopback import reachable_here
 from mesh.node import registries
+from mesh.node.declared_relay import declared_relay
 from mesh.node.node import Node
 from producer import Intake, KnownInstances, Reconcile
 from schemas.names import Region
-from schemas.topology import Relay
-
-LOG = structlog.get_logger()
 
 _REGIONS_POLL_SECONDS = 0.5
 
@@ -180,7 +176,7 @@ def agent(
     access = (
         RelayAccess(lambda: url, lambda: own_keys)
         if own_keys is not None
-        else _declared_relay(node, region, url)
+        else declared_relay(node, region, url)
     )
     made = Agent(ports, settings or node.settings.agent, replace(access, tees=relays.tees))
     relays.add(region, made.relay)
@@ -194,47 +190,6 @@ def agent_settings(node: Node, prefetch_bytes: int | None) -> AgentSettings:
         return found
     transfers = found.transfers.model_copy(update={"prefetch_bytes": prefetch_bytes})
     return found.model_copy(update={"transfers": transfers})
-
-
-def _declared_relay(node: Node, region: Region, own_url: str | None) -> RelayAccess:
-    """Returns the relay's URL and keys as the region declares them; `own_url` is for a region without a URL.
-
-    Whoever gets a request can try out secrets on its signature. So a secret is used only if the operator of this
-    process named relays for it, and with a declared URL only if that is named for it too: requests are signed for the
-    announced URL, so who answers there could pass them on to this agent.
-    """
-    refused: str | None = None
-
-    def declared() -> Relay | None:
-        found = node.state.region(region)
-        return found.relay if found is not None else None
-
-    def report(reason: str | None) -> None:
-        nonlocal refused
-        if reason is not None and reason != refused:
-            LOG.warning("nothing is relayed", action="relay_secret_refused", region=region, reason=reason)
-        refused = reason
-
-    def keys() -> RelayKeys | None:
-        if (relay := declared()) is None:
-            return None
-        try:
-            found = node.secrets.get_for_relays(relay.secret)
-            if relay.url is not None:
-                node.secrets.get_for(relay.secret, relay.url)
-        except InvalidInput as error:
-            report(str(error))
-            return None  # without a secret, blobs are read from registries only
-        report(None)
-        return MeshKeys(found)
-
-    def url() -> str | None:
-        if keys() is None:
-            return None
-        relay = declared()
-        return (relay.url or own_url) if relay is not None else None
-
-    return RelayAccess(url, keys)
 
 
 def gateway(

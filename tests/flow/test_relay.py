@@ -15,7 +15,8 @@ from consumer.blobs.relay import client as peer_client
 from consumer.blobs.relay import incoming, serve
 from consumer.blobs.relay.client import PeerClient
 from consumer.blobs.relay.serve import Relay
-from consumer.blobs.relay.signing import MeshKeys, RelayRequest, headers_of
+from consumer.blobs.relay.signing import MeshKeys, RegionKeys, RelayRequest, headers_of
+from mesh.credentials.secrets import Secrets
 from mesh.errors import Denied, NotFound, RegistryError
 from mesh.node import roles
 from mesh.registry.port import Descriptor
@@ -253,6 +254,48 @@ async def test_a_signature_is_for_one_blob_of_one_relay(site: MeshSite, other: d
     path = f"{site.url}/v1/relay/cn@shanghai/{APP}/blobs/{digest}?size=10"
     async with ClientSession() as session, session.get(path, headers=headers) as answer:
         assert answer.status == 401
+
+
+def keys_of_chengdu() -> RegionKeys:
+    return MeshKeys(SECRET).keys_of_region(Region("chengdu"), map(Region, REPLICAS))
+
+
+async def test_an_agent_with_the_keys_of_its_region_alone_relays(site: MeshSite) -> None:
+    await site.stop_agent("chengdu")
+    known = {"REGMESH_SECRET_RELAY": keys_of_chengdu().text(), "REGMESH_SECRET_RELAY_HOSTS": "relays"}
+    await site.start_agent("chengdu", secrets=Secrets(known))
+    await until(lambda: _agents(site, len(REPLICAS)))
+    await until(lambda: _know_each_other(site))
+    image = images.image(layers=[os.urandom(MIB) for _ in range(4)])
+    digest = await site.push("cn", "v1", image)
+    await until(lambda: arrived(site, "v1", digest))
+    assert set(site.registries["cn"].traffic.pulls.values()) == {1}
+
+
+@pytest.mark.parametrize(("region", "status"), [("chengdu", 404), ("guangzhou", 401)])
+async def test_the_keys_of_a_region_ask_as_no_other(site: MeshSite, region: str, status: int) -> None:
+    digest = f"sha256:{'0' * 64}"
+    request = RelayRequest(
+        site.url, Region(region), PlaceName("cn@shanghai"), APP, Digest(digest), 10, offset=0
+    )
+    headers = headers_of(request, keys_of_chengdu(), CLOCK.now())
+    path = f"{site.url}/v1/relay/cn@shanghai/{APP}/blobs/{digest}?size=10"
+    async with ClientSession() as session, session.get(path, headers=headers) as answer:
+        assert answer.status == status
+
+
+async def test_the_keys_of_another_region_relay_nothing(site: MeshSite) -> None:
+    await site.stop_agent("guangzhou")
+    known = {"REGMESH_SECRET_RELAY": keys_of_chengdu().text(), "REGMESH_SECRET_RELAY_HOSTS": "relays"}
+    await site.start_agent("guangzhou", secrets=Secrets(known))
+
+    async def announces_nothing() -> bool:
+        found = {it["region"]: it["relay"] for it in (await site.get("agents"))["items"]}
+        return "guangzhou" in found and found["guangzhou"] is None
+
+    await until(announces_nothing)
+    digest = await site.push("cn", "v1", images.image(layers=[os.urandom(MIB)]))
+    await until(lambda: arrived(site, "v1", digest))
 
 
 async def test_a_relay_never_learns_the_secret(site: MeshSite) -> None:

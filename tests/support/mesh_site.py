@@ -18,6 +18,7 @@ from consumer.settings import AgentSettings, ParkingPolicy, TaskRetries
 from mesh.clock import SystemClock
 from mesh.control import Control
 from mesh.credentials.credentials import CredentialProvider
+from mesh.credentials.secrets import Secrets
 from mesh.metrics import Metrics
 from mesh.node import roles, serve
 from mesh.node.cli.control_client import ControlClient
@@ -87,9 +88,12 @@ class MeshSite:
 
         await until(listed)
 
-    async def start_agent(self, region: str, *, sends_on: bool = True) -> Agent:
+    async def start_agent(
+        self, region: str, *, sends_on: bool = True, secrets: Secrets | None = None
+    ) -> Agent:
         """Starts the agent of a region, with metrics of its own; with `sends_on` it serves as a relay."""
-        own = replace(self.node, metrics=Metrics(CollectorRegistry()))
+        metrics = Metrics(CollectorRegistry())
+        own = replace(self.node, metrics=metrics, secrets=secrets or self.node.secrets)
         agent = roles.agent(
             own, Region(region), self.settings, relays=self.relays, url=self.url if sends_on else None
         )

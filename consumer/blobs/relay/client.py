@@ -67,9 +67,9 @@ class PeerClient:
         self, url: str, place: PlaceName, repository: Repository, blob: Descriptor, offset: int
     ) -> AsyncIterator[AsyncIterator[bytes]]:
         keys = self._keys()
-        if keys is None:
-            raise Denied("this agent knows no relay secret", side=Side.SOURCE)
         request = RelayRequest(url, self._region, place, repository, blob.digest, blob.size, offset)
+        if keys is None or keys.key_of(request.serving, self._region) is None:
+            raise Denied(f"this agent has no key for the relays of {request.serving}", side=Side.SOURCE)
         headers = signing.headers_of(request, keys, self._clock.now())
         if offset:
             headers["Range"] = f"bytes={offset}-"

@@ -40,6 +40,7 @@ COMMANDS = {
     "usage": ("usage",),
     "doctor": ("doctor",),
     "nearby": ("nearby",),
+    "relay_keys": ("relay_keys",),
 }
 
 

@@ -20,7 +20,7 @@ Domain = Annotated[
 ]
 
 nearby = typer.Typer(
-    help="Print a region's places, nearest first, for containerd and DNS.", no_args_is_help=True
+    help="Print a region's nearest places, for containerd and DNS.", no_args_is_help=True
 )
 
 

@@ -19,9 +19,7 @@ Domain = Annotated[
     option("The domain that clients pull from.", show_default="the only one that is declared"),
 ]
 
-nearby = typer.Typer(
-    help="Print a region's nearest places, for containerd and DNS.", no_args_is_help=True
-)
+nearby = typer.Typer(help="Print a region's nearest places, for containerd and DNS.", no_args_is_help=True)
 
 
 @nearby.command("hosts-toml")

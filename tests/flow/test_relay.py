@@ -169,6 +169,25 @@ async def test_a_relay_that_lies_is_found_out_and_dropped(site: MeshSite) -> Non
     assert not asked & before  # nobody asks one again so soon that lied to him
 
 
+async def test_a_relay_of_an_older_version_is_passed_over_for_the_origin(site: MeshSite) -> None:
+    """As during a rolling update: it knows only the secret itself, which is not sent any more."""
+    asked: set[str] = set()
+
+    class Older:
+        async def handle(self, request: web.Request) -> web.StreamResponse:
+            asked.add(request.headers["Authorization"].partition(" ")[0])
+            return web.json_response({"error": "the relay secret is missing or wrong"}, status=401)
+
+    for region in REPLICAS[:3]:
+        site.relays._relays[region] = Older()  # type: ignore[assignment]
+    digest = await site.push("cn", "v1", images.image(layers=[os.urandom(MIB)]))
+    await until(lambda: arrived(site, "v1", digest))
+    assert asked
+    assert "Bearer" not in asked
+    entries = await until(lambda: _succeeded(site, len(REPLICAS)))
+    assert {it["attempts"] for it in entries} == {1}
+
+
 async def test_a_relay_that_breaks_off_is_taken_over_where_it_broke(site: MeshSite) -> None:
     class Cutter:
         def __init__(self, relay: Relay) -> None:

@@ -200,9 +200,13 @@ class Agent:
         near = [place for place in self._state.places() if self._may_be_near(place, used)]
         now = self._clock.monotonic()
         if used == self._checked_places and now - self._last_check < self._settings.places_every:
-            return
-        self._checked_places, self._last_check = used, now
-        if await self._places.check(used, nearby=near):
+            has_changed = await self._places.check_again(self._settings.failing_places_every)
+        else:
+            self._checked_places, self._last_check = used, now
+            has_changed = await self._places.check(used, nearby=near)
+        for place in self._places.returned():
+            self._parking.came_back(place)
+        if has_changed:
             await self._heartbeat(lanes)  # a changed state is shown at once
 
     def _used_places(self) -> list[Place]:

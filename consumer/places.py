@@ -1,7 +1,7 @@
 """The registries of an agent: opened when first needed, checked from time to time, each failing by itself."""
 
 import asyncio
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 
 import structlog
 
@@ -33,6 +33,10 @@ class Places:
         self._endpoints: dict[Place, Endpoint] = {}
         self._anonymous: dict[Place, Endpoint] = {}  # of those that a rule asks to be public
         self._states: dict[PlaceName, str] = {}
+        self._suspects = set[Place]()  # checked again soon, whatever their state
+        self._failing = set[Place]()  # checked again soon, until they are ready
+        self._checked_again = clock.monotonic()
+        self._returned = set[PlaceName]()
         self._took: dict[PlaceName, float] = {}
 
     def registry(self, place: Place, side: Side, chain: Chain | None = None) -> Registry:
@@ -60,7 +64,29 @@ class Places:
 
     def found_unreachable(self, place: Place, reason: str) -> None:
         """Takes what a task found out: the place counts as failing until the next check succeeds."""
-        self._set_state(place.name, f"Failed: {reason}")
+        self._set_state(place, f"Failed: {reason}")
+
+    def suspect(self, place: Place) -> None:
+        """Takes what a task found out: a proxy answered for the place, perhaps, so that it is checked soon."""
+        self._suspects.add(place)
+
+    def returned(self) -> Collection[PlaceName]:
+        """Returns the places that became ready since the last call."""
+        returned, self._returned = self._returned, set()
+        return returned
+
+    async def check_again(self, every: float) -> bool:
+        """Checks the places that fail and those that are suspected; returns whether a state changed.
+
+        Between two checks are `every` seconds at least.
+        """
+        now = self._clock.monotonic()
+        if not (self._failing or self._suspects) or now < self._checked_again + every:
+            return False
+        self._checked_again, before = now, self._states.copy()
+        places, self._suspects = self._failing | self._suspects, set()
+        await asyncio.gather(*(self._check_place(place) for place in places))
+        return self._states != before
 
     async def check(self, places: Iterable[Place], *, nearby: Iterable[Place] = ()) -> bool:
         """Checks concurrently that each place answers and accepts the credentials; returns whether a state changed.
@@ -71,6 +97,7 @@ class Places:
         used = [*needed, *nearby]
         before = self._states.copy()
         await asyncio.gather(*(self._check_place(place) for place in used))
+        self._failing &= set(needed)
         names = {place.name for place in needed}
         self._states = {name: state for name, state in self._states.items() if name in names}
         for endpoints in (self._endpoints, self._anonymous):
@@ -107,10 +134,16 @@ class Places:
             state = f"Failed: {error}"
         except TimeoutError:
             state = f"Failed: no answer within {_CHECK_SECONDS:.0f} s"
-        self._set_state(place.name, state)
+        self._set_state(place, state)
 
-    def _set_state(self, name: PlaceName, state: str) -> None:
-        if state != READY:
+    def _set_state(self, place: Place, state: str) -> None:
+        name = place.name
+        if state == READY:
+            self._failing.discard(place)
+            if self._states.get(name) != READY:
+                self._returned.add(name)
+        else:
+            self._failing.add(place)
             self._took.pop(name, None)
         if state != self._states.get(name):
             LOG.info("place", action="place_state", place=name, state=state)

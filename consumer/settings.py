@@ -119,6 +119,9 @@ class AgentSettings(Settings):
     places_every: float = Field(30.0, gt=0)
     """Seconds between two checks of the registries."""
 
+    failing_places_every: float = Field(3.0, gt=0)
+    """Seconds between two checks of a registry that does not answer; what waits for it runs when it does."""
+
     progress_every: float = Field(1.0, gt=0)
     """Seconds between two progress records of a running task."""
 

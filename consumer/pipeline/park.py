@@ -20,11 +20,12 @@ from consumer.pipeline import late_write
 from consumer.pipeline.complete import complete_parked, make_parked
 from consumer.pipeline.lanes import Lanes
 from consumer.pipeline.match import match
+from consumer.pipeline.parked_index import ParkedIndex
 from consumer.pipeline.region_status import RegionStatus
 from consumer.ports import AgentPorts
 from consumer.progress import Phase, TaskControl, TaskProgress, TaskRun
 from consumer.settings import ParkingPolicy
-from consumer.task import FILTERED, SUPERSEDED, Outcome, Target, Task, skipped, target_of
+from consumer.task import FILTERED, SUPERSEDED, Outcome, Task, skipped
 from mesh.log.port import Append, Record
 from mesh.retry import RetryLoop
 from mesh.rules.stops import Stops
@@ -45,8 +46,7 @@ class Parking:
         self._ports, self._status, self._stops, self._policy = ports, status, stops, policy
         self._agent, self._clock, self._log = ports.agent, ports.clock, ports.log
         self._topic = topics.retry(ports.region)
-        self._parked: dict[str, Parked] = {}
-        self._by_target: dict[Target, dict[str, Parked]] = {}  # the same; every end of a task looks here
+        self._parked = ParkedIndex()
         self._requeued: set[str] = set()  # parked tasks that are in the lanes again
         self._requeued_for: Counter[PlaceName] = Counter()  # how many of these, by destination
         self._parked_running: set[str] = set()  # by this agent, until the log says otherwise
@@ -55,7 +55,7 @@ class Parking:
     def own(self) -> Iterator[Parked]:
         """Yields those that this agent will run again."""
         now = self._clock.now()
-        return (it for it in self._parked.values() if not it.is_look and self._is_own(it, now))
+        return (it for it in self._parked if not it.is_look and self._is_own(it, now))
 
     def get(self, task_id: str) -> Parked | None:
         """Returns the record of a parked task."""
@@ -73,20 +73,17 @@ class Parking:
             DecodeError: It is no parked task.
         """
         after = None if record.value is None else codec.decode(record.value, Parked)
-        before = self._parked.pop(record.key, None)
+        before = self._parked.replace(record.key, after)
         for parked, change in ((before, -1), (after, 1)):
             if parked is not None and not parked.is_look:
                 self._ports.metrics.parked_tasks.labels(parked.destination_place).inc(change)
-        if before is not None:
-            others = self._by_target[_target_of(before)]
-            del others[record.key]
-            if not others:
-                del self._by_target[_target_of(before)]
-        if after is not None:
-            self._parked[record.key] = after
-            self._by_target.setdefault(_target_of(after), {})[record.key] = after
         if after is None or not after.is_active:
             self._parked_running.discard(record.key)
+
+    def came_back(self, place: PlaceName) -> None:
+        """Makes due what was parked because of a registry that answers again, spread over a few seconds."""
+        if tasks := self._parked.came_back(place, self._clock.now()):
+            LOG.info("parked tasks are due", action="parked_due", place=place, tasks=tasks)
 
     def wants(self, task: Task, outcome: Outcome) -> bool:
         """Returns whether the task is to be run again later: that may help, and it is not given up yet."""
@@ -191,7 +188,7 @@ class Parking:
 
         `holds` says that the destination holds what the task was about.
         """
-        for parked in list(self._by_target.get(task.target, {}).values()):
+        for parked in self._parked.of_target(task.target):
             if _is_superseded(parked, task, holds=holds) and not self._is_running(parked):
                 await self._end(parked, skipped(SUPERSEDED, "a newer push or deletion of this tag came"))
 
@@ -201,17 +198,16 @@ class Parking:
         await retry.repeat(partial(self._requeue_due, lanes), self._policy.check_every)
 
     async def _requeue_due(self, lanes: Lanes) -> None:
-        for parked in list(self._due()):
-            if self._requeued_for[parked.destination_place] < self._policy.due_per_destination:
-                await self._requeue(parked, lanes)
-
-    def _due(self) -> Iterator[Parked]:
         now = self._clock.now()
-        for parked in sorted(self._parked.values(), key=lambda it: it.not_before):
-            is_waiting = parked.not_before > now and parked.execution_id not in self._stops
-            is_free = parked.task_id not in self._requeued and not self._is_running(parked)
-            if is_free and not is_waiting and self._is_own(parked, now):
-                yield parked
+        for (destination, agent), keys in self._parked.due(now, self._stops):
+            if not self._owns_tasks_of(agent, now):
+                continue
+            while self._requeued_for[destination] < self._policy.due_per_destination:
+                if (key := next(keys, None)) is None:
+                    break
+                parked = self._parked.get(key)  # it may have ended during a wait
+                if parked is not None and key not in self._requeued and not self._is_running(parked):
+                    await self._requeue(parked, lanes)
 
     def _is_running(self, parked: Parked) -> bool:
         """Whether a live agent still runs it or has it in a lane."""
@@ -220,10 +216,13 @@ class Parking:
         return parked.is_active and parked.agent in self._status.live_agents(self._clock.now())
 
     def _is_own(self, parked: Parked, now: datetime) -> bool:
-        if parked.agent == self._agent:
+        return self._owns_tasks_of(parked.agent, now)
+
+    def _owns_tasks_of(self, agent: str, now: datetime) -> bool:
+        if agent == self._agent:
             return True
         live = self._status.live_agents(now)
-        return parked.agent not in live and self._agent == min(live | {self._agent})
+        return agent not in live and self._agent == min(live | {self._agent})
 
     async def _requeue(self, parked: Parked, lanes: Lanes) -> None:
         matched = match(parked.event, self._ports.state, self._ports.region)
@@ -252,13 +251,6 @@ def _why_parked(control: TaskControl) -> TaskError:
         return TaskError(code=STILL_RUNNING, side=Side.MESH, message=message)
     message = "it waits for an earlier task; it is parked so that the events behind it are finished"
     return TaskError(code=STILL_QUEUED, side=Side.MESH, message=message)
-
-
-def _target_of(parked: Parked) -> Target:
-    return target_of(
-        parked.by, parked.destination_place, parked.repository, parked.destination_repository,
-        str(parked.tag or parked.event.digest),
-    )  # fmt: skip
 
 
 def _is_superseded(parked: Parked, task: Task, *, holds: bool) -> bool:

@@ -35,13 +35,14 @@ from consumer.task import (
     Task,
     skipped,
 )
-from mesh.errors import Unreachable
+from mesh.errors import AbsenceUnconfirmed, ServerFault, Unreachable
 from mesh.retry import RetryPolicy, until_log_available
 from schemas.completions import Completion, Operation, Side, Status
 from schemas.parked import Parked
 
 LOG = structlog.get_logger()
 
+_OF_PROXIES = frozenset({ServerFault.code, AbsenceUnconfirmed.code})
 _LAST_WRITE_SECONDS = 5.0
 
 
@@ -178,11 +179,16 @@ class TaskRunner:
         await until_log_available(partial(self._parking.look_again, task, number), self._ports.clock)
 
     def _report_unreachable(self, task: Task, outcome: Outcome) -> None:
-        """A registry that a task could not reach is shown as failing at once, and not only after its next check."""
+        """A registry that a task could not reach is shown as failing at once, and not only after its next check.
+
+        One that answers with an error of a proxy is checked soon.
+        """
         sides = {Side.SOURCE: task.source, Side.DESTINATION: task.destination}
         error = outcome.error
         if error is not None and error.code == Unreachable.code and error.side in sides:
             self._ports.places.found_unreachable(sides[error.side], error.message)
+        elif error is not None and error.code in _OF_PROXIES and error.side in sides:
+            self._ports.places.suspect(sides[error.side])
 
     async def _park(self, run: TaskRun, outcome: Outcome) -> None:
         await self._stop_reporting(run)

@@ -2,7 +2,7 @@
 
 import asyncio
 from dataclasses import replace
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Any
 
 import pytest
@@ -120,6 +120,26 @@ async def test_however_much_is_due_for_a_dead_destination_the_others_have_their_
     assert len(lanes.put_in) == 101
 
 
+async def test_what_waits_for_a_registry_is_due_when_it_is_back() -> None:
+    state = declared()
+    parking = parking_of(state)
+    for number in range(3):
+        park(parking, task_of(state, f"dead/app-{number}"), minutes_ago=-60)
+    park(parking, task_of(state, "eu/app"), minutes_ago=-60)  # in an hour
+    waits_for = {task.destination_place for task in parking._parked}
+    assert len(waits_for) == 2
+    (dead,) = {task.destination_place for task in parking._parked if task.repository.startswith("dead/")}
+    assert due(parking, CLOCK.now()) == []
+    parking.came_back(dead)
+    found = due(parking, CLOCK.now() + timedelta(seconds=4))
+    assert sorted(found) == ["dead/app-0", "dead/app-1", "dead/app-2"]
+
+
+def due(parking: Parking, now: datetime) -> list[str]:
+    found = (parking._parked.get(key) for _, keys in parking._parked.due(now, Stops()) for key in keys)
+    return [one.repository for one in found if one is not None]
+
+
 async def test_the_end_of_a_task_looks_at_what_is_parked_of_its_own_tag_alone(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
@@ -143,7 +163,7 @@ async def test_the_end_of_a_task_looks_at_what_is_parked_of_its_own_tag_alone(
     for number in range(50):
         park(parking, task_of(state, f"dead/app-{number}"), minutes_ago=0)
     park(parking, task_of(state, "eu/app"), minutes_ago=0)
-    old = parking._parked.copy()
+    old = {one.key: one for one in parking._parked}
     newer = task_of(state, "eu/app")
     newer = replace(newer, event=newer.event.model_copy(update={"id": "newer"}))
     await parking.supersede(newer)

@@ -150,7 +150,7 @@ def test_every_yaml_of_readme_is_one_that_regmesh_takes() -> None:
 
 def test_every_command_of_a_page_exists(capsys: pytest.CaptureFixture[str]) -> None:
     commands = "\n".join(text for page in PAGES for kind, text in _blocks(page) if kind == "sh")
-    words = set(re.findall(r"\bregmesh ([a-z]+)\b", re.sub(r"#.*", "", commands)))
+    words = set(re.findall(r"\bregmesh ([a-z][a-z-]*)\b", re.sub(r"#.*", "", commands)))
     assert words >= {"up", "apply", "get", "delete", "logs", "topics", "control", "producer", "agent"}
     for word in words:
         assert app.run([word, "--help"]) == 0, word

@@ -55,7 +55,8 @@ def make_app(command: str | None = None) -> typer.Typer:
         context_settings={"help_option_names": ["-h", "--help"]},
     )
     app.callback()(regmesh)  # without one, Typer takes a lone command for the whole program
-    wanted = {module: names for module, names in COMMANDS.items() if command in names}
+    function = command.replace("-", "_") if command is not None else None
+    wanted = {module: names for module, names in COMMANDS.items() if function in names}
     for module, names in (wanted or COMMANDS).items():
         defined = import_module(f"mesh.node.cli.{module}")
         for name in names:

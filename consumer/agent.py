@@ -26,11 +26,11 @@ from consumer.pipeline.region_status import RegionStatus
 from consumer.pipeline.task_runner import TaskRunner
 from consumer.ports import AgentPorts
 from consumer.settings import AgentSettings
-from mesh.concurrency import close_all
+from mesh.concurrency import close_all, finishes
 from mesh.errors import LogError, RegmeshError
 from mesh.log.dead_letters import send_record_to_dlq
 from mesh.log.port import Record
-from mesh.retry import RetryLoop
+from mesh.retry import RetryLoop, until_log_available
 from mesh.rules import boundary
 from mesh.rules.stops import Stops
 from schemas import topics
@@ -99,7 +99,6 @@ class Agent:
     async def run(self) -> None:
         """Consumes until stopped. No event is matched before the rules known at the start are read to their end."""
         region = self._ports.region
-        await self._ports.log.ensure([topics.status(region), topics.retry(region), topics.COMMANDS])
         lanes = Lanes(
             self._runner.run,
             supersede=self._runner.supersede,
@@ -109,20 +108,31 @@ class Agent:
             clock=self._clock,
         )
         try:
+            if not await finishes(self._ensure_topics(), self._stopping):
+                return
             async with asyncio.TaskGroup() as group:
                 background = [group.create_task(work) for work in self._background(lanes)]
-                for table in (self._ports.rules, self._statuses, self._commands, self._parked):
-                    await table.caught_up()
-                background.append(group.create_task(self._parking.run(lanes), name="parked tasks"))
-                await self._consume_all(lanes)
-                finished = await lanes.drain(self._settings.drain)
-                LOG.info("drained", action="drained", region=region, finished=finished)
+                if await finishes(self._catch_up(), self._stopping):
+                    background.append(group.create_task(self._parking.run(lanes), name="parked tasks"))
+                    await self._consume_all(lanes)
+                    finished = await lanes.drain(self._settings.drain)
+                    LOG.info("drained", action="drained", region=region, finished=finished)
                 for task in background:
                     task.cancel()
             await self._leave()
         finally:
             closing = self._owners, self._transfers, self._places
             await close_all(partial(lanes.drain, 0), self._leave_groups, *(it.close for it in closing))
+
+    async def _ensure_topics(self) -> None:
+        region = self._ports.region
+        wanted = [topics.status(region), topics.retry(region), topics.COMMANDS]
+        await until_log_available(lambda: self._ports.log.ensure(wanted), self._clock)
+
+    async def _catch_up(self) -> None:
+        """Reads to its end what was known at the start."""
+        for table in (self._ports.rules, self._statuses, self._commands, self._parked):
+            await until_log_available(table.caught_up, self._clock)
 
     def _background(self, lanes: Lanes) -> list[Coroutine[None, None, None]]:
         settings = self._settings

@@ -106,3 +106,19 @@ class KeyedLock(Generic[K]):
             lock, users = self._locks.pop(key)
             if users > 1:
                 self._locks[key] = (lock, users - 1)
+
+
+async def finishes(work: Coroutine[None, None, object], stopping: asyncio.Event) -> bool:
+    """Runs `work` to its end, or until `stopping` is set; returns whether it has ended. Raises what it raises."""
+    task, stop = asyncio.ensure_future(work), asyncio.ensure_future(stopping.wait())
+    try:
+        await asyncio.wait([task, stop], return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        stop.cancel()
+        if not task.done():
+            task.cancel()
+            await asyncio.wait([task])
+    if task.cancelled():
+        return False
+    await task
+    return True

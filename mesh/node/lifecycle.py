@@ -37,22 +37,6 @@ def first_of(group: BaseExceptionGroup[BaseException]) -> BaseException:
     return error
 
 
-async def finishes(work: Coroutine[None, None, object], stopping: asyncio.Event) -> bool:
-    """Runs `work` to its end, or until `stopping` is set; returns whether it has ended. Raises what it raises."""
-    task, stop = asyncio.ensure_future(work), asyncio.ensure_future(stopping.wait())
-    try:
-        await asyncio.wait([task, stop], return_when=asyncio.FIRST_COMPLETED)
-    finally:
-        stop.cancel()
-        if not task.done():
-            task.cancel()
-            await asyncio.wait([task])
-    if task.cancelled():
-        return False
-    await task
-    return True
-
-
 @asynccontextmanager
 async def background(*work: Coroutine[None, None, object]) -> AsyncIterator[None]:
     """Runs coroutines while the block runs and cancels them at its end; an error of one cancels the block."""

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Annotated
 
 from consumer.blobs.relay.serve import Relays
+from mesh.concurrency import finishes
 from mesh.control import Control, InvalidDocument
 from mesh.errors import InvalidInput
 from mesh.gateway import GatewayOptions
@@ -91,7 +92,7 @@ def up(
                     )
                 )  # fmt: skip
             await stack.enter_async_context(lifecycle.background(intake.run()))
-            if not await lifecycle.finishes(_declare(node, control, document), stopping):
+            if not await finishes(_declare(node, control, document), stopping):
                 return
             urls = await _open_gateways(stack, node, gateways, listeners)
             _print_addresses(node, url, intake_url, document, urls)

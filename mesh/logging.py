@@ -2,10 +2,16 @@
 
 import logging
 import sys
+import time
+from collections.abc import Callable
 from typing import TextIO
 
 import structlog
-from structlog.typing import Processor
+from cachetools import TTLCache
+from structlog.typing import EventDict, Processor
+
+_QUIET_SECONDS = 10.0  # between two lines of one cause
+_MOST_CAUSES = 1000
 
 
 def set_up(*, json: bool, level: str = "info", stream: TextIO | None = None) -> None:
@@ -25,7 +31,7 @@ def set_up(*, json: bool, level: str = "info", stream: TextIO | None = None) -> 
     ]
     renderers = _json_renderers() if json else _console_renderers(colors=out.isatty())
     structlog.configure(
-        processors=[*shared, *renderers],
+        processors=[OneLineForEachCause(), *shared, *renderers],
         wrapper_class=structlog.make_filtering_bound_logger(threshold),
         logger_factory=structlog.PrintLoggerFactory(out),
         cache_logger_on_first_use=False,
@@ -41,6 +47,32 @@ def set_up(*, json: bool, level: str = "info", stream: TextIO | None = None) -> 
     kafka = logging.getLogger("aiokafka")
     kafka.propagate = False
     kafka.addHandler(logging.NullHandler())
+
+
+class OneLineForEachCause:
+    """Drops lines that say of another waiting step what was just said of one, and counts them in the next such line.
+
+    While Kafka is away, a process has as many waiting steps as topics, and each attempts again every few seconds.
+    """
+
+    def __init__(self, monotonic: Callable[[], float] = time.monotonic) -> None:
+        self._said: TTLCache[tuple[str, str], bool] = TTLCache(_MOST_CAUSES, _QUIET_SECONDS, monotonic)
+        self._dropped: dict[tuple[str, str], int] = {}
+
+    def __call__(self, logger: object, method: str, line: EventDict) -> EventDict:
+        action = str(line.get("action", ""))
+        if not (action.endswith("_waits") or action == "log_away"):
+            return line
+        cause = action, str(line.get("error"))
+        if cause in self._said:
+            self._dropped[cause] = self._dropped.get(cause, 0) + 1
+            raise structlog.DropEvent
+        self._said[cause] = True
+        if dropped := self._dropped.pop(cause, 0):
+            line["repeated"] = dropped
+        if len(self._dropped) > _MOST_CAUSES:
+            self._dropped.clear()
+        return line
 
 
 # Both show files and lines of an error, and never local variables as structlog would: these may hold passwords.

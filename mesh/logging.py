@@ -59,7 +59,7 @@ class OneLineForEachCause:
         self._said: TTLCache[tuple[str, str], bool] = TTLCache(_MOST_CAUSES, _QUIET_SECONDS, monotonic)
         self._dropped: dict[tuple[str, str], int] = {}
 
-    def __call__(self, logger: object, method: str, line: EventDict) -> EventDict:
+    def __call__(self, _logger: object, _method: str, line: EventDict) -> EventDict:
         action = str(line.get("action", ""))
         if not (action.endswith("_waits") or action == "log_away"):
             return line

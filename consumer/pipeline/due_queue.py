@@ -3,10 +3,33 @@
 import heapq
 from collections.abc import Iterable, Iterator
 from datetime import datetime
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 from schemas.names import PlaceName
-from schemas.parked import Parked
+
+
+class Waiting(Protocol):
+    """What the queue takes: a parked task, or its summary."""
+
+    @property
+    def task_id(self) -> str:
+        """The key."""
+        ...
+
+    @property
+    def not_before(self) -> datetime:
+        """When it is due."""
+        ...
+
+    @property
+    def destination_place(self) -> PlaceName:
+        """Where it writes."""
+        ...
+
+    @property
+    def agent(self) -> str:
+        """The agent that parked it."""
+        ...
 
 
 class Owner(NamedTuple):
@@ -26,10 +49,10 @@ class DueQueue:
         self._at: dict[str, tuple[datetime, Owner]] = {}
         self._due: dict[Owner, dict[str, None]] = {}  # in the order in which they became due
 
-    def put(self, parked: Parked) -> None:
+    def put(self, task: Waiting) -> None:
         """Adds a task, or replaces it."""
-        self.remove(parked.key)
-        self._set(parked.key, parked.not_before, Owner(parked.destination_place, parked.agent))
+        self.remove(task.task_id)
+        self._set(task.task_id, task.not_before, Owner(task.destination_place, task.agent))
 
     def remove(self, key: str) -> None:
         """Removes a task, if it is there."""

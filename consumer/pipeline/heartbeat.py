@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable, Mapping
 
 from consumer.pipeline.complete import make_progress
 from consumer.pipeline.lanes import Entry
+from consumer.pipeline.parked_index import ParkedSummary
 from consumer.ports import AgentPorts
 from consumer.progress import TaskRun
 from mesh.log.port import Append
@@ -13,7 +14,6 @@ from schemas import codec, topics
 from schemas.completions import MAX_RULE_BACKLOGS, DestinationBacklog, Heartbeat, RuleBacklog
 from schemas.envelope import Time, make_id
 from schemas.names import PlaceName
-from schemas.parked import Parked
 
 
 class Reporter:
@@ -67,7 +67,7 @@ class Reporter:
 
 
 def count_backlog(
-    entries: Iterable[Entry], parked: Iterable[Parked]
+    entries: Iterable[Entry], parked: Iterable[ParkedSummary]
 ) -> Mapping[PlaceName, DestinationBacklog]:
     """Returns what the agent has left to do for each destination.
 
@@ -76,7 +76,7 @@ def count_backlog(
     since: dict[PlaceName, dict[str, Time]] = defaultdict(dict)
     bytes_left: dict[PlaceName, int] = defaultdict(int)
     for one in parked:
-        since[one.destination_place][one.task_id] = one.event.occurred_at
+        since[one.destination_place][one.task_id] = one.occurred_at
     for entry in entries:
         if entry.task.is_dry_run:
             continue
@@ -91,14 +91,16 @@ def count_backlog(
     }
 
 
-def count_rule_backlog(entries: Iterable[Entry], parked: Iterable[Parked]) -> Mapping[PlaceName, RuleBacklog]:
+def count_rule_backlog(
+    entries: Iterable[Entry], parked: Iterable[ParkedSummary]
+) -> Mapping[PlaceName, RuleBacklog]:
     """Returns what the agent has left to do for each rule and replica; a parked task that runs again counts once.
 
     Of many, those whose oldest push is oldest. What a listing found was not pushed just now, so it has no age here.
     """
     pushed: dict[PlaceName, dict[str, Time | None]] = defaultdict(dict)
     for one in parked:
-        pushed[one.by][one.task_id] = one.event.occurred_at if one.event.part_of is None else None
+        pushed[one.by][one.task_id] = None if one.is_listed else one.occurred_at
     for entry in entries:
         task = entry.task
         if not task.is_dry_run:

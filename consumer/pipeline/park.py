@@ -12,7 +12,7 @@ import asyncio
 from collections import Counter
 from collections.abc import Iterator
 from datetime import datetime, timedelta
-from functools import partial
+from functools import cache, partial
 
 import structlog
 
@@ -20,7 +20,7 @@ from consumer.pipeline import late_write
 from consumer.pipeline.complete import complete_parked, make_parked
 from consumer.pipeline.lanes import Lanes
 from consumer.pipeline.match import match
-from consumer.pipeline.parked_index import ParkedIndex
+from consumer.pipeline.parked_index import ParkedIndex, ParkedSummary
 from consumer.pipeline.region_status import RegionStatus
 from consumer.ports import AgentPorts
 from consumer.progress import Phase, TaskControl, TaskProgress, TaskRun
@@ -50,12 +50,14 @@ class Parking:
         self._requeued: set[str] = set()  # parked tasks that are in the lanes again
         self._requeued_for: Counter[PlaceName] = Counter()  # how many of these, by destination
         self._parked_running: set[str] = set()  # by this agent, until the log says otherwise
+        self._stops_known = 0  # whose parked tasks are due
         self._writing = asyncio.Lock()
 
-    def own(self) -> Iterator[Parked]:
+    def own(self) -> Iterator[ParkedSummary]:
         """Yields those that this agent will run again."""
         now = self._clock.now()
-        return (it for it in self._parked if not it.is_look and self._is_own(it, now))
+        owns = cache(lambda agent: self._owns_tasks_of(agent, now))
+        return (it for it in self._parked if not it.is_look and owns(it.agent))
 
     def get(self, task_id: str) -> Parked | None:
         """Returns the record of a parked task."""
@@ -77,6 +79,8 @@ class Parking:
         for parked, change in ((before, -1), (after, 1)):
             if parked is not None and not parked.is_look:
                 self._ports.metrics.parked_tasks.labels(parked.destination_place).inc(change)
+        if after is not None and after.execution_id in self._stops:
+            self._parked.make_due(after.key, self._clock.now())
         if after is None or not after.is_active:
             self._parked_running.discard(record.key)
 
@@ -199,14 +203,19 @@ class Parking:
 
     async def _requeue_due(self, lanes: Lanes) -> None:
         now = self._clock.now()
-        for (destination, agent), keys in self._parked.due(now, self._stops):
+        if (known := len(self._stops)) > self._stops_known:
+            self._parked.stop(self._stops.after(self._stops_known), now)
+            self._stops_known = known
+        for (destination, agent), keys in self._parked.due(now):
             if not self._owns_tasks_of(agent, now):
                 continue
             while self._requeued_for[destination] < self._policy.due_per_destination:
                 if (key := next(keys, None)) is None:
                     break
+                if key in self._requeued:
+                    continue
                 parked = self._parked.get(key)  # it may have ended during a wait
-                if parked is not None and key not in self._requeued and not self._is_running(parked):
+                if parked is not None and not self._is_running(parked):
                     await self._requeue(parked, lanes)
 
     def _is_running(self, parked: Parked) -> bool:
@@ -214,9 +223,6 @@ class Parking:
         if parked.agent == self._agent:
             return parked.task_id in self._parked_running
         return parked.is_active and parked.agent in self._status.live_agents(self._clock.now())
-
-    def _is_own(self, parked: Parked, now: datetime) -> bool:
-        return self._owns_tasks_of(parked.agent, now)
 
     def _owns_tasks_of(self, agent: str, now: datetime) -> bool:
         if agent == self._agent:

@@ -31,7 +31,7 @@ def test_what_is_due_is_what_a_look_at_everything_finds(steps: list[Any]) -> Non
         if kind == "put":
             key, second, place, agent = rest
             parked: Any = SimpleNamespace(
-                key=key, not_before=at(second), destination_place=place, agent=agent
+                task_id=key, not_before=at(second), destination_place=place, agent=agent
             )
             queue.put(parked)
             model[key] = (at(second), place, agent)
@@ -51,7 +51,7 @@ def test_what_is_due_is_what_a_look_at_everything_finds(steps: list[Any]) -> Non
 def test_those_that_are_due_for_longest_come_first() -> None:
     queue = DueQueue()
     for key, second in (("late", 5), ("early", 1), ("later", 8)):
-        one: Any = SimpleNamespace(key=key, not_before=at(second), destination_place="eu", agent="a")
+        one: Any = SimpleNamespace(task_id=key, not_before=at(second), destination_place="eu", agent="a")
         queue.put(one)
     ((_, keys),) = queue.due(at(6))
     assert list(keys) == ["early", "late"]

@@ -6,6 +6,7 @@ from datetime import UTC, datetime, timedelta
 from consumer.pipeline.complete import make_parked
 from consumer.pipeline.heartbeat import count_rule_backlog
 from consumer.pipeline.lanes import Lanes
+from consumer.pipeline.parked_index import ParkedSummary, summary_of
 from consumer.progress import TaskControl, TaskProgress, TaskRun
 from consumer.task import Task
 from mesh.clock import SystemClock
@@ -13,7 +14,6 @@ from mesh.rules.matching.compiled_rule import CompiledRule
 from mesh.rules.stops import Stops
 from schemas.completions import MAX_RULE_BACKLOGS, Side, TaskError
 from schemas.names import ObjectName
-from schemas.parked import Parked
 from tests.unit.consumer.pipeline.test_lanes import RULE, _task
 
 NOW = datetime(2026, 3, 1, 8, tzinfo=UTC)
@@ -27,10 +27,10 @@ def task(name: str, ago: int, *, bulk: bool = False, dry_run: bool = False, rule
     return replace(made, event=event, compiled=CompiledRule(named))
 
 
-def parked(of: Task) -> Parked:
+def parked(of: Task) -> ParkedSummary:
     control = TaskControl(is_stopped=lambda: False, yield_permit=None)  # type: ignore[arg-type]  # it does not run
     run = TaskRun(of, TaskProgress(started=NOW), control)
-    return make_parked(run, ERROR, "a", NOW, rounds=1, first_parked=NOW, not_before=NOW)
+    return summary_of(make_parked(run, ERROR, "a", NOW, rounds=1, first_parked=NOW, not_before=NOW))
 
 
 async def test_pushes_have_an_age_listed_tasks_have_none_and_a_parked_one_that_runs_counts_once() -> None:

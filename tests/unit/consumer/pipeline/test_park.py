@@ -27,6 +27,7 @@ from mesh.rules.stops import Stops
 from schemas import codec, topics
 from schemas.completions import Side, TaskError
 from schemas.events import Action, Event, PartOf
+from schemas.executions import ExecutionStop
 from schemas.names import PlaceName, Region, Repository, Tag
 from schemas.parked import Parked
 from schemas.rules import ReplicaRule, TriggerKind
@@ -128,7 +129,9 @@ async def test_what_waits_for_a_registry_is_due_when_it_is_back() -> None:
     park(parking, task_of(state, "eu/app"), minutes_ago=-60)  # in an hour
     waits_for = {task.destination_place for task in parking._parked}
     assert len(waits_for) == 2
-    (dead,) = {task.destination_place for task in parking._parked if task.repository.startswith("dead/")}
+    (dead,) = {
+        task.destination_place for task in parking._parked if task.unpacked().repository.startswith("dead/")
+    }
     assert due(parking, CLOCK.now()) == []
     parking.came_back(dead)
     found = due(parking, CLOCK.now() + timedelta(seconds=4))
@@ -136,7 +139,7 @@ async def test_what_waits_for_a_registry_is_due_when_it_is_back() -> None:
 
 
 def due(parking: Parking, now: datetime) -> list[str]:
-    found = (parking._parked.get(key) for _, keys in parking._parked.due(now, Stops()) for key in keys)
+    found = (parking._parked.get(key) for _, keys in parking._parked.due(now) for key in keys)
     return [one.repository for one in found if one is not None]
 
 
@@ -163,7 +166,7 @@ async def test_the_end_of_a_task_looks_at_what_is_parked_of_its_own_tag_alone(
     for number in range(50):
         park(parking, task_of(state, f"dead/app-{number}"), minutes_ago=0)
     park(parking, task_of(state, "eu/app"), minutes_ago=0)
-    old = {one.key: one for one in parking._parked}
+    old = {one.task_id: one.unpacked() for one in parking._parked}
     newer = task_of(state, "eu/app")
     newer = replace(newer, event=newer.event.model_copy(update={"id": "newer"}))
     await parking.supersede(newer)
@@ -231,3 +234,36 @@ def of_replica(name: str, trigger: TriggerKind) -> Task:
     part_of = PartOf(execution_id=name, rule=REPLICA.name, trigger=trigger)
     event = task.event.model_copy(update={"id": name, "time": CLOCK.now(), "part_of": part_of})
     return replace(task, event=event, compiled=CompiledRule(REPLICA))
+
+
+async def test_what_belongs_to_a_stopped_execution_is_due_at_once() -> None:
+    state = declared()
+    parking = parking_of(state)
+    park(parking, task_of(state, "eu/app"), minutes_ago=-60)
+    park(parking, task_of(state, "eu/other"), minutes_ago=-60)
+    (first, second) = (one.execution_id for one in parking._parked)
+    lanes: Any = Lanes()
+    await parking._requeue_due(lanes)
+    assert lanes.put_in == []
+    for number, execution_id in enumerate((first, first)):  # the same stop twice
+        stop = ExecutionStop(
+            id=f"stop-{number}", time=CLOCK.now(), execution_id=execution_id, region=FRANKFURT
+        )
+        parking._stops.apply(codec.encode(stop))
+    await parking._requeue_due(lanes)
+    assert [task.repository for task in lanes.put_in] == ["eu/app"]
+    stop = ExecutionStop(id="stop-3", time=CLOCK.now(), execution_id=second, region=FRANKFURT)
+    parking._stops.apply(codec.encode(stop))
+    await parking._requeue_due(lanes)
+    assert [task.repository for task in lanes.put_in] == ["eu/app", "eu/other"]
+
+
+async def test_a_record_is_the_same_after_it_was_packed() -> None:
+    state = declared()
+    parking = parking_of(state)
+    park(parking, task_of(state, "eu/app"), minutes_ago=3)
+    (summary,) = parking._parked
+    whole = parking.get(summary.task_id)
+    assert whole is not None
+    assert codec.decode(codec.encode(whole), Parked) == whole == summary.unpacked()
+    assert (whole.repository, whole.rounds, whole.error.code) == ("eu/app", 1, "unreachable")

@@ -98,7 +98,7 @@ class Spool:
             try:
                 await self._send()
                 retry.reset()
-            except LogUnavailable as error:
+            except LogError as error:  # of the log, or of the file, such as one that cannot be opened anew
                 self._failure = str(error)
                 await retry.wait(error)
                 self._changed.set()

@@ -265,3 +265,27 @@ async def test_a_file_that_is_no_spool_is_an_error_that_names_it(tmp_path: Path)
     (tmp_path / "spool.db").unlink()
     async with opened(UnreliableLog(), tmp_path):  # the failed attempt left nothing locked
         pass
+
+
+async def test_a_file_that_cannot_be_created_anew_is_tried_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def damaged(*_: object, **__: object) -> None:
+        raise LogError("the embedded log spool.db is damaged")
+
+    log = UnreliableLog()
+    log.away = True
+    async with opened(log, tmp_path) as spool:
+        await spool.append([event("a", 1)])
+        with monkeypatch.context() as patch:
+            patch.setattr(spools, "open_log", damaged)
+            log.away = False
+            await emptied(spool)
+            log.away = True
+            with pytest.raises(LogUnavailable, match="damaged"):
+                await spool.append([event("a", 2)])
+            await asyncio.sleep(0.1)
+        await spool.append([event("a", 3)])
+        log.away = False
+        await emptied(spool)
+    assert log.of() == [("a", b"1"), ("a", b"3")]

@@ -214,8 +214,8 @@ class Agent:
         else:
             self._checked_places, self._last_check = used, now
             has_changed = await self._places.check(used, nearby=near)
-        for place in self._places.returned():
-            self._parking.came_back(place)
+        if self._parked.ready and (returned := self._places.returned()):  # else at the next check
+            self._parking.came_back(returned)
         if has_changed:
             await self._heartbeat(lanes)  # a changed state is shown at once
 

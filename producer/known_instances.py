@@ -16,6 +16,7 @@ from schemas.topology import Instance
 LOG = structlog.get_logger()
 
 _CHECK_SECONDS = 1.0
+_RETRY_SECONDS = 10.0
 _INSTANCES = TypeAdapter(list[Instance])
 
 
@@ -26,6 +27,7 @@ class KnownInstances:
         """`path` is the file; None keeps none."""
         self._path, self._state, self._table, self._clock = path, state, table, clock
         self._saved: Mapping[str, Instance] = _read(path)
+        self._compared = -1  # the number of changes of the state after which the file was compared with it
 
     @property
     def are_from_file(self) -> bool:
@@ -41,18 +43,21 @@ class KnownInstances:
         """Writes the file after each change, until cancelled."""
         while self._path is not None:
             await self._clock.sleep(_CHECK_SECONDS)
-            if not self._table.ready:
-                continue
-            declared: Mapping[str, Instance] = {it.name: it for it in self._state.instances()}
-            if declared != self._saved:
-                try:
-                    await asyncio.to_thread(_write, self._path, list(declared.values()))
-                except OSError as error:
-                    LOG.warning(
-                        "the declared instances are not saved", action="known_instances", error=str(error)
-                    )
-                else:
-                    self._saved = declared
+            if self._table.ready and (changes := self._state.changes) != self._compared:
+                await self._save(self._path)
+                self._compared = changes
+
+    async def _save(self, path: Path) -> None:
+        declared: Mapping[str, Instance] = {it.name: it for it in self._state.instances()}
+        while declared != self._saved:
+            try:
+                await asyncio.to_thread(_write, path, list(declared.values()))
+                self._saved = declared
+            except OSError as error:
+                LOG.warning(
+                    "the declared instances are not saved", action="known_instances", error=str(error)
+                )
+                await self._clock.sleep(_RETRY_SECONDS)
 
 
 def exist(path: Path) -> bool:

@@ -10,7 +10,7 @@ agent is live.
 
 import asyncio
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from datetime import datetime, timedelta
 from functools import cache, partial
 
@@ -84,10 +84,10 @@ class Parking:
         if after is None or not after.is_active:
             self._parked_running.discard(record.key)
 
-    def came_back(self, place: PlaceName) -> None:
-        """Makes due what was parked because of a registry that answers again, spread over a few seconds."""
-        if tasks := self._parked.came_back(place, self._clock.now()):
-            LOG.info("parked tasks are due", action="parked_due", place=place, tasks=tasks)
+    def came_back(self, places: Collection[PlaceName]) -> None:
+        """Makes due what was parked because of registries that answer again, spread over a few seconds."""
+        if tasks := self._parked.came_back(places, self._clock.now()):
+            LOG.info("parked tasks are due", action="parked_due", places=sorted(places), tasks=tasks)
 
     def wants(self, task: Task, outcome: Outcome) -> bool:
         """Returns whether the task is to be run again later: that may help, and it is not given up yet."""

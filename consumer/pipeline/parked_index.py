@@ -92,15 +92,15 @@ class ParkedIndex:
             if parked.execution_id in execution_ids:
                 self._queue.bring_forward(parked.task_id, now)
 
-    def came_back(self, place: PlaceName, now: datetime) -> int:
-        """Makes due, spread over a few seconds, what waits for a registry that answers again; returns how much."""
-        brought = 0
+    def came_back(self, places: Collection[PlaceName], now: datetime) -> int:
+        """Makes due, spread over a few seconds, what waits for registries that answer again; returns how much."""
+        count = 0
         for parked in self:
-            if parked.not_before > now and parked.failed_at == place:
+            if parked.not_before > now and parked.failed_at in places:
                 spread = zlib.crc32(parked.task_id.encode()) % 1000 / 1000 * _SPREAD_SECONDS
                 self._queue.bring_forward(parked.task_id, now + timedelta(seconds=spread))
-                brought += 1
-        return brought
+                count += 1
+        return count
 
     def _add(self, parked: ParkedSummary) -> None:
         self._parked[parked.task_id] = parked

@@ -168,6 +168,7 @@ class Spool:
             if not self._is_sent(file, topic):
                 self._held.add(topic)
                 self._since = self._since or "before this start"
+        self._metrics.spool_bytes.set(self._size() if self._held else 0)
         self._changed.set()
 
     async def _join(self, file: SqliteLog, topic: str) -> Group:
@@ -229,8 +230,8 @@ class Spool:
             await file.close()
             self._since, self._failure = None, ""
             await asyncio.to_thread(_remove, self._path)
+            self._metrics.spool_bytes.set(0)
             LOG.info("the spool is empty: the log has all of it", action="spool_sent")
-        self._metrics.spool_bytes.set(0)
         try:
             await self._opened()
         except LogError as error:  # the next append tries it again

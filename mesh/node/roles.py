@@ -80,7 +80,7 @@ async def intake(node: Node) -> AsyncIterator[IntakeRole]:
 
 
 def _intake(node: Node, spool: Spool | None) -> Intake:
-    path = known_instances_file(node.data) if node.is_log_shared else None
+    path = known_instances_file(node.data) if spool is not None else None  # useless without a spool
     return Intake(
         log=spool or node.log,
         is_log_away=spool.is_log_away if spool is not None else lambda: False,

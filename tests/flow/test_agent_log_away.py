@@ -21,6 +21,11 @@ class Away:
         for name in calls:
             setattr(log, name, self._failing(name, getattr(log, name)))
 
+    async def was_asked(self, call: str) -> None:
+        async with asyncio.timeout(20):
+            while not self.failed[call]:
+                await asyncio.sleep(0.01)
+
     def _failing(self, name: str, real: object) -> object:
         async def call(*arguments: object) -> object:
             if self.over:
@@ -42,9 +47,7 @@ async def site(tmp_path: Path) -> AsyncIterator[Site]:
 async def test_an_agent_that_starts_while_the_log_is_away_waits_for_it(site: Site, call: str) -> None:
     away = Away(site.log, (call,))
     await site.start()
-    async with asyncio.timeout(20):
-        while not away.failed[call]:
-            await asyncio.sleep(0.01)
+    await away.was_asked(call)
     await asyncio.sleep(0.3)
     away.over = True
     image = images.image(layers=[b"x"])
@@ -57,9 +60,7 @@ async def test_an_agent_that_starts_while_the_log_is_away_waits_for_it(site: Sit
 async def test_an_agent_that_waits_for_the_log_can_be_stopped(site: Site, call: str) -> None:
     away = Away(site.log, (call,))
     await site.start()
-    async with asyncio.timeout(20):
-        while not away.failed[call]:
-            await asyncio.sleep(0.01)
+    await away.was_asked(call)
     async with asyncio.timeout(10):
         await site.stop()
     assert not away.over

@@ -78,15 +78,20 @@ async def test_a_registry_that_a_task_could_not_reach_is_failing_at_once(tmp_pat
         assert await until_place(site, "eu", "Failed: ") == {"cn": "Ready"}
 
 
+async def restart_with_quick_checks(site: Site) -> None:
+    """Checks of a registry that fails come at once, and other ones not before the test is over."""
+    site.settings = site.settings.model_copy(
+        update={"places_every": 3600.0, "failing_places_every": 0.1, "regions_every": 0.1}
+    )
+    await site.kill()
+    await site.start()
+    await until_place(site, "eu", "Ready")
+
+
 async def test_what_waits_for_a_registry_runs_soon_after_it_is_back(tmp_path: Path) -> None:
     """And not when its own wait is over, which may be in an hour."""
     async with parking(tmp_path, NEVER_DUE) as site:
-        site.settings = site.settings.model_copy(
-            update={"places_every": 3600.0, "failing_places_every": 0.1, "regions_every": 0.1}
-        )
-        await site.kill()
-        await site.start()
-        await until_place(site, "eu", "Ready")
+        await restart_with_quick_checks(site)
         await site.destination.stop()
         image = images.image(layers=[b"x"])
         await site.push("v1", image)
@@ -96,14 +101,24 @@ async def test_what_waits_for_a_registry_runs_soon_after_it_is_back(tmp_path: Pa
         assert (end.status, end.digest) == (Status.SUCCEED, image.digest)
 
 
+async def test_what_waits_runs_soon_after_a_start_of_the_agent_too(tmp_path: Path) -> None:
+    """The registry came back while no agent looked."""
+    async with parking(tmp_path, NEVER_DUE) as site:
+        await restart_with_quick_checks(site)
+        await site.destination.stop()
+        image = images.image(layers=[b"x"])
+        await site.push("v1", image)
+        await parked(site, lambda found: len(found) == 1)
+        await site.stop()
+        await site.destination.start(port=URL(site.destination.url).port or 0)
+        await site.start()
+        (end,) = await site.ends(1)
+        assert (end.status, end.digest) == (Status.SUCCEED, image.digest)
+
+
 async def test_a_proxy_that_answers_for_a_registry_makes_it_failing(tmp_path: Path) -> None:
     async with parking(tmp_path, NEVER_DUE) as site:
-        site.settings = site.settings.model_copy(
-            update={"places_every": 3600.0, "failing_places_every": 0.1, "regions_every": 0.1}
-        )
-        await site.kill()
-        await site.start()
-        await until_place(site, "eu", "Ready")
+        await restart_with_quick_checks(site)
         site.destination.faults.fail = Fail(times=10_000, path="/v2/", status=502)
         image = images.image(layers=[b"x"])
         await site.push("v1", image)

@@ -4,7 +4,6 @@ import asyncio
 import json
 import os
 import signal
-from collections.abc import Iterator
 from pathlib import Path
 from urllib.error import HTTPError
 from urllib.request import Request, urlopen
@@ -13,7 +12,7 @@ import pytest
 import yaml
 from aiokafka import AIOKafkaConsumer, TopicPartition
 
-from tests.support import kafka_broker, parts
+from tests.support import parts
 from tests.support.kafka_broker import Broker
 from tests.support.parts import Process, free_port, run_regmesh, until
 
@@ -21,15 +20,6 @@ pytestmark = [pytest.mark.real("kafka")]
 
 TOPIC = "mesh.home.events"
 REPOSITORIES = [f"team/app{number}" for number in range(4)]
-
-
-@pytest.fixture
-def broker(tmp_path: Path) -> Iterator[Broker]:
-    made = kafka_broker.start(tmp_path / "kafka")
-    try:
-        yield made
-    finally:
-        made.stop()
 
 
 class Sender:

@@ -2,7 +2,6 @@
 
 import asyncio
 import json
-from collections.abc import Iterator
 from pathlib import Path
 from urllib.request import Request, urlopen
 
@@ -10,7 +9,6 @@ import pytest
 from aiokafka.admin import AIOKafkaAdminClient
 from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
 
-from tests.support import kafka_broker
 from tests.support.fleet import fleet
 from tests.support.kafka_broker import Broker
 from tests.support.parts import run_regmesh, until
@@ -30,15 +28,6 @@ DOCUMENT = {
         }
     ],
 }  # fmt: skip
-
-
-@pytest.fixture
-def broker(tmp_path: Path) -> Iterator[Broker]:
-    made = kafka_broker.start(tmp_path / "kafka")
-    try:
-        yield made
-    finally:
-        made.stop()
 
 
 def keep_events(broker: Broker, milliseconds: int) -> None:

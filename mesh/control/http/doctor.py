@@ -72,6 +72,7 @@ class DoctorResource:
                 parked=self._parked.of_rule(None),
                 promised=self._promises.promised(),
                 unread=self._unread_events.found,
+                unread_failure=self._unread_events.failure,
             )
         )
         return answer_list([asdict(finding) for finding in found])

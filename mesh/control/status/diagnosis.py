@@ -44,6 +44,7 @@ class DiagnosisInput:
         parked: Tasks that failed for now and wait to be retried.
         promised: The freshness of rules and replicas that have a promise.
         unread: Events that Kafka deletes soon, and that agents have not read.
+        unread_failure: Why it is not known now whether there are any.
     """
 
     state: MeshState
@@ -58,6 +59,7 @@ class DiagnosisInput:
     parked: Collection[Parked] = ()
     promised: Mapping[str, Freshness] = field(default_factory=dict)
     unread: Collection[UnreadEvents] = ()
+    unread_failure: str | None = None
 
 
 def diagnose(seen: DiagnosisInput) -> list[Finding]:
@@ -180,6 +182,12 @@ def _missed_promises(seen: DiagnosisInput) -> Iterable[Finding]:
 
 
 def _unread_events(seen: DiagnosisInput) -> Iterable[Finding]:
+    if seen.unread_failure is not None:
+        yield Finding(
+            Severity.NOTE, "log",
+            f"it is not known whether events are deleted before they are read: {seen.unread_failure}",
+            "control has to read the settings of topics and the commits of the agents' groups",
+        )  # fmt: skip
     for one in seen.unread:
         days = one.kept_for.total_seconds() / 86_400
         yield Finding(

@@ -5,7 +5,7 @@ from collections.abc import Collection, Iterator
 from mesh.control.ports import ControlPorts
 from mesh.control.settings import ControlSettings
 from mesh.control.status.finding import UnreadEvents
-from mesh.errors import LogError, LogUnavailable
+from mesh.errors import LogError
 from mesh.log.port import Expiring
 from schemas import topics
 from schemas.names import Region
@@ -18,6 +18,7 @@ class UnreadEventsWatch:
         self._ports, self._interval = ports, settings.unread_events_interval
         self._in_gauges = set[tuple[Region, Region]]()
         self.found: Collection[UnreadEvents] = ()
+        self.failure: str | None = None  # why the last look did not succeed
 
     async def run(self) -> None:
         """Looks until cancelled."""
@@ -29,32 +30,37 @@ class UnreadEventsWatch:
         Raises:
             LogError: The log does not answer.
         """
-        found = [
-            one
-            for region, source in sorted(set(self._pairs()))
-            for one in await self._between(region, source)
-        ]
-        self.found = found
+        try:
+            found = await self._look()
+        except LogError as error:
+            self.failure = str(error)
+            raise
+        self.found, self.failure = found, None
         self._set_gauges(found)
 
-    async def _between(self, region: Region, source: Region) -> list[UnreadEvents]:
-        expiring = [
-            await self._expiring(topics.events_group(region, source), topics.events(source)),
-            await self._expiring(topics.bulk_group(region, source), topics.bulk(source)),
-        ]
-        some = [one for one in expiring if one is not None]
+    async def _look(self) -> list[UnreadEvents]:
+        pairs = sorted(set(self._pairs()))
+        log = self._ports.log
+        used = {name(source) for _, source in pairs for name in (topics.events, topics.bulk)}
+        missing = await log.missing(sorted(used))  # topics of a region that was declared just now
+        found = list[UnreadEvents]()
+        for region, source in pairs:
+            groups = {
+                topics.events(source): topics.events_group(region, source),
+                topics.bulk(source): topics.bulk_group(region, source),
+            }
+            expiring = [
+                await log.expiring(group, topic) for topic, group in groups.items() if topic not in missing
+            ]
+            found += self._between(region, source, [one for one in expiring if one is not None])
+        return found
+
+    @staticmethod
+    def _between(region: Region, source: Region, some: Collection[Expiring]) -> list[UnreadEvents]:
         if not some:
             return []
         kept_for = min(one.kept_for for one in some)
         return [UnreadEvents(region, source, sum(one.records for one in some), kept_for)]
-
-    async def _expiring(self, group: str, topic: str) -> Expiring | None:
-        try:
-            return await self._ports.log.expiring(group, topic)
-        except LogUnavailable:
-            raise
-        except LogError:  # a region that was declared just now has no topics yet
-            return None
 
     def _pairs(self) -> Iterator[tuple[Region, Region]]:
         state = self._ports.state

@@ -133,7 +133,7 @@ async def test_what_waits_for_a_registry_is_due_when_it_is_back() -> None:
         task.destination_place for task in parking._parked if task.unpacked().repository.startswith("dead/")
     }
     assert due(parking, CLOCK.now()) == []
-    parking.came_back(dead)
+    parking.came_back({dead})
     found = due(parking, CLOCK.now() + timedelta(seconds=4))
     assert sorted(found) == ["dead/app-0", "dead/app-1", "dead/app-2"]
 

@@ -141,9 +141,12 @@ async def test_what_one_process_kept_the_next_one_sends(tmp_path: Path) -> None:
     async with opened(log, tmp_path) as spool:
         await spool.append([event("a", 1), event("b", 2)])
     log.away = False
-    async with opened(log, tmp_path) as spool:
+    async with opened(log, tmp_path, run=False) as spool:
         assert spool.is_log_away()
+        assert spool._metrics.spool_bytes._value.get() > 0
+        running = asyncio.create_task(spool.run())
         await emptied(spool)
+        running.cancel()
     assert sorted(log.of()) == [("a", b"1"), ("b", b"2")]
 
 

@@ -290,3 +290,14 @@ def test_events_that_are_deleted_soon_and_not_read_are_a_problem_of_the_region()
         "its agents have not read 12 events of cn that are older than 7 days; Kafka deletes them after 14 days"
     )
     assert "mesh.cn.events" in found.advice
+
+
+def test_a_look_for_unread_events_that_failed_is_a_note():
+    state = state_of(MESH)
+    seen = DiagnosisInput(
+        state=state, now=NOW, agents=[heartbeat(state)], dead_letters={}, failed={}, held={},
+        unread_failure="Kafka refused",
+    )  # fmt: skip
+    (found,) = diagnose(seen)
+    assert (found.severity, found.about) == (Severity.NOTE, "log")
+    assert "Kafka refused" in found.message

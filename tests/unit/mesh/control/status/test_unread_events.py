@@ -2,6 +2,7 @@
 
 from datetime import timedelta
 
+import pytest
 from prometheus_client import CollectorRegistry
 
 from mesh.clock import SystemClock
@@ -19,6 +20,9 @@ KEPT = timedelta(days=14)
 class Log:
     def __init__(self, answers):
         self.answers, self.asked = answers, []
+
+    async def missing(self, names):
+        return [name for name in names if self.answers.get(name) == "missing"]
 
     async def expiring(self, group, topic):
         self.asked.append((group, topic))
@@ -70,7 +74,20 @@ async def test_what_is_found_is_shown_until_it_is_read():
 
 
 async def test_a_topic_that_does_not_exist_yet_is_no_finding():
-    log = Log({"mesh.cn.events": LogError("topic mesh.cn.events does not exist")})
+    log = Log({"mesh.cn.events": "missing"})
     watching, _ = watch(log)
     await watching.look()
     assert list(watching.found) == []
+    assert [topic for _, topic in log.asked] == ["mesh.cn.bulk"]
+    assert watching.failure is None
+
+
+async def test_what_kafka_does_not_let_control_read_is_not_taken_for_good_news():
+    log = Log({"mesh.cn.events": LogError("read the commits of a group: Kafka refused")})
+    watching, _ = watch(log)
+    with pytest.raises(LogError):
+        await watching.look()
+    assert watching.failure == "read the commits of a group: Kafka refused"
+    log.answers.clear()
+    await watching.look()
+    assert watching.failure is None

@@ -65,6 +65,9 @@ class ReadWindow(Settings):
     poll: float = Field(0.5, gt=0)
     """Longest wait of one read for new records, in seconds."""
 
+    poll_while_idle: float = Field(5.0, gt=0)
+    """The same while nothing is unfinished, in seconds; a new record ends the wait at once."""
+
     poll_while_holding: float = Field(0.02, gt=0)
     """The same while records that were read wait for a free place or for newer rules, in seconds."""
 

@@ -7,7 +7,7 @@ of each partition. A task that blocks a full window is parked while it runs, and
 
 import asyncio
 from collections import Counter, deque
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 
@@ -79,7 +79,7 @@ class Consume:
         )
         while not stopping.is_set():
             try:
-                await self._read_once()
+                await self._read_once(stopping)
                 retry.reset()
             except LogError as error:  # this region's log only; the agent has others
                 await retry.wait(error)
@@ -100,10 +100,9 @@ class Consume:
         """Leaves the group, so that other members take over at once."""
         await self._group.close()
 
-    async def _read_once(self) -> None:
+    async def _read_once(self, stopping: asyncio.Event) -> None:
         await self._report_gaps()
-        timeout = self._window.poll_while_holding if self._held else self._window.poll
-        records = await self._group.read(max_records=self._window.records_per_partition, timeout=timeout)
+        records = await self._read(stopping)
         for partition in self._group.revoked():
             self._forget(partition)
         for record in records:
@@ -114,6 +113,21 @@ class Consume:
             await self._unblock(partition, offset)
         if self._since_commit >= self._window.commit_after or self._commit_is_due():
             await self._commit()
+
+    async def _read(self, stopping: asyncio.Event) -> Sequence[Record]:
+        """Reads what there is, or waits for it: long while there is nothing else to do, but not when it is stopped."""
+        read = partial(self._group.read, max_records=self._window.records_per_partition)
+        if self._held or not self._offsets.is_idle or self._gaps:
+            return await read(timeout=self._window.poll_while_holding if self._held else self._window.poll)
+        reading = asyncio.ensure_future(read(timeout=self._window.poll_while_idle))
+        stop = asyncio.ensure_future(stopping.wait())
+        try:
+            await asyncio.wait([reading, stop], return_when=asyncio.FIRST_COMPLETED)
+            return reading.result() if reading.done() else ()
+        finally:
+            for task in (reading, stop):
+                task.cancel()
+            await asyncio.wait([reading, stop])
 
     def _forget(self, partition: Partition) -> None:
         self._offsets.forget(partition)

@@ -32,6 +32,11 @@ class Offsets:
         """Returns the number of records of the partition that are not in its finished prefix."""
         return len(self._open.get(partition, ()))
 
+    @property
+    def is_idle(self) -> bool:
+        """Whether no record is unfinished, and nothing is to be committed."""
+        return not any(self._open.values()) and not self._finished
+
     def blocking_heads(self, window: int) -> Iterator[tuple[Partition, int]]:
         """Yields the first unfinished record of each partition whose window is nearly full of finished ones."""
         for partition, records in self._open.items():

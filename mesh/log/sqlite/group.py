@@ -11,7 +11,7 @@ from mesh.log.sqlite.statements import StoredPartition
 from mesh.log.sqlite.store import Store
 
 _SESSION_TIMEOUT = 60.0  # seconds without a read after which a member's partitions go to the others
-_CHECK_INTERVAL = 1.0  # seconds between two checks of a waiting member for sessions that timed out
+_CHECK_INTERVAL = 10.0  # seconds between two checks of a waiting member for sessions that timed out
 
 
 class Membership:

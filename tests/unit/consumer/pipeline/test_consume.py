@@ -216,3 +216,25 @@ async def test_truncated_records_are_reported_once_and_those_that_are_left_are_r
     await until(lambda: len(reading.started) == 2)
     assert [position for position, _ in reading.sent_to_dlq] == [f"{EVENTS}[3]@7"]
     assert "deleted before they were read" in reading.sent_to_dlq[0][1]
+
+
+async def test_a_region_without_events_is_asked_for_some_rarely_and_is_left_at_once(reading: Reading) -> None:
+    """An agent follows each region that its rules copy from, and most of these are idle most of the time."""
+    group = await reading.log.group("agents", [EVENTS])
+    real, waits = group.read, list[float]()
+
+    async def read(*, max_records: int, timeout: float) -> Any:
+        waits.append(timeout)
+        return await real(max_records=max_records, timeout=timeout)
+
+    group.read = read  # type: ignore[method-assign]
+    reading.start(group)
+    await until(lambda: waits == [WINDOW.poll_while_idle])
+    await reading.push(1)
+    await until(lambda: len(reading.started) == 1)
+    assert waits[:2] == [WINDOW.poll_while_idle, WINDOW.poll]  # the record ended the wait; its task runs
+    reading.go["eu"].set()
+    await until(lambda: waits[-1] == WINDOW.poll_while_idle)
+    assert sum((await group.lag()).values()) == 0  # committed before the long wait
+    reading.stopping.set()
+    await asyncio.wait_for(*reading.running, WINDOW.poll_while_idle / 2)

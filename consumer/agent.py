@@ -51,13 +51,13 @@ class Agent:
         self._ports, self._settings = ports, settings
         self._state, self._places, self._clock = ports.state, ports.places, ports.clock
         region, dlq = ports.region, self._send_to_dlq
-        status, self._stops = RegionStatus(), Stops()
+        status, self._stops = RegionStatus(lambda: self._statuses.log_time()), Stops()  # noqa: PLW0108 - it is made below
         self._parking = Parking(ports, status=status, stops=self._stops, policy=settings.parking)
         self._statuses = ports.table(topics.status(region), status.apply, dlq)
         self._parked = ports.table(topics.retry(region), self._parking.apply, dlq)
         self._commands = ports.table(topics.COMMANDS, lambda it: self._stops.apply(it.value), _ignore)
         self._transfers = Transfers(
-            ports, settings.transfers, access, agents_here=lambda: len(status.live_agents(ports.clock.now())),
+            ports, settings.transfers, access, agents_here=lambda: len(status.live_agents()),
             unreadable=_ignore,
         )  # fmt: skip
         self._owners = TagOwners(ports, unreadable=_ignore)

@@ -11,7 +11,7 @@ agent is live.
 import asyncio
 from collections import Counter
 from collections.abc import Collection, Iterator
-from datetime import datetime, timedelta
+from datetime import timedelta
 from functools import cache, partial
 
 import structlog
@@ -55,8 +55,7 @@ class Parking:
 
     def own(self) -> Iterator[ParkedSummary]:
         """Yields those that this agent will run again."""
-        now = self._clock.now()
-        owns = cache(lambda agent: self._owns_tasks_of(agent, now))
+        owns = cache(self._owns_tasks_of)
         return (it for it in self._parked if not it.is_look and owns(it.agent))
 
     def get(self, task_id: str) -> Parked | None:
@@ -207,7 +206,7 @@ class Parking:
             self._parked.stop(self._stops.after(self._stops_known), now)
             self._stops_known = known
         for (destination, agent), keys in self._parked.due(now):
-            if not self._owns_tasks_of(agent, now):
+            if not self._owns_tasks_of(agent):
                 continue
             while self._requeued_for[destination] < self._policy.due_per_destination:
                 if (key := next(keys, None)) is None:
@@ -222,12 +221,12 @@ class Parking:
         """Whether a live agent still runs it or has it in a lane."""
         if parked.agent == self._agent:
             return parked.task_id in self._parked_running
-        return parked.is_active and parked.agent in self._status.live_agents(self._clock.now())
+        return parked.is_active and parked.agent in self._status.live_agents()
 
-    def _owns_tasks_of(self, agent: str, now: datetime) -> bool:
+    def _owns_tasks_of(self, agent: str) -> bool:
         if agent == self._agent:
             return True
-        live = self._status.live_agents(now)
+        live = self._status.live_agents()
         return agent not in live and self._agent == min(live | {self._agent})
 
     async def _requeue(self, parked: Parked, lanes: Lanes) -> None:

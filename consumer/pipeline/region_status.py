@@ -5,6 +5,7 @@ delivered again after a crash and its digest is at the destination already, the 
 the task has succeeded, and its webhook has to say so, instead of having been skipped.
 """
 
+from collections.abc import Callable
 from datetime import datetime
 
 from mesh.log.port import Record
@@ -15,7 +16,9 @@ from schemas.completions import AGENT_LIVES_FOR, Heartbeat, Operation, Progress
 class RegionStatus:
     """Built from a table of `mesh.<region>.status`."""
 
-    def __init__(self) -> None:
+    def __init__(self, log_time: Callable[[], datetime]) -> None:
+        """`log_time` is the clock that live agents are judged by, as `Table.log_time` of the same table."""
+        self._log_time = log_time
         self._heartbeats: dict[str, datetime] = {}
         self._in_progress: dict[str, Operation] = {}
 
@@ -29,13 +32,15 @@ class RegionStatus:
             self._heartbeats.pop(record.key, None)
             self._in_progress.pop(record.key, None)
         elif (kind := codec.kind_of(record.value)) == Heartbeat.kind:
-            self._heartbeats[record.key] = codec.decode(record.value, Heartbeat).time
+            codec.decode(record.value, Heartbeat)
+            self._heartbeats[record.key] = record.written_at
         elif kind == Progress.kind:
             self._in_progress[record.key] = codec.decode(record.value, Progress).operation
 
-    def live_agents(self, now: datetime) -> set[str]:
+    def live_agents(self) -> set[str]:
         """Returns the names of the agents whose last heartbeat is recent."""
-        return {name for name, time in self._heartbeats.items() if time > now - AGENT_LIVES_FOR}
+        oldest = self._log_time() - AGENT_LIVES_FOR
+        return {name for name, written_at in self._heartbeats.items() if written_at > oldest}
 
     def operation_in_progress(self, task_id: str) -> Operation | None:
         """Returns what the task is marked as doing, by whichever agent; None when it is not in progress."""

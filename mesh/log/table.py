@@ -8,6 +8,7 @@ import asyncio
 import random as randomness
 from collections.abc import Awaitable, Callable, Mapping
 from contextlib import aclosing
+from datetime import datetime, timedelta
 
 from pydantic import ValidationError
 
@@ -43,6 +44,7 @@ class Table:
         self._clock = clock or SystemClock()
         self._random = random
         self._positions: Mapping[int, int] = {}
+        self._newest: tuple[datetime, float] | None = None  # when a record was written, and read by our clock
         self._waiting: list[tuple[Mapping[int, int], asyncio.Future[None]]] = []
         self._asking: list[asyncio.Future[None]] = []  # for the next barrier
         self._asked = asyncio.Event()
@@ -51,6 +53,17 @@ class Table:
     def rev(self) -> int:
         """Returns the offset up to which partition 0 is applied, holes included; -1 before any."""
         return self._positions.get(0, 0) - 1
+
+    def log_time(self) -> datetime:
+        """Returns the present time by the clock of the log, which stamps every record; the clocks of others may differ.
+
+        It is known from the newest record that arrived while the table was followed, and is this machine's time before
+        there is one.
+        """
+        if self._newest is None:
+            return self._clock.now()
+        written_at, read_at = self._newest
+        return written_at + timedelta(seconds=self._clock.monotonic() - read_at)
 
     async def run(self) -> None:
         """Follows the topic until cancelled, also while the log is unavailable.
@@ -103,6 +116,8 @@ class Table:
                 self._apply(record)
             except (DecodeError, ValidationError) as error:
                 await self._unreadable(record, _reason(error))
+        if self.ready and batch.records:
+            self._newest = batch.records[-1].written_at, self._clock.monotonic()
         self._positions = batch.positions
         self._release()
 

@@ -32,6 +32,7 @@ class Peers:
         self._live_regions_gauge = ports.metrics.awake_regions.labels(ports.region)
         self._followed: set[Region] = set()
         self._agents: dict[Region, dict[str, tuple[datetime, str | None]]] = {}  # last heartbeat, relay URL
+        self._tables: dict[Region, Table] = {}
 
     async def run(self) -> None:
         """Follows the status topic of each related region, also of those declared later."""
@@ -54,7 +55,9 @@ class Peers:
         return sorted(found, key=lambda url: spread(digest, url))
 
     def _live_agents(self, region: Region) -> dict[str, str | None]:
-        oldest = self._clock.now() - AGENT_LIVES_FOR
+        if region not in self._tables:
+            return {}
+        oldest = self._tables[region].log_time() - AGENT_LIVES_FOR
         return {
             agent: relay for agent, (time, relay) in self._agents.get(region, {}).items() if time > oldest
         }
@@ -79,6 +82,7 @@ class Peers:
                 agents.pop(record.key, None)
             elif codec.kind_of(record.value) == Heartbeat.kind:
                 beat = codec.decode(record.value, Heartbeat)
-                agents[record.key] = beat.time, beat.relay
+                agents[record.key] = record.written_at, beat.relay
 
-        return self._ports.table(topics.status(region), apply, self._unreadable)
+        table = self._tables[region] = self._ports.table(topics.status(region), apply, self._unreadable)
+        return table

@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Callable
+from datetime import datetime
 from typing import Generic, TypeVar
 
 import structlog
@@ -65,6 +66,10 @@ class RegionTables(Generic[S]):
     def is_read(self, region: Region) -> bool:
         """Checks whether the region's topic was read to its end once."""
         return region in self._tables and self._tables[region].ready
+
+    def log_time(self, region: Region) -> datetime:
+        """Returns the present time by the clock of the log, see `Table.log_time`."""
+        return self._tables[region].log_time()
 
     async def wait_for(self, region: Region, offset: int) -> None:
         """Returns when the record at `offset` is in the region's state. It may wait for ever: use a time-out."""

@@ -30,22 +30,33 @@ _CHUNK = 500  # tombstones of one append
 @dataclass(slots=True)
 class _RegionStatus:
     reports: dict[str, _Report] = field(default_factory=dict)  # by record key
-    last_stopped: Heartbeat | None = None  # the last heartbeat of the agent that stopped last
+    written_at: dict[str, datetime] = field(default_factory=dict)  # by the log's clock
+    last_stopped: tuple[datetime, Heartbeat] | None = (
+        None  # the last heartbeat of the agent that stopped last
+    )
 
     def apply(self, record: Record) -> None:
         if record.value is None:
             removed = self.reports.pop(record.key, None)
+            written_at = self.written_at.pop(record.key, record.written_at)
             if isinstance(removed, Heartbeat) and (
-                self.last_stopped is None or removed.time >= self.last_stopped.time
+                self.last_stopped is None or written_at >= self.last_stopped[0]
             ):
-                self.last_stopped = removed
+                self.last_stopped = written_at, removed
             return
         self.reports[record.key] = _decoded(record.value)
+        self.written_at[record.key] = record.written_at
+
+    def heartbeats(self) -> list[tuple[datetime, Heartbeat]]:
+        """Returns the last heartbeat of each agent that has not stopped, and when it was written."""
+        return [
+            (self.written_at[key], one) for key, one in self.reports.items() if isinstance(one, Heartbeat)
+        ]
 
     def keys_before(self, oldest: datetime) -> list[str]:
         """Returns the keys of the reports that were written before a time, but of the last processes of registries."""
         kept = {one.key for processes in self.processes().values() for one in processes[-_KEPT_PROCESSES:]}
-        return [key for key, one in self.reports.items() if one.time < oldest and key not in kept]
+        return [key for key, time in self.written_at.items() if time < oldest and key not in kept]
 
     def processes(self) -> dict[str, list[RegistryProcess]]:
         """Returns the processes of registries that sent notifications, by instance, the newest last."""
@@ -60,7 +71,7 @@ class LiveStatus:
     """A view of the status topics. It hides the tasks of silent agents, which other agents start again."""
 
     def __init__(self, ports: ControlPorts, settings: ControlSettings) -> None:
-        self._ports, self._clock, self._metrics = ports, ports.clock, ports.metrics
+        self._ports, self._metrics = ports, ports.metrics
         self._silent_retention = timedelta(seconds=settings.silent_agent_retention)
         self._regions = RegionTables(
             "status", topic_of=topics.status, new_state=_RegionStatus, apply=_RegionStatus.apply, ports=ports,
@@ -84,8 +95,8 @@ class LiveStatus:
         Raises:
             LogError: The log did not accept them.
         """
-        oldest = self._clock.now() - self._silent_retention
         for region, status in list(self._regions.states.items()):
+            oldest = self._regions.log_time(region) - self._silent_retention
             keys = status.keys_before(oldest) if self._regions.is_read(region) else []
             for at in range(0, len(keys), _CHUNK):
                 some = keys[at : at + _CHUNK]
@@ -97,8 +108,7 @@ class LiveStatus:
 
     def agents(self) -> list[Heartbeat]:
         """Returns the last heartbeat of each live agent."""
-        oldest = self._clock.now() - AGENT_LIVES_FOR
-        return [one for one in self._reports() if isinstance(one, Heartbeat) and one.time > oldest]
+        return [one for region in self._regions.states for one in self._live_agents(region)]
 
     def is_read(self, region: Region) -> bool:
         """Checks whether the region's status was read to its end; before that, live agents may be missing."""
@@ -109,15 +119,16 @@ class LiveStatus:
 
         Without a live agent it returns the last heartbeats of those that were live last.
         """
-        live_agents = [one for one in self.agents() if one.region == region]
-        if live_agents:
+        if region not in self._regions.states:
+            return False, []
+        if live_agents := self._live_agents(region):
             return True, live_agents
-        status = self._regions.states.get(region, _RegionStatus())
-        known = [one for one in status.reports.values() if isinstance(one, Heartbeat)]
+        status = self._regions.states[region]
+        known = status.heartbeats()
         if status.last_stopped is not None:
             known.append(status.last_stopped)
-        newest = max((one.time for one in known), default=None)
-        return False, [one for one in known if newest is not None and one.time > newest - AGENT_LIVES_FOR]
+        newest = max((written_at for written_at, _ in known), default=None)
+        return False, [one for at, one in known if newest is not None and at > newest - AGENT_LIVES_FOR]
 
     def tasks(self) -> list[Progress]:
         """Returns the tasks in progress of live agents."""
@@ -155,6 +166,10 @@ class LiveStatus:
 
     def _count_unreadable(self, record: Record) -> None:
         self._metrics.dead_letters.labels(record.partition.topic).inc()
+
+    def _live_agents(self, region: Region) -> list[Heartbeat]:
+        oldest = self._regions.log_time(region) - AGENT_LIVES_FOR
+        return [one for written_at, one in self._regions.states[region].heartbeats() if written_at > oldest]
 
     def _reports(self) -> Iterator[_Report]:
         for status in self._regions.states.values():

@@ -101,7 +101,9 @@ def parking_of(state: MeshState) -> Parking:
         agent="agent", region=FRANKFURT, log=unused, state=state, rules=unused, places=unused, clock=CLOCK,
         metrics=Metrics(CollectorRegistry()), random=lambda: 0.5,
     )  # fmt: skip
-    return Parking(ports, status=RegionStatus(), stops=Stops(), policy=ParkingPolicy(check_every=0.01))
+    return Parking(
+        ports, status=RegionStatus(CLOCK.now), stops=Stops(), policy=ParkingPolicy(check_every=0.01)
+    )
 
 
 async def test_however_much_is_due_for_a_dead_destination_the_others_have_their_turn() -> None:

@@ -3,7 +3,7 @@
 import asyncio
 from collections.abc import AsyncGenerator, Mapping, Sequence
 from contextlib import aclosing, asynccontextmanager
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 
 import pytest
 from pydantic import BaseModel
@@ -218,3 +218,19 @@ async def test_a_dead_letter_that_cannot_be_written_is_written_again(log):
         await put(log, 1)  # a number is no shape
         await table.caught_up()
     assert attempts == [0, 0, 0]
+
+
+async def test_the_time_of_the_log_is_that_of_the_newest_record_and_goes_on(log):
+    """The table's own clock is of January; the log stamps records with the real time."""
+    clock = ManualClock(datetime(2026, 1, 1, tzinfo=UTC))
+    table = Table(log, STATUS, lambda record: None, unreadable=ignored, clock=clock)
+    await put(log, 1)
+    async with running(table):
+        await until_ready(table)
+        assert table.log_time() == clock.now()  # the record may be old: nobody was here when it was written
+        await put(log, 2)
+        await table.caught_up()
+        found = table.log_time()
+        assert abs(datetime.now(UTC) - found) < timedelta(minutes=1)
+        await clock.sleep(40)
+        assert table.log_time() == found + timedelta(seconds=40)

@@ -133,7 +133,8 @@ class Reconcile:
             start = codec.decode(record.value or b"", ExecutionStart)
         except codec.DecodeError:
             return  # control sends it to the dead-letter queue
-        await self._table.wait_for(start.rules_rev)
+        # The command's own revision is older than the command; it may be on no log any more, after a loss of the state.
+        await until_log_available(self._table.caught_up, self._clock)
         total, error = await self._list(start)
         now = self._clock.now()
         listed = ExecutionListed(

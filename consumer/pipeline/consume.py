@@ -8,13 +8,13 @@ of each partition. A task that blocks a full window is parked while it runs, and
 import asyncio
 from collections import Counter, deque
 from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import dataclass
 from functools import partial
 
 import structlog
 
 from consumer.pipeline.lanes import Entry, Lanes
 from consumer.pipeline.match import match, match_prefetch
+from consumer.pipeline.newer_rules import NewerRules
 from consumer.pipeline.offsets import Offsets
 from consumer.ports import AgentPorts
 from consumer.progress import TaskRun
@@ -31,15 +31,6 @@ from schemas.names import Region
 LOG = structlog.get_logger()
 
 _LOG_BACKOFF = Backoff(first=0.2, longest=2.0)  # short, as a stopping agent waits for it too
-
-
-@dataclass(slots=True)
-class _Held:
-    """Records of one partition that were read and may not start yet."""
-
-    records: deque[Record]
-    waiting_since: float | None = None  # for newer rules
-    alarmed: bool = False
 
 
 class Consume:
@@ -62,7 +53,8 @@ class Consume:
         self._park_running, self._send_to_dlq = park_running, send_to_dlq
         self._clock, self._window = ports.clock, window
         self._offsets = Offsets()
-        self._held: dict[Partition, _Held] = {}
+        self._held: dict[Partition, deque[Record]] = {}  # that were read and may not start yet
+        self._newer_rules = NewerRules(ports, source_region, window.alarm_after)
         self._entries: dict[tuple[Partition, int], list[Entry]] = {}  # of records that are not finished
         self._revocations: Counter[Partition] = (
             Counter()
@@ -106,7 +98,7 @@ class Consume:
         for partition in self._group.revoked():
             self._forget(partition)
         for record in records:
-            self._held.setdefault(record.partition, _Held(deque())).records.append(record)
+            self._held.setdefault(record.partition, deque()).append(record)
         for partition, held in list(self._held.items()):
             await self._start_held(partition, held)
         for partition, offset in list(self._offsets.blocking_heads(self._window.records_per_partition)):
@@ -133,6 +125,7 @@ class Consume:
         self._offsets.forget(partition)
         self._revocations[partition] += 1
         self._held.pop(partition, None)
+        self._newer_rules.forget(partition)
         self._entries = {at: entries for at, entries in self._entries.items() if at[0] != partition}
         self._group.resume([partition])  # a pause would outlive the revocation
 
@@ -143,18 +136,18 @@ class Consume:
             await self._send_to_dlq(*truncation_record(partition, offset, self._clock))
             del self._gaps[partition]
 
-    async def _start_held(self, partition: Partition, held: _Held) -> None:
-        while held.records and self._has_room(partition):
-            record = held.records[0]
+    async def _start_held(self, partition: Partition, held: deque[Record]) -> None:
+        while held and self._has_room(partition):
+            record = held[0]
             event = await self._decode(record)
-            if event is not None and not self._rules_are_as_new_as(event, held):
+            if event is not None and not await self._newer_rules.are_here(event, partition):
                 break
-            held.records.popleft()
+            held.popleft()
             self._offsets.start(partition, record.offset)
             finish = partial(self._finish, partition, record.offset, self._revocations[partition])
             if entries := self._start(event, finish):
                 self._entries[partition, record.offset] = entries
-        if held.records:
+        if held:
             self._group.pause([partition])
         else:
             del self._held[partition]
@@ -175,24 +168,6 @@ class Consume:
             await self._send_to_dlq(record, reason)
             return None
         return event
-
-    def _rules_are_as_new_as(self, event: Event, held: _Held) -> bool:
-        """Whether the agent's rules are at least as new as those that the event's intake knew."""
-        waits = self._ports.metrics.waiting_for_rules.labels(self._source_region)
-        if self._ports.rules.rev >= event.rules_rev:
-            held.waiting_since, held.alarmed = None, False
-            waits.set(0)
-            return True
-        now = self._clock.monotonic()
-        held.waiting_since = now if held.waiting_since is None else held.waiting_since
-        if now - held.waiting_since > self._window.alarm_after and not held.alarmed:
-            held.alarmed = True
-            LOG.error(
-                "events wait for rules that this agent does not receive", action="waiting_for_rules",
-                needs=event.rules_rev, has=self._ports.rules.rev, source_region=self._source_region,
-            )  # fmt: skip
-        waits.set(1)
-        return False
 
     def _start(self, event: Event | None, finish: Callable[[], None]) -> list[Entry]:
         """Puts the event's tasks into their lanes; the record is finished when the last of them is."""

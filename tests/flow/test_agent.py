@@ -17,7 +17,7 @@ from consumer.image.plan import Image, Plan
 from consumer.places import Places
 from consumer.ports import AgentPorts
 from consumer.progress import TaskRun
-from consumer.settings import AgentSettings, ParkingPolicy, TaskRetries, TransferLimits
+from consumer.settings import AgentSettings, ParkingPolicy, ReadWindow, TaskRetries, TransferLimits
 from mesh.clock import SystemClock
 from mesh.errors import LogError
 from mesh.log.port import Append, Log, Record
@@ -464,6 +464,22 @@ async def test_the_fence_holds_an_event_until_the_rules_are_as_new(site: Site) -
     assert made == rev + 1
     (end,) = await site.ends(1)
     assert (end.status, end.repository, end.rules_rev) == (Status.SUCCEED, "new/app", made)
+
+
+async def test_events_that_need_rules_which_the_log_does_not_have_are_matched_by_those_it_has(
+    site: Site,
+) -> None:
+    """The declared state was lost, or restored from an older copy: its revisions start lower again."""
+    site.settings = QUICK.model_copy(update={"window": ReadWindow(poll=0.02, alarm_after=0.5)})
+    await site.kill()
+    await site.start()
+    await site.declare("rule", "release", source="cn", destination="eu")
+    image, repositories = images.image(layers=[b"restored"]), [Repository(f"new/app-{n}") for n in range(8)]
+    for repository in repositories:
+        await site.push("v1", image, repository=repository, notify=False)
+        await site.event("v1", image.digest, repository=repository, rules_rev=1_000_000)
+    ends = await site.ends(len(repositories))
+    assert {(end.status, end.repository) for end in ends} == {(Status.SUCCEED, name) for name in repositories}
 
 
 @pytest.mark.parametrize(

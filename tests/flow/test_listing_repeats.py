@@ -97,3 +97,14 @@ async def test_what_a_command_names_twice_is_listed_once(tmp_path: Path) -> None
         )  # fmt: skip
         await site.log.append([Append(topics.COMMANDS, start.key, codec.encode(start))])
         assert await _total(site, "twice") == 1
+
+
+async def test_a_command_of_a_revision_that_the_log_does_not_have_is_carried_out(tmp_path: Path) -> None:
+    """The declared state was lost, or restored from an older copy, and the command is from before that."""
+    async with _mesh(tmp_path) as site:
+        start = ExecutionStart(
+            id="start", time=NOW, execution_id="lost", region=Region("beijing"), rule=PlaceName("release-to-eu"),
+            source=ObjectName("game-cn"), trigger="manual", rules_rev=1_000_000,
+        )  # fmt: skip
+        await site.log.append([Append(topics.COMMANDS, start.key, codec.encode(start))])
+        assert await _total(site, "lost") == 2

@@ -4,28 +4,33 @@ from contextlib import aclosing
 from datetime import timedelta
 from pathlib import Path
 
-from mesh.clock import SystemClock
 from mesh.log.port import Append
 from schemas import topics
 from schemas.codec import encode
 from schemas.completions import Heartbeat
 from schemas.names import Region
 from tests.support.control_site import MESH, control_site, until
+from tests.support.shifted_clock import ShiftedClock
 
 
 async def test_agents_that_died_long_ago_are_remembered_no_more(tmp_path: Path) -> None:
     """Each start of an agent is one of its own, and one that is killed says no last word."""
-    now = SystemClock().now()
-    region = Region("frankfurt")
+    region, clock = Region("frankfurt"), ShiftedClock()
 
-    def beat(agent: str, ago: timedelta) -> Append:
-        found = Heartbeat(id=agent, time=now - ago, agent=agent, region=region, rules_rev=1, running=0)
-        return Append(topics.status(region), found.key, encode(found))
+    async with control_site(tmp_path, clock=clock) as site:
 
-    async with control_site(tmp_path) as site:
+        async def beat(*agents: str, ago: timedelta) -> None:
+            clock.ahead = -ago
+            found = [
+                Heartbeat(id=agent, time=clock.now(), agent=agent, region=region, rules_rev=1, running=0)
+                for agent in agents
+            ]
+            await site.log.append([Append(topics.status(region), one.key, encode(one)) for one in found])
+
         await site.control.apply(MESH)
-        died = [beat(f"killed-{number}", timedelta(days=2)) for number in range(30)]
-        await site.log.append([*died, beat("yesterday", timedelta(hours=20)), beat("lives", timedelta())])
+        await beat(*(f"killed-{number}" for number in range(30)), ago=timedelta(days=2))
+        await beat("yesterday", ago=timedelta(hours=20))
+        await beat("lives", ago=timedelta())
 
         async def is_seen() -> bool:
             _, answer = await site.call("GET", "/api/v1/agents")

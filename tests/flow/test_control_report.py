@@ -1,6 +1,7 @@
 """Completions from the log of every region into the sync log, through trouble and back."""
 
 import asyncio
+from datetime import timedelta
 from pathlib import Path
 
 from mesh.log.port import Append
@@ -11,6 +12,7 @@ from schemas.dead_letters import DeadLetter
 from schemas.envelope import make_id
 from schemas.names import Region
 from tests.support.control_site import MESH, Site, completion, control_site, until
+from tests.support.shifted_clock import ShiftedClock
 
 FRANKFURT = Region("frankfurt")
 
@@ -151,16 +153,15 @@ async def test_what_runs_is_reported_while_its_agent_lives(tmp_path: Path):
 
 
 async def test_an_agent_that_fell_silent_is_not_reported(tmp_path: Path):
-    async with control_site(tmp_path) as site:
+    clock = ShiftedClock()
+    async with control_site(tmp_path, clock=clock) as site:
         await site.control.apply(MESH)
-        await site.log.append([heartbeat(site, "new")])
-        stale = Heartbeat(
-            id="x", time=completion().time, agent="old", region=FRANKFURT, rules_rev=1, running=1
-        )
-        bad = Append(topics.status(FRANKFURT), "bad", b"{")
+        clock.ahead = -timedelta(minutes=1)
         await site.log.append(
-            [Append(topics.status(FRANKFURT), "old", encode(stale)), bad, progress(1, "old")]
+            [heartbeat(site, "old"), Append(topics.status(FRANKFURT), "bad", b"{"), progress(1, "old")]
         )
+        clock.ahead = timedelta()
+        await site.log.append([heartbeat(site, "new")])
         await site.log.append([progress(2, "new")])
         await until(lambda: _running(site, ["task-0002"]))
         assert await agents(site) == ["new"]

@@ -19,19 +19,10 @@ from schemas import codec, topics
 from schemas.completions import AGENT_LIVES_FOR, Heartbeat
 from schemas.names import Region
 from tests.support.manual_clock import ManualClock
+from tests.support.shifted_clock import ShiftedClock
 from tests.unit.mesh.control.status.test_diagnosis import MESH, state_of
 
 HERE = Region("cn")
-
-
-class ShiftedClock(SystemClock):
-    """The clock of a machine that is wrong by some minutes."""
-
-    def __init__(self, by: timedelta) -> None:
-        self.by = by
-
-    def now(self) -> datetime:
-        return super().now() + self.by
 
 
 async def until(look: Callable[[], bool]) -> None:

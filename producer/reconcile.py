@@ -21,6 +21,7 @@ from mesh.registry.port import Endpoint
 from mesh.retry import Backoff, RetryLoop, until_log_available
 from mesh.rules.state import MeshState
 from mesh.rules.stops import Stops
+from producer.baseline import is_new, note_of, read_known_tags
 from producer.listing import Found, Listing
 from producer.settings import ProducerSettings
 from schemas import codec, topics
@@ -31,6 +32,8 @@ from schemas.executions import ExecutionListed, ExecutionStart
 from schemas.topology import Place
 
 LOG = structlog.get_logger()
+
+RecordOf = Callable[[Found], Append | None]
 
 GROUP = "producer.reconcile"
 _LOG_BACKOFF = Backoff(first=0.5, longest=5.0)
@@ -164,13 +167,29 @@ class Reconcile:
         try:
             if start.operation == "delete":
                 return await self._publish_deletions(start, source), None
-            total = await self._publish(listing, start, source)
+            record_of = await self._record_of(listing, start, source)
+            total = await self._publish(listing, start, record_of)
         finally:
             await endpoint.close()
-        return total, _combined(listing.errors)
+        return 0 if start.operation == "baseline" else total, _combined(listing.errors)
 
-    async def _publish(self, listing: Listing, start: ExecutionStart, source: Place) -> int:
-        """Publishes what the listing finds and returns how many events that is. Ends early when it is stopped.
+    async def _record_of(self, listing: Listing, start: ExecutionStart, source: Place) -> RecordOf:
+        """Returns what makes the record of a tag that the listing finds; None for one that needs none."""
+
+        def event_of(found: Found) -> Append:
+            event = self._event(found, start, source)
+            return Append(topics.bulk(source.region), event.key, codec.encode(event))
+
+        if start.operation not in ("baseline", "compare"):
+            return event_of
+        wants = listing.compiled.wants_repository
+        known = await until_log_available(lambda: read_known_tags(self._log, source, wants), self._clock)
+        if start.operation == "baseline":
+            return lambda found: note_of(found, known, start, source)
+        return lambda found: event_of(found) if is_new(found, known, start.baseline) else None
+
+    async def _publish(self, listing: Listing, start: ExecutionStart, record_of: RecordOf) -> int:
+        """Publishes what the listing finds and returns how many records that is. Ends early when it is stopped.
 
         Finds are published within a moment, so that agents start while a long listing is still in progress.
         """
@@ -183,8 +202,9 @@ class Reconcile:
 
         async with aclosing(listing.found()) as found:
             while (one := await self._next(found, start.execution_id, publish)) is not None:
-                event = self._event(one, start, source)
-                batch.append(Append(topics.bulk(source.region), event.key, codec.encode(event)))
+                if (record := record_of(one)) is None:
+                    continue
+                batch.append(record)
                 total += 1
                 if len(batch) >= batch_size:
                     batch_size = min(2 * batch_size, _BATCH)

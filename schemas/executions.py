@@ -4,12 +4,12 @@ control: ExecutionStart -> a producer of the region lists the source: ExecutionL
 """
 
 import operator
-from typing import ClassVar
+from typing import ClassVar, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from schemas.completions import Operation, TaskError
-from schemas.envelope import Record
+from schemas.completions import TaskError
+from schemas.envelope import Record, Time
 from schemas.events import OrphanedTagCount
 from schemas.names import Digest, ObjectName, PlaceName, Region, Repository, Tag
 from schemas.rules import Pattern, TriggerKind
@@ -18,6 +18,12 @@ MAX_IMAGES = 1000  # of one command, so that it stays one small record
 
 # Triggers after which a replica is compared with its instance. Its first fill is not: it may have held other tags.
 _COMPARING: frozenset[TriggerKind] = frozenset({"manual", "reconcile"})
+
+
+# What an execution does. delete: `images` are deleted, as orphaned tags or after a confirmation. Since 1.2, for rules
+# without `backfill`: baseline notes what the source holds and copies nothing, compare copies what it holds since then.
+# A producer of an older version reads neither.
+ExecutionOperation = Literal["copy", "delete", "baseline", "compare"]
 
 
 class ImageName(BaseModel):
@@ -45,7 +51,7 @@ class ExecutionStart(_Command):
 
     kind: ClassVar[str] = "execution_start"
 
-    version: str = "1.1"
+    version: str = "1.2"
     rule: PlaceName  # a rule's name, or a replica's
     source: ObjectName  # of the rule when the execution was requested
     destination: PlaceName | None = None  # the same; None = not stated
@@ -56,7 +62,9 @@ class ExecutionStart(_Command):
     dry_run: bool = False
     resend: bool = Field(default=False, exclude_if=operator.not_)
     """Since 1.1: whether to copy all of an image again, though the destination says that it has it."""
-    operation: Operation = "copy"  # delete: `images` are deleted, as orphaned tags or after a confirmation
+    operation: ExecutionOperation = "copy"
+    baseline: Time | None = Field(default=None, exclude_if=lambda baseline: baseline is None)
+    """Since 1.2, of `compare`: what the source held by then, under the same digest, is older than the rule."""
     surplus: OrphanedTagCount | None = None  # of a deletion of orphaned tags that no operator has confirmed
     rules_rev: int = Field(
         ge=-1

@@ -147,6 +147,7 @@ class Control:
             DeclarationsResource(
                 self._declare, state=state, live_status=self._live_status, replicas=self._replicas,
                 outbox=self._outbox, settings=self._settings, promises=self._promises,
+                baseline_of=self._schedule.baseline_of,
             ),
         )  # fmt: skip
         server.mount(app, resources, self._access)

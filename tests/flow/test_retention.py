@@ -16,8 +16,8 @@ from mesh.control.sync_log import log_query
 from mesh.control.sync_log.retention import Retention
 from mesh.control.sync_log.store import SyncLog
 from mesh.control.sync_log.usage import Usage
-from schemas.completions import Completion, Side, TaskError
-from schemas.executions import ExecutionListed, ExecutionStart
+from schemas.completions import Completion, Side, Status, TaskError
+from schemas.executions import ExecutionListed, ExecutionOperation, ExecutionStart
 from schemas.names import PlaceName, Region
 from tests.support.control_site import MESH, NOW, Site, completion, control_site
 from tests.support.manual_clock import ManualClock
@@ -91,7 +91,10 @@ async def test_more_entries_than_one_transaction_deletes_are_deleted(site: Site,
     assert (account["bytes"], account["tasks"]) == (7 * 1201, 1201)
 
 
-async def _run(executions: Executions, execution_id: str, days: int, *, whole: bool = True) -> None:
+async def _run(
+    executions: Executions, execution_id: str, days: int, *, whole: bool = True, rev: int = 5,
+    operation: ExecutionOperation = "copy",
+) -> None:  # fmt: skip
     """Stores an execution that lists nothing, and that `settle` ends on the same day."""
     start = NOW + days * DAY
     await executions.take(
@@ -99,7 +102,7 @@ async def _run(executions: Executions, execution_id: str, days: int, *, whole: b
             ExecutionStart(
                 id=f"start-{execution_id}", time=start, execution_id=execution_id, region=Region("beijing"),
                 rule=PlaceName("release-to-eu"), source=PlaceName("game-cn"), destination=PlaceName("game-eu"),
-                trigger="manual", rules_rev=5, repository=None if whole else "game/**",
+                trigger="manual", rules_rev=rev, repository=None if whole else "game/**", operation=operation,
             ),
             ExecutionListed(
                 id=f"listed-{execution_id}", time=start, execution_id=execution_id, region=Region("beijing"), total=0,
@@ -119,6 +122,9 @@ async def test_old_executions_are_deleted_except_those_that_are_asked_for_again(
     backfill = backfill_id(rule.name, site.state.rev_of(rule.key))
     for number, name in enumerate((backfill, "replaced", "last")):
         await _run(executions, name, number)
+    rev = site.state.rev_of(rule.key)
+    await _run(executions, "baseline of the revision before", 0, rev=rev - 1, operation="baseline")
+    await _run(executions, "baseline", 0, rev=rev, operation="baseline")
     await _run(executions, "part", 3, whole=False)
     await _run(executions, "recent", 90, whole=False)
     running = ExecutionListed(
@@ -131,6 +137,8 @@ async def test_old_executions_are_deleted_except_those_that_are_asked_for_again(
     await Retention(database, ports=ports, settings=SETTINGS).trim()
     kept = {one["id"] for one in (await executions.page({}, 100, None)).items}
     assert kept == {backfill, "last", "recent", "running"}
+    assert await executions.status("baseline") is Status.SUCCEED
+    assert await executions.status("baseline of the revision before") is None
     assert await _tasks(log) == [
         "task-0001"
     ]  # the end of a running execution is found by counting its entries

@@ -1,8 +1,9 @@
 """What a registry forgets to notify comes by itself: docker-registry keeps notifications in memory until it ends."""
 
 import asyncio
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
@@ -18,18 +19,23 @@ from tests.support.parts import Distribution, Process, until
 pytestmark = [pytest.mark.real("docker-registry")]
 
 NAME = "team/app"
+Document = Callable[[Distribution, Distribution], dict[str, Any]]
 
 
 class Mesh:
-    """An instance whose registry notifies `regmesh up` through a gate, and its replica."""
+    """An instance whose registry notifies `regmesh up` through a gate, and its replica, or another instance."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, declared: Document = document, older: Sequence[str] = ()) -> None:
+        """`older` are tags that the instance holds before anything is declared."""
         self.folder, self.api = folder, f"http://127.0.0.1:{parts.free_port()}"
         self.gate = Gate(self.api)
         self.source = Distribution(folder / "game", notify=f"{self.gate.url}/v1/notifications/game").start()
         self.replica = Distribution(folder / "replica").start()
         self.file = folder / "mesh.yaml"
-        self.file.write_text(yaml.safe_dump(document(self.source, self.replica)))
+        self.file.write_text(yaml.safe_dump(declared(self.source, self.replica)))
+        if older:
+            self.push(*older)
+            self.restart_source()  # it forgets to notify them
         self.up = self.start()
 
     def start(self) -> Process:
@@ -56,6 +62,18 @@ class Mesh:
             if one is not None:
                 one.end()
         self.gate.close()
+
+
+def rule_without_backfill(source: Distribution, destination: Distribution) -> dict[str, Any]:
+    """The rule that most people begin with."""
+    return {
+        "regions": [{"name": name, "jurisdiction": "cn"} for name in ("beijing", "shanghai")],
+        "instances": [
+            {"name": "game", "account": "game", "region": "beijing", "url": source.url},
+            {"name": "copy", "account": "game", "region": "shanghai", "url": destination.url},
+        ],
+        "rules": [{"name": "all", "source": "game", "destination": "copy"}],
+    }
 
 
 @pytest.fixture
@@ -98,11 +116,32 @@ def test_what_a_registry_forgot_in_a_short_restart_comes_with_its_next_notificat
     until("the comparison", lambda: mesh.executions() == [("reconcile", "Succeed"), ("backfill", "Succeed")])
 
 
-async def _push(registry: Distribution, tags: tuple[str, ...]) -> None:
+def test_a_rule_without_backfill_gets_what_was_forgotten_and_nothing_older(tmp_path: Path) -> None:
+    mesh = Mesh(tmp_path, rule_without_backfill, older=("older", "latest"))
+    try:
+        until("the baseline", lambda: (parts.get(f"{mesh.api}/api/v1/rules/all") or {}).get("baseline"))
+        mesh.push("first")
+        until("the first tag", lambda: mesh.replica.digest(NAME, "first"))
+        mesh.up.kill()
+        forgotten = [f"v{number}" for number in range(60)]
+        mesh.push(*forgotten)
+        asyncio.run(_push(mesh.source, ("latest",), b"moved"))
+        mesh.restart_source()
+        mesh.up = mesh.start()
+        for tag in (*forgotten, "latest"):
+            digest = mesh.source.digest(NAME, tag)
+            assert digest is not None
+            until(tag, lambda tag=tag, digest=digest: mesh.replica.digest(NAME, tag) == digest, within=60)
+        assert mesh.replica.digest(NAME, "older") is None
+    finally:
+        mesh.end()
+
+
+async def _push(registry: Distribution, tags: tuple[str, ...], content: bytes = b"") -> None:
     endpoint = open_endpoint("game", registry.url, None)
     try:
         for tag in tags:
-            image = images.image(layers=[tag.encode()])
+            image = images.image(layers=[tag.encode() + content])
             await images.push(endpoint.registry(Side.DESTINATION), Repository(NAME), Tag(tag), image)
     finally:
         await endpoint.close()

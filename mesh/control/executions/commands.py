@@ -3,6 +3,7 @@
 import asyncio
 import itertools
 from collections.abc import Mapping, Sequence
+from datetime import datetime
 
 import structlog
 
@@ -14,10 +15,10 @@ from mesh.errors import DatabaseUnavailable, InvalidInput, LogError, NotDeclared
 from mesh.log.port import Append, Record
 from mesh.rules.validation import messages
 from schemas import codec, topics
-from schemas.completions import Operation, Status
+from schemas.completions import Status
 from schemas.envelope import make_id
 from schemas.events import OrphanedTagCount
-from schemas.executions import ExecutionListed, ExecutionStart, ExecutionStop, ImageName
+from schemas.executions import ExecutionListed, ExecutionOperation, ExecutionStart, ExecutionStop, ImageName
 from schemas.names import PlaceName, Region
 from schemas.rules import TriggerKind
 
@@ -75,7 +76,8 @@ class Commands:
         images: Sequence[ImageName] = (),
         dry_run: bool = False,
         resend: bool = False,
-        operation: Operation = "copy",
+        operation: ExecutionOperation = "copy",
+        baseline: datetime | None = None,
         surplus: OrphanedTagCount | None = None,
     ) -> str:
         """Starts an execution of a rule or replica, and returns its id.
@@ -89,7 +91,8 @@ class Commands:
             images: The images of the execution; when there are any, nothing is listed.
             dry_run: Whether tasks end after the plan.
             resend: Whether everything is copied again, though the destination says that it has it.
-            operation: Whether tasks copy or delete.
+            operation: What it does.
+            baseline: Of `compare`: when the rule's baseline was listed.
             surplus: How many orphaned tags a replica has, when they are to be deleted.
 
         Raises:
@@ -116,7 +119,7 @@ class Commands:
             id=make_id("start", execution_id), time=now, execution_id=execution_id, region=source.region,
             rule=PlaceName(found.rule.name), source=found.rule.source, destination=PlaceName(found.rule.destination),
             trigger=trigger, repository=repository, tag=tag, images=tuple(images), dry_run=dry_run, resend=resend,
-            operation=operation, surplus=surplus, rules_rev=self._state.rev,
+            operation=operation, baseline=baseline, surplus=surplus, rules_rev=self._state.rev,
         )  # fmt: skip
         await self._write(command)
         return execution_id

@@ -15,6 +15,8 @@ from schemas.completions import READY, Status
 
 _SPACING = timedelta(seconds=20)  # after one listing; twice that after two of the last hour, and so on
 _COUNTED = timedelta(hours=1)
+_REFUSED_AGAIN_AFTER = timedelta(days=1)
+_ABANDONED_AFTER = timedelta(days=1)  # a producer of an older version does not know how to list a baseline
 _TRANSIENT = frozenset(error.code for error in (HelperFailed, ServerFault, Throttled, Unreachable))
 
 
@@ -134,6 +136,22 @@ def next_step(listings: Sequence[WholeListing], returned: datetime, now: datetim
         return Step.NOTHING
     recent = sum(one.start_time > now - _COUNTED for one in listings)
     return Step.COMPARE if now >= last.start_time + _SPACING * 2 ** max(0, recent - 1) else Step.WAIT
+
+
+def next_attempt(listings: Sequence[WholeListing], now: datetime) -> bool:
+    """Decides whether a baseline that is not complete is listed again now; `listings` are the attempts, newest first.
+
+    One that the registry refuses is tried again once a day, since somebody has to change something first.
+    """
+    if not listings:
+        return True
+    last = listings[0]
+    if last.status is Status.IN_PROGRESS:
+        return now >= last.start_time + _ABANDONED_AFTER
+    if last.error_code not in _TRANSIENT:
+        return now >= last.start_time + _REFUSED_AGAIN_AFTER
+    wait: timedelta = min(_SPACING * 2 ** (len(listings) - 1), _COUNTED)
+    return now >= last.start_time + wait
 
 
 class Comparison(Enum):

@@ -1,8 +1,8 @@
 """Starts what runs by itself: scheduled rules, backfills, and comparisons of replicas and backfilled rules.
 
 A rule is backfilled when it is new or changed. Since registries lose notifications, a replica is compared once a day,
-and what is backfilled is compared when control starts and when its source comes back. Other rules are not: what they
-did not copy may be older than they are.
+and every rule that runs on pushes when control starts and when its source comes back. Of a rule without `backfill` only
+what is newer than the rule is copied, see `baselines`.
 
 Execution ids are made from the tick or from the rule's revision. So a control that is killed in between, and a second
 control, start the same execution and not another one.
@@ -13,6 +13,7 @@ from datetime import datetime, timedelta
 
 import structlog
 
+from mesh.control.executions.baselines import Baselines
 from mesh.control.executions.commands import Commands
 from mesh.control.executions.returns import Gap, Returns, Step, next_step
 from mesh.control.executions.store import Executions, backfill_id
@@ -21,6 +22,7 @@ from mesh.control.ports import ControlPorts
 from mesh.control.storage.database import Database
 from mesh.errors import InvalidInput
 from schemas.envelope import make_id
+from schemas.executions import ExecutionOperation
 from schemas.names import Region
 from schemas.rules import EventBased, Rule, Scheduled, TriggerKind
 
@@ -51,10 +53,12 @@ class Schedule:
         self._returns = Returns(self._clock.now())
         self._compared: dict[str, datetime] = {}  # by rule: the return of its source that was dealt with
         self._ticks = Ticks(database)
+        self._baselines = Baselines(executions, ports.state, ports.clock)
         self._seen_changes = -1  # of the state, when the rules were read last
         self._compared_rules: Sequence[
             Rule
         ] = ()  # that are backfilled, and compared when their source returns
+        self._baseline_rules: Sequence[Rule] = ()  # that are compared with their baseline then
         self._source_regions: Mapping[str, Region] = {}
         self._backfilled = set[str]()
         self._reconciled = set[str]()
@@ -62,6 +66,10 @@ class Schedule:
     def gap_of(self, source: str) -> Gap:
         """Returns the last time in which notifications of a source of backfilled rules may have been lost."""
         return self._returns.gap(source)
+
+    def baseline_of(self, rule: Rule) -> datetime | None:
+        """Returns when it was noted what a rule without `backfill` does not copy; None where it has not been yet."""
+        return self._baselines.of(rule)
 
     async def run(self) -> None:
         """Starts what is due until cancelled."""
@@ -83,6 +91,7 @@ class Schedule:
                 await self._compare_daily(rule)
         for rule, due in self._ticks.due(self._clock.now()):
             await self._tick(rule, due)
+        await self._compare_with_baselines()
 
     async def _read_rules(self) -> None:
         """Reads the declared rules, and from the database when they run next, after each change of them."""
@@ -93,10 +102,10 @@ class Schedule:
         await self._ticks.declare(
             [rule for rule in rules if isinstance(rule.trigger, Scheduled)], self._clock.now()
         )
-        self._compared_rules = [
-            rule for rule in rules if rule.enabled and rule.backfill and isinstance(rule.trigger, EventBased)
-        ]
-        names = {rule.source for rule in rules if rule.enabled and rule.backfill}
+        on_pushes = [rule for rule in rules if rule.enabled and isinstance(rule.trigger, EventBased)]
+        self._compared_rules = [rule for rule in on_pushes if rule.backfill]
+        self._baseline_rules = [rule for rule in on_pushes if not rule.backfill]
+        names = {rule.source for rule in on_pushes}
         found = [place for name in names if (place := self._state.place(name)) is not None]
         self._source_regions = {place.name: place.region for place in found}
         self._seen_changes = changes
@@ -113,6 +122,17 @@ class Schedule:
         self._returns.observe(regions, self._place_states(regions), now)
         self._returns.observe_processes(self._processes(), now)
 
+    async def _compare_with_baselines(self) -> None:
+        """Has baselines listed, and sources compared with these; only some at once."""
+        if self._baseline_rules:
+            await self._baselines.count_running()
+        for rule in self._baseline_rules:
+            if (execution_id := await self._baselines.due(rule)) is not None:
+                self._baselines.started()
+                await self._start_once(rule, "reconcile", execution_id, operation="baseline")
+            if self._baselines.of(rule) is not None and self._baselines.may_start:
+                await self._compare_after_return(rule)
+
     async def _compare_after_return(self, rule: Rule) -> None:
         """Lists the source again once it is back, until it was listed: notifications may be lost."""
         returned = self._returns.of(rule.source)
@@ -126,7 +146,14 @@ class Schedule:
                 "a source is back or restarted, or control has started: it is listed again", action="source_returned",
                 rule=rule.name, source=rule.source, execution=execution_id,
             )  # fmt: skip
-            await self._start_once(rule, "reconcile", execution_id)
+            if rule.backfill:
+                await self._start_once(rule, "reconcile", execution_id)
+            else:
+                self._baselines.started()
+                baseline = self._baselines.of(rule)
+                await self._start_once(
+                    rule, "reconcile", execution_id, operation="compare", baseline=baseline
+                )
         elif step is Step.NOTHING:
             self._compared[rule.name] = returned
 
@@ -150,11 +177,16 @@ class Schedule:
             await self._start_once(rule, "scheduled", execution_id)
         await self._ticks.move(rule, due, self._clock.now())
 
-    async def _start_once(self, rule: Rule, trigger: TriggerKind, execution_id: str) -> None:
+    async def _start_once(
+        self, rule: Rule, trigger: TriggerKind, execution_id: str, *,
+        operation: ExecutionOperation = "copy", baseline: datetime | None = None,
+    ) -> None:  # fmt: skip
         if await self._executions.status(execution_id) is not None:
             return
         try:
-            await self._commands.start(rule.name, trigger, execution_id=execution_id)
+            await self._commands.start(
+                rule.name, trigger, execution_id=execution_id, operation=operation, baseline=baseline
+            )
         except InvalidInput as error:  # the rule was changed just now; the next look sees its new form
             LOG.warning(
                 "an execution was not started", action="not_started", rule=rule.name, error=str(error)

@@ -3,11 +3,11 @@
 Fed from `mesh.commands`; the outcome of the tasks is counted from the sync log. Every step may be repeated.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from datetime import datetime
 from typing import Any, NamedTuple
 
-from sqlalchemy import Connection, Select, exists, func, insert, select, update
+from sqlalchemy import ColumnElement, Connection, Select, exists, func, insert, select, update
 
 from mesh.control.executions.returns import WholeListing
 from mesh.control.storage import paging
@@ -21,6 +21,7 @@ from schemas.executions import ExecutionListed, ExecutionStart, ExecutionStop
 
 Command = ExecutionStart | ExecutionListed | ExecutionStop
 
+_OF_NEW = ("baseline", "compare")
 _ENDS = (Status.SUCCEED, Status.FAILED, Status.SKIPPED, Status.STOPPED)
 _SUMS = ("bytes_total", "bytes_transferred", "bytes_skipped")
 _SHOWN = (
@@ -87,10 +88,26 @@ class Executions:
     async def whole_listings(self, rule: str, limit: int) -> Sequence[WholeListing]:
         """Returns the last executions that list all that the rule matches, newest first."""
         column = executions.c
-        is_whole = (column.trigger == "backfill") | (column.is_whole == 1)
+        is_whole = (column.trigger == "backfill") | (column.is_whole == 1) | column.operation.in_(_OF_NEW)
+        return await self._listings((column.rule == rule) & is_whole, limit)
+
+    async def baselines(self, rule: str, rev: int, limit: int) -> Sequence[WholeListing]:
+        """Returns the last executions that noted what the rule's source holds, since revision `rev`, newest first."""
+        column = executions.c
+        wanted = (column.rule == rule) & (column.operation == "baseline") & (column.rules_rev >= rev)
+        return await self._listings(wanted, limit)
+
+    async def count_running(self, operations: Collection[str], since: datetime) -> int:
+        """Returns how many executions of some operations started after `since` and are in progress."""
+        column = executions.c
+        running = (column.status == Status.IN_PROGRESS.value) & (column.start_time > since)
+        wanted = select(func.count()).where(running, column.operation.in_(sorted(operations)))
+        return int(await self._database.run(lambda connection: connection.execute(wanted).scalar_one()))
+
+    async def _listings(self, which: ColumnElement[bool], limit: int) -> Sequence[WholeListing]:
+        column = executions.c
         columns = (column.start_time, column.total, column.error_code, column.status)
-        wanted = select(*columns).where(column.rule == rule, is_whole)
-        wanted = wanted.order_by(column.start_time.desc()).limit(limit)
+        wanted = select(*columns).where(which).order_by(column.start_time.desc()).limit(limit)
         found = await self._database.run(lambda connection: connection.execute(wanted).all())
         return [
             WholeListing(row.start_time, row.total is not None, row.error_code, Status(row.status))
@@ -107,7 +124,7 @@ class Executions:
     async def page(
         self, equal: Mapping[str, str], limit: int, after: Position | None
     ) -> Page[dict[str, Any]]:
-        """Returns a page of executions as the API shows them, newest first.
+        """Returns a page of executions as the API shows them, newest first, without those that only note a baseline.
 
         Args:
             equal: Columns and the values that they must have.
@@ -116,6 +133,7 @@ class Executions:
         """
         column = executions.c
         wanted = select(executions).order_by(column.start_time.desc(), column.id.desc()).limit(limit + 1)
+        wanted = wanted.where(func.coalesce(column.operation, "copy") != "baseline")
         wanted = wanted.where(*(column[name] == value for name, value in equal.items()))
         if after is not None:
             wanted = wanted.where(paging.after(column.start_time, column.id, after))

@@ -1,6 +1,7 @@
 """`/api/v1/{rules,regions,instances,replicas,grants,webhooks}` and `/api/v1/apply`: what is declared."""
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
+from datetime import datetime
 from typing import Any
 
 from aiohttp import web
@@ -34,7 +35,7 @@ _STATUS_FIELDS = {
     "instances": ("state", "position"),
     "webhooks": ("state", "waiting", "last_delivered", "last_failure"),
     "replicas": (*_REPLICA_STATUS, *_FRESHNESS),
-    "rules": ("tasks_left", *_FRESHNESS),
+    "rules": ("tasks_left", *_FRESHNESS, "baseline"),
 }
 
 
@@ -51,10 +52,13 @@ class DeclarationsResource:
         outbox: Outbox,
         settings: ControlSettings,
         promises: FreshnessPromises,
+        baseline_of: Callable[[Rule], datetime | None],
     ) -> None:
+        """`baseline_of` returns when it was noted what a rule without `backfill` does not copy."""
         self._max_document = settings.document_bytes
         self._declare, self._state, self._live_status = declare, state, live_status
         self._replicas, self._outbox, self._promises = replicas, outbox, promises
+        self._baseline_of = baseline_of
 
     def add_routes(self, router: web.UrlDispatcher) -> None:
         section = f"/{{section:{'|'.join(SECTIONS)}}}"
@@ -156,7 +160,8 @@ class DeclarationsResource:
                 "position": self._state.position_of(thing.key),
             }
         if isinstance(thing, Rule):
-            return _fields(fresh.get(str(thing.name)), _STATUS_FIELDS["rules"])
+            fields = _fields(fresh.get(str(thing.name)), ("tasks_left", *_FRESHNESS))
+            return fields | {"baseline": rfc3339(self._baseline_of(thing))}
         if isinstance(thing, Replica):
             name = str(thing.name)
             return _fields(replicas.get(name), _REPLICA_STATUS) | _fields(fresh.get(name), _FRESHNESS)

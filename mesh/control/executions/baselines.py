@@ -1,0 +1,84 @@
+"""Comparing the source of a rule without `backfill`, of which only what is newer than the rule is copied.
+
+Such a rule has a baseline: the tags that its source held when the rule was declared or changed. An execution notes
+them, see `producer.baseline`; it copies nothing, so it is not shown in lists. When notifications may have been lost, an
+execution compares the source with the baseline.
+
+There may be thousands of such rules, and most of them are never in need of it: only a few executions run at once, so
+that they keep neither registries nor what people start waiting.
+"""
+
+from collections.abc import Sequence
+from datetime import datetime, timedelta
+
+from mesh.clock import Clock
+from mesh.control.executions.returns import WholeListing, next_attempt
+from mesh.control.executions.store import Executions
+from mesh.rules.state import MeshState
+from schemas.envelope import make_id
+from schemas.rules import Rule
+
+_MOST_RUNNING = 4
+_FORGOTTEN_AFTER = timedelta(hours=1)  # a listing that a producer of an older version cannot read never ends
+_ATTEMPTS = 10  # that are looked at
+_LOOK_SECONDS = 2.0  # between two looks at a baseline that is not complete
+
+
+class Baselines:
+    """Knows which rules have a baseline, and how many executions of such rules may be started."""
+
+    def __init__(self, executions: Executions, state: MeshState, clock: Clock) -> None:
+        self._executions, self._state, self._clock = executions, state, clock
+        self._complete: dict[
+            str, tuple[int, datetime]
+        ] = {}  # by rule: of which revision, and when it was listed
+        self._next_looks: dict[tuple[str, int], float] = {}
+        self._free = 0
+
+    async def count_running(self) -> None:
+        """Counts the executions that run, before others are started.
+
+        Raises:
+            DatabaseUnavailable: The database does not answer.
+        """
+        since = self._clock.now() - _FORGOTTEN_AFTER
+        self._free = _MOST_RUNNING - await self._executions.count_running(("baseline", "compare"), since)
+
+    @property
+    def may_start(self) -> bool:
+        """Whether another execution may start now."""
+        return self._free > 0
+
+    def started(self) -> None:
+        """Counts an execution that was started."""
+        self._free -= 1
+
+    def of(self, rule: Rule) -> datetime | None:
+        """Returns when the baseline of a rule, as it is declared now, was listed; None while it is not complete."""
+        rev, listed = self._complete.get(str(rule.name), (-1, None))
+        return listed if rev == self._state.rev_of(rule.key) else None
+
+    async def due(self, rule: Rule) -> str | None:
+        """Returns the id of the execution that is to list the baseline now; None when none is needed, or not yet.
+
+        Raises:
+            DatabaseUnavailable: The database does not answer.
+        """
+        name, rev = str(rule.name), self._state.rev_of(rule.key)
+        if self.of(rule) is not None or self._next_looks.get((name, rev), 0.0) > self._clock.monotonic():
+            return None
+        attempts = await self._executions.baselines(name, rev, _ATTEMPTS)
+        if (listed := _complete(attempts)) is not None:
+            self._complete[name] = rev, listed
+            self._next_looks.pop((name, rev), None)
+            return None
+        self._next_looks[name, rev] = self._clock.monotonic() + _LOOK_SECONDS
+        if not self.may_start or not next_attempt(attempts, self._clock.now()):
+            return None
+        return make_id(
+            "execution", name, "baseline", rev, *(one.start_time.isoformat() for one in attempts[:1])
+        )
+
+
+def _complete(attempts: Sequence[WholeListing]) -> datetime | None:
+    return next((one.start_time for one in attempts if one.is_complete), None)

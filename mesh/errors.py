@@ -74,6 +74,13 @@ class DatabaseUnavailable(RegmeshError):
     retryable = True
 
 
+class DatabaseRefused(DatabaseUnavailable):
+    """The database cannot store a value, so repeating the same does not help."""
+
+    code = "database_refused"
+    retryable = False
+
+
 class RegistryError(RegmeshError):
     """A registry did not do what was asked. `side` is the side of the task that its client was opened for."""
 

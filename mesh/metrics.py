@@ -141,6 +141,9 @@ class Metrics:
             "region",
             "source_region",
         )
+        self.database_failing = gauge(
+            "database_failing", "1 while the sync log's database does not do what control asks of it."
+        )
         self.replica_lag = gauge(
             "replica_lag_seconds",
             "Age of the oldest event that a replica has not applied; NaN while unknown.",

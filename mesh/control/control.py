@@ -71,7 +71,8 @@ class Control:
         """
         self._settings = settings = settings or ControlSettings()
         self._ports, self._table, self._access = ports, table, access
-        self._database = Database(database, settings)
+        self._database = Database(database, settings, ports.clock)
+        ports.metrics.database_failing.set_function(lambda: float(self._database.failure is not None))
         self._sync_log, self._outbox = SyncLog(self._database, settings), Outbox(self._database)
         self._images, self._executions = Images(self._database), Executions(self._database)
         self._deliver = Deliver(
@@ -138,6 +139,7 @@ class Control:
                 ports=self._ports, live_status=self._live_status, dead_letters=self._dead_letters,
                 retries=self._retries, replicas=self._replicas, outbox=self._outbox, parked=self._parked,
                 promises=self._promises, unread_events=self._unread_events,
+                database_failure=lambda: self._database.failure,
             ),
             ImagesResource(self._images, state=state, clock=clock),
             SyncLogResource(
@@ -161,9 +163,9 @@ class Control:
         """
         return await self._declare.apply(document, dry_run=dry_run)
 
-    def readiness(self) -> list[str]:
-        """Returns why control cannot work yet. An unavailable database or receiver is no reason."""
-        return [] if self._table.ready else ["the declared state is still being read from the log"]
+    def notes(self) -> list[str]:
+        """Returns what an operator should know though control can work."""
+        return [self._database.failure] if self._database.failure is not None else []
 
     def _wake(self) -> None:
         self._deliver.wake()

@@ -105,6 +105,30 @@ async def test_a_database_that_is_away_holds_up_and_loses_nothing(tmp_path: Path
         await until(lambda: has(site, 1))
 
 
+async def test_a_database_without_space_is_seen_by_operators(tmp_path: Path):
+    """It can still be read, so that nothing else would show it."""
+    async with control_site(tmp_path) as site:
+        await site.control.apply(MESH)
+        await site.report(completion(1))
+        await until(lambda: has(site, 1))
+        database = site.control._database
+        await database.run(lambda connection: connection.exec_driver_sql("PRAGMA max_page_count = 1"))
+        await site.report(*(completion(number) for number in range(2, 400)))
+
+        async def is_full() -> bool:
+            return sample(site, "database_failing") == 1
+
+        await until(is_full)
+        (note,) = site.control.notes()
+        assert "disk is full" in note
+        _, answer = await site.call("GET", "/api/v1/doctor")
+        found = [one for one in answer["items"] if one["about"] == "control"]
+        assert [(one["severity"], one["message"]) for one in found] == [("problem", note)]
+        await database.run(lambda connection: connection.exec_driver_sql("PRAGMA max_page_count = 1000000"))
+        await until(lambda: has(site, 399))
+        assert (site.control.notes(), sample(site, "database_failing")) == ([], 0)
+
+
 async def test_more_than_one_read_takes(tmp_path: Path):
     async with control_site(tmp_path) as site:
         await site.control.apply(MESH)

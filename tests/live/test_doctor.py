@@ -1,6 +1,8 @@
 """`regmesh doctor` and `get dead-letters` while something is wrong."""
 
 import json
+import sqlite3
+from contextlib import closing
 from pathlib import Path
 from urllib.error import HTTPError
 from urllib.request import Request, urlopen
@@ -102,3 +104,33 @@ def _findings(url: str, *words: str) -> list[dict[str, str]] | None:
     done = parts.run_regmesh("doctor", "-o", "json", "--server", url)
     found: list[dict[str, str]] = json.loads(done.stdout)
     return found if all(word in done.stdout for word in words) else None
+
+
+def test_a_database_cut_in_half_is_refused_at_start_and_a_new_one_is_made_without_it(tmp_path: Path) -> None:
+    file = tmp_path / "mesh.yaml"
+    file.write_text(MESH.replace("PORT", str(parts.free_port())))
+    listen = f"127.0.0.1:{parts.free_port()}"
+    command = ["up", "-f", str(file), "--data", str(tmp_path / "data"), "--listen", listen]
+
+    def runs_once() -> None:
+        daemon = parts.regmesh(tmp_path / "up.log", *command)
+        try:
+            until("the tables", lambda: parts.get(f"http://{listen}/api/v1/logs"), needs=[daemon])
+            assert (parts.get(f"http://{listen}/readyz") or {})["notes"] == []
+        finally:
+            daemon.end()
+
+    runs_once()
+    database = tmp_path / "data" / "control.db"
+    with closing(sqlite3.connect(database)) as connection:
+        connection.execute(
+            "PRAGMA wal_checkpoint(TRUNCATE)"
+        )  # a file that lost pages which it has in its log is whole
+    with database.open("r+b") as opened:
+        opened.truncate(database.stat().st_size // 2)
+    done = parts.run_regmesh(*command)
+    assert done.returncode == 2
+    assert f"{str(database)!r} is damaged" in done.stderr
+    assert "move it away to start a new one" in done.stderr
+    database.rename(tmp_path / "damaged.db")
+    runs_once()

@@ -1,5 +1,6 @@
 """`/api/v1/doctor`, `/api/v1/agents` and `/api/v1/dead-letters`: what is wrong, and what could not be read."""
 
+from collections.abc import Callable
 from dataclasses import asdict
 from typing import Any
 
@@ -12,7 +13,8 @@ from mesh.control.http.requests import NoSuchResource, limit_of, parameters
 from mesh.control.ports import ControlPorts
 from mesh.control.status.dead_letter_queue import KeptDeadLetter
 from mesh.control.status.dead_letters import DeadLetters
-from mesh.control.status.diagnosis import DiagnosisInput, diagnose
+from mesh.control.status.diagnosis import diagnose
+from mesh.control.status.diagnosis_input import DiagnosisInput
 from mesh.control.status.live_status import LiveStatus
 from mesh.control.status.promises import FreshnessPromises
 from mesh.control.status.replicas import Replicas
@@ -42,11 +44,13 @@ class DoctorResource:
         parked: ParkedTasks,
         promises: FreshnessPromises,
         unread_events: UnreadEventsWatch,
+        database_failure: Callable[[], str | None],
     ) -> None:
         self._state, self._clock = ports.state, ports.clock
         self._live_status, self._dead_letters = live_status, dead_letters
         self._retries, self._replicas, self._outbox = retries, replicas, outbox
         self._parked, self._promises, self._unread_events = parked, promises, unread_events
+        self._database_failure = database_failure
 
     def add_routes(self, router: web.UrlDispatcher) -> None:
         router.add_get("/doctor", self.doctor)
@@ -73,6 +77,7 @@ class DoctorResource:
                 promised=self._promises.promised(),
                 unread=self._unread_events.found,
                 unread_failure=self._unread_events.failure,
+                database_failure=self._database_failure(),
             )
         )
         return answer_list([asdict(finding) for finding in found])

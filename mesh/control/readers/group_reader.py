@@ -10,7 +10,7 @@ from typing import Generic, TypeVar
 import structlog
 
 from mesh.control.ports import ControlPorts
-from mesh.errors import DatabaseUnavailable, LogError
+from mesh.errors import DatabaseRefused, DatabaseUnavailable, LogError
 from mesh.log.dead_letters import send_record_to_dlq, truncation_record
 from mesh.log.port import Group, Partition, Record
 from mesh.retry import RetryLoop
@@ -98,25 +98,38 @@ class GroupReader(Generic[T]):
         records = await group.read(max_records=_MAX_RECORDS, timeout=_POLL_INTERVAL)
         group.revoked()  # to be cleared; nothing is kept from one turn to the next
         if records:
-            await self._take(await self._decoded(records, topics))
+            await self._take_all(await self._decoded(records, topics), topics)
             await group.commit(_next_offsets(records))
         if 0 < len(records) < _MAX_RECORDS:
             await self._clock.sleep(_GATHER)
 
-    async def _decoded(self, records: Sequence[Record], topics: Topics) -> Sequence[T]:
+    async def _take_all(self, decoded: Sequence[tuple[Record, T]], topics: Topics) -> None:
+        """Takes what was read; what the database can never store is sent to the dead-letter queue."""
+        try:
+            await self._take([one for _, one in decoded])
+        except DatabaseRefused:
+            for record, one in decoded:
+                try:
+                    await self._take([one])
+                except DatabaseRefused as error:
+                    await self._send_to_dlq(record, topics, str(error))
+
+    async def _decoded(self, records: Sequence[Record], topics: Topics) -> Sequence[tuple[Record, T]]:
         found = []
         for record in records:
-            region = topics[record.partition.topic]
             try:
-                found.append(self._decode(record, region))
+                found.append((record, self._decode(record, topics[record.partition.topic])))
             except codec.DecodeError as error:
-                await send_record_to_dlq(self._log, region, record, error.reason, self._clock)
-                self._ports.metrics.dead_letters.labels(record.partition.topic).inc()
-                LOG.warning(
-                    "a record is unreadable", action=f"{self._record_name}_unreadable", position=record.position,
-                    reason=error.reason,
-                )  # fmt: skip
+                await self._send_to_dlq(record, topics, error.reason)
         return found
+
+    async def _send_to_dlq(self, record: Record, topics: Topics, reason: str) -> None:
+        await send_record_to_dlq(self._log, topics[record.partition.topic], record, reason, self._clock)
+        self._ports.metrics.dead_letters.labels(record.partition.topic).inc()
+        LOG.warning(
+            "a record is unreadable", action=f"{self._record_name}_unreadable", position=record.position,
+            reason=reason,
+        )  # fmt: skip
 
 
 def topic_of_each_region(topic_of: Callable[[Region], str], state: MeshState) -> Callable[[], Topics]:

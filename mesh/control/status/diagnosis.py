@@ -1,21 +1,17 @@
 """Finds what is wrong with the mesh, and advises what to do about it. Pure."""
 
-from collections.abc import Collection, Iterable, Mapping
-from dataclasses import dataclass, field
-from datetime import datetime, timedelta
+from collections.abc import Iterable
+from datetime import timedelta
 from http import HTTPStatus
 
-from mesh.control.status.dead_letter_queue import DeadLetterQueue
-from mesh.control.status.finding import Finding, Severity, UnreadEvents
-from mesh.control.status.freshness import Freshness, lateness
-from mesh.control.status.replica_status import FailureCause, ReplicaState, ReplicaStatus
-from mesh.control.webhooks.delivery import FailingDeliveries
+from mesh.control.status.diagnosis_input import DiagnosisInput
+from mesh.control.status.finding import Finding, Severity
+from mesh.control.status.freshness import lateness
+from mesh.control.status.replica_status import FailureCause, ReplicaState
 from mesh.rules import consent
 from mesh.rules.state import MeshState
 from mesh.rules.validation.messages import name_hint
 from schemas import topics
-from schemas.completions import Heartbeat
-from schemas.names import Region
 from schemas.parked import Parked
 from schemas.refusals import OTHERS, Refusal
 from schemas.rules import Rule
@@ -27,47 +23,12 @@ _REFUSAL_IS_PROBLEM = timedelta(hours=1)  # registries send again sooner; a repa
 _REFUSAL_IS_SHOWN = timedelta(days=1)
 
 
-@dataclass(frozen=True, slots=True)
-class DiagnosisInput:
-    """All that is looked at.
-
-    Attributes:
-        state: What is declared.
-        now: The present time.
-        agents: The heartbeats of live agents.
-        dead_letters: The open dead letters of each region.
-        failed: By rule, the number of tags that failed and were not repaired since.
-        held: By rule, the number of deletions that wait for a human.
-        replicas: The status of each replica.
-        failing: By webhook, deliveries that fail repeatedly.
-        refusals: Notifications that intakes refused.
-        parked: Tasks that failed for now and wait to be retried.
-        promised: The freshness of rules and replicas that have a promise.
-        unread: Events that Kafka deletes soon, and that agents have not read.
-        unread_failure: Why it is not known now whether there are any.
-    """
-
-    state: MeshState
-    now: datetime
-    agents: Collection[Heartbeat]
-    dead_letters: Mapping[Region, DeadLetterQueue]
-    failed: Mapping[str, int]
-    held: Mapping[str, int]
-    replicas: Mapping[str, ReplicaStatus] = field(default_factory=dict)
-    failing: Mapping[str, FailingDeliveries] = field(default_factory=dict)
-    refusals: Collection[Refusal] = ()
-    parked: Collection[Parked] = ()
-    promised: Mapping[str, Freshness] = field(default_factory=dict)
-    unread: Collection[UnreadEvents] = ()
-    unread_failure: str | None = None
-
-
 def diagnose(seen: DiagnosisInput) -> list[Finding]:
     """Returns the findings, problems first; an empty list when all is well."""
     found = [
-        *_regions(seen), *_agents(seen), *_places(seen), *_rules(seen), *_failed_tasks(seen), *_parked_tasks(seen),
-        *_held_deletions(seen), *_dead_letters(seen), *_replicas(seen), *_webhooks(seen), *_refused_notifications(seen),
-        *_missed_promises(seen), *_unread_events(seen),
+        *_database(seen), *_regions(seen), *_agents(seen), *_places(seen), *_rules(seen), *_failed_tasks(seen),
+        *_parked_tasks(seen), *_held_deletions(seen), *_dead_letters(seen), *_replicas(seen), *_webhooks(seen),
+        *_refused_notifications(seen), *_missed_promises(seen), *_unread_events(seen),
     ]  # fmt: skip
     return sorted(found, key=lambda finding: (finding.severity is not Severity.PROBLEM, finding.about))
 
@@ -83,6 +44,15 @@ def _regions(seen: DiagnosisInput) -> Iterable[Finding]:
         yield Finding(
             Severity.PROBLEM, f"region/{region}", "no agent runs there, so nothing is copied into it",
             f"start `regmesh agent --region {region}`",
+        )  # fmt: skip
+
+
+def _database(seen: DiagnosisInput) -> Iterable[Finding]:
+    if seen.database_failure is not None:
+        yield Finding(
+            Severity.PROBLEM, "control", seen.database_failure,
+            "what is missing in the sync log comes from the log when the database works again; "
+            "check its disk, and that no newer version of regmesh has used it",
         )  # fmt: skip
 
 

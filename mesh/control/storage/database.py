@@ -13,11 +13,20 @@ from typing import Any, TypeVar
 
 from sqlalchemy import URL, Connection, Engine, create_engine, event, inspect, text
 from sqlalchemy.engine import make_url
-from sqlalchemy.exc import ArgumentError, DBAPIError, NoSuchModuleError, SQLAlchemyError
+from sqlalchemy.exc import (
+    ArgumentError,
+    DataError,
+    DBAPIError,
+    NoSuchModuleError,
+    SQLAlchemyError,
+    StatementError,
+)
 
+from mesh import sqlite_file
+from mesh.clock import Clock, SystemClock
 from mesh.control.settings import ControlSettings
 from mesh.control.storage.tables import OLD_INDEXES, metadata
-from mesh.errors import DatabaseUnavailable, InvalidInput, clean
+from mesh.errors import DatabaseRefused, DatabaseUnavailable, InvalidInput, clean
 
 R = TypeVar("R")
 
@@ -26,8 +35,17 @@ _LOCK_TIMEOUT = 10  # seconds to wait for another process that writes to the sam
 _VACUUM_PAGES = 500  # free pages that one transaction gives back
 _KEPT_PAGES = 2048  # 8 MiB, so that ordinary work does not grow and shrink the file
 _PERMANENT = frozenset(
-    {sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_READONLY, sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_PERM}
+    {
+        sqlite3.SQLITE_CANTOPEN,
+        sqlite3.SQLITE_READONLY,
+        sqlite3.SQLITE_NOTADB,
+        sqlite3.SQLITE_PERM,
+        sqlite3.SQLITE_CORRUPT,
+    }
 )
+_APPLICATION = 0x72676D63  # "rgmc": distinguishes the file from other SQLite files
+_VERSION = 1
+_FAILING_SECONDS = 120.0  # after a failure that no success has followed; retries come more often
 
 
 def check(url: str) -> None:
@@ -46,7 +64,7 @@ def check(url: str) -> None:
 class Database:
     """Opened at its first use, so that an unavailable database stops only what needs it."""
 
-    def __init__(self, url: str, settings: ControlSettings | None = None) -> None:
+    def __init__(self, url: str, settings: ControlSettings | None = None, clock: Clock | None = None) -> None:
         """Parses the URL; the connection is opened at the first use.
 
         Raises:
@@ -56,6 +74,14 @@ class Database:
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="control-database")
         self._has_tables = False
         self._closed = False
+        self._clock = clock or SystemClock()
+        self._failures: dict[str, tuple[float, str]] = {}  # by step: when it failed last, and how
+
+    @property
+    def failure(self) -> str | None:
+        """Why something that is tried again and again does not succeed; None while everything does."""
+        oldest = self._clock.monotonic() - _FAILING_SECONDS
+        return next((message for at, message in list(self._failures.values()) if at > oldest), None)
 
     async def run(self, step: Callable[[Connection], R]) -> R:
         """Runs `step` in one transaction, which is committed when it returns and rolled back when it raises.
@@ -63,10 +89,18 @@ class Database:
         Raises:
             DatabaseUnavailable: The transaction failed. If the connection broke at the very end it may be committed
                 all the same, so a step must be harmless to repeat.
+            DatabaseRefused: The database cannot store a value of the step.
         """
         if self._closed:
             raise DatabaseUnavailable("the sync log's database is closed")
-        return await asyncio.get_running_loop().run_in_executor(self._thread, self._transaction, step)
+        name: str = getattr(step, "func", step).__qualname__
+        try:
+            result = await asyncio.get_running_loop().run_in_executor(self._thread, self._transaction, step)
+        except DatabaseUnavailable as error:
+            self._failures[name] = self._clock.monotonic(), str(error)
+            raise
+        self._failures.pop(name, None)
+        return result
 
     async def give_back(self) -> None:
         """Gives free pages of a SQLite file back to the file system, in small transactions.
@@ -91,8 +125,9 @@ class Database:
                 if not self._has_tables:
                     _make_tables(connection)
                 result = step(connection)
-        except SQLAlchemyError as error:
-            raise DatabaseUnavailable(_describe(error)) from error
+        except (SQLAlchemyError, OverflowError, UnicodeError) as error:
+            kind = DatabaseRefused if _is_refusal(error) else DatabaseUnavailable
+            raise kind(_describe(error)) from error
         self._has_tables = True
         return result
 
@@ -109,6 +144,9 @@ def _give_back(connection: Connection) -> bool:
 
 def _make_tables(connection: Connection) -> None:
     """Creates missing tables, and the columns (always nullable) and indexes that older versions did not have."""
+    if connection.dialect.name == "sqlite":
+        for statement in sqlite_file.mark(_APPLICATION, _VERSION):
+            connection.exec_driver_sql(statement)
     if connection.dialect.name == "postgresql":  # to build an index of millions of rows takes time
         connection.execute(text("SET LOCAL statement_timeout = 0"))
     metadata.create_all(connection)
@@ -154,6 +192,11 @@ def _check_file(engine: Engine) -> None:
     at_once: dict[str, Any] = {**options, "timeout": 0}
     try:
         with closing(sqlite3.connect(file, **at_once)) as connection:
+            reason = sqlite_file.why_unfit(
+                connection, application=_APPLICATION, version=_VERSION, adopted=("sync_log", "executions")
+            )
+            if reason is not None:
+                raise InvalidInput(f"the sync log's database {engine.url.database!r} {reason}")
             for statement in (
                 "PRAGMA auto_vacuum=INCREMENTAL",
                 "PRAGMA journal_mode=WAL",
@@ -174,6 +217,8 @@ def _why_unusable(file: Path, error: sqlite3.Error) -> str:
         return f"{database} is in a folder that does not exist: create it, or name another file"
     if error.sqlite_errorcode == sqlite3.SQLITE_NOTADB:
         return f"{database} is not an SQLite file: name another one"
+    if error.sqlite_errorcode & 0xFF == sqlite3.SQLITE_CORRUPT:
+        return f"{database} {sqlite_file.damaged(str(error))}"
     return f"{database} cannot be written: check the permissions of the file and of its folder, or name another one"
 
 
@@ -194,6 +239,13 @@ def _postgresql(url: URL, settings: ControlSettings) -> Engine:
     )
 
 
-def _describe(error: SQLAlchemyError) -> str:
+def _is_refusal(error: Exception) -> bool:
+    """Checks whether a value is at fault, which every repetition would have again."""
+    return isinstance(error, DataError | OverflowError | UnicodeError) or (
+        isinstance(error, StatementError) and not isinstance(error, DBAPIError)
+    )
+
+
+def _describe(error: Exception) -> str:
     cause = error.orig if isinstance(error, DBAPIError) else error
     return f"the sync log's database failed: {type(cause).__name__}: {clean(str(cause), 200)}"

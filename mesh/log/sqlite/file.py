@@ -14,6 +14,7 @@ from pathlib import Path
 
 import structlog
 
+from mesh import sqlite_file
 from mesh.errors import LogError, LogInUse, LogUnavailable
 
 LOG = structlog.get_logger()
@@ -113,9 +114,7 @@ def disk_timed_out() -> LogUnavailable:
 def translate(error: sqlite3.Error, doing: str) -> LogError:
     """Returns `LogError` for a damaged file, else `LogUnavailable`: a full disk may have space later."""
     if _code(error) & 0xFF in _DAMAGED:
-        return LogError(
-            f"{doing}: the file is damaged ({error}); restore it, or move it away to start a new one"
-        )
+        return LogError(f"{doing}: the file {sqlite_file.damaged(str(error))}")
     return LogUnavailable(f"{doing}: {error}")
 
 
@@ -177,30 +176,17 @@ def _connect(path: Path) -> sqlite3.Connection:
 
 
 def _prepare(connection: sqlite3.Connection, path: Path) -> None:
-    _refuse_foreign(connection, path)
+    reason = sqlite_file.why_unfit(connection, application=_APPLICATION, version=_VERSION)
+    if reason is not None:
+        raise LogError(f"the embedded log {path} {reason}")
     connection.execute("PRAGMA auto_vacuum = INCREMENTAL")  # of a new file; `_shrink` changes an older one
     (mode,) = connection.execute("PRAGMA journal_mode = WAL").fetchone()
     if mode != "wal":
         raise LogError(f"the embedded log {path} cannot use a write-ahead log; put it on a local disk")
     connection.execute("PRAGMA wal_autocheckpoint = 0")  # the writer does it, since SQLite hides its errors
     connection.execute(f"PRAGMA journal_size_limit = {64 << 20}")
-    (found,) = connection.execute("PRAGMA quick_check(1)").fetchone()
-    if found != "ok":
-        raise LogError(
-            f"the embedded log {path} is damaged ({found}); restore it, or move it away to start a new one"
-        )
     _make_schema(connection)
     _shrink(connection, path)
-
-
-def _refuse_foreign(connection: sqlite3.Connection, path: Path) -> None:
-    (version,) = connection.execute("PRAGMA user_version").fetchone()
-    (application,) = connection.execute("PRAGMA application_id").fetchone()
-    (tables,) = connection.execute("SELECT count(*) FROM sqlite_master").fetchone()
-    if tables and application != _APPLICATION:
-        raise LogError(f"{path} is a SQLite file of another program; name another file for the embedded log")
-    if version > _VERSION:
-        raise LogError(f"the embedded log {path} was made by a newer regmesh; use that version")
 
 
 def _make_schema(connection: sqlite3.Connection) -> None:
@@ -209,7 +195,7 @@ def _make_schema(connection: sqlite3.Connection) -> None:
     columns = {name for _, name, *_ in connection.execute("PRAGMA table_info(commits)")}
     schema = _SCHEMA if not tables else _MIGRATION if "left_at" not in columns else ""
     connection.executescript(
-        f"BEGIN IMMEDIATE; {schema} PRAGMA application_id = {_APPLICATION}; PRAGMA user_version = {_VERSION}; COMMIT;"
+        f"BEGIN IMMEDIATE; {schema} {'; '.join(sqlite_file.mark(_APPLICATION, _VERSION))}; COMMIT;"
     )
 
 

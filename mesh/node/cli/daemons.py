@@ -160,7 +160,10 @@ def control(
     async def main(stopping: asyncio.Event) -> None:
         async with open_node(daemon_options.require_shared_log(log), data, trust) as node:
             role = roles.control(node, database, access)
-            async with serve.listening(listen, node, [role.routes]), lifecycle.background(role.run()):
+            async with (
+                serve.listening(listen, node, [role.routes], notes=role.notes),
+                lifecycle.background(role.run()),
+            ):
                 await stopping.wait()
 
     lifecycle.run(main)

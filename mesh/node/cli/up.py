@@ -79,9 +79,10 @@ def up(
             served = [control.routes, relays.routes] + ([intake.routes] if intake_listen is None else [])
             url = await stack.enter_async_context(
                 serve.listening(
-                    listen, node, served, listeners=listeners, not_ready=intake.not_ready, notes=intake.notes
+                    listen, node, served, listeners=listeners, not_ready=intake.not_ready,
+                    notes=lambda: [*intake.notes(), *control.notes()],
                 )
-            )
+            )  # fmt: skip
             intake_url = url
             if intake_listen is not None:
                 intake_url = await stack.enter_async_context(

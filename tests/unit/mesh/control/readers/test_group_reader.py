@@ -1,14 +1,15 @@
 """A group's turns: each costs transactions, so records that come within a moment share one."""
 
 import asyncio
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 
 from prometheus_client import CollectorRegistry
 
 from mesh.control.ports import ControlPorts
 from mesh.control.readers.group_reader import GroupReader, topic_of_each_region
-from mesh.log.port import Partition, Record
+from mesh.errors import DatabaseRefused
+from mesh.log.port import Append, Partition, Record
 from mesh.metrics import Metrics
 from mesh.rules.state import MeshState
 from schemas import topics
@@ -53,6 +54,11 @@ class Group:
 class Log:
     def __init__(self, group: Group) -> None:
         self._group = group
+        self.appended: list[Append] = []
+
+    async def append(self, records: Sequence[Append]) -> Sequence[int]:
+        self.appended += records
+        return [0] * len(records)
 
     async def missing(self, topics: Iterable[str]) -> Sequence[str]:
         return []
@@ -82,11 +88,19 @@ async def _turns(group: Group, records: int) -> list[int]:
         if sum(taken) == records:
             done.set()
 
+    await _read(group, Log(group), take, done)
+    return taken
+
+
+async def _read(
+    group: Group, log: Log, take: Callable[[Sequence[Record]], Awaitable[None]], done: asyncio.Event
+) -> None:
+    """Reads until `done`."""
     state, value = MeshState(), {"name": "beijing", "jurisdiction": "cn"}
     record = StateRecord(id="region", time=NOW, noun="region", value=value)
     state.apply("region/beijing", encode(record), 0)
     ports = ControlPorts(
-        log=Log(group), state=state, clock=Clock(group),  # type: ignore[arg-type]
+        log=log, state=state, clock=Clock(group),  # type: ignore[arg-type]
         metrics=Metrics(CollectorRegistry()), random=lambda: 0.5,
     )  # fmt: skip
     reader = GroupReader(
@@ -98,7 +112,6 @@ async def _turns(group: Group, records: int) -> list[int]:
         await done.wait()
     running.cancel()
     await asyncio.gather(running, return_exceptions=True)
-    return taken
 
 
 async def test_records_that_come_within_a_moment_are_taken_in_one_turn() -> None:
@@ -109,3 +122,22 @@ async def test_records_that_come_within_a_moment_are_taken_in_one_turn() -> None
 async def test_a_full_turn_is_followed_by_the_next_at_once() -> None:
     group = Group(waiting=1100, coming=[5])
     assert await _turns(group, 1105) == [500, 500, 100, 5]
+
+
+async def test_what_the_database_can_never_store_is_a_dead_letter_and_the_rest_is_taken() -> None:
+    group = Group(waiting=5, coming=[])
+    log = Log(group)
+    taken: list[int] = []
+    done = asyncio.Event()
+
+    async def take(records: Sequence[Record]) -> None:
+        if any(record.offset == 2 for record in records):
+            raise DatabaseRefused("a number is too large")
+        taken.extend(record.offset for record in records)
+        if len(taken) == 4:
+            done.set()
+
+    await _read(group, log, take, done)
+    assert taken == [0, 1, 3, 4]
+    (dead,) = [append for append in log.appended if append.topic == topics.dead_letters(Region("beijing"))]
+    assert b"a number is too large" in (dead.value or b"")

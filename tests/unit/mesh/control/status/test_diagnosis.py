@@ -5,7 +5,8 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from mesh.control.status.dead_letter_queue import DeadLetterQueue
-from mesh.control.status.diagnosis import DiagnosisInput, diagnose
+from mesh.control.status.diagnosis import diagnose
+from mesh.control.status.diagnosis_input import DiagnosisInput
 from mesh.control.status.finding import Severity, UnreadEvents
 from mesh.control.status.replica_status import FailureCause, ReplicaState, ReplicaStatus
 from mesh.rules.state import MeshState

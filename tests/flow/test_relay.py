@@ -16,10 +16,11 @@ from consumer.blobs.relay import incoming, serve
 from consumer.blobs.relay.client import PeerClient
 from consumer.blobs.relay.serve import Relay
 from consumer.blobs.relay.signing import MeshKeys, RegionKeys, RelayRequest, headers_of
+from consumer.blobs.relay.tee import NEARLY, WINDOW
 from mesh.credentials.secrets import Secrets
 from mesh.errors import Denied, NotFound, RegistryError
 from mesh.node import roles
-from mesh.registry.port import Descriptor
+from mesh.registry.port import Descriptor, digest_of
 from schemas.names import Digest, MediaType, PlaceName, Region, Tag
 from tests.support import images
 from tests.support.manual_clock import ManualClock
@@ -420,6 +421,28 @@ async def test_what_is_there_is_served_though_a_task_that_wants_it_has_not_come_
     with incoming_there.expecting([(PlaceName("cn@shanghai"), blob.digest)]):
         async with ClientSession() as session, session.get(path, headers=headers) as answer:
             assert (answer.status, await answer.read()) == (200, b"x" * 10)
+
+
+@pytest.mark.parametrize(
+    ("missing", "offset", "status"),
+    [
+        (MIB, 0, 202),  # better than to read all of it from the source once more
+        (NEARLY + MIB, 0, 416),  # which may take long
+        (MIB, 1000, 416),  # who has some of it already reads on elsewhere
+    ],
+)
+async def test_who_is_late_for_the_first_bytes_waits_for_a_blob_that_is_nearly_there(
+    site: MeshSite, missing: int, offset: int, status: int
+) -> None:
+    blob, size = digest_of(b"some blob"), WINDOW + MIB + missing
+    incoming_there = site.agents["shanghai"][0].relay._incoming
+    path = f"{site.url}/v1/relay/cn@shanghai/{APP}/blobs/{blob}?size={size}"
+    with incoming_there.receiving((PlaceName("cn@shanghai"), blob), size) as tee:
+        for _ in range(WINDOW // MIB + 1):
+            tee.put(bytes(MIB))
+        headers = signed(site.url, blob, size, offset=offset)
+        async with ClientSession() as session, session.get(path, headers=headers) as answer:
+            assert answer.status == status
 
 
 async def test_a_relay_that_stalls_is_dropped_for_the_origin(

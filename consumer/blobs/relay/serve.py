@@ -2,8 +2,9 @@
 
     GET /v1/relay/{place}/{repository}/blobs/{digest}     signed as `signing` says, Regmesh-Region: REGION
 
-It answers 200 or 206 with the bytes; 202 when the blob is expected; 404 when it is neither there nor expected; 409 when
-this agent waits for the requesting region; 416 when the requested bytes are no longer in memory. The signature has to
+It answers 200 or 206 with the bytes; 202 when the blob is expected, also by a client that is late for its first bytes
+and can have it whole soon; 404 when it is neither there nor expected; 409 when this agent waits for the requesting
+region; 416 when the requested bytes are no longer in memory. The signature has to
 be that of the client's region, and the region must have a replica of the same instance.
 """
 
@@ -119,7 +120,7 @@ class Relay:
             return _refuse(404, "the blob is neither here nor expected")
         if arrival.waits_for == request.region:
             return _refuse(409, f"{self._region} waits for {request.region} to send the blob")
-        if arrival.tee is None:
+        if arrival.tee is None or _had_better_wait(request, arrival.tee):
             return _refuse(202, "the blob is expected")
         if arrival.tee.size != request.blob.size or not arrival.tee.can_follow(request.offset):
             return _refuse(416, "the blob cannot be followed from there")
@@ -189,6 +190,11 @@ class Relays:
 @asynccontextmanager
 async def _following(tee: Tee, offset: int) -> AsyncIterator[_Chunks]:
     yield tee.follow(offset)
+
+
+def _had_better_wait(request: _Request, tee: Tee) -> bool:
+    """Whether a client that is late for the first bytes waits until the registry here has the blob."""
+    return not request.offset and tee.size == request.blob.size and tee.is_nearly_there()
 
 
 def _abort(http: web.Request) -> None:

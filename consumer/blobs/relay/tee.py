@@ -11,6 +11,7 @@ from collections.abc import AsyncIterator
 from mesh.errors import RegmeshError
 
 WINDOW = 8 * 1024 * 1024  # bytes of one blob
+NEARLY = 4 * WINDOW  # bytes that are missing of a blob for which a late follower waits
 ALL_WINDOWS = 48 * 1024 * 1024  # bytes of all blobs of the agents of one process
 
 
@@ -67,6 +68,10 @@ class Tee:
         """Returns whether a reader that has `offset` bytes can follow from there."""
         broken = self._ended and not self._complete
         return self._window is not None and not broken and self._start <= offset <= self.received
+
+    def is_nearly_there(self) -> bool:
+        """Returns whether who is late for the first bytes had better wait a moment until the registry has the blob."""
+        return not self._ended and self._start > 0 and self.size - self.received <= NEARLY
 
     async def follow(self, offset: int) -> AsyncIterator[bytes]:
         """Yields the bytes from `offset` to the end, and waits for those that were not received yet.

@@ -10,7 +10,7 @@ import traceback
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from tests.bench import copies, diff, intake, latency, many, memory, replication, rules
+from tests.bench import copies, diff, intake, latency, many, memory, replication, rules, scale
 from tests.bench.table import Options, Row, circumstances, markdown, progress
 from tests.support.real_parts import why_missing
 
@@ -25,6 +25,7 @@ GROUPS: dict[str, tuple[tuple[str, ...], Group]] = {
     "memory": (memory.NEEDS, memory.rows),
     "rules": (rules.NEEDS, rules.rows),
     "replication": (replication.NEEDS, replication.rows),
+    "scale": (scale.NEEDS, scale.rows),
 }
 
 

@@ -56,6 +56,15 @@ def test_rules_are_measured_without_any_real_part(tmp_path: Path) -> None:
     assert reported == shown * 9
 
 
+def test_a_large_mesh_is_measured_beside_a_smaller_one(tmp_path: Path) -> None:
+    done = bench("--only", "scale", PATH=str(tmp_path))
+    assert done.returncode == 0, done.stderr
+    found = rows(done.stdout)
+    assert len(found) % 2 == 0
+    assert [row[0] for row in found[: len(found) // 2]] == [row[0] for row in found[len(found) // 2 :]]
+    assert {"scale: control, start", "scale: agent, memory at most"} <= {row[0] for row in found}
+
+
 def test_a_group_whose_parts_are_missing_is_left_out_and_said(tmp_path: Path) -> None:
     done = bench("--only", "copy", PATH=str(tmp_path))
     assert done.returncode == 0, done.stderr

@@ -1,7 +1,7 @@
 """A role on the data of `scale_data`, in a process of its own.
 
-`python -m tests.bench.scale_process ROLE REGION DATA PORT`; ROLE is `control` or `agent`. `GET /bench/slowest` answers the slowest turn of its event loop since the last such
-request, in milliseconds.
+`python -m tests.bench.scale_process ROLE REGION DATA PORT`; ROLE is `control` or `agent`. `GET /bench/slowest` answers
+the slowest turn of its event loop since the last such request, in milliseconds.
 """
 
 import asyncio

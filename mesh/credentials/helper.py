@@ -24,6 +24,7 @@ from schemas.completions import Side
 
 # Seconds. The time-out is shorter than that of a health check of a place, so that the place's state names the reason.
 _TIMEOUT = 15.0
+_KILL_TIMEOUT = 2.0
 _TTL = 300.0  # clouds issue tokens for an hour or more
 _NEGATIVE_TTL = 60.0  # somebody may log in meanwhile
 _FAILURE_TTL = 10.0  # also for rejected credentials: not every request runs the helper again
@@ -153,5 +154,9 @@ async def _kill(process: Process) -> None:
     """Kills the process group: children of a script would keep its pipe open."""
     with contextlib.suppress(ProcessLookupError):
         os.killpg(process.pid, signal.SIGKILL)
-    if process.returncode is None:
-        await process.wait()
+    assert process.stdout is not None
+    with contextlib.suppress(TimeoutError):  # a child that left the group still has the pipe
+        async with asyncio.timeout(_KILL_TIMEOUT):
+            while await process.stdout.read(_MAX_OUTPUT):
+                pass  # asyncio does not see the end while its buffer is full
+            await process.wait()

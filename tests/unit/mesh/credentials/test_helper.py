@@ -4,6 +4,7 @@ import asyncio
 import base64
 import json
 import os
+from asyncio.subprocess import Process
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from pathlib import Path
@@ -123,6 +124,23 @@ async def test_a_helper_does_not_see_the_secrets_of_the_mesh(place: Workplace) -
     place.helper('echo "{\\"Username\\": \\"anna\\", \\"Secret\\": \\"[$REGMESH_SECRET_PUSH]\\"}"')
     place.config(credsStore="test")
     assert await place.credentials() == Credentials("anna", "[]")
+
+
+async def test_a_helper_that_prints_without_end_is_ended_though_the_pipe_is_full(
+    place: Workplace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """On a busy machine it may have printed much before anybody reads."""
+    real = CredentialHelper._communicate
+
+    async def late(self: CredentialHelper, process: Process) -> bytes:
+        await asyncio.sleep(0.5)
+        return await real(self, process)
+
+    monkeypatch.setattr(CredentialHelper, "_communicate", late)
+    monkeypatch.setattr(credential_helper, "_MAX_OUTPUT", 16 * 1024)  # so that the pipe stays full at the end
+    place.helper("yes hush")
+    place.config(credsStore="test")
+    assert "printed more than 16384 bytes" in await asyncio.wait_for(place.failure(), 10)
 
 
 @pytest.mark.parametrize(

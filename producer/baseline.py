@@ -6,21 +6,18 @@ have been lost, the source is listed again: a tag that the baseline has, with th
 """
 
 from collections.abc import Callable, Mapping
-from contextlib import aclosing
-from datetime import UTC, datetime, timedelta
+from contextlib import aclosing, suppress
+from datetime import datetime
 from typing import NamedTuple
 
 from mesh.log.port import Append, Log
 from producer.listing import Found
 from schemas import codec, topics
 from schemas.envelope import make_id
-from schemas.events import Cause, TagState
+from schemas.events import Cause, TagState, tag_version_at
 from schemas.executions import ExecutionStart
-from schemas.names import Digest, Repository, Tag
+from schemas.names import Digest
 from schemas.topology import Place
-
-_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
-_MICROSECOND = timedelta(microseconds=1)
 
 
 class Known(NamedTuple):
@@ -30,7 +27,7 @@ class Known(NamedTuple):
     since: datetime
 
 
-KnownTags = Mapping[tuple[Repository, Tag], Known]
+KnownTags = Mapping[str, Known]  # by `repository:tag`
 
 
 async def read_known_tags(log: Log, source: Place, wants: Callable[[str], bool]) -> KnownTags:
@@ -42,20 +39,22 @@ async def read_known_tags(log: Log, source: Place, wants: Callable[[str], bool])
         LogError: The log does not return them.
     """
     topic, prefix = topics.tags(source.region), f"{source.name}/"
-    known = dict[tuple[Repository, Tag], Known]()
+    known = dict[str, Known]()
     ends = {number: end for number, end in (await log.end(topic)).items() if end}
     if not ends:
         return known
     async with aclosing(log.follow(topic)) as batches:
         async for batch in batches:
             for record in batch.records:
-                repository, _, tag = record.key.removeprefix(prefix).rpartition(":")
-                if not record.key.startswith(prefix) or not wants(repository):
+                name = record.key.removeprefix(prefix)
+                if name == record.key or not wants(name.rpartition(":")[0]):
                     continue
-                known.pop((Repository(repository), Tag(tag)), None)
-                if record.value is not None:
-                    state = codec.decode(record.value, TagState)
-                    known[state.repository, state.tag] = Known(state.digest, state.time)
+                known.pop(name, None)
+                # control reports a record that cannot be read; here its tag is not known any more
+                with suppress(codec.DecodeError):
+                    if record.value is not None:
+                        state = codec.decode(record.value, TagState)
+                        known[name] = Known(state.digest, state.time)
             if all(batch.positions.get(number, 0) >= end for number, end in ends.items()):
                 break
     return known
@@ -63,7 +62,7 @@ async def read_known_tags(log: Log, source: Place, wants: Callable[[str], bool])
 
 def is_new(found: Found, known: KnownTags, baseline: datetime | None) -> bool:
     """Checks whether a tag got its digest after the baseline, which was listed at the time `baseline`."""
-    before = known.get((found.repository, found.tag))
+    before = known.get(f"{found.repository}:{found.tag}")
     if before is None or baseline is None or found.descriptor is None:
         return True
     return before.digest != found.descriptor.digest or before.since > baseline
@@ -79,6 +78,6 @@ def note_of(found: Found, known: KnownTags, start: ExecutionStart, source: Place
     state = TagState(
         id=make_id("tag", start.execution_id, found.repository, found.tag), time=start.time, origin=source.name,
         place=source.name, repository=found.repository, tag=found.tag, digest=found.descriptor.digest,
-        written_by=Cause.LISTING, tag_version=max(0, (start.time - _EPOCH) // _MICROSECOND),
+        written_by=Cause.LISTING, tag_version=tag_version_at(start.time),
     )  # fmt: skip
     return Append(topics.tags(source.region), state.key, codec.encode(state))

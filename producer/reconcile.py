@@ -167,7 +167,10 @@ class Reconcile:
         try:
             if start.operation == "delete":
                 return await self._publish_deletions(start, source), None
-            record_of = await self._record_of(listing, start, source)
+            try:
+                record_of = await self._record_of(listing, start, source)
+            except LogError as error:  # Kafka does not let the producer read the tags; other executions go on
+                return 0, error.as_task_error()
             total = await self._publish(listing, start, record_of)
         finally:
             await endpoint.close()

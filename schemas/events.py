@@ -1,6 +1,7 @@
 """Changes at a registry, as a notification announced them or a listing found them."""
 
 import operator
+from datetime import UTC, datetime, timedelta
 from enum import StrEnum
 from typing import ClassVar
 
@@ -9,6 +10,8 @@ from pydantic import BaseModel, ConfigDict, Field
 from schemas.envelope import Record, Time
 from schemas.names import Digest, MediaType, PlaceName, Region, Repository, Tag
 from schemas.rules import TriggerKind
+
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
 class Action(StrEnum):
@@ -87,6 +90,11 @@ class Event(Record):
     def key(self) -> str:
         """Returns the key that keeps one repository's events in one partition, in order."""
         return f"{self.place}/{self.repository}"
+
+
+def tag_version_at(time: datetime) -> int:
+    """Returns the version of a tag's record that was true at a time: microseconds since 1970."""
+    return max(0, (time - _EPOCH) // timedelta(microseconds=1))
 
 
 class TagState(Record):

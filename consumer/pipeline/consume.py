@@ -20,6 +20,7 @@ from consumer.ports import AgentPorts
 from consumer.progress import TaskRun
 from consumer.settings import ReadWindow
 from consumer.task import Task
+from mesh.concurrency import finishes
 from mesh.errors import LogError
 from mesh.log.dead_letters import truncation_record
 from mesh.log.port import Group, Partition, Record
@@ -111,15 +112,13 @@ class Consume:
         read = partial(self._group.read, max_records=self._window.records_per_partition)
         if self._held or not self._offsets.is_idle or self._gaps:
             return await read(timeout=self._window.poll_while_holding if self._held else self._window.poll)
-        reading = asyncio.ensure_future(read(timeout=self._window.poll_while_idle))
-        stop = asyncio.ensure_future(stopping.wait())
-        try:
-            await asyncio.wait([reading, stop], return_when=asyncio.FIRST_COMPLETED)
-            return reading.result() if reading.done() else ()
-        finally:
-            for task in (reading, stop):
-                task.cancel()
-            await asyncio.wait([reading, stop])
+        found = list[Record]()
+
+        async def wait() -> None:
+            found.extend(await read(timeout=self._window.poll_while_idle))
+
+        await finishes(wait(), stopping)
+        return found
 
     def _forget(self, partition: Partition) -> None:
         self._offsets.forget(partition)

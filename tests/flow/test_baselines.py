@@ -8,8 +8,12 @@ from urllib.parse import urlsplit
 
 import pytest
 
+from mesh.errors import LogError
+from mesh.log.port import Append
 from mesh.registry.builtin.faults import Fail
-from schemas.names import Digest
+from producer import reconcile
+from schemas import topics
+from schemas.names import Digest, Region
 from tests.support import images
 from tests.support.mesh_site import APP, MeshSite, client, mesh_site, until
 
@@ -167,3 +171,36 @@ async def test_a_changed_rule_has_a_new_baseline(site: MeshSite) -> None:
     await restart_source(site)
     assert await until_compared(site) == 1
     assert (await site.digest("eu", "v1"), await site.digest("eu", "old")) == (new, None)
+
+
+async def test_a_record_that_cannot_be_read_ends_no_producer(site: MeshSite) -> None:
+    key = f"cn/{APP}:unreadable"
+    await site.node.log.append([Append(topics.tags(Region("paris")), key, b"{")])
+    await site.push("cn", "old", images.image(layers=[b"old"]))
+    await declare(site)
+    await until_noted(site)
+    new = await push_unnotified(site, "new")
+    await restart_source(site)
+    assert await until_compared(site) == 1
+    assert (await site.digest("eu", "new"), await site.digest("eu", "old")) == (new, None)
+
+
+async def test_a_log_that_refuses_the_tags_is_said_and_stops_no_other_execution(
+    site: MeshSite, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def refused(*_: object) -> None:
+        raise LogError("read mesh.paris.tags: Kafka refused")
+
+    monkeypatch.setattr(reconcile, "read_known_tags", refused)
+    digest = await site.push("cn", "old", images.image(layers=[b"old"]))
+    await declare(site)
+
+    async def has_failed() -> bool:
+        (attempt, *_) = await site.control._executions.baselines("to-eu", 0, 1) or [None]
+        return attempt is not None and attempt.error_code == LogError.code
+
+    await until(has_failed)
+    assert (await site.get("rules/to-eu"))["baseline"] is None
+    await site.api.request("POST", "/api/v1/executions", body={"rule": "to-eu"})
+    await until(lambda: site.digest("eu", "old"))
+    assert await site.digest("eu", "old") == digest

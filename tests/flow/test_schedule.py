@@ -277,3 +277,22 @@ async def test_a_rule_without_its_instance_holds_up_no_other(tmp_path: Path) -> 
         status, answer = await site.call("POST", "/api/v1/executions", {"rule": "a-orphan"})
         assert (status, answer["error"]["code"]) == (400, "invalid_input")
         await database.close()
+
+
+async def test_rules_that_wait_for_others_baselines_cost_no_query(tmp_path: Path) -> None:
+    """There may be thousands, and only a few are listed at once."""
+    rules = [
+        {**MESH["rules"][0], "name": f"rule-{number}", "destination_namespace": f"n{number}"}
+        for number in range(30)
+    ]
+    async with control_site(tmp_path, running=False) as site:
+        status, answer = await site.call("POST", "/api/v1/apply", {**MESH, "rules": rules})
+        assert status == 200, answer
+        schedule, clock, executions, database = await _schedule(site, tmp_path, NOW)
+        await schedule.start_due()
+        assert await executions.count_running(("baseline",), NOW - timedelta(hours=1)) == 4
+        await clock.sleep(5)
+        with explained(database) as plans:
+            await schedule.start_due()
+        assert len(plans) == 1  # how many run
+        await database.close()

@@ -30,7 +30,6 @@ class Peers:
         self._ports, self._unreadable = ports, unreadable
         self._region, self._state, self._clock = ports.region, ports.state, ports.clock
         self._live_regions_gauge = ports.metrics.awake_regions.labels(ports.region)
-        self._followed: set[Region] = set()
         self._agents: dict[Region, dict[str, tuple[datetime, str | None]]] = {}  # last heartbeat, relay URL
         self._tables: dict[Region, Table] = {}
 
@@ -38,9 +37,8 @@ class Peers:
         """Follows the status topic of each related region, also of those declared later."""
         async with asyncio.TaskGroup() as group:
             while True:
-                for region in self._related_regions() - self._followed:
+                for region in self._related_regions() - self._tables.keys():
                     if await self._exists(topics.status(region)):
-                        self._followed.add(region)
                         group.create_task(self._table(region).run(), name=f"peers {region}")
                 self._live_regions_gauge.set(len(self.live_regions()))
                 await self._clock.sleep(_REGIONS_EVERY)

@@ -4,8 +4,8 @@
 
 It answers 200 or 206 with the bytes; 202 when the blob is expected, also by a client that is late for its first bytes
 and can have it whole soon; 404 when it is neither there nor expected; 409 when this agent waits for the requesting
-region; 416 when the requested bytes are no longer in memory. The signature has to
-be that of the client's region, and the region must have a replica of the same instance.
+region; 416 when the requested bytes are no longer in memory. The signature has to be that of the client's region, and
+the region must have a replica of the same instance.
 """
 
 import asyncio

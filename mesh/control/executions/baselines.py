@@ -15,13 +15,14 @@ from mesh.clock import Clock
 from mesh.control.executions.returns import WholeListing, next_attempt
 from mesh.control.executions.store import Executions
 from mesh.rules.state import MeshState
+from schemas.completions import Status
 from schemas.envelope import make_id
 from schemas.rules import Rule
 
 _MOST_RUNNING = 4
 _FORGOTTEN_AFTER = timedelta(hours=1)  # a listing that a producer of an older version cannot read never ends
 _ATTEMPTS = 10  # that are looked at
-_LOOK_SECONDS = 2.0  # between two looks at a baseline that is not complete
+_LOOK_SECONDS = 2.0  # between two looks at a baseline that is being listed
 
 
 class Baselines:
@@ -29,29 +30,28 @@ class Baselines:
 
     def __init__(self, executions: Executions, state: MeshState, clock: Clock) -> None:
         self._executions, self._state, self._clock = executions, state, clock
-        self._complete: dict[
-            str, tuple[int, datetime]
-        ] = {}  # by rule: of which revision, and when it was listed
-        self._next_looks: dict[tuple[str, int], float] = {}
-        self._free = 0
+        self._complete: dict[str, tuple[int, datetime]] = {}  # by rule: the revision, and when it was listed
+        self._next_looks: dict[str, tuple[int, float]] = {}  # by rule: the revision, and when to look again
+        self._free: int | None = None  # how many executions may be started; None until it is asked for
 
-    async def count_running(self) -> None:
-        """Counts the executions that run, before others are started.
+    def start_look(self) -> None:
+        """Forgets how many executions run: `may_start` counts them again, if anything is to be started."""
+        self._free = None
+
+    async def may_start(self) -> bool:
+        """Returns whether another execution may start now.
 
         Raises:
             DatabaseUnavailable: The database does not answer.
         """
-        since = self._clock.now() - _FORGOTTEN_AFTER
-        self._free = _MOST_RUNNING - await self._executions.count_running(("baseline", "compare"), since)
-
-    @property
-    def may_start(self) -> bool:
-        """Whether another execution may start now."""
+        if self._free is None:
+            since = self._clock.now() - _FORGOTTEN_AFTER
+            self._free = _MOST_RUNNING - await self._executions.count_running(("baseline", "compare"), since)
         return self._free > 0
 
     def started(self) -> None:
         """Counts an execution that was started."""
-        self._free -= 1
+        self._free = (self._free or 0) - 1
 
     def of(self, rule: Rule) -> datetime | None:
         """Returns when the baseline of a rule, as it is declared now, was listed; None while it is not complete."""
@@ -64,16 +64,23 @@ class Baselines:
         Raises:
             DatabaseUnavailable: The database does not answer.
         """
-        name, rev = str(rule.name), self._state.rev_of(rule.key)
-        if self.of(rule) is not None or self._next_looks.get((name, rev), 0.0) > self._clock.monotonic():
+        name, rev, now = str(rule.name), self._state.rev_of(rule.key), self._clock.monotonic()
+        looked_at_rev, next_look = self._next_looks.get(name, (rev, 0.0))
+        if (
+            self.of(rule) is not None
+            or (looked_at_rev == rev and next_look > now)
+            or not await self.may_start()
+        ):
             return None
         attempts = await self._executions.baselines(name, rev, _ATTEMPTS)
         if (listed := _complete(attempts)) is not None:
             self._complete[name] = rev, listed
-            self._next_looks.pop((name, rev), None)
+            self._next_looks.pop(name, None)
             return None
-        self._next_looks[name, rev] = self._clock.monotonic() + _LOOK_SECONDS
-        if not self.may_start or not next_attempt(attempts, self._clock.now()):
+        seconds = (next_attempt(attempts) - self._clock.now()).total_seconds()
+        is_running = bool(attempts) and attempts[0].status is Status.IN_PROGRESS
+        self._next_looks[name] = rev, now + (_LOOK_SECONDS if is_running else max(_LOOK_SECONDS, seconds))
+        if seconds > 0:
             return None
         return make_id(
             "execution", name, "baseline", rev, *(one.start_time.isoformat() for one in attempts[:1])

@@ -6,7 +6,7 @@ Nothing is known of the time before control started either. Pure.
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from enum import Enum, auto
 from typing import NamedTuple
 
@@ -138,20 +138,20 @@ def next_step(listings: Sequence[WholeListing], returned: datetime, now: datetim
     return Step.COMPARE if now >= last.start_time + _SPACING * 2 ** max(0, recent - 1) else Step.WAIT
 
 
-def next_attempt(listings: Sequence[WholeListing], now: datetime) -> bool:
-    """Decides whether a baseline that is not complete is listed again now; `listings` are the attempts, newest first.
+def next_attempt(listings: Sequence[WholeListing]) -> datetime:
+    """Returns when a baseline that is not complete is listed again; `listings` are the attempts, newest first.
 
     One that the registry refuses is tried again once a day, since somebody has to change something first.
     """
     if not listings:
-        return True
+        return datetime.min.replace(tzinfo=UTC)
     last = listings[0]
     if last.status is Status.IN_PROGRESS:
-        return now >= last.start_time + _ABANDONED_AFTER
+        return last.start_time + _ABANDONED_AFTER
     if last.error_code not in _TRANSIENT:
-        return now >= last.start_time + _REFUSED_AGAIN_AFTER
+        return last.start_time + _REFUSED_AGAIN_AFTER
     wait: timedelta = min(_SPACING * 2 ** (len(listings) - 1), _COUNTED)
-    return now >= last.start_time + wait
+    return last.start_time + wait
 
 
 class Comparison(Enum):

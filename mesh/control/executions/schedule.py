@@ -13,6 +13,7 @@ from datetime import datetime, timedelta
 
 import structlog
 
+from mesh.concurrency import in_turns
 from mesh.control.executions.baselines import Baselines
 from mesh.control.executions.commands import Commands
 from mesh.control.executions.returns import Gap, Returns, Step, next_step
@@ -124,19 +125,23 @@ class Schedule:
 
     async def _compare_with_baselines(self) -> None:
         """Has baselines listed, and sources compared with these; only some at once."""
-        if self._baseline_rules:
-            await self._baselines.count_running()
-        for rule in self._baseline_rules:
+        self._baselines.start_look()
+        async for rule in in_turns(self._baseline_rules):
             if (execution_id := await self._baselines.due(rule)) is not None:
                 self._baselines.started()
                 await self._start_once(rule, "reconcile", execution_id, operation="baseline")
-            if self._baselines.of(rule) is not None and self._baselines.may_start:
+            is_due = self._baselines.of(rule) is not None and self._unseen_return(rule) is not None
+            if is_due and await self._baselines.may_start():
                 await self._compare_after_return(rule)
+
+    def _unseen_return(self, rule: Rule) -> datetime | None:
+        """When the rule's source returned, if that was not dealt with yet."""
+        returned = self._returns.of(rule.source)
+        return None if self._compared.get(rule.name) == returned else returned
 
     async def _compare_after_return(self, rule: Rule) -> None:
         """Lists the source again once it is back, until it was listed: notifications may be lost."""
-        returned = self._returns.of(rule.source)
-        if returned is None or self._compared.get(rule.name) == returned:
+        if (returned := self._unseen_return(rule)) is None:
             return
         now = self._clock.now()
         step = next_step(await self._executions.whole_listings(rule.name, LISTINGS), returned, now)

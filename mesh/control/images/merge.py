@@ -7,14 +7,13 @@ entry.
 
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from typing import NamedTuple
 
 from schemas.completions import Completion, Status
-from schemas.events import Cause, TagState
+from schemas.events import Cause, TagState, tag_version_at
 from schemas.names import Digest, PlaceName, Repository, Tag
 
-_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _SAME_PUSH = timedelta(
     minutes=1
 )  # the most that the clocks of an agent and of its registry differ on one write
@@ -164,7 +163,7 @@ def seen_by(end: Completion) -> Iterable[tuple[TagKey, SeenByTask]]:
 
 
 def _seen(digest: Digest | None, since: datetime, by: Cause, *, seen_at: datetime | None) -> SeenByTask:
-    version = max(0, (since - _EPOCH) // timedelta(microseconds=1))
+    version = tag_version_at(since)
     return SeenByTask(TagEntry(str(digest) if digest is not None else None, since, by, version, seen_at))
 
 

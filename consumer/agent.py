@@ -6,7 +6,7 @@ within the drain time, writes their ends, commits, and leaves its groups.
 """
 
 import asyncio
-from collections.abc import Awaitable, Callable, Coroutine, Iterator, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterator, Sequence
 from functools import partial
 
 import structlog
@@ -26,7 +26,7 @@ from consumer.pipeline.region_status import RegionStatus
 from consumer.pipeline.task_runner import TaskRunner
 from consumer.ports import AgentPorts
 from consumer.settings import AgentSettings
-from mesh.concurrency import close_all, finishes
+from mesh.concurrency import close_all, finishes, in_turns
 from mesh.errors import LogError, RegmeshError
 from mesh.log.dead_letters import send_record_to_dlq
 from mesh.log.port import Record
@@ -66,6 +66,9 @@ class Agent:
             ports, self._services(), owners=self._owners, status=status, reporter=self._reporter,
             parking=self._parking, retry_policy=settings.retries.policy,
         )  # fmt: skip
+        self._used_places: list[Place] = []
+        self._near_places: list[Place] = []
+        self._seen_changes = -1  # of the state, when these were found
         self._checked_places: list[Place] = []
         self._last_check = -settings.places_every
         self._stopping = asyncio.Event()
@@ -193,8 +196,9 @@ class Agent:
         await send_record_to_dlq(ports.log, ports.region, record, reason, ports.clock)
 
     async def _heartbeat(self, lanes: Lanes) -> None:
-        backlog = count_backlog(lanes.entries(), self._parking.own())
-        rules = count_rule_backlog(lanes.entries(), self._parking.own())
+        parked, counted = self._parking.counts(), self._parking.counted
+        backlog = count_backlog(lanes.entries(), parked, counted)
+        rules = count_rule_backlog(lanes.entries(), parked, counted)
         await self._reporter.heartbeat(len(self._runner.running), backlog, rules)
 
     async def _report_lags(self) -> None:
@@ -206,33 +210,38 @@ class Agent:
 
     async def _check_places(self, lanes: Lanes) -> None:
         """Checks the registries from time to time, and at once when the declared ones change."""
-        used = self._used_places()
-        near = [place for place in self._state.places() if self._may_be_near(place, used)]
-        now = self._clock.monotonic()
+        if self._seen_changes != (changes := self._state.changes):
+            self._used_places = await self._find_used_places()
+            self._near_places = [it async for it in self._find_near_places(self._used_places)]
+            self._seen_changes = changes
+        used, near, now = self._used_places, self._near_places, self._clock.monotonic()
         if used == self._checked_places and now - self._last_check < self._settings.places_every:
             has_changed = await self._places.check_again(self._settings.failing_places_every)
         else:
             self._checked_places, self._last_check = used, now
             has_changed = await self._places.check(used, nearby=near)
         if self._parked.ready and (returned := self._places.returned()):  # else at the next check
-            self._parking.came_back(returned)
+            await self._parking.came_back(returned)
         if has_changed:
             await self._heartbeat(lanes)  # a changed state is shown at once
 
-    def _used_places(self) -> list[Place]:
+    async def _find_used_places(self) -> list[Place]:
         """The places of this region, and the sources of what is copied to them."""
-        here = {place.name: place for place in self._state.places() if place.region == self._ports.region}
+        places = in_turns(self._state.places())
+        here = {place.name: place async for place in places if place.region == self._ports.region}
         sources = dict[PlaceName, Place]()
-        for rule in (*self._state.rules(), *self._state.replica_rules()):
+        async for rule in in_turns((*self._state.rules(), *self._state.replica_rules())):
             if rule.destination in here and (source := self._state.place(rule.source)) is not None:
                 sources[source.name] = source
         return list((sources | here).values())
 
-    def _may_be_near(self, place: Place, used: Sequence[Place]) -> bool:
-        """Whether blobs may be read from it: another place of a used instance, within the boundary."""
-        mirrored = {it.instance for it in used}
-        within = boundary.crossing(self._state, self._ports.region, place.region) is None
-        return place not in used and place.instance in mirrored and within
+    async def _find_near_places(self, used: Sequence[Place]) -> AsyncIterator[Place]:
+        """From which blobs may be read: other places of used instances, within the boundary."""
+        names, mirrored = {it.name for it in used}, {it.instance for it in used}
+        async for place in in_turns(self._state.places()):
+            is_other = place.instance in mirrored and place.name not in names
+            if is_other and boundary.crossing(self._state, self._ports.region, place.region) is None:
+                yield place
 
     async def _until_stopping(self, seconds: float) -> None:
         try:

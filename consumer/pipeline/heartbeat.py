@@ -1,12 +1,12 @@
 """What an agent reports on `mesh.<region>.status`: that it is live, the state of its places, and what is running."""
 
 import asyncio
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Mapping
 
 from consumer.pipeline.complete import make_progress
 from consumer.pipeline.lanes import Entry
-from consumer.pipeline.parked_index import ParkedSummary
+from consumer.pipeline.parked_index import ParkedCount
 from consumer.ports import AgentPorts
 from consumer.progress import TaskRun
 from mesh.log.port import Append
@@ -67,47 +67,61 @@ class Reporter:
 
 
 def count_backlog(
-    entries: Iterable[Entry], parked: Iterable[ParkedSummary]
+    entries: Iterable[Entry], parked: Iterable[ParkedCount], is_parked: Callable[[str], bool]
 ) -> Mapping[PlaceName, DestinationBacklog]:
-    """Returns what the agent has left to do for each destination.
+    """Returns what the agent has left to do for each destination: what is in lanes, and what it parked.
 
-    That is what is queued or running in lanes and what is parked; a parked task that runs again counts once.
+    `is_parked` says which tasks `parked` has counted, since a parked task that runs again counts once.
     """
-    since: dict[PlaceName, dict[str, Time]] = defaultdict(dict)
-    bytes_left: dict[PlaceName, int] = defaultdict(int)
+    tasks: dict[PlaceName, set[str]] = defaultdict(set)
+    parked_tasks = Counter[PlaceName]()
+    oldest: dict[PlaceName, Time] = {}
+    bytes_left = Counter[PlaceName]()
     for one in parked:
-        since[one.destination_place][one.task_id] = one.occurred_at
+        parked_tasks[one.destination] += one.tasks
+        oldest[one.destination] = min(one.oldest, oldest.get(one.destination, one.oldest))
     for entry in entries:
         if entry.task.is_dry_run:
             continue
-        place, progress = entry.task.destination.name, entry.run.progress
-        since[place][entry.task.task_id] = entry.task.event.occurred_at
+        place, happened = entry.task.destination.name, entry.task.event.occurred_at
+        oldest[place] = min(happened, oldest.get(place, happened))
+        if not is_parked(entry.task.task_id):
+            tasks[place].add(entry.task.task_id)
+        progress = entry.run.progress
         bytes_left[place] += max(
             0, progress.bytes_total - progress.bytes_transferred - progress.bytes_skipped
         )
     return {
-        place: DestinationBacklog(tasks=len(times), oldest=min(times.values()), bytes_left=bytes_left[place])
-        for place, times in since.items()
+        place: DestinationBacklog(
+            tasks=parked_tasks[place] + len(tasks.get(place, ())), oldest=since, bytes_left=bytes_left[place]
+        )
+        for place, since in oldest.items()
     }
 
 
 def count_rule_backlog(
-    entries: Iterable[Entry], parked: Iterable[ParkedSummary]
+    entries: Iterable[Entry], parked: Iterable[ParkedCount], is_parked: Callable[[str], bool]
 ) -> Mapping[PlaceName, RuleBacklog]:
-    """Returns what the agent has left to do for each rule and replica; a parked task that runs again counts once.
+    """Returns what the agent has left to do for each rule and replica, as `count_backlog` does for destinations.
 
     Of many, those whose oldest push is oldest. What a listing found was not pushed just now, so it has no age here.
     """
-    pushed: dict[PlaceName, dict[str, Time | None]] = defaultdict(dict)
+    tasks: dict[PlaceName, set[str]] = defaultdict(set)
+    parked_tasks = Counter[PlaceName]()
+    pushed: dict[PlaceName, list[Time]] = defaultdict(list)
     for one in parked:
-        pushed[one.by][one.task_id] = None if one.is_listed else one.occurred_at
+        parked_tasks[one.by] += one.tasks
+        pushed[one.by] += [] if one.is_listed else [one.oldest]
     for entry in entries:
         task = entry.task
-        if not task.is_dry_run:
-            pushed[task.rule.name][task.task_id] = None if task.is_bulk else task.event.occurred_at
+        if task.is_dry_run:
+            continue
+        pushed[task.rule.name] += [] if task.is_bulk else [task.event.occurred_at]
+        if not is_parked(task.task_id):
+            tasks[task.rule.name].add(task.task_id)
     found = {
         rule: RuleBacklog(
-            tasks=len(times), oldest_push=min((it for it in times.values() if it is not None), default=None)
+            tasks=parked_tasks[rule] + len(tasks.get(rule, ())), oldest_push=min(times, default=None)
         )
         for rule, times in pushed.items()
     }

@@ -10,9 +10,9 @@ agent is live.
 
 import asyncio
 from collections import Counter
-from collections.abc import Collection, Iterator
+from collections.abc import Collection
 from datetime import timedelta
-from functools import cache, partial
+from functools import partial
 
 import structlog
 
@@ -20,7 +20,7 @@ from consumer.pipeline import late_write
 from consumer.pipeline.complete import complete_parked, make_parked
 from consumer.pipeline.lanes import Lanes
 from consumer.pipeline.match import match
-from consumer.pipeline.parked_index import ParkedIndex, ParkedSummary
+from consumer.pipeline.parked_index import ParkedCount, ParkedIndex
 from consumer.pipeline.region_status import RegionStatus
 from consumer.ports import AgentPorts
 from consumer.progress import Phase, TaskControl, TaskProgress, TaskRun
@@ -53,10 +53,14 @@ class Parking:
         self._stops_known = 0  # whose parked tasks are due
         self._writing = asyncio.Lock()
 
-    def own(self) -> Iterator[ParkedSummary]:
-        """Yields those that this agent will run again."""
-        owns = cache(self._owns_tasks_of)
-        return (it for it in self._parked if not it.is_look and owns(it.agent))
+    def counts(self) -> list[ParkedCount]:
+        """Returns how many tasks this agent will run again."""
+        return self._parked.counts(it for it in self._parked.agents() if self._owns_tasks_of(it))
+
+    def counted(self, task_id: str) -> bool:
+        """Returns whether `counts` has counted a task."""
+        agent = self._parked.agent_of(task_id)
+        return agent is not None and self._owns_tasks_of(agent)
 
     def get(self, task_id: str) -> Parked | None:
         """Returns the record of a parked task."""
@@ -83,9 +87,9 @@ class Parking:
         if after is None or not after.is_active:
             self._parked_running.discard(record.key)
 
-    def came_back(self, places: Collection[PlaceName]) -> None:
+    async def came_back(self, places: Collection[PlaceName]) -> None:
         """Makes due what was parked because of registries that answer again, spread over a few seconds."""
-        if tasks := self._parked.came_back(places, self._clock.now()):
+        if tasks := await self._parked.came_back(places, self._clock.now()):
             LOG.info("parked tasks are due", action="parked_due", places=sorted(places), tasks=tasks)
 
     def wants(self, task: Task, outcome: Outcome) -> bool:

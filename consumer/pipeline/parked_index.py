@@ -1,139 +1,28 @@
-"""The parked tasks of a region, found by id, by target and by when they are due.
+"""The parked tasks of a region, found by id, by target and by when they are due."""
 
-A destination that is away for a day may have some hundred thousand, and all agents of its region know them. So a record
-is kept as its compressed bytes, with what is asked of many tasks at once beside it: 2.5 KB instead of 11.
-"""
-
-import zlib
+import asyncio
+from collections import Counter
 from collections.abc import Collection, Iterable, Iterator
-from dataclasses import dataclass
 from datetime import datetime, timedelta
+from typing import NamedTuple
 
-from consumer.pipeline.due_queue import DueQueue, Owner
 from consumer.task import Target, target_of
 from mesh.errors import Throttled
-from schemas import codec
+from mesh.parked_store import ParkedStore, microseconds, time_of
 from schemas.completions import Side
 from schemas.names import PlaceName
 from schemas.parked import Parked
 
-_SPREAD_SECONDS = 3.0  # over which the tasks of a registry that came back become due
+_SPREAD = timedelta(seconds=3)  # over which the tasks of a registry that came back become due
+_PAGE = 100  # tasks that are read at once
+_CHUNK = 1000  # tasks that are changed in one turn of the loop
 
 
-@dataclass(frozen=True, slots=True)
-class ParkedSummary:
-    """What is asked of many parked tasks at once; the fields are those of `schemas.parked.Parked`.
-
-    `failed_at` is the place whose failure the task waits for, if it waits for one. `is_listed` says that a listing
-    found its image.
-    """
-
-    task_id: str
-    by: PlaceName
-    agent: str
-    destination_place: PlaceName
-    target: Target
-    execution_id: str
-    occurred_at: datetime
-    not_before: datetime
-    failed_at: PlaceName | None
-    is_look: bool
-    is_listed: bool
-    packed: bytes
-
-    def unpacked(self) -> Parked:
-        """Returns the whole record."""
-        return codec.decode(zlib.decompress(self.packed), Parked)
+def _joined(target: Target) -> str:
+    return "\n".join(target)
 
 
-class ParkedIndex:
-    """What a region's agents parked, as the log says."""
-
-    def __init__(self) -> None:
-        self._parked: dict[str, ParkedSummary] = {}
-        self._by_target: dict[Target, set[str]] = {}  # ids; every end of a task looks here
-        self._queue = DueQueue()
-
-    def __contains__(self, task_id: str) -> bool:
-        return task_id in self._parked
-
-    def __iter__(self) -> Iterator[ParkedSummary]:
-        return iter(self._parked.values())
-
-    def get(self, task_id: str) -> Parked | None:
-        """Returns a task by its id."""
-        found = self._parked.get(task_id)
-        return found.unpacked() if found is not None else None
-
-    def of_target(self, target: Target) -> Collection[Parked]:
-        """Returns the tasks that are about one tag of one destination."""
-        return [self._parked[task_id].unpacked() for task_id in self._by_target.get(target, ())]
-
-    def replace(self, task_id: str, parked: Parked | None) -> ParkedSummary | None:
-        """Takes the newest record of a task, None when it has ended; returns the summary of the one before."""
-        before = self._parked.pop(task_id, None)
-        if before is not None:
-            self._remove(before)
-        if parked is not None:
-            self._add(summary_of(parked))
-        return before
-
-    def due(self, now: datetime) -> Iterable[tuple[Owner, Iterator[str]]]:
-        """Returns the ids of what is due, by whose they are."""
-        return self._queue.due(now)
-
-    def make_due(self, task_id: str, now: datetime) -> None:
-        """Makes a task due."""
-        self._queue.bring_forward(task_id, now)
-
-    def stop(self, execution_ids: Collection[str], now: datetime) -> None:
-        """Makes due what belongs to stopped executions."""
-        for parked in self:
-            if parked.execution_id in execution_ids:
-                self._queue.bring_forward(parked.task_id, now)
-
-    def came_back(self, places: Collection[PlaceName], now: datetime) -> int:
-        """Makes due, spread over a few seconds, what waits for registries that answer again; returns how much."""
-        count = 0
-        for parked in self:
-            if parked.not_before > now and parked.failed_at in places:
-                spread = zlib.crc32(parked.task_id.encode()) % 1000 / 1000 * _SPREAD_SECONDS
-                self._queue.bring_forward(parked.task_id, now + timedelta(seconds=spread))
-                count += 1
-        return count
-
-    def _add(self, parked: ParkedSummary) -> None:
-        self._parked[parked.task_id] = parked
-        self._by_target.setdefault(parked.target, set()).add(parked.task_id)
-        self._queue.put(parked)
-
-    def _remove(self, parked: ParkedSummary) -> None:
-        others = self._by_target[parked.target]
-        others.discard(parked.task_id)
-        if not others:
-            del self._by_target[parked.target]
-        self._queue.remove(parked.task_id)
-
-
-def summary_of(parked: Parked) -> ParkedSummary:
-    """Returns the summary of a record."""
-    return ParkedSummary(
-        task_id=parked.task_id,
-        by=parked.by,
-        agent=parked.agent,
-        destination_place=parked.destination_place,
-        target=_target_of(parked),
-        execution_id=parked.execution_id,
-        occurred_at=parked.event.occurred_at,
-        not_before=parked.not_before,
-        failed_at=_failed_at(parked),
-        is_look=parked.is_look,
-        is_listed=parked.event.part_of is not None,
-        packed=zlib.compress(codec.encode(parked), 1),
-    )
-
-
-def _failed_at(parked: Parked) -> PlaceName | None:
+def _failed_at(parked: Parked) -> str | None:
     """Returns the place whose failure the task waits for; not one that asked to be left alone for a while."""
     if parked.is_active or parked.is_look or parked.error.code == Throttled.code:
         return None
@@ -146,3 +35,144 @@ def _target_of(parked: Parked) -> Target:
         parked.by, parked.destination_place, parked.repository, parked.destination_repository,
         str(parked.tag or parked.event.digest),
     )  # fmt: skip
+
+
+_COLUMNS = {
+    "agent": lambda it: str(it.agent),
+    "destination": lambda it: str(it.destination_place),
+    "by_rule": lambda it: str(it.by),
+    "target": lambda it: _joined(_target_of(it)),
+    "execution": lambda it: str(it.execution_id),
+    "failed_at": _failed_at,
+    "is_look": lambda it: int(it.is_look),
+    "is_listed": lambda it: int(it.event.part_of is not None),
+    "occurred_at": lambda it: microseconds(it.event.occurred_at),
+    "due_at": lambda it: microseconds(it.not_before),
+}
+_INDEXES = (
+    "agent, destination, due_at, task_id", "target", "execution", "failed_at, due_at",
+    "is_look, agent, destination, by_rule, is_listed, occurred_at",
+)  # fmt: skip
+
+
+class Owner(NamedTuple):
+    """Whose tasks: those that one agent parked for one destination."""
+
+    destination: PlaceName
+    agent: str
+
+
+class ParkedCount(NamedTuple):
+    """How many tasks of one destination and rule an agent parked, and when the oldest of their events happened.
+
+    `is_listed` says that listings found their images.
+    """
+
+    destination: PlaceName
+    by: PlaceName
+    is_listed: bool
+    tasks: int
+    oldest: datetime
+
+
+class ParkedIndex:
+    """What a region's agents parked, as the log says. Methods raise `LogUnavailable` as those of `ParkedStore`."""
+
+    def __init__(self) -> None:
+        self._store = ParkedStore(_COLUMNS, _INDEXES)
+        self._owners = Counter[Owner]()  # the number of their tasks
+
+    def __contains__(self, task_id: str) -> bool:
+        return task_id in self._store
+
+    def get(self, task_id: str) -> Parked | None:
+        """Returns a task by its id."""
+        return self._store.get(task_id)
+
+    def agent_of(self, task_id: str) -> str | None:
+        """Returns the agent that parked a task; None when it is not parked, or only a look at a tag."""
+        found = self._store.rows("SELECT agent FROM parked WHERE task_id = ? AND is_look = 0", task_id)
+        return found[0][0] if found else None
+
+    def of_target(self, target: Target) -> Collection[Parked]:
+        """Returns the tasks that are about one tag of one destination."""
+        return list(self._store.records("WHERE target = ?", _joined(target)))
+
+    def replace(self, task_id: str, parked: Parked | None) -> Parked | None:
+        """Takes the newest record of a task, None when it has ended; returns the one before."""
+        before = self._store.get(task_id)
+        self._store.replace(task_id, parked)
+        if before is not None:
+            owner = _owner_of(before)
+            self._owners[owner] -= 1
+            if not self._owners[owner]:
+                del self._owners[owner]
+        if parked is not None:
+            self._owners[_owner_of(parked)] += 1
+        return before
+
+    def agents(self) -> set[str]:
+        """Returns the agents that parked something."""
+        return {owner.agent for owner in self._owners}
+
+    def counts(self, agents: Iterable[str]) -> list[ParkedCount]:
+        """Returns how many tasks some agents parked, without looks at tags."""
+        statement = (
+            "SELECT destination, by_rule, is_listed, count(*), min(occurred_at) FROM parked "
+            "WHERE is_look = 0 AND agent = ? GROUP BY destination, by_rule, is_listed"
+        )
+        return [
+            ParkedCount(PlaceName(place), PlaceName(rule), bool(is_listed), tasks, time_of(oldest))
+            for agent in agents
+            for place, rule, is_listed, tasks, oldest in self._store.rows(statement, agent)
+        ]
+
+    def due(self, now: datetime) -> Iterable[tuple[Owner, Iterator[str]]]:
+        """Returns the ids of what is due, by whose they are, those that are due for longest first.
+
+        The tasks may change meanwhile.
+        """
+        return [(owner, self._due_of(owner, microseconds(now))) for owner in self._owners]
+
+    def make_due(self, task_id: str, now: datetime) -> None:
+        """Makes a task due."""
+        at = microseconds(now)
+        self._store.change("UPDATE parked SET due_at = ? WHERE task_id = ? AND due_at > ?", at, task_id, at)
+
+    def stop(self, execution_ids: Iterable[str], now: datetime) -> None:
+        """Makes due what belongs to stopped executions."""
+        at = microseconds(now)
+        for one in execution_ids:
+            self._store.change("UPDATE parked SET due_at = ? WHERE execution = ? AND due_at > ?", at, one, at)
+
+    async def came_back(self, places: Collection[PlaceName], now: datetime) -> int:
+        """Makes due, spread over a few seconds, what waits for registries that answer again; returns how much."""
+        count, start, latest = 0, microseconds(now), microseconds(now + _SPREAD)
+        statement = (
+            "UPDATE parked SET due_at = ? + rowid % 1000 * ? WHERE rowid IN "
+            "(SELECT rowid FROM parked WHERE failed_at = ? AND due_at > ? LIMIT ?)"
+        )
+        for place in places:
+            # What is due after the spread gets a time within it, so that it is found only once.
+            while changed := self._store.change(
+                statement, start, (latest - start) // 1000, place, latest, _CHUNK
+            ):
+                count += changed
+                await asyncio.sleep(0)
+        return count
+
+    def _due_of(self, owner: Owner, now: int) -> Iterator[str]:
+        last, statement = (
+            (0, ""),
+            (
+                "SELECT due_at, task_id FROM parked WHERE agent = ? AND destination = ? AND due_at <= ? "
+                "AND (due_at, task_id) > (?, ?) ORDER BY due_at, task_id LIMIT ?"
+            ),
+        )
+        while page := self._store.rows(statement, owner.agent, owner.destination, now, *last, _PAGE):
+            for last in page:
+                yield last[1]
+
+
+def _owner_of(parked: Parked) -> Owner:
+    return Owner(parked.destination_place, parked.agent)

@@ -91,7 +91,7 @@ class Control:
         )  # fmt: skip
         self._orphaned_tags = OrphanedTags(self._database, self._commands, ports)
         self._parked = ParkedTasks(ports)
-        self._retries = Retries(self._database, self._commands, ports.state, self._parked)
+        self._retries = Retries(self._database, self._commands, ports.state)
         self._trimmed = (
             SyncLogRetention(self._database, ports=ports, settings=settings),
             ExecutionRetention(self._database, ports=ports, settings=settings),

@@ -2,6 +2,7 @@
 
 from collections import defaultdict
 from collections.abc import Iterable
+from typing import TypeVar
 
 from mesh.rules.matching.compiled_rule import CompiledRule
 from mesh.rules.matching.rule_index import RuleIndex
@@ -12,6 +13,8 @@ from schemas.rules import ReplicaRule, Rule
 from schemas.state import FirstDeclared, StateRecord
 from schemas.topology import Instance, Place, RegionDeclaration, Replica
 from schemas.webhooks import Webhook
+
+D = TypeVar("D", bound=Declared)
 
 _LAST = 2**31  # sorts instances without a position behind all others
 
@@ -26,6 +29,7 @@ class MeshState:
         self.rev = -1
         self.changes = 0  # grows with every change, so that readers can cache what they derive
         self._things: dict[str, Declared] = {}
+        self._of_kind: dict[type[Declared], dict[str, Declared]] = defaultdict(dict)
         self._revs: dict[str, int] = {}
         self._positions: dict[str, int] = {}
         self._first: dict[str, FirstDeclared] = {}
@@ -44,6 +48,8 @@ class MeshState:
         rule = _rule_of(thing)
         compiled = CompiledRule(rule) if rule is not None else None
         before = self._things.pop(key, None)
+        if before is not None:
+            del self._of_kind[type(before)][key]
         self._revs[key] = rev
         if record is None:
             self._removed[key] = rev
@@ -56,7 +62,7 @@ class MeshState:
         if (old := _rule_of(before)) is not None:
             self._rules_of[old.source].discard(PlaceName(old.name))
         if thing is not None:
-            self._things[key] = thing
+            self._things[key] = self._of_kind[type(thing)][key] = thing
         if compiled is not None:
             self._rules_of[compiled.rule.source].add(compiled)
         self.rev = max(self.rev, rev)
@@ -93,7 +99,7 @@ class MeshState:
 
     def regions(self) -> list[RegionDeclaration]:
         """Returns the declared regions."""
-        return [thing for thing in self._things.values() if isinstance(thing, RegionDeclaration)]
+        return self._all(RegionDeclaration)
 
     def link_cost(self, one: Region, other: Region) -> int | None:
         """Returns the declared cost of moving bytes from `one` to `other`: 0 within a region, None where unknown."""
@@ -110,7 +116,7 @@ class MeshState:
 
     def instances(self) -> list[Instance]:
         """Returns the declared instances."""
-        return [thing for thing in self._things.values() if isinstance(thing, Instance)]
+        return self._all(Instance)
 
     def instances_of(self, domain: str) -> list[Instance]:
         """Returns the instances with this domain, in the order of listing: the first has priority."""
@@ -119,7 +125,7 @@ class MeshState:
 
     def replicas(self) -> list[Replica]:
         """Returns the declared replicas."""
-        return [thing for thing in self._things.values() if isinstance(thing, Replica)]
+        return self._all(Replica)
 
     def place(self, name: str) -> Place | None:
         """Returns the instance or the replica of this name; None also for a replica whose instance is not declared."""
@@ -137,11 +143,11 @@ class MeshState:
 
     def webhooks(self) -> list[Webhook]:
         """Returns the declared webhooks."""
-        return [thing for thing in self._things.values() if isinstance(thing, Webhook)]
+        return self._all(Webhook)
 
     def rules(self) -> list[Rule]:
         """Returns the declared rules, without those of replicas."""
-        return [thing for thing in self._things.values() if isinstance(thing, Rule)]
+        return self._all(Rule)
 
     def replica_rules(self) -> list[Rule]:
         """Returns the rules that the declared replicas stand for."""
@@ -163,6 +169,10 @@ class MeshState:
         """Returns all of these rules that want the repository, or the tag of it, and few others."""
         found = self._rules_of.get(place)
         return found.candidates(repository, tag) if found is not None else ()
+
+    def _all(self, kind: type[D]) -> list[D]:
+        """Returns the things of a kind, without a look at the others."""
+        return [thing for thing in self._of_kind[kind].values() if isinstance(thing, kind)]
 
 
 def _rule_of(thing: Declared | None) -> Rule | None:

@@ -4,8 +4,7 @@ Within a process one document is written at a time. Before validating, what othe
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from datetime import datetime
 
 import structlog
@@ -75,8 +74,8 @@ class Declare:
             InvalidDocument: The document is wrong, and nothing was declared.
             LogError: The log did not accept it.
         """
-        async with self._writing, self._read_back_timeout():
-            await self._table.caught_up()
+        async with self._writing:
+            await self._in_time(self._table.caught_up())
             # In a thread, since 10,000 rules take seconds: the loop goes on meanwhile.
             placed, problems = await asyncio.to_thread(judge, document, self._state.things())
             if problems:
@@ -94,14 +93,14 @@ class Declare:
             LogError: The log did not accept it.
         """
         key = f"{noun}/{name}"
-        async with self._writing, self._read_back_timeout():
-            await self._table.caught_up()
+        async with self._writing:
+            await self._in_time(self._table.caught_up())
             if self._state.get(key) is None:
                 return False
             if (reason := check_removal(key, self._state.things())) is not None:
                 raise StillUsed(reason)
             (rev,) = await self._log.append([Append(topics.STATE, key, None)])
-            await self._table.wait_for(rev)
+            await self._in_time(self._table.wait_for(rev))
             LOG.info("declaration deleted", action="declaration_removed", key=key, rev=rev)
             if noun == Replica.noun:
                 await self._report_emptied([name])
@@ -131,7 +130,7 @@ class Declare:
         emptied = [thing.key.partition("/")[2] for thing in changed if self._has_other_registry(thing)]
         records = [self._record(thing, positions.get(thing.key)) async for thing in in_turns(changed)]
         offsets = await self._log.append(records)
-        await self._table.wait_for(max(offsets))
+        await self._in_time(self._table.wait_for(max(offsets)))
         await self._report_emptied(emptied)
         return {thing.key: offset for thing, offset in zip(changed, offsets, strict=True)}
 
@@ -189,11 +188,11 @@ class Declare:
             except LogError as error:
                 raise LogError(f"{error}; run `regmesh topics create`, then apply again") from error
 
-    @asynccontextmanager
-    async def _read_back_timeout(self) -> AsyncIterator[None]:
+    async def _in_time(self, read_back: Awaitable[None]) -> None:
+        """Waits for the log alone: judging a large document takes as long as it takes."""
         try:
             async with asyncio.timeout(_READ_BACK_TIMEOUT):
-                yield
+                await read_back
         except TimeoutError as error:
             raise LogUnavailable(
                 f"what is declared could not be read back within {_READ_BACK_TIMEOUT:.0f} s; apply it again"

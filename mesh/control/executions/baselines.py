@@ -8,7 +8,8 @@ There may be thousands of such rules, and most of them are never in need of it: 
 that they keep neither registries nor what people start waiting.
 """
 
-from collections.abc import Sequence
+import heapq
+from collections.abc import AsyncIterator, Mapping, Sequence
 from datetime import datetime, timedelta
 
 from mesh.clock import Clock
@@ -32,7 +33,21 @@ class Baselines:
         self._executions, self._state, self._clock = executions, state, clock
         self._complete: dict[str, tuple[int, datetime]] = {}  # by rule: the revision, and when it was listed
         self._next_looks: dict[str, tuple[int, float]] = {}  # by rule: the revision, and when to look again
+        self._rules: Mapping[str, Rule] = {}
+        self._waiting: list[
+            tuple[float, int, str]
+        ] = []  # a heap: when to look, the place in the list, the rule
         self._free: int | None = None  # how many executions may be started; None until it is asked for
+
+    def declare(self, rules: Sequence[Rule]) -> None:
+        """Takes the rules without `backfill` that are declared now."""
+        self._rules = {str(rule.name): rule for rule in rules}
+        self._waiting = [
+            (self._next_look(rule), number, str(rule.name))
+            for number, rule in enumerate(rules)
+            if self.of(rule) is None
+        ]
+        heapq.heapify(self._waiting)
 
     def start_look(self) -> None:
         """Forgets how many executions run: `may_start` counts them again, if anything is to be started."""
@@ -58,20 +73,28 @@ class Baselines:
         rev, listed = self._complete.get(str(rule.name), (-1, None))
         return listed if rev == self._state.rev_of(rule.key) else None
 
-    async def due(self, rule: Rule) -> str | None:
-        """Returns the id of the execution that is to list the baseline now; None when none is needed, or not yet.
+    async def due(self) -> AsyncIterator[tuple[Rule, str]]:
+        """Yields the rules whose baseline is to be listed now, with the id of the execution that is to list it.
 
         Raises:
             DatabaseUnavailable: The database does not answer.
         """
+        while self._waiting and self._waiting[0][0] <= self._clock.monotonic() and await self.may_start():
+            _, number, name = self._waiting[0]
+            execution_id = await self._look(self._rules[name])
+            heapq.heappop(self._waiting)
+            if self.of(self._rules[name]) is None:
+                heapq.heappush(self._waiting, (self._next_look(self._rules[name]), number, name))
+            if execution_id is not None:
+                yield self._rules[name], execution_id
+
+    def _next_look(self, rule: Rule) -> float:
+        rev, at = self._next_looks.get(str(rule.name), (-1, 0.0))
+        return at if rev == self._state.rev_of(rule.key) else 0.0
+
+    async def _look(self, rule: Rule) -> str | None:
+        """Asks the database for the baseline; returns the id of the execution that is to list it now, if one is."""
         name, rev, now = str(rule.name), self._state.rev_of(rule.key), self._clock.monotonic()
-        looked_at_rev, next_look = self._next_looks.get(name, (rev, 0.0))
-        if (
-            self.of(rule) is not None
-            or (looked_at_rev == rev and next_look > now)
-            or not await self.may_start()
-        ):
-            return None
         attempts = await self._executions.baselines(name, rev, _ATTEMPTS)
         if (listed := _complete(attempts)) is not None:
             self._complete[name] = rev, listed

@@ -2,7 +2,7 @@
 
 import asyncio
 import itertools
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from datetime import datetime
 
 import structlog
@@ -157,7 +157,9 @@ class Commands:
             try:
                 self._news.clear()
                 started = self._clock.monotonic()
-                if await self._executions.settle(self._declared_rules(), self._clock.now()):
+                running = await self._executions.running_rules()
+                rules = {name: self._identity(name) for name in running}
+                if rules and await self._executions.settle(rules, self._clock.now()):
                     self._ends.set()
                     self._ends = asyncio.Event()
                 retry.reset()
@@ -167,13 +169,11 @@ class Commands:
             except DatabaseUnavailable as error:
                 await retry.wait(error)
 
-    def _declared_rules(self) -> Mapping[str, RuleIdentity]:
-        return {
-            str(rule.name): RuleIdentity(
-                str(rule.source), str(rule.destination), self._state.last_removed(rule.key)
-            )
-            for rule in (*self._state.rules(), *self._state.replica_rules())
-        }
+    def _identity(self, name: str) -> RuleIdentity | None:
+        if (found := self._state.rule(name)) is None:
+            return None
+        rule = found.rule
+        return RuleIdentity(str(rule.source), str(rule.destination), self._state.last_removed(rule.key))
 
     async def _write(self, command: Command) -> None:
         """The log decides; the database only shows it earlier than it would be read back."""

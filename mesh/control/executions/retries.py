@@ -7,7 +7,6 @@ from typing import Any
 from sqlalchemy import ColumnElement, Connection, Label, exists, func, select
 
 from mesh.control.executions.commands import Commands
-from mesh.control.executions.parked import ParkedTasks
 from mesh.control.storage.database import Database
 from mesh.control.storage.tables import IS_FOREIGN, IS_HELD, executions, sync_log
 from mesh.errors import InvalidInput, NotDeclared
@@ -28,8 +27,8 @@ _FINE = (Status.SUCCEED.value, Status.SKIPPED.value)
 class Retries:
     """Every method but `check_rule` raises `DatabaseUnavailable`; those that start an execution raise `LogError`."""
 
-    def __init__(self, database: Database, commands: Commands, state: MeshState, parked: ParkedTasks) -> None:
-        self._database, self._commands, self._state, self._parked = database, commands, state, parked
+    def __init__(self, database: Database, commands: Commands, state: MeshState) -> None:
+        self._database, self._commands, self._state = database, commands, state
 
     async def retry_task(self, task_id: str) -> str | None:
         """Returns the id of the execution that retries the task; None when no such task has ended.
@@ -57,12 +56,6 @@ class Retries:
         return await self._commands.start(
             row.by, "manual", images=images[:MAX_IMAGES], operation=row.operation
         )
-
-    async def retry_parked(self, rule: PlaceName | None) -> int:
-        """Retries the parked tasks of one rule, or of all rules, now, and returns their number."""
-        found = self._parked.of_rule(rule)
-        await self._parked.retry_now(*found)
-        return len(found)
 
     async def retry_failed(self, rule: PlaceName | None) -> list[dict[str, Any]]:
         """Starts one execution for each rule with failures that were not repaired since; of one rule, or of all.

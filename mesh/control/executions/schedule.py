@@ -8,6 +8,7 @@ Execution ids are made from the tick or from the rule's revision. So a control t
 control, start the same execution and not another one.
 """
 
+from collections import defaultdict
 from collections.abc import Callable, Collection, Mapping, Sequence
 from datetime import datetime, timedelta
 
@@ -59,9 +60,14 @@ class Schedule:
         self._compared_rules: Sequence[
             Rule
         ] = ()  # that are backfilled, and compared when their source returns
-        self._baseline_rules: Sequence[Rule] = ()  # that are compared with their baseline then
+        self._baseline_rules: Mapping[
+            str, Sequence[Rule]
+        ] = {}  # by source; compared with their baseline then
+        self._compared_sources: dict[
+            str, datetime
+        ] = {}  # whose rules of these were all compared since that return
         self._source_regions: Mapping[str, Region] = {}
-        self._backfilled = set[str]()
+        self._backfilled: dict[str, int] = {}  # by rule: the revision
         self._reconciled = set[str]()
 
     def gap_of(self, source: str) -> Gap:
@@ -85,7 +91,7 @@ class Schedule:
         """
         await self._read_rules()
         self._observe_sources()
-        for rule in self._compared_rules:
+        async for rule in in_turns(self._compared_rules):
             await self._backfill(rule)
             await self._compare_after_return(rule)
             if rule.replica is not None:
@@ -105,17 +111,23 @@ class Schedule:
         )
         on_pushes = [rule for rule in rules if rule.enabled and isinstance(rule.trigger, EventBased)]
         self._compared_rules = [rule for rule in on_pushes if rule.backfill]
-        self._baseline_rules = [rule for rule in on_pushes if not rule.backfill]
+        without_backfill = [rule for rule in on_pushes if not rule.backfill]
+        self._baselines.declare(without_backfill)
+        by_source = defaultdict[str, list[Rule]](list)
+        for rule in without_backfill:
+            by_source[rule.source].append(rule)
+        self._baseline_rules = by_source
+        self._compared_sources.clear()
         names = {rule.source for rule in on_pushes}
         found = [place for name in names if (place := self._state.place(name)) is not None]
         self._source_regions = {place.name: place.region for place in found}
         self._seen_changes = changes
 
     async def _backfill(self, rule: Rule) -> None:
-        execution_id = backfill_id(rule.name, self._state.rev_of(rule.key))
-        if execution_id not in self._backfilled:
-            await self._start_once(rule, "backfill", execution_id)
-            self._backfilled.add(execution_id)
+        rev = self._state.rev_of(rule.key)
+        if self._backfilled.get(rule.name) != rev:
+            await self._start_once(rule, "backfill", backfill_id(rule.name, rev))
+            self._backfilled[rule.name] = rev
 
     def _observe_sources(self) -> None:
         regions = self._source_regions
@@ -126,12 +138,22 @@ class Schedule:
     async def _compare_with_baselines(self) -> None:
         """Has baselines listed, and sources compared with these; only some at once."""
         self._baselines.start_look()
-        async for rule in in_turns(self._baseline_rules):
-            if (execution_id := await self._baselines.due(rule)) is not None:
-                self._baselines.started()
-                await self._start_once(rule, "reconcile", execution_id, operation="baseline")
-            is_due = self._baselines.of(rule) is not None and self._unseen_return(rule) is not None
-            if is_due and await self._baselines.may_start():
+        async for rule, execution_id in self._baselines.due():
+            self._baselines.started()
+            await self._start_once(rule, "reconcile", execution_id, operation="baseline")
+        for source, rules in self._baseline_rules.items():
+            returned = self._returns.of(source)
+            if returned is not None and self._compared_sources.get(source) != returned:
+                if not await self._baselines.may_start():
+                    return
+                await self._compare_rules_of(source, rules, returned)
+
+    async def _compare_rules_of(self, source: str, rules: Sequence[Rule], returned: datetime) -> None:
+        left = [rule for rule in rules if self._unseen_return(rule) is not None]
+        if not left:
+            self._compared_sources[source] = returned
+        async for rule in in_turns(left):
+            if self._baselines.of(rule) is not None and await self._baselines.may_start():
                 await self._compare_after_return(rule)
 
     def _unseen_return(self, rule: Rule) -> datetime | None:

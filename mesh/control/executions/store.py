@@ -53,14 +53,19 @@ class Executions:
         """Stores records of `mesh.commands`, in their order."""
         await self._database.run(lambda connection: _take(connection, commands))
 
-    async def settle(self, rules: Mapping[str, RuleIdentity], now: datetime) -> bool:
+    async def running_rules(self) -> Collection[str]:
+        """Returns the names of the rules with an execution in progress."""
+        wanted = select(executions.c.rule).where(executions.c.status == Status.IN_PROGRESS.value).distinct()
+        return await self._database.run(lambda connection: connection.execute(wanted).scalars().all())
+
+    async def settle(self, rules: Mapping[str, RuleIdentity | None], now: datetime) -> bool:
         """Ends executions whose tasks have all ended, and those whose rule was removed or replaced.
 
         A rule with another source or destination is another rule, and so is one that was removed in between and
         declared again: agents ignored the events that they read meanwhile, so nobody ends those tasks.
 
         Args:
-            rules: The declared rules, by name.
+            rules: By name, the declared rules, and None for those that are not; executions of others are left alone.
             now: The end time of what ends.
 
         Returns:
@@ -178,14 +183,14 @@ def _row_of(start: ExecutionStart) -> dict[str, Any]:
     }
 
 
-def _settle(connection: Connection, rules: Mapping[str, RuleIdentity], now: datetime) -> bool:
+def _settle(connection: Connection, rules: Mapping[str, RuleIdentity | None], now: datetime) -> bool:
     running = executions.c.status == Status.IN_PROGRESS.value
     has_ended = False
     for found in connection.execute(select(executions).where(running)).mappings().all():
         row = dict(found)
         if row["total"] is not None and _count_ended(connection, row["id"]) >= row["total"]:
             _end(connection, row["id"], _final(row, _counts(connection, row["id"])), now, {})
-        elif not _is_same_rule(row, rules.get(row["rule"])):
+        elif row["rule"] in rules and not _is_same_rule(row, rules[row["rule"]]):
             removed = TaskError(
                 code="rule_gone",
                 side=Side.MESH,

@@ -73,7 +73,7 @@ class DoctorResource:
                 replicas=await self._replicas.statuses(),
                 failing=await self._outbox.failing(),
                 refusals=self._live_status.refusals(),
-                parked=self._parked.of_rule(None),
+                parked=self._parked.failures(),
                 promised=self._promises.promised(),
                 unread=self._unread_events.found,
                 unread_failure=self._unread_events.failure,

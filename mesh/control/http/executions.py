@@ -107,7 +107,7 @@ class ExecutionsResource:
         return found
 
     def _shown(self, executions: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
-        parked = self._parked.by_execution()
+        parked = self._parked.of_executions([one["id"] for one in executions])
         return [one | {"parked": parked[one["id"]]} for one in executions]
 
 

@@ -60,16 +60,22 @@ class SyncLogResource:
 
     async def _entries(self, query_parameters: Mapping[str, str]) -> web.Response:
         query = log_query.parse(query_parameters, self._clock.now())
-        page = self._active(query) if query.is_of_active_tasks else await self._sync_log.read(query)
+        page = await (self._active(query) if query.is_of_active_tasks else self._sync_log.read(query))
         return answer_list([entry_of(row) for row in page.items], paging.cursor_of(page.next))
 
-    def _active(self, query: LogQuery) -> Page[Row]:
+    async def _active(self, query: LogQuery) -> Page[Row]:
         """Returns tasks in progress, and parked tasks that are not in progress."""
         running = self._live_status.tasks()
         ids = {task.task_id for task in running}
-        waiting = [parked for parked in self._parked.all() if parked.task_id not in ids]
-        rows = [row for row in map(row_of, [*running, *waiting]) if query.admits(row)]
-        rows.sort(key=log_query.position, reverse=True)
+        rows = [row for row in map(row_of, running) if query.admits(row)]
         if query.after is not None:
             rows = [row for row in rows if log_query.position(row) < query.after]
+        waiting = 0
+        async for parked in self._parked.newest_first(query.after):
+            if waiting > query.limit:
+                break
+            if parked.task_id not in ids and query.admits(row := row_of(parked)):
+                rows.append(row)
+                waiting += 1
+        rows.sort(key=log_query.position, reverse=True)
         return paging.first_page(rows, query.limit, log_query.position)

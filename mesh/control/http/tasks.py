@@ -36,7 +36,7 @@ class TasksResource:
     async def index(self, request: web.Request) -> web.Response:
         """Answers the parked tasks, the next to be retried first."""
         limit = limit_of(parameters(request, "limit"))
-        return answer_list([_shown(one) for one in self._parked.all()[:limit]])
+        return answer_list([_shown(one) for one in self._parked.first(limit)])
 
     async def close(self, request: web.Request) -> web.Response:
         """Answers 202: the parked task ends `Stopped`; or 409 while an agent works on it."""
@@ -70,7 +70,7 @@ class TasksResource:
     async def retry_failed(self, request: web.Request) -> web.Response:
         """Answers 201 with the started executions and the number of parked tasks that are retried now."""
         rule = (await model_body(request, _RetryFailed)).rule
-        parked = await self._retries.retry_parked(rule)
+        parked = await self._parked.retry_of_rule(rule)
         started = await self._retries.retry_failed(rule)
         if not parked and not started:
             self._retries.check_rule(rule)

@@ -12,7 +12,6 @@ from mesh.rules import consent
 from mesh.rules.state import MeshState
 from mesh.rules.validation.messages import name_hint
 from schemas import topics
-from schemas.parked import Parked
 from schemas.refusals import OTHERS, Refusal
 from schemas.rules import Rule
 from schemas.topology import Instance, Replica
@@ -122,18 +121,14 @@ def _failed_tasks(seen: DiagnosisInput) -> Iterable[Finding]:
 
 def _parked_tasks(seen: DiagnosisInput) -> Iterable[Finding]:
     """Of a failed replica the cause is found already."""
-    by_rule = dict[str, list[Parked]]()
-    for one in seen.parked:
-        by_rule.setdefault(one.by, []).append(one)
-    for name, parked in sorted(by_rule.items()):
+    for name, parked in sorted(seen.parked.items()):
         replica = seen.replicas.get(name)
         has_cause = replica is not None and replica.state is ReplicaState.FAILED
         if (found := seen.state.rule(name)) is not None and not has_cause:
-            newest = max(parked, key=lambda one: one.time)
-            tasks = "1 task has" if len(parked) == 1 else f"{len(parked)} tasks have"
+            tasks = "1 task has" if parked.tasks == 1 else f"{parked.tasks} tasks have"
             yield Finding(
                 Severity.PROBLEM, found.rule.key,
-                f"{tasks} failed for now and will be retried; the last error: {newest.error.message}",
+                f"{tasks} failed for now and will be retried; the last error: {parked.message}",
                 f"`regmesh get parked` lists them; `regmesh retry --failed --rule {name}` retries them at once",
             )  # fmt: skip
 

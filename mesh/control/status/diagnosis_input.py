@@ -4,6 +4,7 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 
+from mesh.control.executions.parked_failures import ParkedFailures
 from mesh.control.status.dead_letter_queue import DeadLetterQueue
 from mesh.control.status.finding import UnreadEvents
 from mesh.control.status.freshness import Freshness
@@ -12,7 +13,6 @@ from mesh.control.webhooks.delivery import FailingDeliveries
 from mesh.rules.state import MeshState
 from schemas.completions import Heartbeat
 from schemas.names import Region
-from schemas.parked import Parked
 from schemas.refusals import Refusal
 
 
@@ -30,7 +30,7 @@ class DiagnosisInput:
         replicas: The status of each replica.
         failing: By webhook, deliveries that fail repeatedly.
         refusals: Notifications that intakes refused.
-        parked: Tasks that failed for now and wait to be retried.
+        parked: By rule and replica, the tasks that failed for now and wait to be retried.
         promised: The freshness of rules and replicas that have a promise.
         unread: Events that Kafka deletes soon, and that agents have not read.
         unread_failure: Why it is not known now whether there are any.
@@ -46,7 +46,7 @@ class DiagnosisInput:
     replicas: Mapping[str, ReplicaStatus] = field(default_factory=dict)
     failing: Mapping[str, FailingDeliveries] = field(default_factory=dict)
     refusals: Collection[Refusal] = ()
-    parked: Collection[Parked] = ()
+    parked: Mapping[str, ParkedFailures] = field(default_factory=dict)
     promised: Mapping[str, Freshness] = field(default_factory=dict)
     unread: Collection[UnreadEvents] = ()
     unread_failure: str | None = None

@@ -83,7 +83,7 @@ class SqliteLog:
         }
         resume = dict(positions)
         appended = asyncio.Event()
-        with self._store.notifying([topic], appended):
+        with self._store.notifying(topic, appended):
             while True:
                 appended.clear()  # before reading, so that an append during the read sets it again
                 batch = await self._next_batch(stored, resume, positions)

@@ -87,12 +87,13 @@ class SqliteGroup:
         self._membership = membership
         self._store = membership.store
         self._positions: dict[Partition, int] = {}  # the next offset to read of each owned partition
+        self._behind: set[Partition] = set()  # those of them that may have records to read
         self._paused: set[Partition] = set()
         self._revoked: set[Partition] = set()
         self._turn = 0  # rotates which partition is read first, so that a long one does not starve the others
         self._closed = False
         self._wakeup = asyncio.Event()
-        self._store.subscribe(self.topics, self._wakeup)
+        self._store.subscribe(self.topics, self._appended)
 
     async def read(self, *, max_records: int, timeout: float) -> Sequence[Record]:
         loop = asyncio.get_running_loop()
@@ -131,12 +132,12 @@ class SqliteGroup:
         return self._deliver(page, {it.partition: start for it, start in starts})
 
     def _starts(self) -> list[tuple[StoredPartition, int]]:
-        stored = self._membership.stored
-        ready = [
-            (stored[partition], position)
-            for partition, position in self._positions.items()
-            if partition not in self._paused and position < self._store.end(stored[partition])
-        ]
+        """Looks at partitions that were appended to alone: most of a thousand are idle."""
+        stored, positions = self._membership.stored, self._positions
+        self._behind = {
+            it for it in self._behind if it in positions and positions[it] < self._store.end(stored[it])
+        }
+        ready = [(stored[it], positions[it]) for it in sorted(self._behind - self._paused)]
         self._turn += 1
         first = self._turn % len(ready) if ready else 0
         return ready[first:] + ready[:first]
@@ -160,6 +161,13 @@ class SqliteGroup:
         self._positions = {
             partition: self._positions.get(partition, committed[partition]) for partition in owned
         }
+        self._behind = set(owned)
+        self._wakeup.set()
+
+    def _appended(self, topic: str | None) -> None:
+        """Called by the store; with None when the log closes."""
+        if topic is not None:
+            self._behind.update(it.partition for it in self._store.topic(topic).partitions)
         self._wakeup.set()
 
     def revoked(self) -> frozenset[Partition]:
@@ -198,6 +206,6 @@ class SqliteGroup:
 
     async def close(self) -> None:
         self._closed = True
-        self._store.unsubscribe(self.topics, self._wakeup)
+        self._store.unsubscribe(self.topics, self._appended)
         self._membership.leave(self)
         self._wakeup.set()

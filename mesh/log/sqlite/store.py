@@ -17,6 +17,9 @@ from mesh.log.sqlite.statements import StoredPartition, Topic, load_ends, load_t
 from mesh.log.sqlite.writer import Writer
 
 T = TypeVar("T")
+Subscriber = Callable[
+    [str | None], None
+]  # called with a topic that was appended to, and None when the log closes
 
 _PAGE_BYTES = 8 << 20  # of one read, which bounds the memory of readers
 
@@ -29,7 +32,7 @@ class Store:
         self.topics: dict[str, Topic] = load_topics(file.writer)
         self._ends = load_ends(file.writer)
         self._topic_of_id = self._index()
-        self._subscribers: dict[str, set[asyncio.Event]] = {}
+        self._subscribers: dict[str, set[Subscriber]] = {}
         self._reader = ThreadPoolExecutor(1, thread_name_prefix="log-reader")
         self.closed = False
         self.writer = Writer(file.writer, self._ends, self._committed)
@@ -83,35 +86,39 @@ class Store:
             raise LogUnavailable("the embedded log is closed")
 
     @contextmanager
-    def notifying(self, topics: Sequence[str], event: asyncio.Event) -> Iterator[None]:
-        """Sets `event` at each append to one of `topics`, and when the log closes."""
-        self.subscribe(topics, event)
+    def notifying(self, topic: str, event: asyncio.Event) -> Iterator[None]:
+        """Sets `event` at each append to a topic, and when the log closes."""
+
+        def notify(_: str | None) -> None:
+            event.set()
+
+        self.subscribe([topic], notify)
         try:
             yield
         finally:
-            self.unsubscribe(topics, event)
+            self.unsubscribe([topic], notify)
 
-    def subscribe(self, topics: Sequence[str], event: asyncio.Event) -> None:
-        """Sets `event` from now on, as `notifying` does."""
+    def subscribe(self, topics: Sequence[str], subscriber: Subscriber) -> None:
+        """Calls `subscriber` at each append to one of `topics`, and when the log closes."""
         for topic in topics:
-            self._subscribers.setdefault(topic, set()).add(event)
+            self._subscribers.setdefault(topic, set()).add(subscriber)
 
-    def unsubscribe(self, topics: Sequence[str], event: asyncio.Event) -> None:
+    def unsubscribe(self, topics: Sequence[str], subscriber: Subscriber) -> None:
         """Ends a subscription."""
         for topic in topics:
-            self._subscribers.get(topic, set()).discard(event)
+            self._subscribers.get(topic, set()).discard(subscriber)
 
     def _committed(self, ends: Mapping[int, int]) -> None:
         self._ends.update(ends)
         for topic in {self._topic_of_id[id_] for id_ in ends if id_ in self._topic_of_id}:
-            for event in self._subscribers.get(topic, ()):
-                event.set()
+            for notify in self._subscribers.get(topic, ()):
+                notify(topic)
 
     async def close(self) -> None:
         """Finishes waiting writes, then closes the file."""
         self.closed = True
-        for event in {event for events in self._subscribers.values() for event in events}:
-            event.set()
+        for notify in {one for them in self._subscribers.values() for one in them}:
+            notify(None)
         await self.writer.close()
         await asyncio.to_thread(self._reader.shutdown)
         if self.writer.broken:

@@ -129,13 +129,11 @@ async def test_what_waits_for_a_registry_is_due_when_it_is_back() -> None:
     for number in range(3):
         park(parking, task_of(state, f"dead/app-{number}"), minutes_ago=-60)
     park(parking, task_of(state, "eu/app"), minutes_ago=-60)  # in an hour
-    waits_for = {task.destination_place for task in parking._parked}
+    waits_for = {task.destination_place for task in every(parking)}
     assert len(waits_for) == 2
-    (dead,) = {
-        task.destination_place for task in parking._parked if task.unpacked().repository.startswith("dead/")
-    }
+    (dead,) = {task.destination_place for task in every(parking) if task.repository.startswith("dead/")}
     assert due(parking, CLOCK.now()) == []
-    parking.came_back({dead})
+    await parking.came_back({dead})
     found = due(parking, CLOCK.now() + timedelta(seconds=4))
     assert sorted(found) == ["dead/app-0", "dead/app-1", "dead/app-2"]
 
@@ -168,7 +166,7 @@ async def test_the_end_of_a_task_looks_at_what_is_parked_of_its_own_tag_alone(
     for number in range(50):
         park(parking, task_of(state, f"dead/app-{number}"), minutes_ago=0)
     park(parking, task_of(state, "eu/app"), minutes_ago=0)
-    old = {one.task_id: one.unpacked() for one in parking._parked}
+    old = {one.task_id: one for one in every(parking)}
     newer = task_of(state, "eu/app")
     newer = replace(newer, event=newer.event.model_copy(update={"id": "newer"}))
     await parking.supersede(newer)
@@ -231,6 +229,11 @@ async def test_a_task_that_can_be_stopped_ends_others_only_when_it_has_copied_it
     assert (first.task_id in wrote) is ends
 
 
+def every(parking: Parking) -> list[Parked]:
+    """Returns all that is parked, in the order in which it came."""
+    return list(parking._parked._store.records("ORDER BY rowid"))
+
+
 def of_replica(name: str, trigger: TriggerKind) -> Task:
     task = task_of(declared(), "eu/app")
     part_of = PartOf(execution_id=name, rule=REPLICA.name, trigger=trigger)
@@ -243,7 +246,7 @@ async def test_what_belongs_to_a_stopped_execution_is_due_at_once() -> None:
     parking = parking_of(state)
     park(parking, task_of(state, "eu/app"), minutes_ago=-60)
     park(parking, task_of(state, "eu/other"), minutes_ago=-60)
-    (first, second) = (one.execution_id for one in parking._parked)
+    first, second = (one.execution_id for one in every(parking))
     lanes: Any = Lanes()
     await parking._requeue_due(lanes)
     assert lanes.put_in == []
@@ -264,8 +267,6 @@ async def test_a_record_is_the_same_after_it_was_packed() -> None:
     state = declared()
     parking = parking_of(state)
     park(parking, task_of(state, "eu/app"), minutes_ago=3)
-    (summary,) = parking._parked
-    whole = parking.get(summary.task_id)
-    assert whole is not None
-    assert codec.decode(codec.encode(whole), Parked) == whole == summary.unpacked()
+    (whole,) = every(parking)
+    assert parking.get(whole.task_id) == codec.decode(codec.encode(whole), Parked) == whole
     assert (whole.repository, whole.rounds, whole.error.code) == ("eu/app", 1, "unreachable")

@@ -4,6 +4,7 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
+from mesh.control.executions.parked_failures import ParkedFailures
 from mesh.control.status.dead_letter_queue import DeadLetterQueue
 from mesh.control.status.diagnosis import diagnose
 from mesh.control.status.diagnosis_input import DiagnosisInput
@@ -12,14 +13,11 @@ from mesh.control.status.replica_status import FailureCause, ReplicaState, Repli
 from mesh.rules.state import MeshState
 from mesh.rules.validation.declarations import judge
 from schemas.codec import encode
-from schemas.completions import Completion, Heartbeat, Side, Status, TaskError
+from schemas.completions import Heartbeat
 from schemas.dead_letters import DeadLetter, DealtWith
-from schemas.events import Action, Event
 from schemas.names import Region
-from schemas.parked import Parked
 from schemas.refusals import Refusal
 from schemas.state import StateRecord
-from tests.support.control_site import completion
 
 NOW = datetime(2026, 3, 1, 8, tzinfo=UTC)
 MESH = {
@@ -59,20 +57,6 @@ def dead_letter(position: str, reason: str) -> DeadLetter:
     return DeadLetter(id=reason, time=NOW, reason=reason, position=position, payload="", payload_size=0)
 
 
-def parked_of(rule: str, second: int, message: str) -> Parked:
-    when = NOW + timedelta(seconds=second)
-    event = Event(
-        id=f"e{second}", time=NOW, action=Action.MANIFEST_PUSH, place="a", region="cn", repository="app", tag="v1",
-        occurred_at=NOW, rules_rev=0,
-    )  # fmt: skip
-    task = completion(second).model_dump(exclude=set(Completion.model_fields) - set(Parked.model_fields))
-    error = TaskError(code="unreachable", side=Side.DESTINATION, message=message)
-    return Parked(
-        **task | {"rule": rule, "time": when, "status": Status.PENDING, "error": error}, event=event, agent="eu-1",
-        rounds=1, first_parked=NOW, not_before=when,
-    )  # fmt: skip
-
-
 def findings(
     document=MESH, *, agents=None, dead_letters=(), failed=(), held=(), parked=(), now=NOW
 ) -> list[tuple[str, str, str]]:
@@ -85,7 +69,7 @@ def findings(
         dead_letters=dict(dead_letters),
         failed=dict(failed),
         held=dict(held),
-        parked=parked,
+        parked=dict(parked),
     )
     return [(found.severity.value, found.about, found.message) for found in diagnose(seen)]
 
@@ -127,7 +111,7 @@ def test_a_rule_that_copies_nothing(rule, severity, word):
 def test_tasks_that_wait_to_be_retried():
     """They are retried by themselves, but until then their tags are missing."""
     ((severity, about, message),) = findings(
-        parked=[parked_of("r", 1, "503"), parked_of("r", 2, "refused"), parked_of("removed", 3, "x")]
+        parked={"r": ParkedFailures(2, "refused"), "removed": ParkedFailures(1, "x")}
     )
     assert (severity, about) == ("problem", "rule/r")
     assert message == "2 tasks have failed for now and will be retried; the last error: refused"

@@ -119,7 +119,7 @@ async def test_all_matches_of_many_steps_are_paged(database: Database) -> None:
 async def test_failures_are_counted_by_an_index(database: Database) -> None:
     sync_log, executions = SyncLog(database), Executions(database)
     await sync_log.write([completion(1, Status.FAILED), completion(2)], [], NOW)
-    retries = Retries(database, None, None, None)  # only the database is asked
+    retries = Retries(database, None, None)  # only the database is asked
     with explained(database) as plans:
         assert await retries.open_failures() == {}
         assert await executions.get("e") is None
@@ -162,7 +162,7 @@ async def test_held_deletions_are_counted_by_an_index_of_their_own(database: Dat
     held = held.model_copy(update={"error": held.error.model_copy(update={"code": "deletion_held"})})
     await SyncLog(database).write([completion(1, Status.SKIPPED), held], [], NOW)
     with explained(database) as plans:
-        assert await Retries(database, None, None, None).held_deletions() == {"release-to-eu": 1}
+        assert await Retries(database, None, None).held_deletions() == {"release-to-eu": 1}
     assert plans[0] == "SCAN sync_log USING INDEX sync_log_held"
     assert plans.scans("sync_log") == plans[:1]
 
@@ -209,7 +209,7 @@ async def test_the_backlog_of_a_dead_receiver_is_neither_scanned_nor_read(databa
 async def test_tags_with_other_content_are_counted_by_an_index_of_their_own_until_they_are_repaired(
     database: Database,
 ) -> None:
-    retries, log = Retries(database, None, None, None), SyncLog(database)
+    retries, log = Retries(database, None, None), SyncLog(database)
     left = completion(2, Status.SKIPPED, rule=None, replica="game-cn@shanghai", tag="v2")
     assert left.error is not None
     left = left.model_copy(update={"error": left.error.model_copy(update={"code": "other_content"})})
@@ -230,7 +230,7 @@ async def test_a_tag_with_other_content_counts_until_a_run_over_the_replica_does
     database: Database,
 ) -> None:
     """Its instance may have lost the tag, and then nothing is ever copied there."""
-    retries, runs = Retries(database, None, None, None), Executions(database)
+    retries, runs = Retries(database, None, None), Executions(database)
     left = completion(2, Status.SKIPPED, rule=None, replica="game-cn@shanghai", tag="v2")
     assert left.error is not None
     left = left.model_copy(update={"error": left.error.model_copy(update={"code": "other_content"})})
